@@ -1,0 +1,35 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Work that is independent along one axis, done a chunk at a time: the same numbers in bounded memory."""
+
+from collections.abc import Callable
+
+import torch
+
+
+def map_chunks(
+    function: Callable[..., torch.Tensor], *tensors: torch.Tensor, dim: int, chunk_size: int | None
+) -> torch.Tensor:
+    """`function(*tensors)` computed on chunks of `chunk_size` along `dim` and written into one result.
+
+    Args:
+        function: Must treat every index of `dim` independently and keep the length of `dim`.
+        tensors: All of the same length along `dim`.
+        dim: The axis to cut, in the inputs and in the result.
+        chunk_size: Longest chunk; `None` for one chunk.
+    """
+    length = tensors[0].shape[dim]
+    if chunk_size is None or length <= chunk_size:
+        return function(*tensors)
+    chunks = zip(*(tensor.split(chunk_size, dim=dim) for tensor in tensors))
+    if torch.is_grad_enabled():
+        return torch.cat([function(*chunk) for chunk in chunks], dim=dim)
+    # Without gradients the result is allocated once, so that the parts never stand beside their concatenation.
+    result, start = None, 0
+    for chunk in chunks:
+        part = function(*chunk)
+        if result is None:
+            result = part.new_empty([length if axis == dim else size for axis, size in enumerate(part.shape)])
+        result.narrow(dim, start, part.shape[dim]).copy_(part)
+        start += part.shape[dim]
+    return result

@@ -1,0 +1,368 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Images to `pixel_values` and windows, logits to label maps: what both backends share, and the torchvision one.
+
+Knows sizes, pixel statistics and window geometry; knows neither text nor class names. The PIL backend, which needs no
+further library, is in `image_processing_pil_dinov3seg.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ImageInput,
+    PILImageResampling,
+    SizeDict,
+)
+from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import is_torchvision_available
+
+from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
+from .windows import cut_windows, plan_windows
+
+# Values of resized logits held at a time (128 MiB in fp32): 847 classes at 4000 x 3000 would take 38 GiB at once.
+MAX_RESIZED_VALUES = 2**25
+
+
+class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
+        With `size={"shortest_edge": ...}`, both sides of the resized image are rounded to a multiple of this (the patch
+        size). A fixed `{"height", "width"}` is taken literally.
+    do_windows (`bool`, *optional*, defaults to `self.do_windows`):
+        Whether to cut the resized image into overlapping windows as well, for local-global inference.
+    window_size (`int`, *optional*, defaults to `self.window_size`):
+        Side of a window in pixels of the resized image.
+    window_stride (`int`, *optional*, defaults to `self.window_stride`):
+        Step between neighbouring windows in pixels of the resized image.
+    max_image_pixels (`int`, *optional*, defaults to `self.max_image_pixels`):
+        Images with more pixels are refused, before or after resizing.
+    """
+
+    size_divisor: int | None
+    do_windows: bool | None
+    window_size: int | None
+    window_stride: int | None
+    max_image_pixels: int | None
+
+
+class Dinov3SegImageProcessing:
+    """What the two backends share: reading, sizes, windows, labels and post-processing.
+
+    The defaults are the paper's inference: 640 x 640, and nine windows of 384 at a stride of 128.
+    """
+
+    valid_kwargs = Dinov3SegImageProcessorKwargs
+    do_convert_rgb = True
+    do_resize = True
+    size = {"height": 640, "width": 640}  # noqa: RUF012, copied for each instance by the base class
+    default_to_square = True
+    size_divisor = 16
+    resample = PILImageResampling.BICUBIC
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    do_windows = True
+    window_size = 384
+    window_stride = 128
+    max_image_pixels = MAX_IMAGE_PIXELS
+
+    @property
+    def model_input_names(self) -> list[str]:
+        windows = ["window_pixel_values", "window_boxes"] if self.do_windows else []
+        return ["pixel_values", *windows]
+
+    def preprocess(
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        **kwargs: Unpack[Dinov3SegImageProcessorKwargs],
+    ) -> BatchFeature:
+        """Turns images into the model's inputs.
+
+        Args:
+            images: One image or a (nested) list of them: PIL, numpy, torch, path or URL; see `open_image`. An array with
+                four dimensions is a batch.
+            segmentation_maps: One map of integer labels for each image, of the image's size: PIL, numpy, torch, path.
+            **kwargs: Override the processor's attributes for this call. `do_rescale=False` keeps the scale of the input:
+                [0, 1] for floats, 0..255 for integers.
+
+        Returns:
+            A `BatchFeature` with
+
+            - `pixel_values`: float32 `(B, 3, H, W)`;
+            - `window_pixel_values`, with `do_windows`: float32 `(B, N, 3, h, w)`, where h = w = `window_size` unless the
+              resized image is smaller;
+            - `window_boxes`, with `do_windows`: int64 `(N, 4)`, top, left, height, width in pixels of `pixel_values`;
+            - `labels`, with `segmentation_maps`: int64 `(B, H, W)`, resized by nearest neighbour.
+
+            Without `return_tensors`, lists with one entry for each image (`window_boxes` is one array all the same).
+
+        Raises:
+            ValueError: If an image cannot be read (see `open_image`), labels do not fit their image, or images of
+                different sizes would have to be stacked.
+        """
+        return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def _preprocess_image_like_inputs(
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        *,
+        do_convert_rgb: bool | None,
+        input_data_format: Any,
+        do_resize: bool | None,
+        size: SizeDict,
+        size_divisor: int | None,
+        resample: Any,
+        do_rescale: bool | None,
+        do_windows: bool | None,
+        window_size: int | None,
+        window_stride: int | None,
+        max_image_pixels: int,
+        return_tensors: Any,
+        device: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        for option in ("do_center_crop", "do_pad"):
+            if kwargs.pop(option, None):
+                raise ValueError(f"`{option}` is not offered, since labels and windows would not follow: use `size`.")
+        images = flatten_images(images)
+        if not images:
+            raise ValueError("No images came: pass at least one.")
+        pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
+        source_sizes = [tuple(image.shape[-2:]) for image in pixels]
+        sizes = source_sizes
+        if do_resize:
+            sizes = [_resized_size(source, size, size_divisor, max_image_pixels) for source in source_sizes]
+
+        prepared = []
+        for image, source, (height, width) in zip(images, pixels, sizes, strict=True):
+            array = self._to_backend(source, device)
+            if do_resize:
+                array = self.resize(array, SizeDict(height=height, width=width), resample)
+            if not do_rescale and _is_float(image):
+                array = self.rescale(array, 1 / 255)  # reading has made 8-bit values of it
+            prepared.append(array)
+        prepared = super()._preprocess(
+            prepared,
+            do_resize=False,
+            size=size,
+            resample=resample,
+            do_center_crop=False,
+            do_pad=False,
+            do_rescale=do_rescale,
+            return_tensors=None,
+            **kwargs,
+        )["pixel_values"]
+        data = {"pixel_values": prepared}
+
+        if len(set(sizes)) > 1 and (do_windows or return_tensors is not None):
+            raise ValueError(
+                f"The images of this batch come to different sizes (height, width) {sorted(set(sizes))} and cannot be "
+                "stacked: set a fixed size={'height': ..., 'width': ...}, or process them one at a time."
+            )
+        if do_windows:
+            boxes = torch.tensor(plan_windows(sizes[0], window_size, window_stride))
+            data["window_pixel_values"] = [
+                self._to_backend(cut_windows(torch.as_tensor(image), boxes), device) for image in prepared
+            ]
+            data["window_boxes"] = self._to_backend(boxes, device)
+        if segmentation_maps is not None:
+            data["labels"] = [
+                self._to_backend(labels, device)
+                for labels in _prepare_labels(segmentation_maps, source_sizes, sizes, max_image_pixels)
+            ]
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _to_backend(self, tensor: torch.Tensor, device: Any) -> Any:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
+        threshold: float | None = None,
+        none_label: int = -1,
+        return_scores: bool = False,
+        return_segmentation_scores: bool = False,
+    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
+        """Turns logits into label maps at the size of the original images.
+
+        Logits are resized bilinearly in chunks of classes, so that the map of all classes at full size is never held.
+
+        Args:
+            outputs: Model outputs with `logits` `(B, C, h, w)`. Their `score_function` says how logits become scores:
+                `"sigmoid"` (of each class, the trained head; taken if absent) or `"softmax"` (over classes, zero-shot).
+            target_sizes: (height, width) in pixels for each image; by default the size of the logits.
+            threshold: Pixels whose best score is below it, in [0, 1], are none of the classes.
+            none_label: The label of those pixels. The default lies outside every vocabulary, unlike 255.
+            return_scores: Whether to return the score of the winning class of each pixel as well.
+            return_segmentation_scores: Whether to return the resized logits of all classes as well, as other models of
+                transformers do; these are held at full size.
+
+        Returns:
+            For each image an int32 label map `(height, width)`; or, with either `return_...`, an object with
+            `segmentation` (that map), `scores` (float32 `(height, width)` in [0, 1]) and `segmentation_scores` (float32
+            `(C, height, width)`), as asked for.
+
+        Raises:
+            ValueError: If shapes, sizes, threshold or score function are none that are known.
+        """
+        logits = outputs.logits
+        score_function = getattr(outputs, "score_function", None) or "sigmoid"
+        if score_function not in ("sigmoid", "softmax"):
+            raise ValueError(f"Expected 'sigmoid' or 'softmax' as `score_function`, got {score_function!r}.")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(
+                f"`threshold` is compared with scores in [0, 1], got {threshold!r}: choose one in between."
+            )
+        if logits.ndim != 4 or 0 in logits.shape[1:]:
+            raise ValueError(f"Expected logits of shape (B, C, h, w) with C >= 1, got {tuple(logits.shape)}.")
+
+        results = []
+        for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
+            labels, scores = _label_and_score(image_logits, size, score_function)
+            if threshold is not None:
+                labels = labels.masked_fill(scores < threshold, none_label)
+            if not (return_scores or return_segmentation_scores):
+                results.append(labels)
+                continue
+            data = {"segmentation": labels}
+            if return_scores:
+                data["scores"] = scores
+            if return_segmentation_scores:
+                data["segmentation_scores"] = _resize_logits(image_logits, size)
+            results.append(SemanticSegmentationPostProcessorOutput(data=data))
+        return results
+
+
+class Dinov3SegImageProcessor(Dinov3SegImageProcessing, TorchvisionBackend):
+    """Image processor of dinov3.seg on torchvision: works on tensors, on a GPU with `device="cuda"`.
+
+    Its parameters are in `Dinov3SegImageProcessorKwargs`.
+
+    Raises:
+        ImportError: If torchvision cannot be imported.
+    """
+
+    def __init__(self, **kwargs: Unpack[Dinov3SegImageProcessorKwargs]):
+        if not is_torchvision_available():
+            raise ImportError(
+                "Dinov3SegImageProcessor needs torchvision: install it, or use Dinov3SegImageProcessorPil, which gives "
+                "the same results up to rounding."
+            )
+        super().__init__(**kwargs)
+
+    def _to_backend(self, tensor: torch.Tensor, device: Any) -> torch.Tensor:
+        return tensor.to(device) if device is not None else tensor
+
+
+def _is_float(image: Any) -> bool:
+    if isinstance(image, torch.Tensor):
+        return image.is_floating_point()
+    return getattr(getattr(image, "dtype", None), "kind", "") == "f" or getattr(image, "mode", "") == "F"
+
+
+def _resized_size(
+    source_size: tuple[int, int], size: SizeDict, size_divisor: int | None, max_image_pixels: int
+) -> tuple[int, int]:
+    if size.height and size.width:
+        resized = (size.height, size.width)
+    elif size.shortest_edge and not size.height and not size.width:
+        scale = size.shortest_edge / min(source_size)
+        if size.longest_edge:
+            scale = min(scale, size.longest_edge / max(source_size))
+        divisor = size_divisor or 1
+        patches = [max(1, int(side * scale / divisor + 0.5)) for side in source_size]
+        if size.longest_edge:  # a limit holds after rounding too
+            patches = [min(count, max(1, size.longest_edge // divisor)) for count in patches]
+        resized = (patches[0] * divisor, patches[1] * divisor)
+    else:
+        raise ValueError(
+            f"Expected size={{'height', 'width'}} or {{'shortest_edge'}} with or without 'longest_edge', all positive, got "
+            f"{dict(size)}."
+        )
+    if min(resized) < 1 or resized[0] * resized[1] > max_image_pixels:
+        raise ValueError(
+            f"An image of {source_size[0]} x {source_size[1]} pixels would be resized to {resized[0]} x {resized[1]}, and "
+            f"the limit is {max_image_pixels} pixels: set a 'longest_edge', or a fixed height and width."
+        )
+    return resized
+
+
+def _prepare_labels(
+    segmentation_maps: Any,
+    source_sizes: list[tuple[int, int]],
+    sizes: list[tuple[int, int]],
+    max_image_pixels: int,
+) -> list[torch.Tensor]:
+    maps = [read_label_map(item, max_image_pixels) for item in flatten_images(segmentation_maps, num_dims=2)]
+    if len(maps) != len(sizes):
+        raise ValueError(f"{len(maps)} segmentation maps came for {len(sizes)} images: pass one for each image.")
+    resized = []
+    for labels, source_size, (height, width) in zip(maps, source_sizes, sizes, strict=True):
+        if tuple(labels.shape) != source_size:
+            raise ValueError(
+                f"A segmentation map of {labels.shape[0]} x {labels.shape[1]} came for an image of {source_size[0]} x "
+                f"{source_size[1]} (height x width): resize it by nearest neighbour, or check for a rotated image."
+            )
+        # nearest neighbour by index: PIL and interpolation would squeeze labels into bytes or floats
+        rows = torch.arange(height, device=labels.device)
+        columns = torch.arange(width, device=labels.device)
+        rows = (2 * rows + 1) * labels.shape[0] // (2 * height)
+        columns = (2 * columns + 1) * labels.shape[1] // (2 * width)
+        resized.append(labels[rows[:, None], columns])
+    return resized
+
+
+def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, int]]:
+    if target_sizes is None:
+        return [tuple(logits.shape[-2:])] * len(logits)
+    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
+    if len(sizes) != len(logits):
+        raise ValueError(f"{len(sizes)} target sizes came for {len(logits)} images: pass one (height, width) for each.")
+    for size in sizes:
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"Expected target sizes (height, width) of at least 1 pixel, got {tuple(size)}.")
+    return [(int(height), int(width)) for height, width in sizes]
+
+
+def _resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(c, h, w) -> fp32 (c, *size)."""
+    return F.interpolate(logits[None].to(torch.float32), size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _label_and_score(
+    logits: torch.Tensor, size: tuple[int, int], score_function: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The winning class of each pixel and its score, from chunks of classes: the result is that of all at once."""
+    chunk_size = max(1, MAX_RESIZED_VALUES // (size[0] * size[1]))
+    best = log_sum = labels = None
+    for start in range(0, len(logits), chunk_size):
+        chunk = _resize_logits(logits[start : start + chunk_size], size)  # (c, H, W)
+        chunk_best, chunk_labels = chunk.max(dim=0)
+        chunk_labels = (chunk_labels + start).to(torch.int32)
+        if score_function == "softmax":
+            chunk_log_sum = chunk.logsumexp(dim=0)
+            log_sum = chunk_log_sum if log_sum is None else torch.logaddexp(log_sum, chunk_log_sum)
+        if best is None:
+            best, labels = chunk_best, chunk_labels
+        else:
+            labels = torch.where(chunk_best > best, chunk_labels, labels)
+            best = torch.maximum(best, chunk_best)
+    scores = best.sigmoid() if score_function == "sigmoid" else (best - log_sum).exp()
+    return labels, scores
+
+
+__all__ = ["Dinov3SegImageProcessor", "Dinov3SegImageProcessorKwargs"]

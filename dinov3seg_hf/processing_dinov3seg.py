@@ -1,0 +1,160 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Images and class names to one batch of model inputs, logits back to label maps.
+
+Holds an image processor and a tokenizer, and no vocabulary: the same names give the same tensors every time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import ImageInput
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+
+from .image_processing_dinov3seg import Dinov3SegImageProcessorKwargs
+from .prompts import DEFAULT_TEMPLATE, fill_templates, resolve_templates
+
+
+class Dinov3SegProcessorKwargs(ProcessingKwargs, total=False):
+    r"""
+    templates (`str` or `list[str]`, *optional*, defaults to the paper's):
+        What class names are wrapped in: the name of a template set, one template, or several. `None` or `"none"` takes
+        names as they are. Ready prompts (a list of prompts for each class) are never wrapped.
+    """
+
+    images_kwargs: Dinov3SegImageProcessorKwargs
+    templates: str | list[str] | tuple[str, ...] | None
+
+
+class Dinov3SegProcessor(ProcessorMixin):
+    """Joins an image processor and a tokenizer.
+
+    Args:
+        image_processor: A `Dinov3SegImageProcessor` or `Dinov3SegImageProcessorPil`.
+        tokenizer: The text tower's tokenizer (CLIP's BPE for dino.txt).
+    """
+
+    valid_processor_kwargs = Dinov3SegProcessorKwargs
+    # the model wants tensors, and prompts of one length: both are what one forgets to say
+    images_kwargs = {"return_tensors": "pt"}  # noqa: RUF012, copied before use by the base class
+    text_kwargs = {"return_tensors": "pt", "padding": "longest"}  # noqa: RUF012
+    templates = DEFAULT_TEMPLATE
+
+    def __init__(self, image_processor=None, tokenizer=None):
+        super().__init__(image_processor, tokenizer)
+
+    def __call__(
+        self,
+        images: ImageInput | None = None,
+        text: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        segmentation_maps: ImageInput | None = None,
+        **kwargs: Unpack[Dinov3SegProcessorKwargs],
+    ) -> BatchFeature:
+        """Prepares images, class names, or both.
+
+        Args:
+            images: One image or a list; see the image processor.
+            text: Class names, each wrapped in every template; or, for each class, a list of ready prompts, used as they
+                are. A single string is the name of a single class.
+            segmentation_maps: Label maps of the images, for training.
+            **kwargs: `templates`, and options of the image processor and the tokenizer. Prompts are padded to the longest
+                one unless `padding="max_length"`.
+
+        Returns:
+            A `BatchFeature` with the image processor's tensors, and for `text` with
+
+            - `input_ids`: int64 `(C, P, L)`, C classes, P prompts a class, L tokens;
+            - `attention_mask`: int64 `(C, P, L)`; all zero for prompts that only pad a class with fewer than P.
+
+        Raises:
+            ValueError: If neither images nor text came, the text holds no prompt, or a prompt is longer than the text
+                tower reads: it is named, never cut.
+            TypeError: If an option has a name that nobody here knows.
+        """
+        if images is None and text is None:
+            raise ValueError("Neither images nor text came: pass images, class names, or both.")
+        if images is None and segmentation_maps is not None:
+            raise ValueError("Segmentation maps came without images: pass the images that they belong to.")
+        self._refuse_unknown(kwargs)
+        options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        data = {}
+        if text is not None:
+            data.update(self._tokenize(_prompts_of_classes(text, options["templates"]), **options["text_kwargs"]))
+        if images is not None:
+            data.update(self.image_processor(images, segmentation_maps, **options["images_kwargs"]))
+        return BatchFeature(data)
+
+    def post_process_semantic_segmentation(self, outputs: Any, *args: Any, **kwargs: Any) -> list:
+        """The image processor's method: logits to label maps at the size of the original images."""
+        return self.image_processor.post_process_semantic_segmentation(outputs, *args, **kwargs)
+
+    def _tokenize(
+        self,
+        prompts: list[list[str]],
+        padding: Any,
+        truncation: Any = None,
+        max_length: int | None = None,
+        return_tensors: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """C lists of prompts -> input_ids and attention_mask (C, P, L)."""
+        flat = [prompt for of_class in prompts for prompt in of_class]
+        if not truncation:
+            limit = min(self.tokenizer.model_max_length, max_length or self.tokenizer.model_max_length)
+            # padding hides the length
+            unpadded = self.tokenizer(flat, padding=False, **{**kwargs, "verbose": False})["input_ids"]
+            for prompt, length in zip(flat, map(len, unpadded), strict=True):
+                if length > limit:
+                    raise ValueError(
+                        f"The prompt {prompt!r} has {length} tokens, and the text tower reads {limit}: shorten it."
+                    )
+        tokens = self.tokenizer(
+            flat,
+            # (C, P, L) is rectangular, whatever the tokenizer was set up to do
+            padding="longest" if padding in (None, False, "do_not_pad") else padding,
+            truncation=truncation or False,
+            max_length=max_length,
+            **{**kwargs, "return_attention_mask": True},
+        )
+        num_prompts = max(map(len, prompts))
+        rows = iter(range(len(flat)))
+        # class i's prompts, then -1 in the place of missing ones: (C, P)
+        places = [[next(rows) for _ in row] + [-1] * (num_prompts - len(row)) for row in prompts]
+        places = np.array(places)
+        mask = np.array(tokens["attention_mask"])[places] * (places >= 0)[..., None]
+        input_ids = np.array(tokens["input_ids"])[places]
+        input_ids[places < 0] = self.tokenizer.pad_token_id or 0
+        return BatchFeature({"input_ids": input_ids, "attention_mask": mask}, tensor_type=return_tensors)
+
+    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+        known = {"common_kwargs"}
+        for name, annotation in self.valid_processor_kwargs.__annotations__.items():
+            known |= {name} | set(getattr(annotation, "__annotations__", {}))
+        if unknown := sorted(set(kwargs) - known):
+            raise TypeError(f"The processor knows no option {', '.join(map(repr, unknown))}: check the spelling.")
+
+
+def _prompts_of_classes(text: Any, templates: str | Sequence[str] | None) -> list[list[str]]:
+    classes = [text] if isinstance(text, str) else list(text)
+    if not classes:
+        raise ValueError("The list of class names is empty: pass at least one.")
+    if all(isinstance(name, str) for name in classes):
+        templates = resolve_templates("none" if templates is None else templates)
+        prompts = [fill_templates([name], templates) for name in classes]
+        empty = next((name for name in classes if not name.strip()), None)
+    elif all(isinstance(row, (list, tuple)) and all(isinstance(prompt, str) for prompt in row) for row in classes):
+        prompts = [list(row) for row in classes]
+        empty = next((row for row in prompts if not row or not all(prompt.strip() for prompt in row)), None)
+    else:
+        raise ValueError(
+            "Expected class names (a list of strings) or ready prompts (for each class a list of strings), got "
+            f"{[type(item).__name__ for item in classes[:3]]}: use one of the two forms throughout."
+        )
+    if empty is not None:
+        raise ValueError(f"Expected a name or prompts for every class, got {empty!r}: leave nameless classes out.")
+    return prompts
+
+
+__all__ = ["Dinov3SegProcessor", "Dinov3SegProcessorKwargs"]

@@ -1,0 +1,191 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Sliding windows: where they lie, how they are cut, how their maps are put together again.
+
+Pure geometry on ints and tensors. The module knows neither model nor image: the same `merge_windows` serves feature
+maps (local-global inference of the paper) and logits (sliding-window inference of dino.txt). A box is
+`(top, left, height, width)` in pixels; sizes are always `(height, width)`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+Box = tuple[int, int, int, int]
+
+
+def plan_windows(
+    image_size: tuple[int, int], window_size: int | tuple[int, int], stride: int | tuple[int, int]
+) -> list[Box]:
+    """Lays equal windows over an image so that every pixel lies in at least one.
+
+    Windows step by `stride` from the top left corner; the last one of an axis lies flush with the border. An axis
+    shorter than the window gets one window of the axis' own size.
+
+    Args:
+        image_size: (height, width) in pixels, each at least 1.
+        window_size: Side of a window in pixels, or (height, width).
+        stride: Step between neighbouring windows in pixels, or (vertical, horizontal).
+
+    Returns:
+        Boxes (top, left, height, width) in pixels, row by row; all have the same height and width.
+
+    Raises:
+        ValueError: If a size is not a positive integer, or a stride exceeds its window (pixels would be left out).
+    """
+    image_height, image_width = _pair(image_size, "image_size")
+    window_height, window_width = _pair(window_size, "window_size")
+    vertical, horizontal = _pair(stride, "stride")
+    if vertical > window_height or horizontal > window_width:
+        raise ValueError(
+            f"A stride of {(vertical, horizontal)} is larger than the window of {(window_height, window_width)} and would "
+            "leave pixels uncovered: choose a stride no larger than the window."
+        )
+    height, width = min(window_height, image_height), min(window_width, image_width)
+    return [
+        (top, left, height, width)
+        for top in _starts(image_height, height, vertical)
+        for left in _starts(image_width, width, horizontal)
+    ]
+
+
+def cut_windows(image: torch.Tensor, boxes: torch.Tensor | Sequence[Sequence[int]]) -> torch.Tensor:
+    """Cuts windows out of a batch of images.
+
+    Args:
+        image: `(B, C, H, W)`.
+        boxes: N boxes of equal height and width within the image, `(N, 4)` or a list; see `plan_windows`.
+
+    Returns:
+        `(B, N, C, height, width)`.
+
+    Raises:
+        ValueError: If the boxes are of unequal size or leave the image.
+    """
+    boxes = _as_boxes(boxes, tuple(image.shape[-2:]))
+    if len({box[2:] for box in boxes}) > 1:
+        raise ValueError(f"Windows of one batch share one size, got boxes {boxes}: plan them with `plan_windows`.")
+    return torch.stack(
+        [image[..., top : top + height, left : left + width] for top, left, height, width in boxes], dim=-4
+    )
+
+
+def merge_windows(
+    windows: torch.Tensor,
+    boxes: torch.Tensor | Sequence[Sequence[int]],
+    output_size: tuple[int, int],
+    source_size: tuple[int, int],
+) -> torch.Tensor:
+    """Puts the windows' maps at their places and averages where they overlap.
+
+    The output is a grid of cells over the source image. A cell takes the mean over the windows in which its centre
+    lies, each sampled bilinearly at that very point. Where a window's grid falls onto the output grid (boxes that are
+    multiples of the patch size) sampling is the identity; where the output is the image itself, it is the usual
+    bilinear resize of each window to its box.
+
+    Args:
+        windows: `(B, N, C, h, w)`: features or logits of N windows, at any resolution.
+        boxes: `(N, 4)` long tensor or list: (top, left, height, width) in pixels of the source image. Pass a list under
+            `torch.compile`: a tensor has to be read back to the host.
+        output_size: (height, width) of the result in cells.
+        source_size: (height, width) of the image in which the boxes are given, in pixels.
+
+    Returns:
+        `(B, C, *output_size)` in the windows' dtype (summed in fp32).
+
+    Raises:
+        ValueError: If shapes disagree, a box leaves the source image, or the boxes do not cover it.
+    """
+    source_height, source_width = source_size = _pair(source_size, "source_size")
+    output_height, output_width = output_size = _pair(output_size, "output_size")
+    boxes = _as_boxes(boxes, source_size)
+    if windows.ndim != 5 or windows.shape[1] != len(boxes):
+        raise ValueError(
+            f"Expected windows of shape (B, {len(boxes)}, C, h, w) for {len(boxes)} boxes, got {tuple(windows.shape)}: "
+            "pass one box for each window."
+        )
+    if not _cover(boxes, source_size):
+        raise ValueError(
+            f"The boxes {boxes} leave parts of the {source_height} x {source_width} image uncovered: plan them with "
+            "`plan_windows`."
+        )
+
+    # bf16 holds no exact sum of three equal numbers: sums are kept in at least fp32
+    dtype = torch.promote_types(windows.dtype, torch.float32)
+    total = torch.zeros(windows.shape[0], windows.shape[2], *output_size, dtype=dtype, device=windows.device)
+    count = torch.zeros(output_size, dtype=dtype, device=windows.device)
+    for window, (top, left, height, width) in zip(windows.unbind(1), boxes):  # (B, C, h, w)
+        window, rows = _sample(window.to(dtype), -2, top, height, output_height, source_height)
+        window, columns = _sample(window, -1, left, width, output_width, source_width)
+        total[..., rows, columns] += window
+        count[rows, columns] += 1
+    return (total / count).to(windows.dtype)  # (B, C, H, W)
+
+
+def _sample(
+    window: torch.Tensor, dim: int, start: int, length: int, num_cells: int, num_pixels: int
+) -> tuple[torch.Tensor, slice]:
+    """Resamples one axis of a window at the output cells whose centres lie in [start, start + length) pixels.
+
+    The centre of cell i lies at (2i + 1) * num_pixels / (2 * num_cells) pixels; everything stays in integers, so that
+    no cell is lost or counted twice to rounding.
+    """
+    first = -((num_pixels - 2 * start * num_cells) // (2 * num_pixels))
+    last = -((num_pixels - 2 * (start + length) * num_cells) // (2 * num_pixels))
+    size = window.shape[dim]
+    if num_cells * length == size * num_pixels and start * num_cells % num_pixels == 0:
+        return window, slice(first, last)  # the window's cells are output cells
+
+    cells = torch.arange(first, last, device=window.device)
+    denominator = 2 * num_cells * length
+    # position of the centre in the window's cells, as a fraction; border cells are extended outwards
+    position = ((2 * cells + 1) * num_pixels - 2 * num_cells * start) * size - num_cells * length
+    position = position.clamp(0, (size - 1) * denominator)
+    lower = position // denominator
+    upper = (lower + 1).clamp(max=size - 1)
+    weight = (position % denominator).to(window.dtype) / denominator
+    weight = weight if dim == -1 else weight[:, None]
+    return torch.lerp(window.index_select(dim, lower), window.index_select(dim, upper), weight), slice(first, last)
+
+
+def _starts(axis: int, window: int, stride: int) -> list[int]:
+    num_steps = -(-(axis - window) // stride)
+    return [min(step * stride, axis - window) for step in range(num_steps + 1)]
+
+
+def _cover(boxes: list[Box], size: tuple[int, int]) -> bool:
+    height, width = size
+    edges = {0} | {top for top, _, _, _ in boxes} | {top + tall for top, _, tall, _ in boxes}
+    for row in sorted(edges):
+        if row >= height:
+            continue
+        reached = 0
+        for left, wide in sorted((left, wide) for top, left, tall, wide in boxes if top <= row < top + tall):
+            if left > reached:
+                return False
+            reached = max(reached, left + wide)
+        if reached < width:
+            return False
+    return True
+
+
+def _as_boxes(boxes: torch.Tensor | Sequence[Sequence[int]], size: tuple[int, int]) -> list[Box]:
+    rows = boxes.tolist() if isinstance(boxes, torch.Tensor) else boxes
+    if len(rows) == 0 or any(not isinstance(row, (list, tuple)) or len(row) != 4 for row in rows):
+        raise ValueError("Expected boxes of shape (N, 4) with N >= 1, each (top, left, height, width) in pixels.")
+    boxes = [tuple(row) for row in rows]
+    for top, left, height, width in boxes:
+        inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
+        if not inside:
+            raise ValueError(
+                f"The box (top, left, height, width) = {(top, left, height, width)} leaves the image of {size[0]} x "
+                f"{size[1]} pixels: plan the boxes for this very size with `plan_windows`."
+            )
+    return boxes
+
+
+def _pair(size: int | Sequence[int], name: str) -> tuple[int, int]:
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in pair):
+        raise ValueError(f"`{name}` must be a positive integer or a pair (height, width) of them, got {size!r}.")
+    return pair

@@ -1,0 +1,274 @@
+"""Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores.
+
+    python scripts/train_tiny.py align  --output runs/tiny-align      # stage 1: images and words into one space (dino.txt)
+    python scripts/train_tiny.py refine --init runs/tiny-align --output runs/tiny     # stage 2: the segmentation head
+
+As in the paper, stage 2 leaves dino.txt frozen. Only seen names are drawn and only seen names are read: no word combination
+of the held-out set occurs in training, neither as an image nor as a text.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from dinov3seg_hf import synthetic
+from dinov3seg_hf.configuration_dinov3seg import Dinov3SegConfig
+from dinov3seg_hf.evaluation import ConfusionMatrix
+from dinov3seg_hf.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.tiny_tokenizer import make_tokenizer
+
+MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+PATCH_SIZE = 8
+TEMPLATES = ("A photo of a {} in the scene", "{}")
+SIZES = ((96, 96), (96, 96), (96, 96), (80, 112), (112, 80), (128, 128))
+# Seeds of training, validation (the curves printed here) and test (the model card) never meet.
+TRAIN_SEED, VALIDATION_SEED = 1_000_000, 500_000
+
+
+def tiny_config(tokenizer) -> Dinov3SegConfig:
+    width = 128
+    return Dinov3SegConfig(
+        vision_config={
+            "patch_size": PATCH_SIZE,
+            "image_size": 96,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_register_tokens": 2,
+            "pos_embed_rescale": 1.5,
+            "layerscale_value": 0.5,
+        },
+        text_config={
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "projection_dim": 2 * width,
+            "hidden_act": "gelu",
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 77,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        prior_config=None,
+        stem_channels=[32, 64],
+        vision_head_num_layers=2,
+        vision_head_intermediate_size=2 * width,
+        early_hidden_size=32,
+        early_num_attention_heads=2,
+        early_window_size=5,
+        correlation_hidden_size=32,
+        correlation_kernel_size=5,
+        late_num_layers=2,
+        late_window_size=6,
+        late_num_attention_heads=2,
+        late_mlp_ratio=2.0,
+        guidance_hidden_size=32,
+        decoder_hidden_sizes=[24, 16],
+        decoder_prior_sizes=[16, 16],
+    )
+
+
+class Phrases:
+    """Every phrase that is true of a seen name, in seven groups; each group divides the names among its phrases."""
+
+    def __init__(self):
+        parts = ("colour", "pattern", "kind")
+        self.phrases: list[str] = []
+        self.groups: list[slice] = []
+        for length in (3, 2, 1):
+            for chosen in itertools.combinations(range(len(parts)), length):
+                group = []
+                for name in synthetic.SEEN:
+                    phrase = " ".join(synthetic.factors_of(name)[part] for part in chosen)
+                    if phrase not in group:
+                        group.append(phrase)
+                self.groups.append(slice(len(self.phrases), len(self.phrases) + len(group)))
+                self.phrases += group
+        index = {phrase: i for i, phrase in enumerate(self.phrases)}
+        # truth[name, phrase]: the phrase is true of the name; only seen names have rows
+        self.truth = torch.zeros(len(synthetic.NAMES), len(self.phrases))
+        for label, name in enumerate(synthetic.NAMES):
+            if name in synthetic.SEEN:
+                for phrase in synthetic.phrases_of(name):
+                    self.truth[label, index[phrase]] = 1.0
+        # words[name phrase, word phrase]: the three words of each whole name, for the additivity of text embeddings
+        self.words = self.truth[[synthetic.NAMES.index(name) for name in self.phrases[self.groups[0]]]].clone()
+        self.words[:, : self.groups[4].start] = 0
+
+
+def load_images(images: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W), normalised."""
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def draw_batch(step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    seeds = range(TRAIN_SEED + step * batch_size, TRAIN_SEED + (step + 1) * batch_size)
+    images, labels = synthetic.batch(seeds, "seen", size)
+    return load_images(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def patch_targets(labels: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) labels -> (B, h w, names): the share of each name in each patch."""
+    cells = labels.unfold(1, PATCH_SIZE, PATCH_SIZE).unfold(2, PATCH_SIZE, PATCH_SIZE).flatten(3).flatten(1, 2)
+    shares = torch.zeros(*cells.shape[:2], len(synthetic.NAMES))
+    return shares.scatter_add_(2, cells, torch.full(cells.shape, 1 / PATCH_SIZE**2))
+
+
+def tokenize(tokenizer, phrases: list[str], template: str) -> torch.Tensor:
+    """(C, 1, L)."""
+    prompts = [template.format(phrase) for phrase in phrases]
+    return tokenizer(prompts, padding=True, return_tensors="pt")["input_ids"][:, None]
+
+
+def cosine_schedule(step: int, num_steps: int, warmup: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup))) * 0.99 + 0.01
+
+
+def parameter_groups(parameters, weight_decay: float) -> list[dict]:
+    """No decay on norms, biases, tokens and scales."""
+    decayed = [p for p in parameters if p.requires_grad and p.ndim >= 2 and p.shape[0] > 1]
+    others = [p for p in parameters if p.requires_grad and not (p.ndim >= 2 and p.shape[0] > 1)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[str, float]:
+    """mIoU in % over fresh scenes with all names, seen and unseen, as the vocabulary."""
+    model.eval()
+    text_embeds = model.get_text_features(tokenize(tokenizer, list(synthetic.NAMES), TEMPLATES[0]))
+    scores = {}
+    for split, head in itertools.product(("unseen", "seen"), heads):
+        matrix = ConfusionMatrix(len(synthetic.NAMES))
+        for start in range(0, num_scenes, 10):
+            seeds = range(VALIDATION_SEED + start, VALIDATION_SEED + start + 10)
+            images, labels = synthetic.batch(seeds, split, 96)
+            logits = model(load_images(images), text_embeds=text_embeds, head=head).logits
+            logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+            matrix.update(logits.argmax(1).numpy(), labels)
+        scores[f"{split}/{head}"] = round(100 * matrix.mean_iou(), 2)
+    model.train()
+    return scores
+
+
+def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[torch.Tensor, dict[str, float]]:
+    vision = model.vision_model(images)
+    text_embeds = model.get_text_features(input_ids).float()  # (phrases, 2, D)
+    scale = model.logit_scale.exp().clamp(max=50.0)
+
+    targets = patch_targets(labels) @ phrases.truth  # (B, h w, phrases)
+    patches = F.normalize(vision.patch_tokens.float().flatten(2).transpose(1, 2), dim=-1)
+    patch_logits = scale * patches @ text_embeds[:, 1].T  # (B, h w, phrases)
+    # an object covers few patches and is what names are hard to tell for
+    background = torch.tensor([name.endswith("background") for name in phrases.phrases[phrases.groups[0]]]).float()
+    weights = 1 + 5 * (1 - (targets[..., phrases.groups[0]] * background).sum(-1))
+    weights = weights / weights.mean()
+
+    present = (targets.amax(dim=1) >= 0.5).float()  # (B, phrases)
+    cls_logits = scale * F.normalize(vision.cls_token.float(), dim=-1) @ text_embeds[:, 0].T  # (B, phrases)
+
+    losses = {}
+    for index, group in enumerate(phrases.groups):
+        log_probabilities = patch_logits[..., group].log_softmax(-1)
+        losses[f"patch{index}"] = -((targets[..., group] * log_probabilities).sum(-1) * weights).mean()
+        share = present[:, group] / present[:, group].sum(-1, keepdim=True).clamp(min=1)
+        losses[f"cls{index}"] = -(share * cls_logits[:, group].log_softmax(-1)).sum(-1).mean()
+    # a name lies where its words point: what carries over to names never read
+    names = text_embeds[phrases.groups[0]]
+    sums = F.normalize(torch.einsum("nw,wkd->nkd", phrases.words, text_embeds), dim=-1)
+    losses["additive"] = (1 - (names * sums).sum(-1)).mean()
+
+    weights = {"patch0": 1.0, "additive": 1.0}
+    total = sum(loss * weights.get(key, 0.5 if key.startswith("patch") else 0.05) for key, loss in losses.items())
+    return total, {key: loss.item() for key, loss in losses.items()}
+
+
+def align(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    tokenizer = make_tokenizer()
+    model = Dinov3SegForSemanticSegmentation(tiny_config(tokenizer)).train()
+    phrases = Phrases()
+    inputs = [tokenize(tokenizer, phrases.phrases, template) for template in TEMPLATES]
+
+    parameters = [*model.vision_model.parameters(), *model.text_model.parameters(), model.logit_scale]
+    optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.05), lr=args.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
+    rng = np.random.default_rng(args.seed)
+    log = Log(args.output)
+
+    for step in tqdm(range(args.steps), desc="align", mininterval=10, file=sys.stderr):
+        size = SIZES[rng.integers(len(SIZES))]
+        batch_size = max(1, round(args.batch_size * 96 * 96 / (size[0] * size[1])))
+        images, labels = draw_batch(step, args.batch_size, size)
+        images, labels = images[:batch_size], labels[:batch_size]
+        # the paper's template mostly, the bare words sometimes
+        input_ids = inputs[int(rng.random() < 0.3)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            loss, parts = alignment_loss(model, phrases, images, labels, input_ids)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        log.add(loss=loss.item(), scale=model.logit_scale.exp().item(), **parts)
+        if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
+            log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
+            save(model, tokenizer, args.output)
+
+
+class Log:
+    """A line of JSON a validation: means of the training losses since the last one, scores, minutes."""
+
+    def __init__(self, output: Path):
+        output.mkdir(parents=True, exist_ok=True)
+        self.path, self.start, self.values = output / "log.jsonl", time.time(), {}
+
+    def add(self, **values: float) -> None:
+        for key, value in values.items():
+            self.values.setdefault(key, []).append(value)
+
+    def write(self, step: int, **scores: float) -> None:
+        means = {key: round(float(np.mean(values)), 4) for key, values in self.values.items()}
+        line = {"step": step, "minutes": round((time.time() - self.start) / 60, 2), **scores, **means}
+        self.values = {}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+
+def save(model, tokenizer, output: Path) -> None:
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["align"])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--validate-every", type=int, default=500)
+    parser.add_argument("--validation-scenes", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true")
+    args = parser.parse_args()
+    align(args)
+
+
+if __name__ == "__main__":
+    main()
