@@ -141,7 +141,7 @@ def _decode(source: str | os.PathLike | Image.Image, max_pixels: int, convert: C
 def _open_file(source: str | os.PathLike, name: str) -> BinaryIO:
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(
-            f"Expected an image as a path, a URL, a PIL image, a numpy array or a torch tensor, got {type(source).__name__}."
+            f"Expected an image, got {type(source).__name__}: pass a path, a URL, a PIL image, a numpy array or a tensor."
         )
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         data = _download(source, name)
@@ -263,7 +263,7 @@ def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
         raise ImageError(f"Expected an array of numbers, got dtype {array.dtype}: convert it to uint8 first.")
     # torch knows no longdouble, no foreign byte order and no negative strides, and warns of read-only memory
     dtype = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
-    return torch.from_numpy(np.require(array, dtype, ["C", "W"]))
+    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
 
 
 def _to_8_bit(pixels: torch.Tensor, name: str) -> torch.Tensor:

@@ -237,7 +237,7 @@ class Vocabulary:
 
         columns = {"label": [str(i) for i in range(len(self))]}
         if self.raw_ids is not None:
-            columns["raw_id"] = [",".join(raw_ids_of[self._scored(i)]) for i in range(len(self))]
+            columns["raw_id"] = [",".join(raw_ids_of[i]) for i in range(len(self))]
         columns["names"] = [", ".join(words) for words in self.synonyms]
         if any(name != words[0] for name, words in zip(self.names, self.synonyms)):
             columns["display"] = self.names
@@ -293,9 +293,6 @@ class Vocabulary:
     def scored_names(self) -> tuple[str, ...]:
         """The names of what is scored: all of them, or those before `background_from` and "background"."""
         return self.names if self.background_from is None else (*self.names[: self.background_from], "background")
-
-    def _scored(self, label: int) -> int:
-        return label if self.background_from is None else min(label, self.background_from)
 
     def to_scored(self, label_map: np.ndarray) -> np.ndarray:
         """A map of predicted labels, any shape -> one of scored labels; ignored pixels stay so."""

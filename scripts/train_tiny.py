@@ -230,6 +230,68 @@ def align(args: argparse.Namespace) -> None:
             save(model, tokenizer, args.output)
 
 
+def sample_vocabulary(phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of phrases: what the batch shows and random others, all whole names or phrases of every length.
+
+    Args:
+        present: `(phrases,)` bool, true of something in the batch.
+    """
+    pool = np.arange(phrases.groups[0].stop) if rng.random() < 0.75 else np.arange(len(phrases.phrases))
+    shown = rng.permutation(pool[present.numpy()[pool]])[:num_classes]
+    others = rng.permutation(pool[~present.numpy()[pool]])[: max(0, num_classes - len(shown))]
+    return np.concatenate([shown, others])
+
+
+def cell_shares(labels: torch.Tensor, cell: int, truth: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) labels -> (B, C, H / cell, W / cell): the share of each cell of which each phrase is true."""
+    targets = truth.T[:, labels].transpose(0, 1)  # (B, C, H, W)
+    return F.avg_pool2d(targets, cell)
+
+
+def refine(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    tokenizer = make_tokenizer()
+    model = Dinov3SegForSemanticSegmentation(tiny_config(tokenizer))
+    aligned = Dinov3SegForSemanticSegmentation.from_pretrained(args.init)
+    model.vision_model.load_state_dict(aligned.vision_model.state_dict())
+    model.text_model.load_state_dict(aligned.text_model.state_dict())
+    model.logit_scale.data.copy_(aligned.logit_scale)
+    model.freeze_encoders().train()
+    phrases = Phrases()
+    with torch.no_grad():
+        vocabularies = [model.get_text_features(tokenize(tokenizer, phrases.phrases, template)) for template in TEMPLATES]
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.01), lr=args.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
+    rng = np.random.default_rng(args.seed)
+    log = Log(args.output)
+    cell = PATCH_SIZE // 2 ** len(model.config.decoder_hidden_sizes)
+
+    for step in tqdm(range(args.steps), desc="refine", mininterval=10, file=sys.stderr):
+        size = SIZES[rng.integers(len(SIZES))]
+        num_classes = int(rng.choice([24, 48, 96, 140]))
+        batch_size = max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1])))
+        images, labels = draw_batch(step, 16, size)
+        images, labels = images[:batch_size], labels[:batch_size]
+        present = phrases.truth[labels.unique()].amax(dim=0) > 0
+        chosen = sample_vocabulary(phrases, present, num_classes, rng)
+        targets = cell_shares(labels, cell, phrases.truth[:, chosen])
+        text_embeds = vocabularies[int(rng.random() < 0.3)][chosen]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            loss = model(images, text_embeds=text_embeds, labels=targets).loss
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        log.add(loss=loss.item() * num_classes, norm=norm.item())
+        if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
+            heads = ("dinotxt", "full") if step + 1 == args.steps else ("full",)
+            log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, heads))
+            save(model, tokenizer, args.output)
+
+
 class Log:
     """A line of JSON a validation: means of the training losses since the last one, scores, minutes."""
 
@@ -257,17 +319,21 @@ def save(model, tokenizer, output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["align"])
+    parser.add_argument("stage", choices=["align", "refine"])
+    parser.add_argument("--init", type=Path, help="the folder of the alignment stage, for refine")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=16, help="scenes of 96 x 96 px a step of align")
+    parser.add_argument("--maps-per-step", type=int, default=384, help="scenes times classes of a step of refine")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
-    align(args)
+    if (args.stage == "refine") != (args.init is not None):
+        parser.error("refine needs --init FOLDER of the alignment stage, align takes none")
+    {"align": align, "refine": refine}[args.stage](args)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,10 @@ def test_words_after_a_bar_are_synonyms_and_all_of_them_are_prompted():
     assert vocabulary.prompts() == [["sofa", "a sofa", "couch", "a couch"], ["cat", "a cat"]]
 
 
+def test_a_name_is_the_same_however_its_letters_and_spaces_are_written():
+    assert Vocabulary([" cafe\u0301\tbar"]) == Vocabulary(["caf\u00e9 bar"])
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -98,6 +102,7 @@ def test_words_after_a_bar_are_synonyms_and_all_of_them_are_prompted():
         (["cat", "dog", "Cat"], "Labels 0 and 2 have the same name, 'cat' and 'Cat'; expected different"),
         (["red  circle", " red circle"], "Labels 0 and 1 have the same name"),
         (["caf\u00e9", "cafe\u0301"], "Labels 0 and 1 have the same name"),
+        (["\u0390", "\u0390".upper()], "Labels 0 and 1 have the same name"),
         (["cat|CAT"], "Label 0 .'cat'. has the word 'CAT' twice"),
         (["cat", "dog|cat"], "The word 'cat' stands for two classes, label 0 .'cat'. and label 1 .'dog'."),
         (["sofa|seat", "chair|seat"], "The word 'seat' stands for two classes"),
@@ -498,6 +503,12 @@ def test_encoding_in_batches_is_encoding_each_class_alone_in_order(model, proces
         torch.testing.assert_close(embeddings.tensor, alone, atol=1e-5, rtol=0)
 
     check()
+
+
+def test_classes_of_one_kind_share_batches_wherever_they_stand(model, processor):
+    vocabulary = Vocabulary.from_list([f"a{i}|b{i}|c{i}" if i % 2 else f"a{i}" for i in range(10)], templates="none")
+    vocabulary.encode(model, processor, batch_size=15)
+    assert model.calls == [(5, 0), (15, 0)]
 
 
 def test_ten_thousand_labels_are_encoded_in_batches(model, processor):
