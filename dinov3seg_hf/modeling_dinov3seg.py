@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_dinov3seg import Dinov3SegConfig
@@ -203,7 +204,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         window_boxes: torch.Tensor | None = None,
         head: str | None = None,
         patch_source: str | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegImageFeatures:
         """All that does not depend on text: dino.txt, local-global fusion, early refinement, semantic prior.
 
@@ -282,7 +283,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         labels: torch.Tensor | None = None,
         head: str | None = None,
         patch_source: str | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegOutput:
         r"""
         Args:

@@ -158,7 +158,7 @@ def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str
 def overlay(
     image: Image.Image, label_map: np.ndarray, *, alpha: float = 0.5, palette: np.ndarray | None = None
 ) -> Image.Image:
-    """Lays the colours of a label map over its image, every region with an outline; "none of these" is greyed.
+    """Lays the colours of a label map over its image, every region with an outline; "none of these" is grey.
 
     Args:
         image: The picture.
@@ -192,10 +192,8 @@ def overlay(
         raise ValueError(f"The palette has {len(palette)} colours, but label {largest} was found; give {largest + 1} colours.")
     colours = np.concatenate([palette[: largest + 1], [NONE_COLOUR]]).astype(np.uint8)[label_map]  # -1 is the last
     flat = Image.fromarray(colours)
-    none = Image.fromarray(label_map < 0)
-    if none.getbbox():  # what has no label loses its own colours, or it would compete with those of the labels
-        image = Image.composite(image.convert("L").convert("RGB"), image, none)
-    blended = Image.blend(image, flat, alpha)
+    # The picture gives light and texture and little of its own colour: blue on orange would be grey, not blue.
+    blended = Image.blend(Image.blend(image, image.convert("L").convert("RGB"), min(1.0, 1.6 * alpha)), flat, alpha)
 
     width = max(1, round(min(image.size) / 260))
     blended.paste(flat, mask=Image.fromarray(_near_borders(label_map, width) & (label_map >= 0)))
@@ -229,24 +227,27 @@ def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.
     """
     if palette is None:
         palette = colour_palette(max((region.index for region in regions), default=0) + 1)
-    size = int(np.clip(round(min(picture.size) / 30), 16, 72))
+    # letters in proportion to the picture, smaller where there are many names
+    size = min((picture.width * picture.height) ** 0.5 / 30, picture.width / 20) * (1 if len(regions) <= 12 else 0.75)
+    size = int(np.clip(round(size), 16, 72))
     width = max(picture.width, 24 * size)
     pad, row_height = size, round(1.7 * size)
-    swatch, area_width, score_width = round(1.05 * size), round(4.2 * size), round(3.2 * size)
+    swatch, area_width, score_width = round(1.05 * size), round(4.1 * size), round(2.9 * size)
     small = ImageFont.load_default(round(0.72 * size))
 
     shown, hidden = list(regions), []
     names_width = max((_font_for(region.label, size).getlength(region.label) for region in shown), default=0)
     has_scores = any(region.score is not None for region in shown)
     numbers_width = area_width + score_width * has_scores
-    natural = round(swatch + 0.6 * size + min(names_width, 18 * size) + numbers_width)
+    longest_name = 18 * size if len(shown) <= 12 else 11 * size  # rather cut names than have a column of many rows
+    natural = round(swatch + 0.6 * size + min(names_width, longest_name) + numbers_width)
     gap = 2 * size
     num_columns = max(1, min(len(shown), (width - 2 * pad + gap) // (natural + gap)))
     if len(shown) > MAX_LEGEND_ROWS * num_columns:
         shown, hidden = shown[: MAX_LEGEND_ROWS * num_columns], shown[MAX_LEGEND_ROWS * num_columns :]
     num_rows = -(-len(shown) // num_columns)
     num_columns = -(-len(shown) // num_rows) if shown else 1
-    column_width = min((width - 2 * pad + gap) // num_columns - gap, natural + 8 * size)
+    column_width = min((width - 2 * pad + gap) // num_columns - gap, natural + 3 * size)
 
     top = picture.height + round(0.6 * pad)
     rows_top = top + round(1.2 * size)

@@ -94,17 +94,15 @@ class Vocabulary:
                 f"ignore_label is {ignore_label}, which is the label of {names[ignore_label]!r}. "
                 f"Choose a value outside 0..{len(names) - 1}, or None."
             )
-        if self.background_from is not None:
-            if not 0 < _integer(self.background_from, "background_from") < len(names):
-                raise ValueError(
-                    f"background_from is {self.background_from}; expected a label between 1 and {len(names) - 1}, "
-                    "so that something is left on both sides, or None."
-                )
+        background_from = self.background_from
+        if background_from is not None and not 0 < _integer(background_from, "background_from") < len(names):
+            raise ValueError(
+                f"background_from is {background_from}; expected a label between 1 and {len(names) - 1}, "
+                "so that something is left on both sides, or None."
+            )
         raw_ids = None
         if self.raw_ids is not None:
-            raw_ids = _checked_raw_ids(
-                self.raw_ids, len(names) if self.background_from is None else self.background_from + 1
-            )
+            raw_ids = _checked_raw_ids(self.raw_ids, len(names) if background_from is None else background_from + 1)
 
         for key, value in {
             "names": names,
@@ -112,7 +110,7 @@ class Vocabulary:
             "templates": resolve_templates(self.templates),
             "ignore_label": int(ignore_label),
             "raw_ids": raw_ids,
-            "background_from": None if self.background_from is None else int(self.background_from),
+            "background_from": None if background_from is None else int(background_from),
         }.items():
             object.__setattr__(self, key, value)
 
@@ -505,7 +503,7 @@ class TextEmbeddings:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("content") != "dinov3seg text embeddings" or "text_embeds" not in file.keys():
+                if metadata.get("content") != "dinov3seg text embeddings" or "text_embeds" not in set(file.keys()):
                     raise ValueError(
                         f"{where}: the file holds something else. Expected what TextEmbeddings.save wrote."
                     )

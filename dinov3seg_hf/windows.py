@@ -10,6 +10,7 @@ maps (local-global inference of the paper) and logits (sliding-window inference 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 Box = tuple[int, int, int, int]
 
@@ -115,37 +116,48 @@ def merge_windows(
     total = torch.zeros(windows.shape[0], windows.shape[2], *output_size, dtype=dtype, device=windows.device)
     count = torch.zeros(output_size, dtype=dtype, device=windows.device)
     for window, (top, left, height, width) in zip(windows.unbind(1), boxes):  # (B, C, h, w)
-        window, rows = _sample(window.to(dtype), -2, top, height, output_height, source_height)
-        window, columns = _sample(window, -1, left, width, output_width, source_width)
+        rows = _cells_within(top, height, output_height, source_height)
+        columns = _cells_within(left, width, output_width, source_width)
+        window = window.to(dtype)
+        if all(edge * output_height % source_height == 0 for edge in (top, height)) and all(
+            edge * output_width % source_width == 0 for edge in (left, width)
+        ):
+            size = (rows.stop - rows.start, columns.stop - columns.start)
+            if window.shape[-2:] != size:  # the same sampling, in one fused kernel
+                window = F.interpolate(window, size=size, mode="bilinear", align_corners=False)
+        else:
+            window = _sample(window, -1, columns, left, width, output_width, source_width)
+            window = _sample(window, -2, rows, top, height, output_height, source_height)
         total[..., rows, columns] += window
         count[rows, columns] += 1
     return (total / count).to(windows.dtype)  # (B, C, H, W)
 
 
-def _sample(
-    window: torch.Tensor, dim: int, start: int, length: int, num_cells: int, num_pixels: int
-) -> tuple[torch.Tensor, slice]:
-    """Resamples one axis of a window at the output cells whose centres lie in [start, start + length) pixels.
+def _cells_within(start: int, length: int, num_cells: int, num_pixels: int) -> slice:
+    """The output cells whose centres lie in [start, start + length) pixels.
 
-    The centre of cell i lies at (2i + 1) * num_pixels / (2 * num_cells) pixels; everything stays in integers, so that
-    no cell is lost or counted twice to rounding.
+    The centre of cell i lies at (2i + 1) * num_pixels / (2 * num_cells) pixels. All of it stays in integers, so that no
+    cell falls between two windows by rounding.
     """
-    first = -((num_pixels - 2 * start * num_cells) // (2 * num_pixels))
-    last = -((num_pixels - 2 * (start + length) * num_cells) // (2 * num_pixels))
-    size = window.shape[dim]
-    if num_cells * length == size * num_pixels and start * num_cells % num_pixels == 0:
-        return window, slice(first, last)  # the window's cells are output cells
+    first, last = (-((num_pixels - 2 * edge * num_cells) // (2 * num_pixels)) for edge in (start, start + length))
+    return slice(first, last)
 
-    cells = torch.arange(first, last, device=window.device)
+
+def _sample(
+    window: torch.Tensor, dim: int, cells: slice, start: int, length: int, num_cells: int, num_pixels: int
+) -> torch.Tensor:
+    """Samples one axis of a window, which spans [start, start + length) pixels, linearly at the centres of `cells`."""
+    size = window.shape[dim]
     denominator = 2 * num_cells * length
-    # position of the centre in the window's cells, as a fraction; border cells are extended outwards
-    position = ((2 * cells + 1) * num_pixels - 2 * num_cells * start) * size - num_cells * length
+    # where the centres lie in the window's own cells, as a fraction; border cells are extended outwards
+    position = (2 * torch.arange(cells.start, cells.stop, device=window.device) + 1) * num_pixels
+    position = (position - 2 * num_cells * start) * size - num_cells * length
     position = position.clamp(0, (size - 1) * denominator)
     lower = position // denominator
     upper = (lower + 1).clamp(max=size - 1)
     weight = (position % denominator).to(window.dtype) / denominator
     weight = weight if dim == -1 else weight[:, None]
-    return torch.lerp(window.index_select(dim, lower), window.index_select(dim, upper), weight), slice(first, last)
+    return torch.lerp(window.index_select(dim, lower), window.index_select(dim, upper), weight)
 
 
 def _starts(axis: int, window: int, stride: int) -> list[int]:

@@ -1,7 +1,8 @@
 """Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores.
 
-    python scripts/train_tiny.py align  --output runs/tiny-align      # stage 1: images and words into one space (dino.txt)
-    python scripts/train_tiny.py refine --init runs/tiny-align --output runs/tiny     # stage 2: the segmentation head
+    export OMP_NUM_THREADS=1     # two processes of one thread beat one process of two: the layers are small
+    torchrun --nproc-per-node 2 scripts/train_tiny.py align  --output runs/tiny-align    # 1: images and words in one space
+    torchrun --nproc-per-node 2 scripts/train_tiny.py refine --init runs/tiny-align --output runs/tiny     # 2: the head
 
 As in the paper, stage 2 leaves dino.txt frozen. Only seen names are drawn and only seen names are read: no word combination
 of the held-out set occurs in training, neither as an image nor as a text.
@@ -11,12 +12,14 @@ import argparse
 import itertools
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import distributed
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -76,8 +79,8 @@ def tiny_config(tokenizer) -> Dinov3SegConfig:
         late_num_attention_heads=2,
         late_mlp_ratio=2.0,
         guidance_hidden_size=32,
-        decoder_hidden_sizes=[24, 16],
-        decoder_prior_sizes=[16, 16],
+        decoder_hidden_sizes=[24, 8],
+        decoder_prior_sizes=[16, 8],
     )
 
 
@@ -114,8 +117,24 @@ def load_images(images: np.ndarray) -> torch.Tensor:
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
 
 
+def rank_and_world() -> tuple[int, int]:
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Over processes; in one message, since there are many small tensors."""
+    if distributed.is_initialized():
+        gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])
+        distributed.all_reduce(gradients)
+        gradients /= distributed.get_world_size()
+        for parameter, gradient in zip(parameters, gradients.split([p.numel() for p in parameters])):
+            parameter.grad.copy_(gradient.view_as(parameter))
+
+
 def draw_batch(step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    seeds = range(TRAIN_SEED + step * batch_size, TRAIN_SEED + (step + 1) * batch_size)
+    rank, world = rank_and_world()
+    start = TRAIN_SEED + (step * world + rank) * batch_size
+    seeds = range(start, start + batch_size)
     images, labels = synthetic.batch(seeds, "seen", size)
     return load_images(images), torch.from_numpy(labels.astype(np.int64))
 
@@ -204,30 +223,33 @@ def align(args: argparse.Namespace) -> None:
     phrases = Phrases()
     inputs = [tokenize(tokenizer, phrases.phrases, template) for template in TEMPLATES]
 
+    model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)  # of DINOv3's own pre-training
     parameters = [*model.vision_model.parameters(), *model.text_model.parameters(), model.logit_scale]
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.05), lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
-    rng = np.random.default_rng(args.seed)
+    rng = np.random.default_rng(args.seed)  # the same choices in every process
     log = Log(args.output)
 
-    for step in tqdm(range(args.steps), desc="align", mininterval=10, file=sys.stderr):
+    for step in tqdm(range(args.steps), desc="align", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
         batch_size = max(1, round(args.batch_size * 96 * 96 / (size[0] * size[1])))
         images, labels = draw_batch(step, args.batch_size, size)
         images, labels = images[:batch_size], labels[:batch_size]
-        # the paper's template mostly, the bare words sometimes
-        input_ids = inputs[int(rng.random() < 0.3)]
+        input_ids = inputs[rng.integers(len(inputs))]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             loss, parts = alignment_loss(model, phrases, images, labels, input_ids)
         optimizer.zero_grad()
         loss.backward()
+        average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         log.add(loss=loss.item(), scale=model.logit_scale.exp().item(), **parts)
         if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
-            log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
-            save(model, tokenizer, args.output)
+            if rank_and_world()[0] == 0:
+                log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
+                save(model, tokenizer, args.output)
 
 
 def sample_vocabulary(phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator) -> np.ndarray:
@@ -264,11 +286,11 @@ def refine(args: argparse.Namespace) -> None:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.01), lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
-    rng = np.random.default_rng(args.seed)
+    rng = np.random.default_rng(args.seed)  # the same choices in every process
     log = Log(args.output)
     cell = PATCH_SIZE // 2 ** len(model.config.decoder_hidden_sizes)
 
-    for step in tqdm(range(args.steps), desc="refine", mininterval=10, file=sys.stderr):
+    for step in tqdm(range(args.steps), desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
         num_classes = int(rng.choice([24, 48, 96, 140]))
         batch_size = max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1])))
@@ -277,19 +299,21 @@ def refine(args: argparse.Namespace) -> None:
         present = phrases.truth[labels.unique()].amax(dim=0) > 0
         chosen = sample_vocabulary(phrases, present, num_classes, rng)
         targets = cell_shares(labels, cell, phrases.truth[:, chosen])
-        text_embeds = vocabularies[int(rng.random() < 0.3)][chosen]
+        text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             loss = model(images, text_embeds=text_embeds, labels=targets).loss
         optimizer.zero_grad()
         loss.backward()
+        average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         log.add(loss=loss.item() * num_classes, norm=norm.item())
         if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
             heads = ("dinotxt", "full") if step + 1 == args.steps else ("full",)
-            log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, heads))
-            save(model, tokenizer, args.output)
+            if rank_and_world()[0] == 0:
+                log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, heads))
+                save(model, tokenizer, args.output)
 
 
 class Log:
@@ -322,17 +346,19 @@ def main() -> None:
     parser.add_argument("stage", choices=["align", "refine"])
     parser.add_argument("--init", type=Path, help="the folder of the alignment stage, for refine")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch-size", type=int, default=16, help="scenes of 96 x 96 px a step of align")
-    parser.add_argument("--maps-per-step", type=int, default=384, help="scenes times classes of a step of refine")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--batch-size", type=int, default=16, help="scenes of 96 x 96 px a step and process of align")
+    parser.add_argument("--maps-per-step", type=int, default=192, help="scenes times classes a step and process of refine")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--validate-every", type=int, default=500)
-    parser.add_argument("--validation-scenes", type=int, default=100)
+    parser.add_argument("--validation-scenes", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     if (args.stage == "refine") != (args.init is not None):
         parser.error("refine needs --init FOLDER of the alignment stage, align takes none")
+    if "RANK" in os.environ:
+        distributed.init_process_group("gloo")
     {"align": align, "refine": refine}[args.stage](args)
 
 

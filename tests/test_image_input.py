@@ -56,7 +56,14 @@ def test_array_layouts_and_pil_agree(height, width, data):
 
 @pytest.mark.parametrize(
     "shape, channels_last",
-    [((1, 1, 3), True), ((3, 1, 1), False), ((1, 9, 3), True), ((3, 9, 1), False), ((9, 9, 1), True), ((4, 9, 9), False)],
+    [
+        ((1, 1, 3), True),
+        ((3, 1, 1), False),
+        ((1, 9, 3), True),
+        ((3, 9, 1), False),
+        ((9, 9, 1), True),
+        ((4, 9, 9), False),
+    ],
 )
 def test_the_channel_axis_is_found_in_tiny_images(shape, channels_last):
     array = np.zeros(shape, dtype=np.uint8)
@@ -101,7 +108,9 @@ def test_paths_urls_and_data_strings_give_the_same_pixels(photo):
         open_image(f"{address}/photo.png")
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
+)
 def test_every_colour_mode_becomes_rgb(mode):
     image = Image.new("RGB", (4, 3), (255, 255, 255))
     for step in {"La": ["LA", "La"], "PA": ["P", "PA"], "RGBa": ["RGBA", "RGBa"], "LA": ["L", "LA"]}.get(mode, [mode]):

@@ -33,7 +33,11 @@ def processor():
 def prompts_in(processor, batch):
     """What the tokens say, class by class, without the padding prompts."""
     return [
-        [processor.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True).strip() for ids, mask in rows if mask.any()]
+        [
+            processor.tokenizer.decode(ids[mask.bool()], skip_special_tokens=True).strip()
+            for ids, mask in rows
+            if mask.any()
+        ]
         for rows in (zip(*pair, strict=True) for pair in zip(batch["input_ids"], batch["attention_mask"], strict=True))
     ]
 
@@ -67,7 +71,13 @@ def test_a_single_string_is_one_class(processor):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.lists(st.text("abc xyz", min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=4), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.lists(st.text("abc xyz", min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=4),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_missing_prompts_are_masked_and_the_rest_are_those_of_each_class_alone(processor, prompts):
     batch = processor(text=prompts)
     assert batch["input_ids"].shape[:2] == (len(prompts), max(map(len, prompts)))

@@ -1,0 +1,77 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Open-vocabulary semantic segmentation with dinov3.seg (arXiv 2603.19531): images and any words in, masks out.
+
+Importing the package makes its classes known to transformers: `AutoConfig`, `AutoModel`, `AutoModelForSemanticSegmentation`,
+`AutoImageProcessor`, `AutoProcessor`, and `pipeline("open-vocabulary-segmentation")`.
+"""
+
+from pathlib import Path
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .configuration_dinov3seg import Dinov3SegConfig
+from .image_processing_dinov3seg import Dinov3SegImageProcessor
+from .image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
+from .modeling_dinov3seg import (
+    Dinov3SegForSemanticSegmentation,
+    Dinov3SegImageFeatures,
+    Dinov3SegOutput,
+    Dinov3SegPreTrainedModel,
+)
+from .pipeline import TASK, EncodedImage, OpenVocabularySegmentationPipeline
+from .processing_dinov3seg import Dinov3SegProcessor
+from .prompts import TEMPLATES
+from .vocabulary import TextEmbeddings, Vocabulary
+
+__version__ = "0.1.0"
+
+# The folder of the embedded checkpoint, which segments drawn scenes: for `from_pretrained` and `pipeline`.
+TINY = str(Path(__file__).parent / "checkpoints" / "tiny")
+
+
+def _register() -> None:
+    AutoConfig.register(Dinov3SegConfig.model_type, Dinov3SegConfig, exist_ok=True)
+    AutoModel.register(Dinov3SegConfig, Dinov3SegForSemanticSegmentation, exist_ok=True)
+    AutoModelForSemanticSegmentation.register(Dinov3SegConfig, Dinov3SegForSemanticSegmentation, exist_ok=True)
+    AutoImageProcessor.register(Dinov3SegConfig, image_processor_classes=_image_processors(), exist_ok=True)
+    AutoProcessor.register(Dinov3SegConfig, Dinov3SegProcessor, exist_ok=True)
+    if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK,
+            pipeline_class=OpenVocabularySegmentationPipeline,
+            pt_model=AutoModelForSemanticSegmentation,
+            default={"model": (TINY, "main")},
+            type="multimodal",
+        )
+
+
+def _image_processors() -> dict[str, type]:
+    backends = {"pil": Dinov3SegImageProcessorPil}
+    try:
+        import torchvision  # noqa: F401
+    except Exception:  # missing, or built for another torch: then it raises OSError or RuntimeError
+        return backends
+    return {**backends, "torchvision": Dinov3SegImageProcessor}
+
+
+_register()
+
+__all__ = [
+    "TASK",
+    "TEMPLATES",
+    "TINY",
+    "Dinov3SegConfig",
+    "Dinov3SegForSemanticSegmentation",
+    "Dinov3SegImageFeatures",
+    "Dinov3SegImageProcessor",
+    "Dinov3SegImageProcessorPil",
+    "Dinov3SegOutput",
+    "Dinov3SegPreTrainedModel",
+    "Dinov3SegProcessor",
+    "EncodedImage",
+    "OpenVocabularySegmentationPipeline",
+    "TextEmbeddings",
+    "Vocabulary",
+]
