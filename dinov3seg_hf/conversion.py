@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -681,15 +682,23 @@ def _assemble(
 @torch.no_grad()
 def _initialize(model: Dinov3SegForSemanticSegmentation, seed: int) -> None:
     """Gives the parts to be trained memory and initial values; the caller's random numbers stay as they are."""
+    modules = [
+        module
+        for name, module in model.named_modules()
+        if name.startswith(NEW_PARTS) and not f"{name}.".startswith(PRIOR_ENCODER)
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for name, module in model.named_modules():
-            if not name.startswith(NEW_PARTS) or f"{name}.".startswith(PRIOR_ENCODER):
-                continue
-            for parameter_name, parameter in list(module.named_parameters(recurse=False)):
-                memory = torch.empty_like(parameter, device="cpu")
-                setattr(module, parameter_name, torch.nn.Parameter(memory))
+        for module in reversed(modules):  # a part comes after its own parts, whose values it may set
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                unset = torch.full(parameter.shape, float("nan"), dtype=parameter.dtype)
+                setattr(module, name, torch.nn.Parameter(unset))
             model._init_weights(module)
+    forgotten = [
+        name for name, tensor in model.state_dict().items() if not tensor.is_meta and not torch.isfinite(tensor).all()
+    ]
+    if forgotten:
+        raise RuntimeError(f"The model's `_init_weights` leaves {forgotten} without a value.")
 
 
 def _sizes(config: Dinov3SegConfig) -> dict[str, int | float]:
@@ -750,7 +759,7 @@ def _read_bpe(path: Path, vocab_size: int) -> CLIPTokenizer:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             lines = file.read().split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f"tokenizer {path} is no readable text ({_first_line(error)}). Download it again.") from error
     # every byte, every byte at the end of a word, a token for each merge, start and end of text
     symbols = list(bytes_to_unicode().values())

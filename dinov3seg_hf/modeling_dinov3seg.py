@@ -223,7 +223,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
                 'use head="dinotxt", or a checkpoint whose config says patch_source="backbone".'
             )
         needs_states = head == "full" and self.semantic_prior.encoder is None
-        wants_states = kwargs.get("output_hidden_states", self.config.output_hidden_states)
+        wanted_states = kwargs.get("output_hidden_states")
+        wanted_states = self.config.output_hidden_states if wanted_states is None else wanted_states
         if needs_states:
             kwargs["output_hidden_states"] = True
 
@@ -237,7 +238,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         features = Dinov3SegImageFeatures(
             cls_embeds=vision.cls_token,
             patch_features=patch_features,
-            hidden_states=vision.hidden_states if wants_states else None,
+            hidden_states=choose_states(vision.hidden_states, wanted_states),
             attentions=vision.attentions,
         )
         if head == "full":
@@ -386,6 +387,18 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
                 f"text_embeds has shape {tuple(text_embeds.shape)}; expected (classes, 2, {width}), at least one class: the [global, "
                 "local] embeddings that get_text_features of this very model makes."
             )
+
+
+def choose_states(
+    hidden_states: tuple[torch.Tensor, ...] | None, wanted: bool | list[int]
+) -> tuple[torch.Tensor | None, ...] | None:
+    """What the library gives for `output_hidden_states=wanted`: all, none, or `None` in the place of layers not listed."""
+    if hidden_states is None or not wanted:
+        return None
+    if wanted is True:
+        return hidden_states
+    kept = {index % len(hidden_states) for index in wanted}
+    return tuple(states if index in kept else None for index, states in enumerate(hidden_states))
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,9 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, *args, candidate_labels: Labels | None = None, templates: str | Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self, *args, candidate_labels: Labels | None = None, templates: str | Sequence[str] | None = None, **kwargs
+    ):
         kwargs.pop("local_files_only", None)  # `pipeline` passes it on
         super().__init__(*args, **kwargs)
         if getattr(self.model.config, "model_type", None) != "dinov3seg":
@@ -229,6 +231,11 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
     # --- image -------------------------------------------------------------------------------------------------------
 
+    @property
+    def default_inference(self) -> Inference:
+        """What is done where a call does not say: what the checkpoint's image processor is set to."""
+        return "local-global" if self.image_processor.do_windows else "whole"
+
     def preprocess(
         self,
         image: Any,
@@ -245,7 +252,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 )
             return {"encoded": image}
         if inference is None:
-            inference = "local-global" if self.image_processor.do_windows else "whole"
+            inference = self.default_inference
         image = open_image(image, max_pixels=self.image_processor.max_image_pixels)
         overrides = {"size": size, "window_size": window_size, "window_stride": window_stride}
         inputs = self.image_processor(
@@ -416,7 +423,9 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 )
                 return _finite(probabilities), "none"
             features = self._encode(tensors, head, patch_source)
-        logits = self.model(image_features=features, text_embeds=text_embeds, head=head, patch_source=patch_source).logits
+        logits = self.model(
+            image_features=features, text_embeds=text_embeds, head=head, patch_source=patch_source
+        ).logits
         logits = _finite(logits.float())
         return (logits, "sigmoid") if head == "full" else (logits / temperature, "softmax")
 
@@ -451,7 +460,11 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         scores = result.scores.logit() if score_function == "none" else result.scores
         labelled = {"label_map": result.segmentation.cpu(), "score_map": scores.cpu()}
         if return_scores:
-            activation = {"sigmoid": torch.sigmoid, "softmax": lambda logits: logits.softmax(dim=0), "none": lambda p: p}
+            activation = {
+                "sigmoid": torch.sigmoid,
+                "softmax": lambda logits: logits.softmax(dim=0),
+                "none": lambda p: p,
+            }
             labelled["scores"] = activation[score_function](maps).half().cpu()
         return labelled
 
@@ -546,7 +559,9 @@ class _TextCache:
             return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, self._fingerprint)
 
     @staticmethod
-    def _encode(vocabulary: Vocabulary, missing: list[int], model: nn.Module, processor: Any, progress: bool) -> TextEmbeddings:
+    def _encode(
+        vocabulary: Vocabulary, missing: list[int], model: nn.Module, processor: Any, progress: bool
+    ) -> TextEmbeddings:
         if len(missing) == len(vocabulary):
             return vocabulary.encode(model, processor, progress=progress)
         part = Vocabulary(
@@ -586,7 +601,9 @@ def _kind_of(item: dict[str, Any], index: int) -> tuple:
 
 def _finite(maps: torch.Tensor) -> torch.Tensor:
     if not maps.isfinite().all():
-        raise ValueError("The model's logits are not finite. Load it in float32 or bfloat16; float16 holds no large numbers.")
+        raise ValueError(
+            "The model's logits are not finite. Load it in float32 or bfloat16; float16 holds no large numbers."
+        )
     return maps
 
 
@@ -598,7 +615,9 @@ def _weights_key(module: nn.Module) -> tuple:
     places, values = [], []
     for parameter in module.parameters():
         flat = parameter.detach().flatten()
-        places.append((flat.data_ptr(), 0 if parameter.is_inference() else parameter._version, parameter.dtype, parameter.device))
+        places.append(
+            (flat.data_ptr(), 0 if parameter.is_inference() else parameter._version, parameter.dtype, parameter.device)
+        )
         values.append(flat[:: max(1, flat.numel() // 8)].float())
     if not values:
         return ()

@@ -146,7 +146,11 @@ def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str
     found = sorted(np.flatnonzero(counts[1:]).tolist(), key=lambda index: -counts[index + 1])
     regions = [
         Region(
-            index, labels[index], int(counts[index + 1]), counts[index + 1] / label_map.size, (scores or {}).get(labels[index])
+            index,
+            labels[index],
+            int(counts[index + 1]),
+            counts[index + 1] / label_map.size,
+            (scores or {}).get(labels[index]),
         )
         for index in found
     ]
@@ -189,7 +193,9 @@ def overlay(
     largest = max(int(label_map.max()), 0)
     palette = colour_palette(largest + 1) if palette is None else np.asarray(palette, np.uint8)
     if largest >= len(palette):
-        raise ValueError(f"The palette has {len(palette)} colours, but label {largest} was found; give {largest + 1} colours.")
+        raise ValueError(
+            f"The palette has {len(palette)} colours, but label {largest} was found; give {largest + 1} colours."
+        )
     colours = np.concatenate([palette[: largest + 1], [NONE_COLOUR]]).astype(np.uint8)[label_map]  # -1 is the last
     flat = Image.fromarray(colours)
     # The picture gives light and texture and little of its own colour: blue on orange would be grey, not blue.
@@ -269,18 +275,24 @@ def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.
             middle = rows_top + row * row_height + row_height // 2
             colour = NONE_COLOUR if region.index < 0 else tuple(palette[region.index].tolist())
             box = (left, middle - swatch // 2, left + swatch, middle - swatch // 2 + swatch)
-            draw.rounded_rectangle(box, radius=max(2, size // 5), fill=colour, outline=_darker(colour), width=max(1, size // 14))
+            draw.rounded_rectangle(
+                box, radius=max(2, size // 5), fill=colour, outline=_darker(colour), width=max(1, size // 14)
+            )
             font = _font_for(region.label, size)
             start = left + swatch + round(0.6 * size)
             name = _fitted(region.label, font, right - numbers_width - start)
             draw.text((start, middle), name, fill=_INK if region.index >= 0 else _FAINT_INK, font=font, anchor="lm")
             numbers = ImageFont.load_default(size)
-            draw.text((right - score_width * has_scores, middle), percent(region.area), fill=_INK, font=numbers, anchor="rm")
+            draw.text(
+                (right - score_width * has_scores, middle), percent(region.area), fill=_INK, font=numbers, anchor="rm"
+            )
             if region.score is not None:
                 draw.text((right, middle), f"{region.score:.2f}", fill=_INK, font=numbers, anchor="rm")
     if hidden:
         rest = f"+ {len(hidden)} more, {percent(sum(region.area for region in hidden))} together"
-        draw.text((pad, rows_top + num_rows * row_height + row_height // 2), rest, fill=_FAINT_INK, font=small, anchor="lm")
+        draw.text(
+            (pad, rows_top + num_rows * row_height + row_height // 2), rest, fill=_FAINT_INK, font=small, anchor="lm"
+        )
     return sheet
 
 
@@ -369,11 +381,15 @@ def save_image(path: str | os.PathLike, image: Image.Image) -> None:
     try:
         image.save(buffer, image_format, **options)
     except (OSError, ValueError) as error:
-        raise ValueError(f"A picture of {image.width} x {image.height} cannot be {image_format} ({error}). Use .png.") from error
+        raise ValueError(
+            f"A picture of {image.width} x {image.height} cannot be {image_format} ({error}). Use .png."
+        ) from error
     write_whole(path, buffer.getvalue())
 
 
-def save_mask(path: str | os.PathLike, label_map: np.ndarray, num_labels: int, *, palette: np.ndarray | None = None) -> None:
+def save_mask(
+    path: str | os.PathLike, label_map: np.ndarray, num_labels: int, *, palette: np.ndarray | None = None
+) -> None:
     """Writes a label map as PNG: the value of a pixel is the number of its label.
 
     Up to 255 labels: 8 bits with a palette, `255` is none of these. Above: 16 bits, `65535` is none of these.
@@ -460,5 +476,7 @@ def _checked_map(label_map: np.ndarray, num_labels: int | None = None) -> np.nda
             f"The label map is {label_map.dtype} of shape {label_map.shape}; expected integers of shape (height, width)."
         )
     if num_labels is not None and int(label_map.max()) >= num_labels:
-        raise ValueError(f"The label map holds {int(label_map.max())}, but there are {num_labels} labels, counted from 0.")
+        raise ValueError(
+            f"The label map holds {int(label_map.max())}, but there are {num_labels} labels, counted from 0."
+        )
     return label_map.astype(np.int32, copy=False)

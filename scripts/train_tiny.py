@@ -26,7 +26,9 @@ from tqdm import tqdm
 from dinov3seg_hf import synthetic
 from dinov3seg_hf.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.evaluation import ConfusionMatrix
+from dinov3seg_hf.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from dinov3seg_hf.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.tiny_tokenizer import make_tokenizer
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -337,8 +339,12 @@ class Log:
 
 
 def save(model, tokenizer, output: Path) -> None:
+    """What `from_pretrained` and the pipeline need."""
+    image_processor = Dinov3SegImageProcessorPil(
+        size={"shortest_edge": 96, "longest_edge": 384}, size_divisor=PATCH_SIZE, window_size=96, window_stride=48
+    )
     model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    Dinov3SegProcessor(image_processor, tokenizer).save_pretrained(output)
 
 
 def main() -> None:

@@ -288,6 +288,14 @@ def test_chunks_of_classes_give_the_result_of_all_at_once(pil, classes, h, w, he
         assert (result.segmentation == expected[index]).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("budget", [1, 2, 100])
+def test_of_equal_classes_the_first_wins_whatever_the_chunks(pil, monkeypatch, budget):
+    monkeypatch.setattr(image_processing_dinov3seg, "MAX_RESIZED_VALUES", budget)
+    logits = torch.tensor([0.0, 1.0, 1.0, 1.0])[None, :, None, None]
+    (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits))
+    assert labels.tolist() == [[1]]
+
+
 def test_the_map_of_all_classes_at_full_size_is_never_held(pil, monkeypatch):
     held = []
     resize = image_processing_dinov3seg._resize_logits

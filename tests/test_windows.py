@@ -174,6 +174,15 @@ def test_sums_of_low_precision_windows_are_kept_in_fp32():
     assert merged.dtype == torch.bfloat16 and (merged == 1.0078125).all()
 
 
+@pytest.mark.parametrize("output_size", [(16, 24), (9, 11)])
+def test_low_precision_windows_are_resampled_in_fp32(output_size):
+    boxes = plan_windows((16, 24), 8, 6)
+    maps = torch.randn(1, len(boxes), 2, 3, 3).to(torch.bfloat16)
+    merged = merge_windows(maps, boxes, output_size, (16, 24))
+    expected = merge_windows(maps.float(), boxes, output_size, (16, 24)).to(torch.bfloat16)
+    assert torch.equal(merged, expected)
+
+
 def test_merging_compiles_without_graph_breaks():
     boxes = plan_windows((48, 80), 32, 24)
     maps = torch.randn(2, len(boxes), 3, 2, 2)

