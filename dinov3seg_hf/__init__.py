@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Open-vocabulary semantic segmentation with dinov3.seg (arXiv 2603.19531): images and any words in, masks out.
 
-Importing the package makes its classes known to transformers: to `AutoConfig`, `AutoModel`,
-`AutoModelForSemanticSegmentation`, `AutoImageProcessor`, `AutoProcessor` and `pipeline("open-vocabulary-segmentation")`.
+Importing the package makes its classes known to transformers: to `AutoConfig`, `AutoModel`, `AutoImageProcessor`,
+`AutoProcessor`, `AutoModelForSemanticSegmentation` and `pipeline("open-vocabulary-segmentation")`.
 """
 
 from pathlib import Path

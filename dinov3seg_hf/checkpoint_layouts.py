@@ -6,7 +6,7 @@ Knows names and how a tensor is cut, nothing of files or sizes: the layers that 
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -150,46 +150,46 @@ SAM_OTHERS_REASON = "only SAM's image encoder guides the late refinement"
 # --- the rules of a file ---------------------------------------------------------------------------------------------
 
 
-def num_blocks(tensors: Iterable[str], prefix: str) -> int:
+def num_blocks(keys: Iterable[str], prefix: str) -> int:
     """Layers under `prefix`, at least 1: in a file without any, those of the first are what is missing."""
-    indices = [int(match[1]) for key in tensors if (match := re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key))]
+    indices = [int(match[1]) for key in keys if (match := re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key))]
     return 1 + max(indices, default=0)
 
 
-def backbone_rules(tensors: Tensors) -> list[Rule]:
+def backbone_rules(keys: Collection[str]) -> list[Rule]:
     """DINOv3 -> `DINOv3ViTModel`."""
-    biased, gated = "blocks.0.attn.qkv.bias" in tensors, "blocks.0.mlp.w1.weight" in tensors
+    biased, gated = "blocks.0.attn.qkv.bias" in keys, "blocks.0.mlp.w1.weight" in keys
     block = (*DINOV3_BLOCK, *(DINOV3_BIAS if biased else ()), *(DINOV3_GATED_MLP if gated else DINOV3_MLP))
-    return [*DINOV3, *_blocks(tensors, "", "model.layer.", block)]
+    return [*DINOV3, *_blocks(keys, "", "model.layer.", block)]
 
 
-def dinotxt_rules(tensors: Tensors) -> list[Rule]:
+def dinotxt_rules(keys: Collection[str]) -> list[Rule]:
     """dino.txt's vision head and text encoder -> the parameters of `Dinov3SegForSemanticSegmentation`."""
     head, text = "visual_model.head.", "text_model."
     return [
         # both sides hold the logarithm of the inverse temperature
         Rule("logit_scale", ("logit_scale",), reason="[1] -> scalar", compute=_scalar),
-        *_blocks(tensors, head, "vision_model.head.layer.", (*DINOV3_BLOCK, *DINOV3_GATED_MLP)),
+        *_blocks(keys, head, "vision_model.head.layer.", (*DINOV3_BLOCK, *DINOV3_GATED_MLP)),
         *_under(head, "vision_model.head.", _affine("ln_final", "norm")),
         *_under(text, "text_model.", TEXT),
-        *_blocks(tensors, f"{text}backbone.", "text_model.text_model.encoder.layers.", TEXT_BLOCK),
+        *_blocks(keys, f"{text}backbone.", "text_model.text_model.encoder.layers.", TEXT_BLOCK),
     ]
 
 
-def sam_rules(tensors: Tensors) -> list[Rule]:
+def sam_rules(keys: Collection[str]) -> list[Rule]:
     """SAM as published -> `SamVisionModel`."""
     prefix, target = "image_encoder.", "vision_encoder."
     return [
         *_under(prefix, target, SAM),
-        *_blocks(tensors, prefix, f"{target}layers.", SAM_BLOCK),
-        *(Rule(key, (), "dropped", SAM_OTHERS_REASON) for key in tensors if key.startswith(SAM_OTHERS)),
+        *_blocks(keys, prefix, f"{target}layers.", SAM_BLOCK),
+        *(Rule(key, (), "dropped", SAM_OTHERS_REASON) for key in keys if key.startswith(SAM_OTHERS)),
     ]
 
 
-def _blocks(tensors: Tensors, prefix: str, target: str, block: Iterable[Rule]) -> list[Rule]:
+def _blocks(keys: Collection[str], prefix: str, target: str, block: Iterable[Rule]) -> list[Rule]:
     return [
         rule
-        for index in range(num_blocks(tensors, prefix))
+        for index in range(num_blocks(keys, prefix))
         for rule in _under(f"{prefix}blocks.{index}.", f"{target}{index}.", block)
     ]
 

@@ -2,12 +2,13 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The command `dinov3seg`: segments images by words, converts published checkpoints.
 
-Knows arguments, files and the terminal; what it does is done by the pipeline, the visualization and the conversion. Results
+Knows arguments, files and the terminal; the work is done by the pipeline, the visualization and the conversion. Results
 go to stdout and to files, errors in one line to stderr. Exit codes: 0 all done, 2 something was wrong, 130 interrupted.
 """
 
 import argparse
 import os
+import re
 import sys
 import unicodedata
 import warnings
@@ -18,6 +19,7 @@ from typing import NoReturn
 from urllib.parse import urlparse
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from PIL import Image
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
@@ -66,11 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    warnings.filterwarnings("ignore")  # libraries warn their callers, not the people at the terminal
+    hub_logging.set_verbosity(hub_logging.CRITICAL)  # its retries; what fails is said once, by us
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack the letters of a label
     try:
-        return options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries warn their callers, not the people at the terminal
+            return options.run(options)
     except BrokenPipeError:  # as in `dinov3seg ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -110,7 +114,8 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "segment",
         help="segment images by words",
-        description="Segments images by words: prints the labels found with area and score, writes overlays, label maps, JSON.",
+        description="Segments images by words: prints the labels found with area and score, writes overlays, label "
+        "maps and JSON.",
         epilog=SEGMENT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -140,7 +145,7 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         "--mask", metavar="FILE", help="label map (.png): palette up to 255 labels, 255 is none; above 16 bits"
     )
     files.add_argument("--json", metavar="FILE", help="segments with label, score, area, box and mask (.json)")
-    files.add_argument("--alpha", type=float, default=0.5, help="opacity of the overlay, 0 to 1 (default 0.5)")
+    files.add_argument("--alpha", type=_share, default=0.5, metavar="A", help="opacity of the overlay (default 0.5)")
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -153,10 +158,20 @@ def _add_segment(commands: argparse._SubParsersAction) -> None:
         "--head", choices=("full", "dinotxt"), help="trained head, or zero-shot (default: the checkpoint's)"
     )
     model.add_argument(
-        "--threshold", type=float, metavar="T", help='pixels that score lower are "none of these", 0 to 1'
+        "--threshold", type=_share, metavar="T", help='pixels that score lower are "none of these", 0 to 1'
     )
     model.add_argument("--device", help='such as "cpu", "cuda" or "cuda:1" (default: an accelerator if there is one)')
     model.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's; float32 on the CPU")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} came; expected a number between 0 and 1")
+    return value
 
 
 @dataclass(frozen=True)
@@ -176,14 +191,11 @@ class _Task:
 def _segment(options: argparse.Namespace) -> int:
     # All that can go wrong early goes wrong here, before a model is loaded.
     vocabulary = _vocabulary(options)
-    if not 0 <= options.alpha <= 1:
-        raise ValueError(f"--alpha is {options.alpha}; expected a number between 0 and 1.")
     tasks = _plan(options)
 
     pipe = load_pipeline(options.model, options.device, options.dtype)
     settings = {"inference": options.inference, "head": options.head, "threshold": options.threshold}
     settings = {name: value for name, value in settings.items() if value is not None}
-    pipe._sanitize_parameters(**settings)  # says what is out of range before labels are encoded
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
     palette = colour_palette(len(vocabulary))
@@ -235,6 +247,11 @@ def load_pipeline(
     Raises:
         ValueError: It cannot be loaded.
     """
+    # a Hub id has an owner and a name; anything else that is no folder is a slip, and not worth asking the network
+    if not os.path.isdir(model) and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        raise ValueError(
+            f"There is no model folder {model!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id, owner/name."
+        )
     try:
         pipe = pipeline(TASK, model=model, device=device, dtype="auto" if dtype is None else getattr(torch, dtype))
     except Exception as error:  # the library reports what it does not find or understand in many ways
@@ -263,6 +280,8 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
             columns.append([None] * len(images))
         elif len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
             folder = Path(target)
+            if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
+                raise ValueError(f"{target!r} names a file, but a folder for several files is wanted. Name a folder.")
             paths = [folder / f"{_stem(image)}{ending}" for image in images]
             for path in paths if folder.is_dir() else [folder]:  # a folder that can be made can be written to
                 check_writable(path)
@@ -281,8 +300,8 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
                 raise ValueError(f"{str(path)!r} would be written over the image {inputs[key]!r}. Choose another name.")
             if key in owner:
                 raise ValueError(
-                    f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Choose different names, or "
-                    "segment images of one name apart."
+                    f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Choose different "
+                    "names, or segment images of the same name apart."
                 )
             owner[key] = task.image
     return tasks
@@ -358,8 +377,8 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "convert",
         help="turn published DINOv3, dino.txt and SAM weights into a checkpoint",
-        description="Turns the published checkpoint files into a folder that from_pretrained and --model load, and reports what "
-        "became of every key.",
+        description="Turns the published checkpoint files into a folder that from_pretrained and --model load, and "
+        "reports what became of every key.",
     )
     parser.set_defaults(run=_convert)
     parser.add_argument(
@@ -374,7 +393,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         "--tokenizer",
         metavar="FILE_OR_HUB_ID_OR_none",
         default="none",
-        help="CLIP's BPE vocabulary; none (default): weights and image processor only, for text embeddings made elsewhere",
+        help="CLIP's BPE vocabulary; none (default): weights and image processor only, which cannot read words",
     )
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the written weights (default float32)")
     parser.add_argument("--seed", type=int, default=0, help="of the parts that are yet to be trained (default 0)")

@@ -188,11 +188,11 @@ def _read_tensors(path: Path, role: str) -> Tensors:
             f"{what} is no flat table of tensors, as the published files are. If they lie deeper (under 'model' or "
             "'teacher'), save that table as .safetensors."
         )
-    return {key: _own_storage(tensor) for key, tensor in tensors.items()}
+    return tensors
 
 
 def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory under a storage of its own: parts of one storage are counted once when weights are split up."""
+    """The same memory under a storage of its own: saving copies what shares one, and counts it once for the file size."""
     array = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return torch.from_numpy(array).view(tensor.dtype).reshape(tensor.shape)
 
@@ -228,7 +228,8 @@ def _apply(rules: list[Rule], tensors: Tensors, role: str, path: Path) -> tuple[
     converted = {}
     for rule in rules:
         if rule.targets:
-            converted.update(zip(rule.targets, rule.compute(tensors, rule.source), strict=True))
+            parts = map(_own_storage, rule.compute(tensors, rule.source))
+            converted.update(zip(rule.targets, parts, strict=True))
     return converted, [ConvertedKey(role, rule.source, rule.action, rule.targets, rule.reason) for rule in rules]
 
 
@@ -623,7 +624,7 @@ def _refuse_output(output: Path, overwrite: bool) -> None:
         raise ValueError(f"output {output} is not empty. Give another folder, or overwrite it if it is a conversion.")
     if not (output / REPORT_NAME).is_file():
         raise ValueError(
-            f"output {output} is no earlier conversion (it holds no {REPORT_NAME}) and is not overwritten. Give another one."
+            f"output {output} is no earlier conversion (it has no {REPORT_NAME}), so it is kept. Give another folder."
         )
 
 
@@ -668,7 +669,7 @@ def _assemble(
 
     for key, tensor in tensors.items():
         tensors[key] = tensor.to(dtype)
-        if not torch.isfinite(tensors[key]).all():
+        if not _is_finite(tensors[key]):
             raise ValueError(f"{key} holds NaN or infinity in {dtype}. Download its file again, or choose float32.")
     _initialize(model, seed)
     model.to(dtype)
@@ -694,11 +695,14 @@ def _initialize(model: Dinov3SegForSemanticSegmentation, seed: int) -> None:
                 unset = torch.full(parameter.shape, float("nan"), dtype=parameter.dtype)
                 setattr(module, name, torch.nn.Parameter(unset))
             model._init_weights(module)
-    forgotten = [
-        name for name, tensor in model.state_dict().items() if not tensor.is_meta and not torch.isfinite(tensor).all()
-    ]
+    forgotten = [name for name, value in model.named_parameters() if not value.is_meta and not _is_finite(value)]
     if forgotten:
         raise RuntimeError(f"The model's `_init_weights` leaves {forgotten} without a value.")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Without temporaries of the tensor's size, as `isfinite` makes them: NaN passes through minimum and maximum."""
+    return tensor.numel() == 0 or torch.stack(torch.aminmax(tensor)).isfinite().all().item()
 
 
 def _sizes(config: Dinov3SegConfig) -> dict[str, int | float]:
@@ -746,12 +750,15 @@ def _load_tokenizer(source: str, text_config: CLIPTextConfig) -> CLIPTokenizer:
         return _read_bpe(path, text_config.vocab_size)
     try:
         with _quiet():
-            return CLIPTokenizer.from_pretrained(source)
+            loaded = CLIPTokenizer.from_pretrained(source)
+        if set(loaded.get_vocab()) <= set(loaded.all_special_tokens):  # what the library makes of nothing
+            raise ValueError("no vocabulary was found")
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"tokenizer {source} is neither a file, nor a folder, nor a Hub id with a CLIP tokenizer "
             f"({_first_line(error)}). Give openai/clip-vit-large-patch14, bpe_simple_vocab_16e6.txt.gz, or none."
         ) from error
+    return loaded
 
 
 def _read_bpe(path: Path, vocab_size: int) -> CLIPTokenizer:

@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The one way from images and words to masks: a transformers pipeline named "open-vocabulary-segmentation".
 
-Knows the order of things: text once a vocabulary, image once an image, the segmenting of one by the other, label maps at the
+Knows the order of things: labels are encoded once a vocabulary, pixels once an image; label maps and masks have the
 size of the original image. Command line, demo and evaluation go through it.
 """
 
@@ -32,7 +32,7 @@ TASK = "open-vocabulary-segmentation"
 Inference = Literal["whole", "local-global", "slide"]
 Labels = str | Iterable[str] | Vocabulary | TextEmbeddings
 
-# Text embeddings of this many classes are kept, the least recently used go first: 128 MiB at the paper's 2 x 1024 numbers.
+# Text embeddings of so many classes are kept, those used last the longest: 128 MiB at the paper's 2 x 1024 numbers.
 MAX_CACHED_CLASSES = 16_384
 
 
@@ -91,8 +91,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if getattr(self.model.config, "model_type", None) != "dinov3seg":
             raise ValueError(
-                f"The model is a {type(self.model).__name__}; expected a Dinov3SegForSemanticSegmentation. Load it with "
-                "AutoModelForSemanticSegmentation from a checkpoint of dinov3.seg."
+                f"The model is a {type(self.model).__name__}; expected a Dinov3SegForSemanticSegmentation. Load one "
+                "from a checkpoint of dinov3.seg."
             )
         if self.image_processor is None:
             raise ValueError("The model came without its processor. Pass processor=AutoProcessor.from_pretrained(...).")
@@ -157,15 +157,15 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         """Segments images.
 
         Args:
-            images: One image or a list: PIL, numpy, torch, path, URL; see `open_image`. Or an `EncodedImage`. Or a data set
+            images: One image or a list: PIL, numpy, torch, path, URL (see `open_image`), `EncodedImage`. Or a data set
                 or generator of them, which is read as the results are.
             candidate_labels: Class names, each "word" or "word|synonym|synonym"; or one string of them, separated by
                 commas; or a `Vocabulary`; or its `TextEmbeddings`.
             templates: What names are wrapped in: the name of a set in `prompts.TEMPLATES`, one template, or several.
-            inference: `"whole"`: the image at once. `"local-global"`: its windows as well, merged as features (the paper's).
-                `"slide"`: the model in each window, probabilities averaged (dino.txt's evaluation). By default
-                `"local-global"` if the checkpoint's image processor cuts windows (`do_windows`), else `"whole"`. Where the
-                image is no larger than a window, `"local-global"` is `"whole"`.
+            inference: `"whole"`: the image at once. `"local-global"`: its windows as well, merged as features (the
+                paper). `"slide"`: the model in each window, probabilities averaged (dino.txt's evaluation). By default
+                `"local-global"` if the checkpoint's image processor cuts windows (`do_windows`), else `"whole"`. On an
+                image that is no larger than a window, `"local-global"` is `"whole"`.
             head: `"full"` or `"dinotxt"` (zero-shot); the model configuration's unless given.
             patch_source: `"head"` or `"backbone"`; the model configuration's unless given.
             threshold: Pixels whose best score is lower are none of the labels.
@@ -179,15 +179,16 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             num_workers: Processes that read images.
 
         Returns:
-            For each image a list of the labels found, in the order of the labels, in transformers' form: `score` (mean score
-            of the winning label over its pixels), `label`, `mask` (PIL `L`, 0 or 255, of the original image's size).
+            For each image a list of the labels found, in the order of the labels, in transformers' form: `score` (the
+            mean over its pixels), `label`, `mask` (PIL `L`, 0 or 255, of the original image's size).
 
             With `return_label_map` or `return_scores` a dict: `segments` (that list), `labels` (all names), `label_map`
-            (int32 `(H, W)`, the label of every pixel of the original image, -1 for none), `scores` (float16 `(C, h, w)`,
-            where asked for, at the resolution of the model: logits are resized, not scores).
+            (int32 `(H, W)`, the label of every pixel of the original image, -1 for none), and where asked for `scores`
+            (float16 `(C, h, w)`, every label's score at the resolution of the model). Labels are those that are
+            prompted; `Vocabulary.to_scored` makes one background of those from `background_from` on.
 
-            Scores of the full head are the sigmoid of each label on its own; scores of the zero-shot head are the softmax over
-            the labels of cosines divided by `temperature`, so that they depend on what other labels there are.
+            A score of the full head is the sigmoid of a label on its own. A score of the zero-shot head is the softmax
+            over the labels of cosines divided by `temperature`, and so depends on what other labels there are.
 
         Raises:
             ValueError: No labels, bad labels, an image that cannot be read, an option out of range.
@@ -224,7 +225,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         if isinstance(candidate_labels, TextEmbeddings):
             if templates is not None:
                 raise ValueError(
-                    "Templates came with text embeddings, which are encoded already. Leave them out, or pass the labels."
+                    "Templates came with text embeddings, which are made already. Leave them out, or pass the labels."
                 )
             return self._text_cache.check(candidate_labels, self.model)
         return self._text_cache.encode(as_vocabulary(candidate_labels, templates), self.model, self.processor, progress)
@@ -247,8 +248,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         if isinstance(image, EncodedImage):
             if inference not in (None, image.inference) or size or window_size or window_stride:
                 raise ValueError(
-                    f'The image is encoded already, for inference="{image.inference}"; how cannot be changed. Pass the image '
-                    "itself, or encode it again."
+                    f'The image is encoded already, for inference="{image.inference}", which cannot be changed now. '
+                    "Pass the image itself, or encode it again."
                 )
             return {"encoded": image}
         if inference is None:
@@ -281,8 +282,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
         Args:
             image: One image; see `open_image`.
-            inference, head, patch_source, size, window_size, window_stride: As for a call; but not `inference="slide"`, which
-                has nothing to keep.
+            inference, head, patch_source, size, window_size, window_stride: As for a call; but not `inference="slide"`,
+                which has nothing to keep.
 
         Raises:
             ValueError: As a call.
@@ -346,6 +347,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def forward(self, model_inputs: Any, **forward_params: Any) -> dict[str, Any]:
+        """As the base class, but says what to do where memory does not suffice."""
         try:
             return super().forward(model_inputs, **forward_params)
         except RuntimeError as error:
@@ -354,8 +356,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 raise
             num_labels = len(forward_params["text"])
             raise MemoryError(
-                f"{num_labels} labels need more memory than there is on {self.device}. Take fewer labels or smaller images, "
-                'head="dinotxt", which needs least, or lower batch_size and model.config.class_chunk_size.'
+                f"{num_labels} labels need more memory than there is on {self.device}. Take fewer labels, smaller "
+                'images or head="dinotxt", which needs least; or lower batch_size and model.config.class_chunk_size.'
             ) from error
 
     def _forward(
@@ -432,8 +434,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     def _check_encoded(self, encoded: EncodedImage, head: str | None, patch_source: str | None) -> None:
         if head not in (None, encoded.head) or patch_source not in (None, encoded.patch_source):
             raise ValueError(
-                f'The image was encoded with head="{encoded.head}" and patch_source="{encoded.patch_source}"; others were asked '
-                "for. Encode it again with these."
+                f'The image was encoded with head="{encoded.head}" and patch_source="{encoded.patch_source}", which '
+                "cannot be changed now. Encode it again."
             )
         if encoded._model() is not self.model or encoded._weights != _weights_key(self.model):
             raise ValueError("The image was encoded by another model, or by other weights of it. Encode it again.")

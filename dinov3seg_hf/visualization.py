@@ -2,9 +2,9 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Label maps as people and programs want them: overlays with a legend, mask files, JSON.
 
-Knows images, label maps and label names; nothing of models. A label map is an integer array `(H, W)` in which a negative
-value means "none of these". A colour belongs to the number of a label, so that a label looks the same in all images of a
-vocabulary, in overlays, legends and mask files. Files appear whole or not at all.
+Knows images, label maps and label names; nothing of models. A label map is an integer array `(H, W)` in which a
+negative value means "none of these". A colour belongs to the number of a label, so that a label looks the same in all
+images of a vocabulary, in overlays, legends and mask files. Files appear whole or not at all.
 """
 
 import json
@@ -179,8 +179,8 @@ def overlay(
     label_map = _checked_map(label_map)
     if image.size != label_map.shape[::-1]:
         raise ValueError(
-            f"The label map is {label_map.shape[0]} x {label_map.shape[1]} (height x width), the image {image.height} x "
-            f"{image.width}; expected the same size. Ask for the label map at the image's size."
+            f"The label map is {label_map.shape[0]} x {label_map.shape[1]} (height x width), the image "
+            f"{image.height} x {image.width}; expected the same size. Ask for the label map at the image's size."
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a number between 0 (picture) and 1 (colours).")
@@ -473,7 +473,8 @@ def _checked_map(label_map: np.ndarray, num_labels: int | None = None) -> np.nda
     label_map = np.asarray(label_map)
     if label_map.ndim != 2 or label_map.size == 0 or not np.issubdtype(label_map.dtype, np.integer):
         raise ValueError(
-            f"The label map is {label_map.dtype} of shape {label_map.shape}; expected integers of shape (height, width)."
+            f"The label map is {label_map.dtype} of shape {label_map.shape}; expected integers, (height, width). "
+            "Pass the map of one image."
         )
     if num_labels is not None and int(label_map.max()) >= num_labels:
         raise ValueError(

@@ -2,8 +2,8 @@
 
     python scripts/fetch_transformers_tests.py        # once a version; a second call finds it done
 
-The wheel of transformers has no tests, its source distribution has `tests/test_*.py` and nothing around them. pip downloads
-that archive; the test files are unpacked beside stand-ins for the few modules that they import and the archive lacks.
+The wheel of transformers has no tests, its source distribution has `tests/test_*.py` and nothing around them. pip
+downloads that archive; the test files are unpacked beside stand-ins for what they import and the archive lacks.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def main() -> None:
         return
     if archive is not None:
         if archive.name != f"transformers-{installed}.tar.gz":
-            parser.error(f"{archive.name} came, but transformers {installed} is installed: give its own archive, or none.")
+            parser.error(f"{archive.name} came, but transformers {installed} is installed: give its archive, or none.")
         unpack(archive, folder)
         return
     with tempfile.TemporaryDirectory() as temporary:

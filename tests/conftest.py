@@ -7,9 +7,8 @@ The fixtures are made once a session and are read-only: a test that changes one 
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # before transformers is imported: a test that needs the network fails here, not there
-)
+# before transformers is imported: a test that needs the network fails on every machine
+os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np

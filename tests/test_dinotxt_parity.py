@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """dino.txt's published layout, converted, computes what the reference computes: every recorded output within 1e-5.
 
-`data/dinotxt_tiny.safetensors` holds random weights under the published names (`backbone/`, `dinotxt/`), inputs (`in/`) and
-what the reference made of them in fp32 (`out/`).
+`data/dinotxt_tiny.safetensors` holds random weights under the published names (`backbone/`, `dinotxt/`), inputs (`in/`)
+and what the reference made of them in fp32 (`out/`).
 """
 
 from pathlib import Path
@@ -122,7 +122,8 @@ def test_the_bias_of_the_keys_has_to_be_left_out(model, recorded):
     layers = model.vision_model.backbone.model.layer
     try:
         for index, layer in enumerate(layers):
-            layer.attention.k_proj.bias = torch.nn.Parameter(biases[f"blocks.{index}.attn.qkv.bias"].chunk(3)[1].clone())
+            bias = biases[f"blocks.{index}.attn.qkv.bias"].chunk(3)[1]
+            layer.attention.k_proj.bias = torch.nn.Parameter(bias.clone())
         with torch.no_grad():
             difference = (vision(model, recorded["in"]).cls_token - recorded["out"]["cls"]).abs().max()
     finally:

@@ -79,7 +79,9 @@ def test_where_both_axes_could_be_channels_numpy_means_the_last_and_torch_the_fi
     assert torch.equal(read_pixels(array, channel_dim="channels_first"), torch.from_numpy(array))
 
 
-def test_paths_urls_and_data_strings_give_the_same_pixels(photo):
+def test_paths_urls_and_data_strings_give_the_same_pixels(photo, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200 if self.path == "/photo.png" else 404)

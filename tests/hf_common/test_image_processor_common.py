@@ -1,10 +1,11 @@
-"""transformers' common tests of the image processor, on every backend that is registered: PIL, and torchvision where it imports."""
+"""transformers' common tests of the image processor, on every registered backend: PIL, torchvision where it imports."""
 
 import unittest
 
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from dinov3seg_hf import Dinov3SegConfig
+
 from skipping import skip
 from tests.test_image_processing_common import (
     ImageProcessingTester,
@@ -37,6 +38,8 @@ class ImageTester(ImageProcessingTester):
 
 
 @skip({} if "torchvision" in BACKENDS else WITHOUT_TORCHVISION)
-class Dinov3SegImageProcessingTest(ImageProcessingTestMixin, PostProcessSemanticSegmentationTestMixin, unittest.TestCase):
+class Dinov3SegImageProcessingTest(
+    ImageProcessingTestMixin, PostProcessSemanticSegmentationTestMixin, unittest.TestCase
+):
     image_processor_tester_class = ImageTester
     test_cast_dtype = True

@@ -10,6 +10,7 @@ from transformers.testing_utils import torch_device
 
 from dinov3seg_hf.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+
 from skipping import skip
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin
@@ -100,17 +101,17 @@ class ModelTester:
 
 @skip(
     {
-        "test_get_text_features_*": "gives the (C, 2, D) embeddings of classes, each averaged over prompts: no class has one "
-        "hidden state, one pooled output or one attention map",
-        "test_get_image_features_output_*": "gives what both heads need (Dinov3SegImageFeatures), which is maps and a global "
-        "embedding and no last_hidden_state; the common tests of its hidden states and attentions run",
+        "test_get_text_features_*": "gives the (C, 2, D) embeddings of classes, each averaged over prompts: no class "
+        "has one hidden state, one pooled output or one attention map",
+        "test_get_image_features_output_*": "gives what both heads need (Dinov3SegImageFeatures): maps and a global "
+        "embedding, no last_hidden_state; the common tests of its hidden states and attentions run",
     }
 )
 class CommonModelTests(ModelTesterMixin):
     all_model_classes = (Dinov3SegForSemanticSegmentation,)
     prior_config: dict | None = None
     _is_composite = True
-    additional_model_inputs = ["input_ids"]  # noqa: RUF012
+    additional_model_inputs = ["input_ids"]
     test_resize_embeddings = False  # token ids are those of a fixed tokenizer
     test_all_params_have_gradient = False  # two have none; `test_every_used_parameter_gets_a_gradient` knows which
     # otherwise the test of `_init_weights` runs only for classes that carry a copyright year of transformers itself
@@ -134,13 +135,13 @@ class CommonModelTests(ModelTesterMixin):
         self.config_tester.run_common_tests()
 
     def test_can_init_all_missing_weights(self):
-        # Outside transformers `_init_weights` is not called for modules without tensors of their own, which is where some of
-        # the library's modules initialise their children: here ours counts as the library's.
+        # Outside transformers `_init_weights` is not called for modules without tensors of their own, which is where
+        # some of the library's modules initialise their children: here ours counts as the library's.
         with mock.patch.object(PreTrainedModel, "is_custom_code", classmethod(lambda cls: False)):
             super().test_can_init_all_missing_weights()
 
     def test_reverse_loading_mapping(self):
-        # The renaming is for DINOv3's published files and changes none of the names here; saving and loading is compared.
+        # The renaming is for DINOv3's published files and changes no name here; saving and loading is compared.
         super().test_reverse_loading_mapping(check_keys_were_modified=False)
 
     def test_model_get_set_embeddings(self):
@@ -156,7 +157,9 @@ class CommonModelTests(ModelTesterMixin):
             model.save_pretrained(folder)
             for expected, options in (("sdpa", {}), ("eager", {"attn_implementation": "eager"})):
                 loaded = Dinov3SegForSemanticSegmentation.from_pretrained(folder, **options)
-                submodels = {name: module for name, module in loaded.named_modules() if isinstance(module, PreTrainedModel)}
+                submodels = {
+                    name: module for name, module in loaded.named_modules() if isinstance(module, PreTrainedModel)
+                }
                 self.assertLessEqual({"", "vision_model.backbone", "vision_model.head", "text_model"}, set(submodels))
                 self.assertEqual("semantic_prior.encoder" in submodels, self.prior_config is not None)
                 for name, submodel in submodels.items():
@@ -183,7 +186,7 @@ class Dinov3SegWithSamPriorModelTest(CommonModelTests, unittest.TestCase):
     prior_config = SAM_PRIOR
 
     def test_config(self):
-        # SAM's configuration looks for itself under "vision_config", where SAM has it and where DINOv3's is here; that it is
-        # saved and loaded as a part of the whole is tested.
+        # SAM's configuration, loaded alone, looks for itself under "vision_config", where DINOv3's is here. As a part
+        # of the whole it is saved and loaded by the other common tests.
         with mock.patch.object(self.config_tester, "create_and_test_config_from_and_save_pretrained_composite"):
             super().test_config()

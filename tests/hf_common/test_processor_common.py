@@ -5,14 +5,15 @@ from typing import Any
 
 from dinov3seg_hf import Dinov3SegImageProcessorPil, Dinov3SegProcessor
 from dinov3seg_hf.tiny_tokenizer import make_tokenizer
+
 from skipping import skip
 from tests.test_processing_common import ProcessorTesterMixin
 
 
 @skip(
     {
-        "test_subprocessor_defaults_0_text": "names are wrapped in templates and become (C, P, L), so the processor gives "
-        "other tensors than its tokenizer by design",
+        "test_subprocessor_defaults_0_text": "names are wrapped in templates and become (C, P, L), so the processor "
+        "gives other tensors than its tokenizer by design",
     }
 )
 class Dinov3SegProcessorTest(ProcessorTesterMixin, unittest.TestCase):
