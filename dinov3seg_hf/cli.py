@@ -250,7 +250,7 @@ def load_pipeline(
     # a Hub id has an owner and a name; anything else that is no folder is a slip, and not worth asking the network
     if not os.path.isdir(model) and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         raise ValueError(
-            f"There is no model folder {model!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id, owner/name."
+            f"There is no model folder {model!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id."
         )
     try:
         pipe = pipeline(TASK, model=model, device=device, dtype="auto" if dtype is None else getattr(torch, dtype))
@@ -281,7 +281,7 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
         elif len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
             folder = Path(target)
             if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
-                raise ValueError(f"{target!r} names a file, but a folder for several files is wanted. Name a folder.")
+                raise ValueError(f"{target!r} names a file; a folder for several files is wanted. Name a folder.")
             paths = [folder / f"{_stem(image)}{ending}" for image in images]
             for path in paths if folder.is_dir() else [folder]:  # a folder that can be made can be written to
                 check_writable(path)

@@ -192,7 +192,7 @@ def _read_tensors(path: Path, role: str) -> Tensors:
 
 
 def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory under a storage of its own: saving copies what shares one, and counts it once for the file size."""
+    """The same memory under a storage of its own: what shares one is copied on saving, and counted once."""
     array = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return torch.from_numpy(array).view(tensor.dtype).reshape(tensor.shape)
 
@@ -344,7 +344,8 @@ def _convert_published_backbone(path: Path) -> Part:
         value_bias=biased,
     )
     deviation = (DINOv3ViTRopePositionEmbedding(config).inv_freq * periods - 1).abs().max().item()
-    note = f"1 / rope_embed.periods and the frequencies that the model computes differ by {deviation:.1e} (relative)."
+    note = f"1 / rope_embed.periods and the frequencies that the model computes differ by {deviation:.1e} (relative)"
+    note += "." if deviation < 1e-6 else ": the file holds them rounded, DINOv3 in transformers has them exact."
     return Part(config, converted, keys, [note])
 
 
@@ -556,7 +557,7 @@ def convert(
         progress: Whether to say on stderr what is being done.
 
     Returns:
-        What became of every key. The folder holds the same as `conversion_report.json`.
+        What became of every key. The folder holds the same as `conversion_report.json`, without paths of this machine.
 
     Raises:
         ValueError: If a file is not what it should be (missing, damaged, swapped, the satellite backbone, other keys or
@@ -595,10 +596,13 @@ def convert(
     report = ConversionReport(
         output=str(output),
         files={
-            "backbone": os.fspath(backbone),
-            "dinotxt": os.fspath(dinotxt),
-            "prior": "none" if prior is None else os.fspath(prior),
-            "tokenizer": tokenizer or "none",
+            role: "none" if given is None else _public_name(given)
+            for role, given in (
+                ("backbone", backbone),
+                ("dinotxt", dinotxt),
+                ("prior", prior),
+                ("tokenizer", tokenizer),
+            )
         },
         keys=[key for part in parts for key in part.keys],
         new=new,
@@ -613,6 +617,12 @@ def convert(
     say(f"writing {output}")
     _write(model, processor, report, output, max_shard_size)
     return report
+
+
+def _public_name(source: Source) -> str:
+    """A Hub id, or the name of a file or folder without the way to it: the report goes where the weights go."""
+    path = Path(source).expanduser()
+    return path.name if path.exists() else os.fspath(source)
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:
@@ -801,7 +811,8 @@ def _write(
         with _quiet():
             model.save_pretrained(partial, max_shard_size=max_shard_size)
             processor.save_pretrained(partial)
-        (partial / REPORT_NAME).write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        kept = {name: value for name, value in report.to_dict().items() if name != "output"}
+        (partial / REPORT_NAME).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         if output.exists():
             output.rename(earlier)
         partial.rename(output)

@@ -41,18 +41,24 @@ class Dinov3SegDecoder(nn.Module):
             for in_size, out_size, prior_size in zip(sizes, sizes[1:], config.decoder_prior_sizes)
         )
         self.classifier = nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1)
-        # The decoder corrects the correlations themselves: the logits start from the cosines it was given, so that training
-        # begins at the zero-shot head's answer instead of at nothing.
+        # The decoder corrects the correlations themselves, at dino.txt's own temperature: training begins at the zero-shot
+        # head's answer instead of at nothing, and names that training never saw keep what dino.txt knows of them.
         self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
+        self.correlation_offset = nn.Parameter(torch.empty(()))
 
     def forward(
-        self, hidden_states: torch.Tensor, correlation: torch.Tensor, prior_features: tuple[torch.Tensor, ...]
+        self,
+        hidden_states: torch.Tensor,
+        correlation: torch.Tensor,
+        scale: torch.Tensor,
+        prior_features: tuple[torch.Tensor, ...],
     ) -> torch.Tensor:
-        """(B, C, h, w, E), (B, C, K, h, w) -> (B, C, 2**steps h, 2**steps w); classes are independent."""
+        """(B, C, h, w, E), (B, C, K, h, w), inverse temperature -> (B, C, 2**steps h, 2**steps w); classes are independent."""
         batch_size, num_classes = hidden_states.shape[:2]
         hidden_states = hidden_states.permute(0, 1, 4, 2, 3).flatten(0, 1)  # (B C, E, h, w)
         for step, prior_feature in zip(self.steps, prior_features):
             hidden_states = step(hidden_states, prior_feature)
         logits = self.classifier(hidden_states).reshape(batch_size, num_classes, *hidden_states.shape[-2:])
         cosine = torch.einsum("bckhw,k->bchw", correlation, self.correlation_weight.to(correlation.dtype))
-        return logits + F.interpolate(cosine, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+        cosine = F.interpolate(cosine, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+        return logits + scale.to(logits.dtype) * (cosine - self.correlation_offset)

@@ -15,7 +15,11 @@ from transformers import CLIPTextModelWithProjection, DINOv3ViTConfig, DINOv3ViT
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer, DINOv3ViTPreTrainedModel
 from transformers.utils import ModelOutput
 
+from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
+
+# Prompts that go through the text tower at a time outside training: 847 classes in 80 templates would take 16 GB at once.
+PROMPT_CHUNK_SIZE = 512
 
 
 class Dinov3SegConvStem(nn.Module):
@@ -155,7 +159,12 @@ def encode_prompts(
         attention_mask = torch.ones_like(input_ids)
     is_prompt = attention_mask.any(dim=-1).flatten()  # (C P)
     # The tower is causal and pooled at end-of-text, so what follows a prompt never changes it: no mask is needed.
-    text_embeds = text_model(input_ids=input_ids.flatten(0, 1)).text_embeds  # (C P, 2 D)
+    text_embeds = map_chunks(
+        lambda prompts: text_model(input_ids=prompts).text_embeds,
+        input_ids.flatten(0, 1),
+        dim=0,
+        chunk_size=None if torch.is_grad_enabled() else PROMPT_CHUNK_SIZE,
+    )  # (C P, 2 D)
     halves = F.normalize(text_embeds.unflatten(-1, (2, -1)), dim=-1)  # (C P, 2, D)
     halves = (halves * is_prompt[:, None, None].to(halves.dtype)).unflatten(0, (num_classes, num_prompts))
     return F.normalize(halves.sum(dim=1), dim=-1)  # (C, 2, D)

@@ -82,6 +82,8 @@ class Dinov3SegOutput(ModelOutput):
 
 
 class Dinov3SegPreTrainedModel(PreTrainedModel):
+    """What loading, saving and initialising need to know of the model."""
+
     config: Dinov3SegConfig
     base_model_prefix = "dinov3seg"
     main_input_name = "pixel_values"
@@ -103,10 +105,10 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Dinov3SegSpatialLayer):
             init.trunc_normal_(module.relative_bias, std=self.config.initializer_range)
         elif isinstance(module, Dinov3SegDecoder):
-            # starts as the zero-shot head (local half) with a low prior probability a class
-            init.copy_(module.correlation_weight, torch.tensor([0.0, 10.0])[-module.correlation_weight.shape[0] :])
+            # starts as the zero-shot head (local half): a class is there where the cosine is above one half
+            init.copy_(module.correlation_weight, torch.tensor([0.0, 1.0])[-module.correlation_weight.shape[0] :])
+            init.constant_(module.correlation_offset, 0.5)
             init.zeros_(module.classifier.weight)
-            init.constant_(module.classifier.bias, -5.0)
         elif isinstance(module, Dinov3SegForSemanticSegmentation):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
@@ -190,6 +192,14 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             raise ValueError(
                 f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}; they must be equal."
             )
+        end_of_text = self.config.text_config.eos_token_id
+        if not torch.compiler.is_compiling():  # looks at values
+            is_prompt = True if attention_mask is None else attention_mask.any(dim=-1)
+            if (~(input_ids == end_of_text).any(dim=-1) & is_prompt).any():
+                raise ValueError(
+                    f"A prompt has no end-of-text token ({end_of_text}), at which the text tower reads its embedding; expected input_ids "
+                    "of the tokenizer that belongs to this model, uncut."
+                )
         longest = self.config.text_config.max_position_embeddings
         if input_ids.shape[-1] > longest:
             raise ValueError(
@@ -342,8 +352,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         correlation = correlate(image_features.refined_features, halves)  # (B, C, K, h, w)
         hidden_states = map_chunks(self.correlation_embedding, correlation, dim=1, chunk_size=chunk_size)  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
+        scale = self.logit_scale.exp()
         return map_chunks(
-            lambda *classes: self.decoder(*classes, image_features.prior_features),
+            lambda *classes: self.decoder(*classes, scale, image_features.prior_features),
             hidden_states,
             correlation,
             dim=1,

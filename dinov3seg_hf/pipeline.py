@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Pipeline
+from transformers.pipelines.base import no_collate_fn
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .image_input import open_image
@@ -74,14 +75,15 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
     Args:
         model: A `Dinov3SegForSemanticSegmentation`; put in eval mode.
-        processor: Its `Dinov3SegProcessor`.
+        processor: Its `Dinov3SegProcessor`. With an `image_processor` alone, labels have to come as `TextEmbeddings`.
         candidate_labels: Labels for calls that give none.
         templates: Templates for calls that give none.
     """
 
-    _load_processor = True
+    # Optional: a checkpoint that was converted without a tokenizer has an image processor only.
+    _load_processor = None
+    _load_image_processor = None
     _load_tokenizer = False
-    _load_image_processor = False
     _load_feature_extractor = False
 
     def __init__(
@@ -94,6 +96,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 f"The model is a {type(self.model).__name__}; expected a Dinov3SegForSemanticSegmentation. Load one "
                 "from a checkpoint of dinov3.seg."
             )
+        if self.processor is not None:
+            self.image_processor, self.tokenizer = self.processor.image_processor, self.processor.tokenizer
         if self.image_processor is None:
             raise ValueError("The model came without its processor. Pass processor=AutoProcessor.from_pretrained(...).")
         self.model.eval()
@@ -228,7 +232,13 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                     "Templates came with text embeddings, which are made already. Leave them out, or pass the labels."
                 )
             return self._text_cache.check(candidate_labels, self.model)
-        return self._text_cache.encode(as_vocabulary(candidate_labels, templates), self.model, self.processor, progress)
+        vocabulary = as_vocabulary(candidate_labels, templates)
+        if self.processor is None:
+            raise ValueError(
+                "The checkpoint came without a tokenizer (or one that cannot be read), which words need. Convert it "
+                "again with one, or pass text embeddings."
+            )
+        return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
 
     # --- image -------------------------------------------------------------------------------------------------------
 
@@ -288,6 +298,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         Raises:
             ValueError: As a call.
         """
+        self._check_mode()
         preprocess, forward, _ = self._sanitize_parameters(
             inference=inference,
             head=head,
@@ -316,6 +327,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             _weights_key(self.model),
         )
 
+    def _check_mode(self) -> None:
+        if self.model.training:
+            raise ValueError("The model is in training mode, in which its answers vary. Call model.eval() first.")
+
     def _head_and_source(self, head: str | None, patch_source: str | None) -> tuple[str, str]:
         config = self.model.config
         return config.head if head is None else head, config.patch_source if patch_source is None else patch_source
@@ -342,7 +357,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         else:
             num_workers = min(num_workers, 1)  # several would each read all of it
             dataset = PipelineIterator(inputs, self.preprocess, preprocess_params)
-        loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=_Batch)
+        collate = no_collate_fn if batch_size == 1 else list
+        loader = DataLoader(dataset, num_workers=num_workers, batch_size=batch_size, collate_fn=collate)
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
@@ -372,8 +388,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         window_stride: int | None = None,
         return_scores: bool = False,
     ) -> dict[str, Any]:
-        if self.model.training:
-            raise ValueError("The model is in training mode, in which its answers vary. Call model.eval() first.")
+        self._check_mode()
         items = model_inputs if isinstance(model_inputs, list) else [model_inputs]
         text_embeds = text.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
         if temperature is None:
@@ -588,10 +603,6 @@ class _TextCache:
         if tokenizer is not None and tokenizer is not self._tokenizer:
             self._tokenizer = tokenizer
             self._embeds.clear()
-
-
-class _Batch(list):
-    """Several images, as opposed to one: see `get_iterator`."""
 
 
 def _kind_of(item: dict[str, Any], index: int) -> tuple:

@@ -7,9 +7,11 @@ negative value means "none of these". A colour belongs to the number of a label,
 images of a vocabulary, in overlays, legends and mask files. Files appear whole or not at all.
 """
 
+import contextlib
 import json
 import os
 import uuid
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +31,8 @@ NONE_COLOUR = (158, 158, 162)
 # A small picture is enlarged to this short side, as far as the long one allows: no legend would fit a 96 px scene.
 MIN_DISPLAY_SIDE, MAX_ENLARGED_SIDE = 512, 4096
 MAX_LEGEND_ROWS = 24
+# Choosing the farthest colour takes time for each; beyond these, colours are only different.
+MAX_FARTHEST_COLOURS = 1024
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -59,19 +63,16 @@ def colour_palette(num_colours: int) -> np.ndarray:
     Returns:
         uint8 `(num_colours, 3)`, sRGB.
     """
-    # powers of two, so that few palettes are ever computed
-    return _farthest_colours(1 << max(num_colours - 1, 31).bit_length())[:num_colours].copy()
+    if num_colours <= MAX_FARTHEST_COLOURS:
+        # powers of two, so that few palettes are ever computed
+        return _farthest_colours(1 << max(num_colours - 1, 31).bit_length())[:num_colours].copy()
+    colours = np.concatenate([_farthest_colours(MAX_FARTHEST_COLOURS), _more_colours()])
+    return np.resize(colours, (num_colours, 3))
 
 
 @lru_cache(maxsize=8)
 def _farthest_colours(num_colours: int) -> np.ndarray:
-    levels = np.arange(20, 246, 15 if num_colours <= 1024 else 4)
-    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    seen = _as_seen(candidates)  # (eyes, N, 3)
-    lightness, chroma = seen[0, :, 0], np.hypot(seen[0, :, 1], seen[0, :, 2])
-    usable = (lightness > 0.42) & (lightness < 0.92) & (chroma > 0.09)
-    candidates, seen = candidates[usable], seen[:, usable]
-
+    candidates, seen = _usable_colours(step=15)
     first = int(np.argmin(np.abs(candidates - np.array([0, 120, 225])).sum(axis=1)))  # a blue, clear to every eye
     chosen = [first]
     distance = np.full(len(candidates), np.inf)
@@ -80,6 +81,25 @@ def _farthest_colours(num_colours: int) -> np.ndarray:
         distance = np.minimum(distance, usual + np.minimum(*others))
         chosen.append(int(distance.argmax()))
     return candidates[chosen].astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _more_colours() -> np.ndarray:
+    """So many that no eye could tell them apart anyway: just different ones, neighbours unlike."""
+    candidates, _ = _usable_colours(step=4)
+    farthest = {tuple(colour) for colour in _farthest_colours(MAX_FARTHEST_COLOURS).tolist()}
+    candidates = candidates[[tuple(colour) not in farthest for colour in candidates.tolist()]]
+    return np.random.default_rng(0).permutation(candidates).astype(np.uint8)
+
+
+def _usable_colours(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """sRGB `(N, 3)` and how it is seen `(3 eyes, N, 3)`."""
+    levels = np.arange(20, 246, step)
+    colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    seen = _as_seen(colours)
+    lightness, chroma = seen[0, :, 0], np.hypot(seen[0, :, 1], seen[0, :, 2])
+    usable = (lightness > 0.42) & (lightness < 0.92) & (chroma > 0.09)
+    return colours[usable], seen[:, usable]
 
 
 def _as_seen(colours: np.ndarray) -> np.ndarray:
@@ -308,9 +328,8 @@ def _darker(colour: tuple[int, int, int]) -> tuple[int, ...]:
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    fitting = bisect_right(range(1, len(text)), width, key=lambda length: font.getlength(text[:length] + "…"))
+    return text[:fitting].rstrip() + "…"
 
 
 @lru_cache(maxsize=1024)
@@ -354,12 +373,14 @@ def check_writable(path: str | os.PathLike, suffixes: Sequence[str] | None = Non
     path = Path(path)
     if suffixes is not None and path.suffix.lower() not in suffixes:
         raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; expected {', '.join(suffixes)}. Rename it.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"{str(path)!r} is a folder; expected the name of a file in it.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ValueError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}. Make it first.")
     probe = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()  # a name that is too long fails otherwise
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:

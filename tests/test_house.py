@@ -122,10 +122,9 @@ def pyproject() -> dict:
 @pytest.fixture(scope="module")
 def wheel_names(tmp_path_factory) -> set[str]:
     """The files of a wheel, built from a copy: an old `build` folder in the tree would be packed as well."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPO / name, source)
-    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    source, target = tmp_path_factory.mktemp("source") / "clone", tmp_path_factory.mktemp("wheel")
+    others = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "runs", "*.egg-info")
+    shutil.copytree(REPO, source, ignore=others)
     build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", build, target], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

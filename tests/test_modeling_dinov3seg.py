@@ -281,7 +281,7 @@ def test_a_fresh_model_starts_at_the_zero_shot_answer(tiny_config, words):
     with torch.no_grad():
         full = model(images(64, 64), input_ids=words)
         cosine = model(images(64, 64), input_ids=words, head="dinotxt").logits
-    expected = 10 * torch.nn.functional.interpolate(cosine, scale_factor=4, mode="bilinear") - 5
+    expected = model.logit_scale.exp() * (torch.nn.functional.interpolate(cosine, scale_factor=4, mode="bilinear") - 0.5)
     close(full.logits, expected, 1e-4)
 
 
@@ -330,7 +330,8 @@ def test_labels_and_their_one_hot_targets_give_one_loss():
         ({"input_ids": None, "text_embeds": torch.zeros(3, 32)}, r"\(classes, 2, 32\)"),
         ({"input_ids": None, "text_embeds": torch.zeros(0, 2, 32)}, "at least one class"),
         ({"input_ids": torch.zeros(0, 1, 4, dtype=torch.long)}, "none of them 0"),
-        ({"input_ids": torch.zeros(1, 1, 500, dtype=torch.long)}, "at most 77"),
+        ({"input_ids": torch.full((1, 1, 500), 598)}, "at most 77"),
+        ({"input_ids": torch.zeros(1, 1, 7, dtype=torch.long)}, "no end-of-text token"),
         ({"pixel_values": torch.zeros(2, 4, 64, 64)}, r"\(batch, 3, height, width\)"),
         ({"pixel_values": torch.zeros(3, 64, 64)}, r"\(batch, 3, height, width\)"),
         ({"pixel_values": torch.zeros(2, 3, 0, 64)}, "none of them 0"),
