@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 import torch
 from huggingface_hub.utils import logging as hub_logging
 from PIL import Image
-from transformers import pipeline
+from transformers import AutoModelForSemanticSegmentation, pipeline
 from transformers.utils import logging as transformers_logging
 
 from . import TASK, TEMPLATES, TINY, OpenVocabularySegmentationPipeline, Vocabulary, __version__
@@ -253,7 +253,12 @@ def load_pipeline(
             f"There is no model folder {model!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id."
         )
     try:
-        pipe = pipeline(TASK, model=model, device=device, dtype="auto" if dtype is None else getattr(torch, dtype))
+        loaded, report = AutoModelForSemanticSegmentation.from_pretrained(
+            model, dtype="auto" if dtype is None else getattr(torch, dtype), output_loading_info=True
+        )
+        if missing := sorted(report["missing_keys"]):  # the library would go on with random numbers
+            raise ValueError(f"its files lack {len(missing)} of the model's tensors, such as {missing[0]}.")
+        pipe = pipeline(TASK, model=loaded, processor=model, image_processor=model, device=device)
     except Exception as error:  # the library reports what it does not find or understand in many ways
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

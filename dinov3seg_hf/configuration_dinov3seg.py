@@ -67,7 +67,8 @@ class Dinov3SegConfig(PreTrainedConfig):
             The text tower. Its `projection_dim` is twice the vision width: a half aligned with the CLS token (global)
             and a half aligned with patch tokens (local).
         prior_config (`SamVisionConfig`, `dict` or `None`, *optional*):
-            The semantic prior encoder; SAM ViT-L by default. `None`: intermediate layers of the backbone take its place.
+            The semantic prior encoder; SAM ViT-L by default. `None`: intermediate layers of the backbone take its
+            place.
         stem_channels (`list[int]`, *optional*):
             Widths of the stride-2 convolutions that replace the backbone's patch embedding; their number is log2 of the
             patch size minus one. For small models trained from scratch. `None`: DINOv3's own linear patch embedding.
@@ -162,8 +163,8 @@ class Dinov3SegConfig(PreTrainedConfig):
         width, text_width = self.vision_config.hidden_size, self.text_config.projection_dim
         if text_width != 2 * width:
             raise ValueError(
-                f"text_config.projection_dim is {text_width}, but a text embedding holds two halves of the vision width "
-                f"({width}): set it to {2 * width}."
+                f"text_config.projection_dim is {text_width}, but a text embedding holds two halves of the vision "
+                f"width ({width}): set it to {2 * width}."
             )
         for name, size, heads in (
             ("early_hidden_size", self.early_hidden_size, self.early_num_attention_heads),
@@ -173,7 +174,8 @@ class Dinov3SegConfig(PreTrainedConfig):
                 raise ValueError(f"{name} ({size}) must be a multiple of its number of attention heads ({heads}).")
         if (self.early_hidden_size // self.early_num_attention_heads) % 4 != 0:
             raise ValueError(
-                f"early_hidden_size / early_num_attention_heads is {self.early_hidden_size}/{self.early_num_attention_heads}; "
+                f"early_hidden_size / early_num_attention_heads is "
+                f"{self.early_hidden_size}/{self.early_num_attention_heads}; "
                 "the rotary position encoding of rows and columns needs a multiple of 4."
             )
         for name, size in (
@@ -191,11 +193,14 @@ class Dinov3SegConfig(PreTrainedConfig):
             raise ValueError(f"class_chunk_size is {self.class_chunk_size}; give at least 1, or None for no chunks.")
         patch_size = self.vision_config.patch_size
         if not isinstance(patch_size, int):
-            raise ValueError(f"vision_config.patch_size is {patch_size}; only square patches given as one int are supported.")
-        if self.stem_channels is not None and 2 ** (len(self.stem_channels) + 1) != patch_size:
             raise ValueError(
-                f"stem_channels has {len(self.stem_channels)} widths, so the stem reduces {2 ** (len(self.stem_channels) + 1)} "
-                f"times, but vision_config.patch_size is {patch_size}; they must be equal."
+                f"vision_config.patch_size is {patch_size}; only square patches given as one int are supported."
+            )
+        reduction = None if self.stem_channels is None else 2 ** (len(self.stem_channels) + 1)
+        if reduction not in (None, patch_size):
+            raise ValueError(
+                f"stem_channels has {len(self.stem_channels)} widths, so the stem reduces {reduction} times, but "
+                f"vision_config.patch_size is {patch_size}; they must be equal."
             )
 
 

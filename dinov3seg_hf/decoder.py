@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The decoder (paper section 3.5): light convolutions lift each class's refined correlation to a fraction of the patch size."""
+"""The decoder (paper section 3.5): light convolutions lift each class's refined correlation above the patch grid."""
 
 import torch
 from torch import nn
@@ -25,7 +25,9 @@ class Dinov3SegDecoderStep(nn.Module):
     def forward(self, hidden_states: torch.Tensor, prior_feature: torch.Tensor) -> torch.Tensor:
         """(B C, in, h, w), (B, prior, 2h, 2w) -> (B C, out, 2h, 2w)."""
         hidden_states = self.convolution1(self.upsample(hidden_states))
-        guided = hidden_states.unflatten(0, (prior_feature.shape[0], -1)) + self.prior_convolution(prior_feature)[:, None]
+        guided = (
+            hidden_states.unflatten(0, (prior_feature.shape[0], -1)) + self.prior_convolution(prior_feature)[:, None]
+        )
         hidden_states = F.relu(self.norm1(guided.flatten(0, 1)))
         return F.relu(self.norm2(self.convolution2(hidden_states)))
 
@@ -41,8 +43,9 @@ class Dinov3SegDecoder(nn.Module):
             for in_size, out_size, prior_size in zip(sizes, sizes[1:], config.decoder_prior_sizes)
         )
         self.classifier = nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1)
-        # The decoder corrects the correlations themselves, at dino.txt's own temperature: training begins at the zero-shot
-        # head's answer instead of at nothing, and names that training never saw keep what dino.txt knows of them.
+        # The decoder corrects the correlations themselves, at dino.txt's own temperature: training begins at the
+        # zero-shot head's answer instead of at nothing, and names that training never saw keep what dino.txt knows of
+        # them.
         self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
         self.correlation_offset = nn.Parameter(torch.empty(()))
 
@@ -53,7 +56,8 @@ class Dinov3SegDecoder(nn.Module):
         scale: torch.Tensor,
         prior_features: tuple[torch.Tensor, ...],
     ) -> torch.Tensor:
-        """(B, C, h, w, E), (B, C, K, h, w), inverse temperature -> (B, C, 2**steps h, 2**steps w); classes are independent."""
+        """(B, C, h, w, E), (B, C, K, h, w), inverse temperature -> (B, C, 2**steps h, 2**steps w); classes are
+        independent."""
         batch_size, num_classes = hidden_states.shape[:2]
         hidden_states = hidden_states.permute(0, 1, 4, 2, 3).flatten(0, 1)  # (B C, E, h, w)
         for step, prior_feature in zip(self.steps, prior_features):

@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""dino.txt (arXiv 2412.16334): a frozen DINOv3 backbone, a shallow vision head and a text tower, aligned (paper section 3.1).
+"""dino.txt (arXiv 2412.16334), paper section 3.1: a frozen DINOv3 backbone, a shallow vision head, a text tower.
 
-Knows images as pixels and texts as token ids. Everything is composed of library modules: the backbone is `DINOv3ViTModel`,
-a head block is a `DINOv3ViTLayer` without rotation, the text tower is `CLIPTextModelWithProjection`.
+Knows images as pixels and texts as token ids. Everything is composed of library modules: the backbone is
+`DINOv3ViTModel`, a head block is a `DINOv3ViTLayer` without rotation, the text tower is `CLIPTextModelWithProjection`.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,16 @@ from transformers.utils import ModelOutput
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 
-# Prompts that go through the text tower at a time outside training: 847 classes in 80 templates would take 16 GB at once.
+# Prompts that go through the text tower at a time outside training: 847 classes in 80 templates would take 16 GB at
+# once.
 PROMPT_CHUNK_SIZE = 512
 
 
 class Dinov3SegConvStem(nn.Module):
     """Patch embedding by stride-2 convolutions ("Early Convolutions Help Transformers See Better", arXiv 2106.14881).
 
-    Small models trained from scratch learn faster with it. `weight` stands for the patch projection, whose dtype the library asks for.
+    Small models trained from scratch learn faster with it. `weight` stands for the patch projection, whose dtype the
+    library asks for.
     """
 
     def __init__(self, config: Dinov3SegConfig):
@@ -59,7 +61,7 @@ class Dinov3SegBackbone(DINOv3ViTModel):
 
 
 class Dinov3SegVisionHead(DINOv3ViTPreTrainedModel):
-    """dino.txt's vision head: transformer blocks over [CLS; registers; patches] and a final LayerNorm, no rotary embedding."""
+    """Transformer blocks over [CLS; registers; patches] and a final LayerNorm, no rotary embedding."""
 
     def __init__(self, config: DINOv3ViTConfig):
         super().__init__(config)
@@ -81,7 +83,10 @@ def vision_head_config(config: Dinov3SegConfig) -> DINOv3ViTConfig:
     """The backbone's configuration, changed where the blocks of the vision head differ."""
     return DINOv3ViTConfig(
         **{
-            **{k: getattr(config.vision_config, k) for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size")},
+            **{
+                k: getattr(config.vision_config, k)
+                for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size")
+            },
             "num_hidden_layers": config.vision_head_num_layers,
             "intermediate_size": config.vision_head_intermediate_size,
             "use_gated_mlp": True,
@@ -126,7 +131,9 @@ class Dinov3SegVisionTower(nn.Module):
         height, width = (-(-side // self.patch_size) for side in pixel_values.shape[-2:])
         size = (height * self.patch_size, width * self.patch_size)
         if pixel_values.shape[-2:] != size:
-            pixel_values = F.interpolate(pixel_values.float(), size=size, mode="bicubic", align_corners=False).to(pixel_values.dtype)
+            pixel_values = F.interpolate(pixel_values.float(), size=size, mode="bicubic", align_corners=False).to(
+                pixel_values.dtype
+            )
 
         backbone_outputs = self.backbone(pixel_values, **kwargs)
         before_head = backbone_outputs.last_hidden_state  # (B, 1 + R + h w, D)

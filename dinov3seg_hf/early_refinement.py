@@ -3,7 +3,8 @@
 """Early refinement (paper section 3.3): patch features are re-weighted among their neighbours before they meet text.
 
 Queries come from the image and the features, keys from the features, **values are the raw features themselves**: every
-output vector is a convex combination of the input vectors in its window, so it stays in the space that text is aligned with.
+output vector is a convex combination of the input vectors in its window, so it stays in the space that text is aligned
+with.
 """
 
 import math
@@ -31,10 +32,10 @@ class Dinov3SegImageGuidance(nn.Module):
 
 
 def rotate(states: torch.Tensor) -> torch.Tensor:
-    """Rotary position encoding on a grid: the first half of the channels turns with the row, the second with the column.
+    """Rotary position encoding on a grid: half of the channels turn with the row, the other half with the column.
 
-    `(B, heads, d, h, w)` -> the same. The slowest wave turns once in 100 patches, the fastest half a turn a patch, so that
-    neighbours differ clearly and no two positions of a window agree.
+    `(B, heads, d, h, w)` -> the same. The slowest wave turns once in 100 patches, the fastest half a turn a patch, so
+    that neighbours differ clearly and no two positions of a window agree.
     """
     head_size, height, width = states.shape[2:]
     frequencies = math.pi / 100.0 ** torch.linspace(0, 1, head_size // 4, device=states.device)  # (d/4)
@@ -54,8 +55,8 @@ def window_offsets(window_size: int) -> list[tuple[int, int]]:
 def window_logits(query: torch.Tensor, key: torch.Tensor, window_size: int) -> torch.Tensor:
     """Dot product of each query with the keys of its window; `-inf` outside the map.
 
-    `(B, heads, d, h, w)` twice -> `(B, heads, window_size**2, h, w)`. One shifted product a place of the window: no copy of
-    the neighbourhoods is ever made.
+    `(B, heads, d, h, w)` twice -> `(B, heads, window_size**2, h, w)`. One shifted product a place of the window: no
+    copy of the neighbourhoods is ever made.
     """
     height, width = query.shape[-2:]
     radius = window_size // 2
@@ -103,7 +104,9 @@ class Dinov3SegEarlyRefinement(nn.Module):
         tokens = self.norm(patch_features.permute(0, 2, 3, 1))  # (B, h, w, D)
         query = self.query(tokens).permute(0, 3, 1, 2) + self.guidance(pixel_values, size)  # (B, E, h, w)
         key = self.key(tokens).permute(0, 3, 1, 2)
-        query, key = (states.unflatten(1, (self.num_attention_heads, -1)) for states in (query, key))  # (B, heads, d, h, w)
+        query, key = (
+            states.unflatten(1, (self.num_attention_heads, -1)) for states in (query, key)
+        )  # (B, heads, d, h, w)
 
         logits = window_logits(rotate(query) * query.shape[2] ** -0.5, rotate(key), self.window_size)
         centre = torch.arange(self.window_size**2, device=logits.device) == self.window_size**2 // 2

@@ -27,7 +27,8 @@ class ConfusionMatrix:
         """
         if predictions.shape != labels.shape:
             raise ValueError(
-                f"The prediction has shape {predictions.shape}, the label map {labels.shape}; resize the prediction to the label map first."
+                f"The prediction has shape {predictions.shape}, the label map {labels.shape}; resize the prediction "
+                "to the label map first."
             )
         predictions, labels = predictions.astype(np.int64).ravel(), labels.astype(np.int64).ravel()
         valid = (labels >= 0) & (labels < self.num_classes)

@@ -6,7 +6,8 @@ Knows files, PIL, numpy and torch; knows nothing of resizing, normalisation or m
 
 - The orientation that a camera notes in EXIF is applied first. Of an animation the first frame counts.
 - Transparency is laid over white. Palettes, CMYK and other colour spaces become RGB, grey becomes three equal channels.
-- 16-bit grey (PIL modes `I` and `I;16`, uint16 arrays) is divided by 257; floats are in [0, 1]; other integers in 0..255.
+- 16-bit grey (PIL modes `I` and `I;16`, uint16 arrays) is divided by 257; floats are in [0, 1]; other integers in
+  0..255.
 - Label maps keep their numbers: no colour conversion, no scaling.
 """
 
@@ -98,8 +99,8 @@ def read_label_map(label_map: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -
     labels = _as_tensor(label_map)
     if labels.ndim != 2 or labels.is_floating_point() or labels.is_complex():
         raise ImageError(
-            f"Expected a label map of integers with shape (H, W), got {labels.dtype} of shape {tuple(labels.shape)}: pass "
-            "one class label for each pixel."
+            f"Expected a label map of integers with shape (H, W), got {labels.dtype} of shape {tuple(labels.shape)}: "
+            "pass one class label for each pixel."
         )
     _check_size(*labels.shape, max_pixels, "The label map")
     return labels.to(torch.int64)
@@ -141,7 +142,8 @@ def _decode(source: str | os.PathLike | Image.Image, max_pixels: int, convert: C
 def _open_file(source: str | os.PathLike, name: str) -> BinaryIO:
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(
-            f"Expected an image, got {type(source).__name__}: pass a path, a URL, a PIL image, a numpy array or a tensor."
+            f"Expected an image, got {type(source).__name__}: pass a path, a URL, a PIL image, a numpy array or a "
+            "tensor."
         )
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         data = _download(source, name)
@@ -205,8 +207,8 @@ def _pil_pixels(image: Image.Image, name: str) -> torch.Tensor:
         values = np.array(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(
-                f"{name} (mode {image.mode}) has values from {values.min()} to {values.max()}, expected 16-bit values in "
-                "0..65535: rescale it first."
+                f"{name} (mode {image.mode}) has values from {values.min()} to {values.max()}, expected 16-bit values "
+                "in 0..65535: rescale it first."
             )
         return _to_8_bit(torch.from_numpy(values.astype(np.uint16)), name)[None]
     if image.has_transparency_data:
@@ -233,8 +235,8 @@ def _array_pixels(image: np.ndarray | torch.Tensor, max_pixels: int, channel_dim
         pixels = pixels[None]
     elif pixels.ndim != 3:
         raise ImageError(
-            f"Expected an image of shape (H, W), (H, W, C) or (C, H, W), got {tuple(image.shape)}: pass one image, or a "
-            "list of them."
+            f"Expected an image of shape (H, W), (H, W, C) or (C, H, W), got {tuple(image.shape)}: pass one image, or "
+            "a list of them."
         )
     elif _channel_axis(image, channel_dim) == 2:
         pixels = pixels.permute(2, 0, 1)
@@ -280,7 +282,8 @@ def _to_8_bit(pixels: torch.Tensor, name: str) -> torch.Tensor:
         low, high = (bound.item() for bound in pixels.aminmax())
         if low < 0 or high > 255:
             raise ImageError(
-                f"{name} has integers from {low} to {high}, expected 0..255: pass 16-bit images as uint16, others rescaled."
+                f"{name} has integers from {low} to {high}, expected 0..255: pass 16-bit images as uint16, others "
+                "rescaled."
             )
         return pixels.to(torch.uint8)
     pixels = pixels.to(torch.float32)
@@ -289,8 +292,8 @@ def _to_8_bit(pixels: torch.Tensor, name: str) -> torch.Tensor:
     low, high = (bound.item() for bound in pixels.aminmax())
     if low < -_HALF_A_GREY_LEVEL or high > 1 + _HALF_A_GREY_LEVEL:
         raise ImageError(
-            f"{name} has floats from {low:.4g} to {high:.4g}, expected [0, 1]: divide 8-bit values by 255 or pass them as "
-            "uint8, and pass images before normalisation."
+            f"{name} has floats from {low:.4g} to {high:.4g}, expected [0, 1]: divide 8-bit values by 255 or pass "
+            "them as uint8, and pass images before normalisation."
         )
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 

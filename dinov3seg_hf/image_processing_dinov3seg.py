@@ -90,18 +90,18 @@ class Dinov3SegImageProcessing:
         """Turns images into the model's inputs.
 
         Args:
-            images: One image or a (nested) list of them: PIL, numpy, torch, path or URL; see `open_image`. An array with
-                four dimensions is a batch.
+            images: One image or a (nested) list of them: PIL, numpy, torch, path or URL; see `open_image`. An array
+                with four dimensions is a batch.
             segmentation_maps: One map of integer labels for each image, of the image's size: PIL, numpy, torch, path.
-            **kwargs: Override the processor's attributes for this call. `do_rescale=False` keeps the scale of the input:
-                [0, 1] for floats, 0..255 for integers.
+            **kwargs: Override the processor's attributes for this call. `do_rescale=False` keeps the scale of the
+                input: [0, 1] for floats, 0..255 for integers.
 
         Returns:
             A `BatchFeature` with
 
             - `pixel_values`: float32 `(B, 3, H, W)`;
-            - `window_pixel_values`, with `do_windows`: float32 `(B, N, 3, h, w)`, where h = w = `window_size` unless the
-              resized image is smaller;
+            - `window_pixel_values`, with `do_windows`: float32 `(B, N, 3, h, w)`, where h = w = `window_size` unless
+              the resized image is smaller;
             - `window_boxes`, with `do_windows`: int64 `(N, 4)`, top, left, height, width in pixels of `pixel_values`;
             - `labels`, with `segmentation_maps`: int64 `(B, H, W)`, resized by nearest neighbour.
 
@@ -290,13 +290,13 @@ def _resized_size(
         resized = (patches[0] * divisor, patches[1] * divisor)
     else:
         raise ValueError(
-            f"Expected size={{'height', 'width'}} or {{'shortest_edge'}} with or without 'longest_edge', all positive, got "
-            f"{dict(size)}."
+            f"Expected size={{'height', 'width'}} or {{'shortest_edge'}} with or without 'longest_edge', all "
+            f"positive, got {dict(size)}."
         )
     if min(resized) < 1 or resized[0] * resized[1] > max_image_pixels:
         raise ValueError(
-            f"An image of {source_size[0]} x {source_size[1]} pixels would be resized to {resized[0]} x {resized[1]}, and "
-            f"the limit is {max_image_pixels} pixels: set a 'longest_edge', or a fixed height and width."
+            f"An image of {source_size[0]} x {source_size[1]} pixels would be resized to {resized[0]} x {resized[1]}, "
+            f"and the limit is {max_image_pixels} pixels: set a 'longest_edge', or a fixed height and width."
         )
     return resized
 

@@ -2,9 +2,11 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Late refinement (paper section 3.4): the embedded correlations attend across the image, then across the classes.
 
-Guidance joins queries and keys only. Joining by concatenation, `W [x; g]`, is written as `W_x x + W_g g`: the guidance of
-an image is the same for all its classes (and that of a class for all positions), so its part is computed once.
+Guidance joins queries and keys only. Joining by concatenation, `W [x; g]`, is written as `W_x x + W_g g`: the guidance
+of an image is the same for all its classes (and that of a class for all positions), so its part is computed once.
 """
+
+from functools import partial
 
 import torch
 from torch import nn
@@ -47,7 +49,9 @@ class Dinov3SegGuidedAttention(nn.Module):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
     ) -> torch.Tensor:
         """`(N, heads, L, d)` three times, `bias` broadcastable to `(N, heads, L, L)` -> `(N, L, heads, d)`."""
-        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
         attended, _ = attention_interface(self, query, key, value, bias, scaling=self.head_size**-0.5, dropout=0.0)
         return attended
 
@@ -171,7 +175,9 @@ class Dinov3SegLateRefinement(nn.Module):
         self.class_layers = nn.ModuleList()
         for _ in range(config.late_num_layers):
             if config.use_spatial_refinement:
-                self.spatial_layers.append(nn.ModuleList(Dinov3SegSpatialLayer(config, shifted) for shifted in (False, True)))
+                self.spatial_layers.append(
+                    nn.ModuleList(Dinov3SegSpatialLayer(config, shifted) for shifted in (False, True))
+                )
             if config.use_class_refinement:
                 self.class_layers.append(Dinov3SegClassLayer(config))
         self.use_guidance = config.use_guidance
@@ -206,14 +212,11 @@ class Dinov3SegLateRefinement(nn.Module):
 
         for index in range(self.num_layers):
             for layer in self.spatial_layers[index] if self.spatial_layers else ():
-                hidden_states = map_chunks(
-                    lambda classes: layer(classes, image_guidance), hidden_states, dim=1, chunk_size=class_chunk_size
-                )
+                refine_classes = partial(layer, guidance=image_guidance)
+                hidden_states = map_chunks(refine_classes, hidden_states, dim=1, chunk_size=class_chunk_size)
             if self.class_layers:
-                layer = self.class_layers[index]
+                refine_positions = partial(self.class_layers[index], guidance=text_guidance)
                 positions = hidden_states.flatten(2, 3)  # (B, C, h w, E)
-                positions = map_chunks(
-                    lambda chunk: layer(chunk, text_guidance), positions, dim=2, chunk_size=position_chunk_size
-                )
+                positions = map_chunks(refine_positions, positions, dim=2, chunk_size=position_chunk_size)
                 hidden_states = positions.unflatten(2, (height, width))
         return hidden_states

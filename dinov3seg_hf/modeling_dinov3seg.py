@@ -12,18 +12,17 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
-from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, correlate
-from .chunking import map_chunks
 from .decoder import Dinov3SegDecoder
-from .dinotxt import Dinov3SegConvStem, Dinov3SegVisionTower, encode_prompts
+from .dinotxt import Dinov3SegVisionTower, encode_prompts
 from .early_refinement import Dinov3SegEarlyRefinement
-from .late_refinement import Dinov3SegClassLayer, Dinov3SegLateRefinement, Dinov3SegSpatialLayer
+from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
 from .windows import merge_windows
 
@@ -89,7 +88,13 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["DINOv3ViTLayer", "CLIPEncoderLayer", "SamVisionLayer", "Dinov3SegSpatialLayer", "Dinov3SegClassLayer"]
+    _no_split_modules = [
+        "DINOv3ViTLayer",
+        "CLIPEncoderLayer",
+        "SamVisionLayer",
+        "Dinov3SegSpatialLayer",
+        "Dinov3SegClassLayer",
+    ]
     _supports_sdpa = True
     _supports_attention_backend = True
 
@@ -124,7 +129,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         super().__init__(config)
         self.vision_model = Dinov3SegVisionTower(config)
         self.text_model = CLIPTextModelWithProjection._from_config(config.text_config)
-        # logarithm of the inverse temperature with which dino.txt was aligned; scales the zero-shot head's probabilities
+        # logarithm of the inverse temperature with which dino.txt was aligned; scales the zero-shot head's
+        # probabilities
         self.logit_scale = nn.Parameter(torch.empty(()))
 
         self.early_refinement = Dinov3SegEarlyRefinement(config) if config.use_early_refinement else None
@@ -185,25 +191,27 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             attention_mask = None if attention_mask is None else attention_mask[:, None]
         if input_ids.ndim != 3 or 0 in input_ids.shape:
             raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}; expected (classes, prompts, length) or (classes, length), "
-                "none of them 0, as the processor makes them from a list of class names."
+                f"input_ids has shape {tuple(input_ids.shape)}; expected (classes, prompts, length) or (classes, "
+                "length), none of them 0, as the processor makes them from a list of class names."
             )
         if attention_mask is not None and attention_mask.shape != input_ids.shape:
             raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}; they must be equal."
+                f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}; they "
+                "must be equal."
             )
         end_of_text = self.config.text_config.eos_token_id
         if not torch.compiler.is_compiling():  # looks at values
             is_prompt = True if attention_mask is None else attention_mask.any(dim=-1)
             if (~(input_ids == end_of_text).any(dim=-1) & is_prompt).any():
                 raise ValueError(
-                    f"A prompt has no end-of-text token ({end_of_text}), at which the text tower reads its embedding; expected input_ids "
-                    "of the tokenizer that belongs to this model, uncut."
+                    f"A prompt has no end-of-text token ({end_of_text}), at which the text tower reads its embedding; "
+                    "expected input_ids of the tokenizer that belongs to this model, uncut."
                 )
         longest = self.config.text_config.max_position_embeddings
         if input_ids.shape[-1] > longest:
             raise ValueError(
-                f"A prompt is {input_ids.shape[-1]} tokens long; the text tower reads at most {longest}. Shorten the class name."
+                f"A prompt is {input_ids.shape[-1]} tokens long; the text tower reads at most {longest}. Shorten the "
+                "class name."
             )
         return encode_prompts(self.text_model, input_ids, attention_mask)
 
@@ -242,7 +250,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         vision = self.vision_model(pixel_values, patch_source=patch_source, **kwargs)
         patch_features = vision.patch_tokens
         if window_pixel_values is not None:
-            local_features = self._encode_windows(window_pixel_values, window_boxes, pixel_values, patch_features, patch_source)
+            local_features = self._encode_windows(
+                window_pixel_values, window_boxes, pixel_values, patch_features, patch_source
+            )
             patch_features = (patch_features + local_features) / 2
 
         features = Dinov3SegImageFeatures(
@@ -255,7 +265,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             features.refined_features = patch_features
             if self.early_refinement is not None:
                 features.refined_features = self.early_refinement(patch_features, pixel_values.to(patch_features.dtype))
-            prior: Dinov3SegPriorOutput = self.semantic_prior(pixel_values, vision.hidden_states, tuple(patch_features.shape[-2:]))
+            prior: Dinov3SegPriorOutput = self.semantic_prior(
+                pixel_values, vision.hidden_states, tuple(patch_features.shape[-2:])
+            )
             features.guidance, features.prior_features = prior.guidance, prior.features
         return features
 
@@ -303,8 +315,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             text_embeds: ... or `(C, 2, D)` from `get_text_features`.
             window_pixel_values, window_boxes: `(B, N, 3, S, S')` and `(N, 4)`: windows for local-global inference.
             image_features: From `get_image_features`, in place of pixels and windows.
-            labels: `(B, H', W')` long, a negative value is ignored; or `(B, C, H', W')`, one target between 0 and 1 a class, for
-                words that overlap.
+            labels: `(B, H', W')` long, a negative value is ignored; or `(B, C, H', W')`, one target between 0 and 1 a
+                class, for words that overlap.
             head: `"full"` or `"dinotxt"` (zero-shot); the configuration's unless given.
             patch_source: `"head"` or `"backbone"`; the configuration's unless given.
 
@@ -350,7 +362,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         halves = text_embeds if self.config.use_global_text else text_embeds[:, 1:]
 
         correlation = correlate(image_features.refined_features, halves)  # (B, C, K, h, w)
-        hidden_states = map_chunks(self.correlation_embedding, correlation, dim=1, chunk_size=chunk_size)  # (B, C, h, w, E)
+        hidden_states = map_chunks(
+            self.correlation_embedding, correlation, dim=1, chunk_size=chunk_size
+        )  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
         scale = self.logit_scale.exp()
         return map_chunks(
@@ -378,32 +392,35 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         channels = self.config.vision_config.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels or 0 in pixel_values.shape:
             raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {channels}, height, width), none of them 0, "
-                "as the image processor makes them."
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {channels}, height, width), "
+                "none of them 0, as the image processor makes them."
             )
         if (window_pixel_values is None) != (window_boxes is None):
-            raise ValueError("window_pixel_values and window_boxes belong together: give both (local-global inference) or neither.")
+            raise ValueError(
+                "window_pixel_values and window_boxes belong together: give both (local-global inference) or neither."
+            )
         if window_pixel_values is not None:
             expected = (pixel_values.shape[0], len(window_boxes), channels)
             if window_pixel_values.ndim != 5 or window_pixel_values.shape[:3] != expected:
                 raise ValueError(
                     f"window_pixel_values has shape {tuple(window_pixel_values.shape)}; expected "
-                    f"(batch {expected[0]}, windows {expected[1]}, {channels}, height, width) to go with pixel_values and window_boxes."
+                    f"(batch {expected[0]}, windows {expected[1]}, {channels}, height, width) to go with pixel_values "
+                    "and window_boxes."
                 )
 
     def _check_text_embeds(self, text_embeds: torch.Tensor) -> None:
         width = self.config.vision_config.hidden_size
         if text_embeds.ndim != 3 or text_embeds.shape[1:] != (2, width) or text_embeds.shape[0] == 0:
             raise ValueError(
-                f"text_embeds has shape {tuple(text_embeds.shape)}; expected (classes, 2, {width}), at least one class: the [global, "
-                "local] embeddings that get_text_features of this very model makes."
+                f"text_embeds has shape {tuple(text_embeds.shape)}; expected (classes, 2, {width}), at least one "
+                "class: the [global, local] embeddings that get_text_features of this very model makes."
             )
 
 
 def choose_states(
     hidden_states: tuple[torch.Tensor, ...] | None, wanted: bool | list[int]
 ) -> tuple[torch.Tensor | None, ...] | None:
-    """What the library gives for `output_hidden_states=wanted`: all, none, or `None` in the place of layers not listed."""
+    """What the library gives for `output_hidden_states=wanted`: all, none, or `None` in place of layers not listed."""
     if hidden_states is None or not wanted:
         return None
     if wanted is True:
@@ -420,7 +437,11 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
         labels: `(B, H, W)` integer, negative = ignored; or `(B, C, H, W)` floating, targets between 0 and 1.
     """
     batch_size, num_classes = logits.shape[:2]
-    if labels.ndim not in (3, 4) or labels.shape[0] != batch_size or (labels.ndim == 4 and labels.shape[1] != num_classes):
+    if (
+        labels.ndim not in (3, 4)
+        or labels.shape[0] != batch_size
+        or (labels.ndim == 4 and labels.shape[1] != num_classes)
+    ):
         raise ValueError(
             f"labels has shape {tuple(labels.shape)}; expected ({batch_size}, height, width), or with a target a class "
             f"({batch_size}, {num_classes}, height, width)."
@@ -430,8 +451,8 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
         return F.binary_cross_entropy_with_logits(logits, labels.float())
     if not torch.compiler.is_compiling() and labels.numel() and labels.max() >= num_classes:
         raise ValueError(
-            f"labels holds {int(labels.max())}, but there are {num_classes} classes (0 to {num_classes - 1}); map the annotation to the "
-            "vocabulary, ignored pixels to -1."
+            f"labels holds {int(labels.max())}, but there are {num_classes} classes (0 to {num_classes - 1}); map the "
+            "annotation to the vocabulary, ignored pixels to -1."
         )
     valid = (labels >= 0)[:, None]  # (B, 1, H, W)
     targets = labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None, None]  # (B, C, H, W)

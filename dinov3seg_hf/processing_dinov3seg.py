@@ -59,8 +59,8 @@ class Dinov3SegProcessor(ProcessorMixin):
             text: Class names, each wrapped in every template; or, for each class, a list of ready prompts, used as they
                 are. A single string is the name of a single class.
             segmentation_maps: Label maps of the images, for training.
-            **kwargs: `templates`, and options of the image processor and the tokenizer. Prompts are padded to the longest
-                one unless `padding="max_length"`.
+            **kwargs: `templates`, and options of the image processor and the tokenizer. Prompts are padded to the
+                longest one unless `padding="max_length"`.
 
         Returns:
             A `BatchFeature` with the image processor's tensors, and for `text` with

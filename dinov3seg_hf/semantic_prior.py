@@ -20,7 +20,8 @@ from .configuration_dinov3seg import Dinov3SegConfig
 class Dinov3SegPriorOutput(ModelOutput):
     """
     guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`): at the grid of patches.
-    features (`tuple(torch.Tensor)`): one a decoder step, `(batch_size, decoder_prior_sizes[i], 2**(i+1) height, 2**(i+1) width)`.
+    features (`tuple(torch.Tensor)`): one a decoder step,
+        `(batch_size, decoder_prior_sizes[i], 2**(i+1) height, 2**(i+1) width)`.
     """
 
     guidance: torch.Tensor | None = None
@@ -28,7 +29,7 @@ class Dinov3SegPriorOutput(ModelOutput):
 
 
 class Dinov3SegSemanticPrior(nn.Module):
-    """Encoder layers -> guidance (the last layer) and decoder features (earlier layers, the earliest for the finest step)."""
+    """Encoder layers -> guidance (the last one) and decoder features (earlier ones, the first for the finest step)."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -87,7 +88,8 @@ class Dinov3SegSemanticPrior(nn.Module):
         return Dinov3SegPriorOutput(
             guidance=resize(guidance, size),
             features=tuple(
-                resize(feature, (size[0] * 2 ** (step + 1), size[1] * 2 ** (step + 1))) for step, feature in enumerate(features)
+                resize(feature, (size[0] * 2 ** (step + 1), size[1] * 2 ** (step + 1)))
+                for step, feature in enumerate(features)
             ),
         )
 

@@ -39,8 +39,8 @@ def plan_windows(
     vertical, horizontal = _pair(stride, "stride")
     if vertical > window_height or horizontal > window_width:
         raise ValueError(
-            f"A stride of {(vertical, horizontal)} is larger than the window of {(window_height, window_width)} and would "
-            "leave pixels uncovered: choose a stride no larger than the window."
+            f"A stride of {(vertical, horizontal)} is larger than the window of {(window_height, window_width)} and "
+            "would leave pixels uncovered: choose a stride no larger than the window."
         )
     height, width = min(window_height, image_height), min(window_width, image_width)
     return [

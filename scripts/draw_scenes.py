@@ -1,7 +1,7 @@
 """Draws scenes of the world that the embedded checkpoint knows, to try it on; prints what is in them.
 
-    python scripts/draw_scenes.py --seed 61 --size 96 144 --objects 4 5 --output examples/scene.png
-    python scripts/draw_scenes.py --seed 7 --split unseen --output scene.png      # only combinations held out from training
+python scripts/draw_scenes.py --seed 61 --size 96 144 --objects 4 5 --output examples/scene.png
+python scripts/draw_scenes.py --seed 7 --split unseen --output scene.png      # only combinations held out from training
 """
 
 import argparse

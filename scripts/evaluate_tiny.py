@@ -3,8 +3,8 @@
     python scripts/evaluate_tiny.py                        # the embedded checkpoint, 300 scenes a split
     python scripts/evaluate_tiny.py --model runs/tiny --scenes 50 --output results.json
 
-Every score is the mIoU in % of one confusion matrix over all scenes of a split, with *all* names, seen and unseen, as the
-vocabulary. It goes through the pipeline, as users do.
+Every score is the mIoU in % of one confusion matrix over all scenes of a split, with *all* names, seen and unseen, as
+the vocabulary. It goes through the pipeline, as users do.
 """
 
 import argparse
@@ -45,8 +45,8 @@ def oracle(scenes: list, blind: int, rng: np.random.Generator) -> ConfusionMatri
     matrix = ConfusionMatrix(NUM_NAMES)
     for scene in scenes:
         prediction = np.empty_like(scene.labels)
-        # an object is what a scene drew, not a name: two objects of one name are guessed apart only if they are two regions,
-        # which a label map cannot tell; one guess a name and scene
+        # an object is what a scene drew, not a name: two objects of one name are guessed apart only if they are two
+        # regions, which a label map cannot tell; one guess a name and scene
         for label in np.unique(scene.labels):
             name = list(synthetic.factors_of(synthetic.NAMES[label]))
             if not (blind == 2 and name[2] == "background"):
@@ -83,11 +83,15 @@ def main() -> None:
     for split in ("unseen", "seen"):
         scenes = [synthetic.draw_scene(FIRST_SEED + i, split) for i in range(args.scenes)]
         scores = {
-            "full model": score_pipeline(pipe, scenes, list(synthetic.NAMES), f"{split}, full model", inference="whole"),
+            "full model": score_pipeline(
+                pipe, scenes, list(synthetic.NAMES), f"{split}, full model", inference="whole"
+            ),
             "zero-shot head": score_pipeline(
                 pipe, scenes, list(synthetic.NAMES), f"{split}, zero-shot head", inference="whole", head="dinotxt"
             ),
-            "full model, shuffled names": score_pipeline(pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"),
+            "full model, shuffled names": score_pipeline(
+                pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
+            ),
         }
         for blind, factor in enumerate(("colour", "pattern", "shape")):
             scores[f"oracle blind to {factor}"] = oracle(scenes, blind, np.random.default_rng(blind))
@@ -99,7 +103,8 @@ def main() -> None:
     for name in results["seen"]:
         unseen, seen = results["unseen"][name], results["seen"][name]
         print(
-            f"{name:{width}}  {unseen['miou']:6.2f} {seen['miou']:6.2f}   {unseen['miou_objects']:15.2f} {seen['miou_objects']:6.2f}"
+            f"{name:{width}}  {unseen['miou']:6.2f} {seen['miou']:6.2f}   {unseen['miou_objects']:15.2f} "
+            f"{seen['miou_objects']:6.2f}"
         )
     if args.output:
         args.output.write_text(json.dumps(results, indent=2) + "\n")

@@ -1,11 +1,12 @@
 """Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores.
 
     export OMP_NUM_THREADS=1     # two processes of one thread beat one process of two: the layers are small
-    torchrun --nproc-per-node 2 scripts/train_tiny.py align  --output runs/tiny-align    # 1: images and words in one space
+    # 1: images and words in one space
+    torchrun --nproc-per-node 2 scripts/train_tiny.py align  --output runs/tiny-align
     torchrun --nproc-per-node 2 scripts/train_tiny.py refine --init runs/tiny-align --output runs/tiny     # 2: the head
 
-As in the paper, stage 2 leaves dino.txt frozen. Only seen names are drawn and only seen names are read: no word combination
-of the held-out set occurs in training, neither as an image nor as a text.
+As in the paper, stage 2 leaves dino.txt frozen. Only seen names are drawn and only seen names are read: no word
+combination of the held-out set occurs in training, neither as an image nor as a text.
 """
 
 import argparse
@@ -254,7 +255,9 @@ def align(args: argparse.Namespace) -> None:
                 save(model, tokenizer, args.output)
 
 
-def sample_vocabulary(phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+def sample_vocabulary(
+    phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator
+) -> np.ndarray:
     """Indices of phrases: what the batch shows and random others, all whole names or phrases of every length.
 
     Args:
@@ -292,7 +295,9 @@ def refine(args: argparse.Namespace) -> None:
     model.freeze_encoders().train()
     phrases = Phrases()
     with torch.no_grad():
-        vocabularies = [model.get_text_features(tokenize(tokenizer, phrases.phrases, template)) for template in TEMPLATES]
+        vocabularies = [
+            model.get_text_features(tokenize(tokenizer, phrases.phrases, template)) for template in TEMPLATES
+        ]
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.01), lr=args.learning_rate, betas=(0.9, 0.98))
@@ -301,7 +306,9 @@ def refine(args: argparse.Namespace) -> None:
     log = Log(args.output)
     cell = PATCH_SIZE // 2 ** len(model.config.decoder_hidden_sizes)
 
-    for step in tqdm(range(args.steps), desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
+    for step in tqdm(
+        range(args.steps), desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0
+    ):
         size = SIZES[rng.integers(len(SIZES))]
         num_classes = int(rng.choice([24, 48, 96, 140]))
         batch_size = max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1])))
@@ -363,7 +370,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch-size", type=int, default=16, help="scenes of 96 x 96 px a step and process of align")
-    parser.add_argument("--maps-per-step", type=int, default=192, help="scenes times classes a step and process of refine")
+    parser.add_argument(
+        "--maps-per-step", type=int, default=192, help="scenes times classes a step and process of refine"
+    )
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)

@@ -309,6 +309,22 @@ def test_folder_that_holds_no_checkpoint(segment, tmp_path):
     assert refused(segment("--model", tmp_path / "model"), "cannot be loaded")
 
 
+def test_checkpoint_that_lacks_weights_is_not_filled_up_with_random_numbers(
+    segment, tiny_model, tiny_processor, tmp_path
+):
+    weights = tiny_model.state_dict()
+    del weights["decoder.classifier.weight"]
+    tiny_model.save_pretrained(tmp_path / "model", state_dict=weights)
+    tiny_processor.save_pretrained(tmp_path / "model")
+    assert refused(segment("--model", tmp_path / "model"), "lack 1 of the model's tensors", "decoder.classifier.weight")
+
+
+def test_checkpoint_without_a_tokenizer_cannot_read_words(segment, tiny_model, tiny_processor, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_processor.image_processor.save_pretrained(tmp_path / "model")
+    assert refused(segment("--model", tmp_path / "model"), "without a tokenizer")
+
+
 def test_interruption_is_no_traceback(segment, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt

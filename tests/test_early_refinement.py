@@ -66,13 +66,13 @@ def test_the_image_decides_where_attention_goes(refinement):
 def test_position_counts_only_relatively():
     query, key = features(9, 9).unflatten(1, (2, 16)), features(9, 9, 1).unflatten(1, (2, 16))
     logits = window_logits(rotate(query), rotate(key), 3)
-    rolled = window_logits(
-        rotate(query.roll((1, 1), dims=(-2, -1))), rotate(key.roll((1, 1), dims=(-2, -1))), 3
-    )
+    rolled = window_logits(rotate(query.roll((1, 1), dims=(-2, -1))), rotate(key.roll((1, 1), dims=(-2, -1))), 3)
     # away from the border (and from what the roll brought round) a shifted map gives shifted logits
     torch.testing.assert_close(logits[..., 1:7, 1:7], rolled[..., 2:8, 2:8], atol=1e-4, rtol=1e-4)
     plain = window_logits(query, key, 3)
-    assert (plain[:, :, 0, 1:-1, 1:-1] - logits[:, :, 0, 1:-1, 1:-1]).abs().max() > 0.1  # a neighbour's place does count
+    assert (
+        plain[:, :, 0, 1:-1, 1:-1] - logits[:, :, 0, 1:-1, 1:-1]
+    ).abs().max() > 0.1  # a neighbour's place does count
     torch.testing.assert_close(plain[:, :, 4], logits[:, :, 4], atol=1e-4, rtol=1e-4)  # the centre is not turned
 
 

@@ -40,12 +40,16 @@ def test_spatial_attention_equals_masked_attention_over_the_whole_map(tiny_confi
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     # a window starts at every multiple of the window size, moved back by half a window where shifted
-    same_rows = (rows[:, None] - shift).div(window, rounding_mode="floor") == (rows[None] - shift).div(window, rounding_mode="floor")
+    same_rows = (rows[:, None] - shift).div(window, rounding_mode="floor") == (rows[None] - shift).div(
+        window, rounding_mode="floor"
+    )
     same_columns = (columns[:, None] - shift).div(window, rounding_mode="floor") == (columns[None] - shift).div(
         window, rounding_mode="floor"
     )
     relative = (rows[:, None] - rows[None]).clamp(-window + 1, window - 1) + window - 1
-    relative = relative * (2 * window - 1) + (columns[:, None] - columns[None]).clamp(-window + 1, window - 1) + window - 1
+    relative = (
+        relative * (2 * window - 1) + (columns[:, None] - columns[None]).clamp(-window + 1, window - 1) + window - 1
+    )
     bias = layer.relative_bias[relative].permute(2, 0, 1)
     bias = bias.masked_fill(~(same_rows & same_columns), float("-inf"))
     query, key, value = (
@@ -102,7 +106,11 @@ def test_each_part_can_be_switched_off_and_is_then_gone(tiny_config, switch):
     full = {name for name, _ in build(Dinov3SegLateRefinement, tiny_config).named_parameters()}
     module = build(Dinov3SegLateRefinement, config)
     gone = full - {name for name, _ in module.named_parameters()}
-    word = {"use_spatial_refinement": "spatial_layers", "use_class_refinement": "class_layers", "use_guidance": "guidance"}[switch]
+    word = {
+        "use_spatial_refinement": "spatial_layers",
+        "use_class_refinement": "class_layers",
+        "use_guidance": "guidance",
+    }[switch]
     assert gone and all(word in name or "text_projection" in name for name in gone)
     x, guidance, text = states(1, 3, 6, 7, 16), states(1, 8, 6, 7), states(3, 2, 32)
     out = module(x, guidance, text)

@@ -45,7 +45,9 @@ def model(request, tiny_config):
 @pytest.fixture(scope="module")
 def words(tiny_processor, tiny_model):
     texts = tiny_processor.tokenizer(
-        ["red circle", "blue striped square", "star", "green dotted background", "white"], padding=True, return_tensors="pt"
+        ["red circle", "blue striped square", "star", "green dotted background", "white"],
+        padding=True,
+        return_tensors="pt",
     )
     return texts["input_ids"][:, None]  # (5, 1, L)
 
@@ -156,7 +158,12 @@ def test_local_global_fusion_of_a_constant_map_is_that_map(model, monkeypatch):
 def test_one_window_over_the_whole_image_changes_nothing(model, words):
     pixels = images(56, 72)
     expected = model(pixels, input_ids=words).logits
-    close(model(pixels, input_ids=words, window_pixel_values=pixels[:, None], window_boxes=torch.tensor([[0, 0, 56, 72]])).logits, expected)
+    close(
+        model(
+            pixels, input_ids=words, window_pixel_values=pixels[:, None], window_boxes=torch.tensor([[0, 0, 56, 72]])
+        ).logits,
+        expected,
+    )
     boxes = torch.tensor(plan_windows((56, 72), 32, 16))
     local = model(pixels, input_ids=words, window_pixel_values=cut_windows(pixels, boxes), window_boxes=boxes).logits
     assert local.shape == expected.shape and (local - expected).abs().max() > 1e-3
@@ -197,7 +204,14 @@ def test_frozen_encoders_get_no_gradient_and_everything_else_does(model, words):
 def test_every_contribution_can_be_switched_off(tiny_config, words, switches):
     pixels = images(56, 72)
     full, ablated = build(tiny_config), build(Dinov3SegConfig.from_dict({**tiny_config.to_dict(), **switches}))
-    ablated.load_state_dict({k: v for k, v in full.state_dict().items() if k in ablated.state_dict() and v.shape == ablated.state_dict()[k].shape}, strict=False)
+    ablated.load_state_dict(
+        {
+            k: v
+            for k, v in full.state_dict().items()
+            if k in ablated.state_dict() and v.shape == ablated.state_dict()[k].shape
+        },
+        strict=False,
+    )
     embeds = full.get_text_features(words)
     outputs = ablated(pixels, text_embeds=embeds).logits
     assert (outputs - full(pixels, text_embeds=embeds).logits).abs().max() > 1e-4
@@ -263,7 +277,11 @@ def test_the_heads_compile_without_graph_breaks(model, words):
 
 def without_dtype(fields):
     """Loading writes the dtype of the weights into the configurations."""
-    return {k: without_dtype(v) if isinstance(v, dict) else v for k, v in fields.items() if k not in ("dtype", "_name_or_path", "architectures")}
+    return {
+        k: without_dtype(v) if isinstance(v, dict) else v
+        for k, v in fields.items()
+        if k not in ("dtype", "_name_or_path", "architectures")
+    }
 
 
 @torch.no_grad()
@@ -277,11 +295,15 @@ def test_saving_and_loading_changes_nothing(model, words, tmp_path):
 
 def test_a_fresh_model_starts_at_the_zero_shot_answer(tiny_config, words):
     torch.manual_seed(0)
-    model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig.from_dict({**tiny_config.to_dict(), "use_early_refinement": False})).eval()
+    model = Dinov3SegForSemanticSegmentation(
+        Dinov3SegConfig.from_dict({**tiny_config.to_dict(), "use_early_refinement": False})
+    ).eval()
     with torch.no_grad():
         full = model(images(64, 64), input_ids=words)
         cosine = model(images(64, 64), input_ids=words, head="dinotxt").logits
-    expected = model.logit_scale.exp() * (torch.nn.functional.interpolate(cosine, scale_factor=4, mode="bilinear") - 0.5)
+    expected = model.logit_scale.exp() * (
+        torch.nn.functional.interpolate(cosine, scale_factor=4, mode="bilinear") - 0.5
+    )
     close(full.logits, expected, 1e-4)
 
 
@@ -289,14 +311,22 @@ def test_the_default_configuration_has_the_paper_s_sizes():
     config = Dinov3SegConfig()
     with torch.device("meta"):
         model = Dinov3SegForSemanticSegmentation(config)
-    assert (config.vision_config.hidden_size, config.vision_config.num_hidden_layers, config.vision_config.patch_size) == (1024, 24, 16)
-    assert (config.text_config.hidden_size, config.text_config.num_hidden_layers, config.text_config.projection_dim) == (1280, 24, 2048)
+    assert (
+        config.vision_config.hidden_size,
+        config.vision_config.num_hidden_layers,
+        config.vision_config.patch_size,
+    ) == (1024, 24, 16)
+    assert (
+        config.text_config.hidden_size,
+        config.text_config.num_hidden_layers,
+        config.text_config.projection_dim,
+    ) == (1280, 24, 2048)
     assert isinstance(config.prior_config, SamVisionConfig) and config.prior_config.hidden_size == 1024
     assert config.vision_head_intermediate_size == 2752
     assert 290e6 < sum(p.numel() for p in model.vision_model.backbone.parameters()) < 310e6
 
 
-# --- loss ---------------------------------------------------------------------------------------------------------------
+# --- loss -------------------------------------------------------------------------------------------------------------
 
 
 def test_ignored_pixels_count_for_nothing():
@@ -317,7 +347,7 @@ def test_labels_and_their_one_hot_targets_give_one_loss():
     close(segmentation_loss(logits, labels), expected)
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

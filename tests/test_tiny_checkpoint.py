@@ -1,6 +1,7 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The checkpoint inside the package does on fresh scenes what its model card says, through the pipeline that users call.
+"""The checkpoint inside the package does on fresh scenes what its model card says, through the pipeline that users
+call.
 
 The bounds are those the project set itself, not the measured scores: 20 scenes a split are few.
 """
@@ -25,9 +26,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def scenes():
-    return {
-        split: [synthetic.draw_scene(FIRST_SEED + i, split) for i in range(20)] for split in ("seen", "unseen")
-    }
+    return {split: [synthetic.draw_scene(FIRST_SEED + i, split) for i in range(20)] for split in ("seen", "unseen")}
 
 
 def mean_iou(pipe, scenes, labels, **options) -> float:
@@ -52,7 +51,8 @@ def test_it_reads_the_names(pipe, scenes):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_phrases_of_fewer_words_mean_what_they_say(pipe, scenes, size):
-    """Of all phrases of a kind, each pixel gets the one that is true of it: the colours, the colours with patterns, ..."""
+    """Of all phrases of a kind, each pixel gets the one that is true of it: the colours, the colours with patterns,
+    ..."""
     groups = {1: [synthetic.COLOURS, synthetic.PATTERNS, synthetic.KINDS]}
     groups[2] = [
         [f"{one} {other}" for one in first for other in second]
