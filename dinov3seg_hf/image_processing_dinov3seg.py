@@ -7,7 +7,7 @@ further library, is in `image_processing_pil_dinov3seg.py`.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -194,6 +194,8 @@ class Dinov3SegImageProcessing:
         target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
         threshold: float | None = None,
         none_label: int = -1,
+        score_function: Literal["sigmoid", "softmax", "none"] = "sigmoid",
+        temperature: float = 1.0,
         return_scores: bool = False,
         return_segmentation_scores: bool = False,
     ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
@@ -202,11 +204,14 @@ class Dinov3SegImageProcessing:
         Logits are resized bilinearly in chunks of classes, so that the map of all classes at full size is never held.
 
         Args:
-            outputs: Model outputs with `logits` `(B, C, h, w)`. Their `score_function` says how logits become scores:
-                `"sigmoid"` (of each class, the trained head; taken if absent) or `"softmax"` (over classes, zero-shot).
+            outputs: Model outputs with `logits` `(B, C, h, w)`.
             target_sizes: (height, width) in pixels for each image; by default the size of the logits.
             threshold: Pixels whose best score is below it, in [0, 1], are none of the classes.
             none_label: The label of those pixels. The default lies outside every vocabulary, unlike 255.
+            score_function: How logits become scores: `"sigmoid"` of each class (the full head), `"softmax"` over the
+                classes (the zero-shot head), or `"none"`: they are scores already.
+            temperature: Logits are divided by it first. The zero-shot head's, which are cosines, want
+                `1 / model.logit_scale.exp()`.
             return_scores: Whether to return the score of the winning class of each pixel as well.
             return_segmentation_scores: Whether to return the resized logits of all classes as well, as other models of
                 transformers do; these are held at full size.
@@ -220,9 +225,10 @@ class Dinov3SegImageProcessing:
             ValueError: If shapes, sizes, threshold or score function are none that are known.
         """
         logits = outputs.logits
-        score_function = getattr(outputs, "score_function", None) or "sigmoid"
-        if score_function not in ("sigmoid", "softmax"):
-            raise ValueError(f"Expected 'sigmoid' or 'softmax' as `score_function`, got {score_function!r}.")
+        if score_function not in ("sigmoid", "softmax", "none"):
+            raise ValueError(f"Expected 'sigmoid', 'softmax' or 'none' as `score_function`, got {score_function!r}.")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"`temperature` is {temperature!r}: choose a positive number.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(
                 f"`threshold` is compared with scores in [0, 1], got {threshold!r}: choose one in between."
@@ -232,7 +238,7 @@ class Dinov3SegImageProcessing:
 
         results = []
         for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
-            labels, scores = _label_and_score(image_logits, size, score_function)
+            labels, scores = _label_and_score(image_logits, size, score_function, temperature)
             if threshold is not None:
                 labels = labels.masked_fill(scores < threshold, none_label)
             if not (return_scores or return_segmentation_scores):
@@ -344,13 +350,13 @@ def _resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _label_and_score(
-    logits: torch.Tensor, size: tuple[int, int], score_function: str
+    logits: torch.Tensor, size: tuple[int, int], score_function: str, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The winning class of each pixel and its score, from chunks of classes: the result is that of all at once."""
     chunk_size = max(1, MAX_RESIZED_VALUES // (size[0] * size[1]))
     best = log_sum = labels = None
     for start in range(0, len(logits), chunk_size):
-        chunk = _resize_logits(logits[start : start + chunk_size], size)  # (c, H, W)
+        chunk = _resize_logits(logits[start : start + chunk_size], size) / temperature  # (c, H, W)
         chunk_best, chunk_labels = chunk.max(dim=0)
         chunk_labels = (chunk_labels + start).to(torch.int32)
         if score_function == "softmax":
@@ -361,8 +367,9 @@ def _label_and_score(
         else:
             labels = torch.where(chunk_best > best, chunk_labels, labels)
             best = torch.maximum(best, chunk_best)
-    scores = best.sigmoid() if score_function == "sigmoid" else (best - log_sum).exp()
-    return labels, scores
+    if score_function == "softmax":
+        return labels, (best - log_sum).exp()
+    return labels, best.sigmoid() if score_function == "sigmoid" else best
 
 
 __all__ = ["Dinov3SegImageProcessor", "Dinov3SegImageProcessorKwargs"]

@@ -464,18 +464,14 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         return_scores: bool,
     ) -> dict[str, torch.Tensor]:
         """(C, h, w) -> label and score of every pixel of the original image, on the CPU."""
-        if score_function == "none":
-            # Averaged probabilities are scores already, and the post-processing knows none but logits. The sigmoid is
-            # taken back: it changes neither the order nor, to a few units of the last place, the values.
-            outputs = SimpleNamespace(logits=maps[None], score_function="sigmoid")
-            threshold = None if threshold is None else torch.tensor(threshold).sigmoid().item()
-        else:
-            outputs = SimpleNamespace(logits=maps[None], score_function=score_function)
         result = self.image_processor.post_process_semantic_segmentation(
-            outputs, target_sizes=[size], threshold=threshold, return_scores=True
+            SimpleNamespace(logits=maps[None]),
+            target_sizes=[size],
+            threshold=threshold,
+            score_function=score_function,
+            return_scores=True,
         )[0]
-        scores = result.scores.logit() if score_function == "none" else result.scores
-        labelled = {"label_map": result.segmentation.cpu(), "score_map": scores.cpu()}
+        labelled = {"label_map": result.segmentation.cpu(), "score_map": result.scores.cpu()}
         if return_scores:
             activation = {
                 "sigmoid": torch.sigmoid,

@@ -260,24 +260,30 @@ def test_labels_that_do_not_fit_are_refused(backend, labels, words):
         backend()(photo(4, 4), labels, return_tensors="pt")
 
 
-def outputs_of(logits, **attributes):
-    return SimpleNamespace(logits=logits, **attributes)
+def outputs_of(logits):
+    return SimpleNamespace(logits=logits)
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 30), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20),
-    st.integers(1, 2000), st.sampled_from(["sigmoid", "softmax"]),
+    st.integers(1, 2000), st.sampled_from(["sigmoid", "softmax", "none"]), st.sampled_from([1.0, 0.02]),
 )  # fmt: skip
-def test_chunks_of_classes_give_the_result_of_all_at_once(pil, classes, h, w, height, width, budget, score_function):
-    logits = torch.randn(2, classes, h, w)
-    resized = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-    scores = resized.sigmoid() if score_function == "sigmoid" else resized.softmax(dim=1)
+def test_chunks_of_classes_give_the_result_of_all_at_once(
+    pil, classes, h, w, height, width, budget, score_function, temperature
+):
+    logits = torch.rand(2, classes, h, w) if score_function == "none" else torch.randn(2, classes, h, w) * temperature
+    resized = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False) / temperature
+    scores = {"sigmoid": resized.sigmoid(), "softmax": resized.softmax(dim=1), "none": resized}[score_function]
     expected_scores, expected = scores.max(dim=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_processing_dinov3seg, "MAX_RESIZED_VALUES", budget)
         results = pil.post_process_semantic_segmentation(
-            outputs_of(logits, score_function=score_function), [(height, width)] * 2, return_scores=True
+            outputs_of(logits),
+            [(height, width)] * 2,
+            score_function=score_function,
+            temperature=temperature,
+            return_scores=True,
         )
     for index, result in enumerate(results):
         assert result.segmentation.dtype == torch.int32
@@ -321,8 +327,9 @@ def test_pixels_below_the_threshold_are_none_of_the_classes(pil):
         ("softmax", 0.6, [0, -1, 0]),
         ("sigmoid", 0.0, [0, 0, 0]),
     ):
-        outputs = outputs_of(logits, score_function=score_function)
-        (labels,) = pil.post_process_semantic_segmentation(outputs, threshold=threshold)
+        (labels,) = pil.post_process_semantic_segmentation(
+            outputs_of(logits), threshold=threshold, score_function=score_function
+        )
         assert labels.tolist() == [expected]
     (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits), threshold=0.6, none_label=65535)
     assert labels.tolist() == [[65535, 65535, 0]]
@@ -354,7 +361,8 @@ def test_each_image_gets_its_own_target_size(pil):
         (outputs_of(torch.zeros(1, 3, 4, 4)), {"threshold": float("nan")}, "threshold"),
         (outputs_of(torch.zeros(3, 4, 4)), {}, r"\(B, C, h, w\)"),
         (outputs_of(torch.zeros(1, 0, 4, 4)), {}, r"\(B, C, h, w\)"),
-        (outputs_of(torch.zeros(1, 3, 4, 4), score_function="relu"), {}, "relu"),
+        (outputs_of(torch.zeros(1, 3, 4, 4)), {"score_function": "relu"}, "relu"),
+        (outputs_of(torch.zeros(1, 3, 4, 4)), {"temperature": 0.0}, "temperature"),
     ],
 )
 def test_outputs_that_make_no_map_are_refused(pil, outputs, options, words):
