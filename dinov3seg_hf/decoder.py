@@ -43,9 +43,8 @@ class Dinov3SegDecoder(nn.Module):
             for in_size, out_size, prior_size in zip(sizes, sizes[1:], config.decoder_prior_sizes)
         )
         self.classifier = nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1)
-        # The decoder corrects the correlations themselves, at dino.txt's own temperature: training begins at the
-        # zero-shot head's answer instead of at nothing, and names that training never saw keep what dino.txt knows of
-        # them.
+        # The decoder corrects the correlations themselves: training begins at the zero-shot head's answer instead of at
+        # nothing, and names that training never saw keep what dino.txt knows of them.
         self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
         self.correlation_offset = nn.Parameter(torch.empty(()))
 

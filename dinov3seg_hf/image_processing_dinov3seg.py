@@ -27,8 +27,9 @@ from transformers.utils import is_torchvision_available
 from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
 from .windows import cut_windows, plan_windows
 
-# Values of resized logits held at a time (128 MiB in fp32): 847 classes at 4000 x 3000 would take 38 GiB at once.
-MAX_RESIZED_VALUES = 2**25
+# Values of resized logits held at a time (16 MiB in fp32, near what a cache holds): 847 classes at 4000 x 3000 would
+# take 38 GiB at once.
+MAX_RESIZED_VALUES = 2**22
 
 
 class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
@@ -201,7 +202,7 @@ class Dinov3SegImageProcessing:
     ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
         """Turns logits into label maps at the size of the original images.
 
-        Logits are resized bilinearly in chunks of classes, so that the map of all classes at full size is never held.
+        Logits are resized bilinearly, a strip of rows at a time: the map of all classes at full size is never held.
 
         Args:
             outputs: Model outputs with `logits` `(B, C, h, w)`.
@@ -248,7 +249,7 @@ class Dinov3SegImageProcessing:
             if return_scores:
                 data["scores"] = scores
             if return_segmentation_scores:
-                data["segmentation_scores"] = _resize_logits(image_logits, size)
+                data["segmentation_scores"] = _resize_rows(image_logits, size, 0, size[0])
             results.append(SemanticSegmentationPostProcessorOutput(data=data))
         return results
 
@@ -344,32 +345,40 @@ def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, in
     return [(int(height), int(width)) for height, width in sizes]
 
 
-def _resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(c, h, w) -> fp32 (c, *size)."""
-    return F.interpolate(logits[None].to(torch.float32), size=size, mode="bilinear", align_corners=False)[0]
+def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: int) -> torch.Tensor:
+    """Rows first .. last - 1 of `(c, h, w)` resized bilinearly to `(c, *size)`, fp32.
+
+    Channels last, in which the resize is several times faster than map by map.
+    """
+    # where the rows lie in the source, by the centres of the pixels
+    rows = (torch.arange(first, last, device=logits.device) + 0.5) * (logits.shape[1] / size[0]) - 0.5
+    rows = rows.clamp(min=0)
+    upper = rows.long().clamp(max=logits.shape[1] - 1)
+    lower = (upper + 1).clamp(max=logits.shape[1] - 1)
+    source = logits[None].to(torch.float32, memory_format=torch.channels_last)
+    source = torch.lerp(source[:, :, upper], source[:, :, lower], (rows - upper)[:, None])
+    source = source.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(source, size=(last - first, size[1]), mode="bilinear", align_corners=False)[0]
 
 
 def _label_and_score(
     logits: torch.Tensor, size: tuple[int, int], score_function: str, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The winning class of each pixel and its score, from chunks of classes: the result is that of all at once."""
-    chunk_size = max(1, MAX_RESIZED_VALUES // (size[0] * size[1]))
-    best = log_sum = labels = None
-    for start in range(0, len(logits), chunk_size):
-        chunk = _resize_logits(logits[start : start + chunk_size], size) / temperature  # (c, H, W)
-        chunk_best, chunk_labels = chunk.max(dim=0)
-        chunk_labels = (chunk_labels + start).to(torch.int32)
+    """The winning class of each pixel and its score, a strip of rows at a time: the result is that of all at once."""
+    num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
+    labels = torch.empty(size, dtype=torch.int32, device=logits.device)
+    scores = torch.empty(size, dtype=torch.float32, device=logits.device)
+    for first in range(0, size[0], num_rows):
+        last = min(first + num_rows, size[0])
+        strip = _resize_rows(logits, size, first, last) / temperature  # (C, rows, W)
+        best, winners = strip.max(dim=0)
+        labels[first:last] = winners
         if score_function == "softmax":
-            chunk_log_sum = chunk.logsumexp(dim=0)
-            log_sum = chunk_log_sum if log_sum is None else torch.logaddexp(log_sum, chunk_log_sum)
-        if best is None:
-            best, labels = chunk_best, chunk_labels
-        else:
-            labels = torch.where(chunk_best > best, chunk_labels, labels)
-            best = torch.maximum(best, chunk_best)
-    if score_function == "softmax":
-        return labels, (best - log_sum).exp()
-    return labels, best.sigmoid() if score_function == "sigmoid" else best
+            best = (best - strip.logsumexp(dim=0)).exp()
+        elif score_function == "sigmoid":
+            best = best.sigmoid()
+        scores[first:last] = best
+    return labels, scores
 
 
 __all__ = ["Dinov3SegImageProcessor", "Dinov3SegImageProcessorKwargs"]

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .files import write_whole
 from .vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
-from .vocabulary import _write_whole as write_whole
 
 NONE_NAME = "none of these"
 NONE_COLOUR = (158, 158, 162)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import unicodedata
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 from tqdm.auto import tqdm
 
+from .files import write_whole
 from .prompts import fill_templates, resolve_templates
 
 # Label maps are stored in 8 bits where they fit, in 16 otherwise; the highest value of each is the ignore label.
@@ -215,7 +215,7 @@ class Vocabulary:
             raise ValueError(
                 f"{str(path)!r} ends in {suffix!r}; expected .json or .tsv, which keep templates and labels."
             )
-        _write_whole(path, (self._to_json() if suffix == ".json" else self._to_tsv()).encode())
+        write_whole(path, (self._to_json() if suffix == ".json" else self._to_tsv()).encode())
 
     def _to_json(self) -> str:
         content = {key: getattr(self, key) for key in JSON_KEYS}
@@ -490,7 +490,7 @@ class TextEmbeddings:
             "fingerprint": self.fingerprint,
             "checksum": self._checksum(),
         }
-        _write_whole(path, to_safetensors({"text_embeds": self.tensor.detach().cpu().contiguous()}, metadata))
+        write_whole(path, to_safetensors({"text_embeds": self.tensor.detach().cpu().contiguous()}, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "TextEmbeddings":
@@ -773,24 +773,6 @@ def _number(text: str, what: str) -> int:
     if not (text.strip().isascii() and text.strip().isdecimal()):
         raise ValueError(f"{what}: {_shown(text)} came; expected a whole number.")
     return int(text)
-
-
-def _write_whole(path: str | os.PathLike, content: bytes) -> None:
-    path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be written: {error.strerror}. Choose a path in a folder that can be."
-        ) from error
 
 
 def _sha256_of(content: Any) -> str:

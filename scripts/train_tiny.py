@@ -263,19 +263,10 @@ def sample_vocabulary(
     Args:
         present: `(phrases,)` bool, true of something in the batch.
     """
-    pool = np.arange(phrases.groups[0].stop) if rng.random() < 0.6 else np.arange(len(phrases.phrases))
+    pool = np.arange(phrases.groups[0].stop) if rng.random() < 0.75 else np.arange(len(phrases.phrases))
     shown = rng.permutation(pool[present.numpy()[pool]])[:num_classes]
     others = rng.permutation(pool[~present.numpy()[pool]])[: max(0, num_classes - len(shown))]
     return np.concatenate([shown, others])
-
-
-def jitter(text_embeds: torch.Tensor) -> torch.Tensor:
-    """Turns each embedding by a random angle, up to about 30 degrees.
-
-    Names that alignment never read are met less exactly than those it was trained on; the head has to expect that.
-    """
-    amount = 0.6 * torch.rand(len(text_embeds), 1, 1) / text_embeds.shape[-1] ** 0.5
-    return F.normalize(text_embeds + amount * torch.randn_like(text_embeds), dim=-1)
 
 
 def cell_shares(labels: torch.Tensor, cell: int, truth: torch.Tensor) -> torch.Tensor:
@@ -292,6 +283,8 @@ def refine(args: argparse.Namespace) -> None:
     model.vision_model.load_state_dict(aligned.vision_model.state_dict())
     model.text_model.load_state_dict(aligned.text_model.state_dict())
     model.logit_scale.data.copy_(aligned.logit_scale)
+    if args.start_step:
+        model.load_state_dict(Dinov3SegForSemanticSegmentation.from_pretrained(args.output).state_dict())
     model.freeze_encoders().train()
     phrases = Phrases()
     with torch.no_grad():
@@ -306,9 +299,10 @@ def refine(args: argparse.Namespace) -> None:
     log = Log(args.output)
     cell = PATCH_SIZE // 2 ** len(model.config.decoder_hidden_sizes)
 
-    for step in tqdm(
-        range(args.steps), desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0
-    ):
+    for _ in range(args.start_step):
+        schedule.step()
+    steps = range(args.start_step, args.steps)
+    for step in tqdm(steps, desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
         num_classes = int(rng.choice([24, 48, 96, 140]))
         batch_size = max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1])))
@@ -317,7 +311,7 @@ def refine(args: argparse.Namespace) -> None:
         present = phrases.truth[labels.unique()].amax(dim=0) > 0
         chosen = sample_vocabulary(phrases, present, num_classes, rng)
         targets = cell_shares(labels, cell, phrases.truth[:, chosen])
-        text_embeds = jitter(vocabularies[rng.integers(len(vocabularies))][chosen])
+        text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             loss = model(images, text_embeds=text_embeds, labels=targets).loss
         optimizer.zero_grad()
@@ -376,6 +370,12 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)
+    parser.add_argument(
+        "--start-step",
+        type=int,
+        default=0,
+        help="continue an interrupted refine in --output at this step of its schedule; Adam's moments start anew",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()

@@ -43,6 +43,7 @@ def segment(capsys, tiny_checkpoint, image):
     """Runs `dinov3seg segment IMAGE --model ... arguments` -> (exit code, stdout, stderr)."""
 
     def run(*arguments, images=(image,), labels=LABELS):
+        capsys.readouterr()  # what came before
         words = [] if labels is None else ["--labels", labels]
         try:
             code = cli.main(

@@ -269,7 +269,7 @@ def outputs_of(logits):
     st.integers(1, 30), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20),
     st.integers(1, 2000), st.sampled_from(["sigmoid", "softmax", "none"]), st.sampled_from([1.0, 0.02]),
 )  # fmt: skip
-def test_chunks_of_classes_give_the_result_of_all_at_once(
+def test_strips_of_rows_give_the_result_of_all_at_once(
     pil, classes, h, w, height, width, budget, score_function, temperature
 ):
     logits = torch.rand(2, classes, h, w) if score_function == "none" else torch.randn(2, classes, h, w) * temperature
@@ -295,7 +295,7 @@ def test_chunks_of_classes_give_the_result_of_all_at_once(
 
 
 @pytest.mark.parametrize("budget", [1, 2, 100])
-def test_of_equal_classes_the_first_wins_whatever_the_chunks(pil, monkeypatch, budget):
+def test_of_equal_classes_the_first_wins_whatever_the_strips(pil, monkeypatch, budget):
     monkeypatch.setattr(image_processing_dinov3seg, "MAX_RESIZED_VALUES", budget)
     logits = torch.tensor([0.0, 1.0, 1.0, 1.0])[None, :, None, None]
     (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits))
@@ -304,14 +304,14 @@ def test_of_equal_classes_the_first_wins_whatever_the_chunks(pil, monkeypatch, b
 
 def test_the_map_of_all_classes_at_full_size_is_never_held(pil, monkeypatch):
     held = []
-    resize = image_processing_dinov3seg._resize_logits
+    resize = image_processing_dinov3seg._resize_rows
 
-    def recording_resize(logits, size):
-        resized = resize(logits, size)
+    def recording_resize(*arguments):
+        resized = resize(*arguments)
         held.append(resized.numel())
         return resized
 
-    monkeypatch.setattr(image_processing_dinov3seg, "_resize_logits", recording_resize)
+    monkeypatch.setattr(image_processing_dinov3seg, "_resize_rows", recording_resize)
     monkeypatch.setattr(image_processing_dinov3seg, "MAX_RESIZED_VALUES", 10**6)
     logits = torch.randn(1, 847, 10, 10)
     (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits), [(200, 100)])
