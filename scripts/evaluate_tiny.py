@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(dinov3seg_hf.TINY))
     parser.add_argument("--scenes", type=int, default=300)
+    parser.add_argument("--splits", nargs="+", choices=("unseen", "seen"), default=["unseen", "seen"])
     parser.add_argument("--output", type=Path, help="write the scores as JSON")
     args = parser.parse_args()
 
@@ -80,7 +81,7 @@ def main() -> None:
     shuffled = list(rng.permutation(synthetic.NAMES))
     results = {"scenes": args.scenes, "first_seed": FIRST_SEED, "vocabulary": NUM_NAMES}
     start = time.time()
-    for split in ("unseen", "seen"):
+    for split in args.splits:
         scenes = [synthetic.draw_scene(FIRST_SEED + i, split) for i in range(args.scenes)]
         scores = {
             "full model": score_pipeline(
@@ -98,14 +99,11 @@ def main() -> None:
         results[split] = {name: summary(matrix) for name, matrix in scores.items()}
     results["minutes"] = round((time.time() - start) / 60, 1)
 
-    width = max(len(name) for name in results["seen"])
-    print(f"{'mIoU in %':{width}}  unseen   seen   (objects: unseen   seen)")
-    for name in results["seen"]:
-        unseen, seen = results["unseen"][name], results["seen"][name]
-        print(
-            f"{name:{width}}  {unseen['miou']:6.2f} {seen['miou']:6.2f}   {unseen['miou_objects']:15.2f} "
-            f"{seen['miou_objects']:6.2f}"
-        )
+    width = max(len(name) for name in results[args.splits[0]])
+    print(f"{'mIoU in % (objects alone)':{width}}", *(f"{split:>16}" for split in args.splits))
+    for name in results[args.splits[0]]:
+        scores = [results[split][name] for split in args.splits]
+        print(f"{name:{width}}", *(f"{s['miou']:8.2f} ({s['miou_objects']:5.2f})" for s in scores))
     if args.output:
         args.output.write_text(json.dumps(results, indent=2) + "\n")
 
