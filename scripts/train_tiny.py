@@ -263,7 +263,7 @@ def sample_vocabulary(
     Args:
         present: `(phrases,)` bool, true of something in the batch.
     """
-    pool = np.arange(phrases.groups[0].stop) if rng.random() < 0.75 else np.arange(len(phrases.phrases))
+    pool = np.arange(phrases.groups[0].stop) if rng.random() < 0.6 else np.arange(len(phrases.phrases))
     shown = rng.permutation(pool[present.numpy()[pool]])[:num_classes]
     others = rng.permutation(pool[~present.numpy()[pool]])[: max(0, num_classes - len(shown))]
     return np.concatenate([shown, others])
@@ -304,8 +304,8 @@ def refine(args: argparse.Namespace) -> None:
     steps = range(args.start_step, args.steps)
     for step in tqdm(steps, desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
-        num_classes = int(rng.choice([24, 48, 96, 140]))
-        batch_size = max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1])))
+        num_classes = int(rng.choice([1, 2, 4, 8, 24, 48, 96, 140]))  # people type few words, benchmarks have many
+        batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1]))))
         images, labels = draw_batch(step, 16, size)
         images, labels = images[:batch_size], labels[:batch_size]
         present = phrases.truth[labels.unique()].amax(dim=0) > 0
