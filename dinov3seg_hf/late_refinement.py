@@ -6,7 +6,7 @@ Guidance joins queries and keys only. Joining by concatenation, `W [x; g]`, is w
 of an image is the same for all its classes (and that of a class for all positions), so its part is computed once.
 """
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -166,6 +166,11 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
         return hidden_states.transpose(1, 2)
 
 
+def guided(layer: nn.Module, guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The layer with its guidance, as a second argument by place: reentrant checkpointing sees no other."""
+    return lambda hidden_states: layer(hidden_states, guidance)
+
+
 class Dinov3SegLateRefinement(nn.Module):
     """`late_num_layers` times: a pair of spatial layers (plain, shifted), then a class layer."""
 
@@ -212,11 +217,12 @@ class Dinov3SegLateRefinement(nn.Module):
 
         for index in range(self.num_layers):
             for layer in self.spatial_layers[index] if self.spatial_layers else ():
-                refine_classes = partial(layer, guidance=image_guidance)
-                hidden_states = map_chunks(refine_classes, hidden_states, dim=1, chunk_size=class_chunk_size)
+                hidden_states = map_chunks(
+                    guided(layer, image_guidance), hidden_states, dim=1, chunk_size=class_chunk_size
+                )
             if self.class_layers:
-                refine_positions = partial(self.class_layers[index], guidance=text_guidance)
+                layer = guided(self.class_layers[index], text_guidance)
                 positions = hidden_states.flatten(2, 3)  # (B, C, h w, E)
-                positions = map_chunks(refine_positions, positions, dim=2, chunk_size=position_chunk_size)
+                positions = map_chunks(layer, positions, dim=2, chunk_size=position_chunk_size)
                 hidden_states = positions.unflatten(2, (height, width))
         return hidden_states

@@ -200,14 +200,6 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
                 f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}; they "
                 "must be equal."
             )
-        end_of_text = self.config.text_config.eos_token_id
-        if not torch.compiler.is_compiling():  # looks at values
-            is_prompt = True if attention_mask is None else attention_mask.any(dim=-1)
-            if (~(input_ids == end_of_text).any(dim=-1) & is_prompt).any():
-                raise ValueError(
-                    f"A prompt has no end-of-text token ({end_of_text}), at which the text tower reads its embedding; "
-                    "expected input_ids of the tokenizer that belongs to this model, uncut."
-                )
         longest = self.config.text_config.max_position_embeddings
         if input_ids.shape[-1] > longest:
             raise ValueError(
@@ -367,7 +359,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             self.correlation_embedding, correlation, dim=1, chunk_size=chunk_size
         )  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
-        scale = self.logit_scale.exp()
+        scale = self.logit_scale.exp().detach()  # dino.txt's, whatever is trained here
         return map_chunks(
             lambda *classes: self.decoder(*classes, scale, image_features.prior_features),
             hidden_states,
