@@ -170,7 +170,7 @@ def test_parts_to_be_trained_depend_on_the_seed_alone(converted, run, tmp_path):
     assert_equal(first, weights(converted[1]))
     differing = {key for key in first if not torch.equal(first[key], other[key])}
     assert differing and differing <= set(all_new(report))
-    assert first["decoder.classifier.bias"].item() == -5  # the model's own initialisation
+    assert first["decoder.correlation_offset"].item() == pytest.approx(0.1)  # the model's own initialisation
 
 
 @pytest.fixture(scope="module")
