@@ -110,8 +110,8 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Dinov3SegSpatialLayer):
             init.trunc_normal_(module.relative_bias, std=self.config.initializer_range)
         elif isinstance(module, Dinov3SegDecoder):
-            # starts as the zero-shot head (local half), but softer: at dino.txt's own temperature, that of a softmax
-            # over classes, the decoder would first have to learn to cancel it
+            # starts as the zero-shot head (local half), but softer than dino.txt's own temperature, which is that of a
+            # softmax over classes and not of a sigmoid
             init.copy_(module.correlation_weight, torch.tensor([0.0, 0.2])[-module.correlation_weight.shape[0] :])
             init.constant_(module.correlation_offset, 0.1)
             init.zeros_(module.classifier.weight)

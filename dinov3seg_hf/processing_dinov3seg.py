@@ -17,7 +17,18 @@ from .image_processing_dinov3seg import Dinov3SegImageProcessorKwargs
 from .prompts import DEFAULT_TEMPLATE, fill_templates, resolve_templates
 
 
-class Dinov3SegProcessorKwargs(ProcessingKwargs, total=False):
+class Dinov3SegModalityKwargs(ProcessingKwargs, total=False):
+    """Options of the image processor and the tokenizer."""
+
+    images_kwargs: Dinov3SegImageProcessorKwargs
+    # transformers before 5.23 reads defaults here, later ones in the attributes of the processor
+    _defaults = {
+        "images_kwargs": {"return_tensors": "pt"},
+        "text_kwargs": {"return_tensors": "pt", "padding": "longest"},
+    }
+
+
+class Dinov3SegProcessorKwargs(Dinov3SegModalityKwargs, total=False):
     r"""
     templates (`str` or `list[str]`, *optional*, defaults to the paper's):
         What class names are wrapped in: the name of a template set, one template, or several. `None` or `"none"` takes
@@ -78,10 +89,12 @@ class Dinov3SegProcessor(ProcessorMixin):
         if images is None and segmentation_maps is not None:
             raise ValueError("Segmentation maps came without images: pass the images that they belong to.")
         self._refuse_unknown(kwargs)
-        options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        templates = kwargs.pop("templates", self.templates)
+        tokenizer_options = self.tokenizer.init_kwargs
+        options = self._merge_kwargs(Dinov3SegModalityKwargs, tokenizer_init_kwargs=tokenizer_options, **kwargs)
         data = {}
         if text is not None:
-            data.update(self._tokenize(_prompts_of_classes(text, options["templates"]), **options["text_kwargs"]))
+            data.update(self._tokenize(_prompts_of_classes(text, templates), **options["text_kwargs"]))
         if images is not None:
             data.update(self.image_processor(images, segmentation_maps, **options["images_kwargs"]))
         return BatchFeature(data)
