@@ -145,9 +145,10 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
             parameter.grad.copy_(gradient.view_as(parameter))
 
 
-def draw_batch(step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_batch(run: int, step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scenes that no other step, process or run (`--seed`) draws."""
     rank, world = rank_and_world()
-    start = TRAIN_SEED + (step * world + rank) * batch_size
+    start = TRAIN_SEED + 10_000_000 * run + (step * world + rank) * batch_size
     seeds = range(start, start + batch_size)
     images, labels = synthetic.batch(seeds, "seen", size)
     return load_images(images), torch.from_numpy(labels.astype(np.int64))
@@ -249,7 +250,7 @@ def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[
     sums = F.normalize(torch.einsum("nw,wkd->nkd", phrases.words, text_embeds), dim=-1)
     losses["additive"] = (1 - (text_embeds[: len(sums)] * sums).sum(-1)).mean()
 
-    weights = {"patch0": 1.0, "additive": 2.0, "cls": 0.1}
+    weights = {"patch0": 1.0, "additive": 10.0, "cls": 0.1}
     total = sum(loss * weights.get(key, 0.5) for key, loss in losses.items())
     return total, {key: loss.item() for key, loss in losses.items()}
 
@@ -275,7 +276,7 @@ def align(args: argparse.Namespace) -> None:
     for step in tqdm(range(args.steps), desc="align", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
         batch_size = max(1, round(args.batch_size * 96 * 96 / (size[0] * size[1])))
-        images, labels = draw_batch(step, args.batch_size, size)
+        images, labels = draw_batch(args.seed, step, args.batch_size, size)
         images, labels = images[:batch_size], labels[:batch_size]
         input_ids = inputs[rng.integers(len(inputs))]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
@@ -375,7 +376,7 @@ def refine(args: argparse.Namespace) -> None:
         size = SIZES[rng.integers(len(SIZES))]
         num_classes = int(rng.choice([1, 2, 4, 8, 24, 48, 96, 140]))  # people type few words, benchmarks have many
         batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1]))))
-        images, labels = draw_batch(step, 16, size)
+        images, labels = draw_batch(args.seed, step, 16, size)
         images, labels = images[:batch_size], labels[:batch_size]
         present = phrases.truth[labels.unique()].amax(dim=0) > 0
         chosen = sample_vocabulary(phrases, present, num_classes, rng)
