@@ -318,10 +318,10 @@ def sample_vocabulary(
 
 
 def add_noise(patch_tokens: torch.Tensor, strength: float) -> torch.Tensor:
-    """(B, D, h, w) with Gaussian noise of each image's own random strength, half a patch wide, half a few patches.
+    """(B, D, h, w) with Gaussian noise: each image's own strength, part of it patch by patch, part over a few patches.
 
-    dino.txt names what it was aligned on so well (95 % of pixels) that a head trained on it learns borders and nothing
-    else. With noise it has to gather evidence over regions, which is what names never seen need (85 % of pixels).
+    dino.txt names what it was aligned on so well (96 % of the pixels) that a head trained on it learns borders and
+    nothing else. With noise it has to gather evidence over regions, as names never seen need (85 % of the pixels).
     """
     batch_size, hidden_size, *size = patch_tokens.shape
     fine = torch.randn_like(patch_tokens)
