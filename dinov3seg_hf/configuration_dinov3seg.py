@@ -16,12 +16,16 @@
 Preprocessing (image size, windows) belongs to the image processor, class names to the vocabulary; neither is here.
 """
 
+import os
 from dataclasses import field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, DINOv3ViTConfig, PreTrainedConfig, SamVisionConfig
 from transformers.configuration_utils import SubConfigSpec
+
+from .remote_code import note_config
 
 # Published sizes: DINOv3 ViT-L/16, the text tower of its dino.txt release, the image encoder of SAM ViT-L.
 DINOV3_VITL16 = {
@@ -157,6 +161,14 @@ class Dinov3SegConfig(PreTrainedConfig):
         if self.vision_head_intermediate_size is None:
             # dino.txt's SwiGLU: two thirds of the usual 4 D, aligned to 64
             self.vision_head_intermediate_size = -(-int(self.vision_config.hidden_size * 4 * 2 / 3) // 64) * 64
+
+    def to_json_file(self, json_file_path: str | os.PathLike, **kwargs: Any) -> None:
+        """Writes the JSON, and beside it the code of the model for where this package is missing.
+
+        Here and not in `save_pretrained`, which uploads to the Hub what it finds to be written after its beginning.
+        """
+        note_config(self, Path(json_file_path).parent)
+        super().to_json_file(json_file_path, **kwargs)
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: what the sizes must satisfy together."""

@@ -6,7 +6,9 @@ Knows sizes, pixel statistics and window geometry; knows neither text nor class 
 further library, is in `image_processing_pil_dinov3seg.py`.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,6 +27,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import is_torchvision_available
 
 from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
+from .remote_code import note_image_processor
 from .windows import cut_windows, plan_windows
 
 # Values of resized logits held at a time (16 MiB in fp32, near what a cache holds): 847 classes at 4000 x 3000 would
@@ -81,6 +84,11 @@ class Dinov3SegImageProcessing:
     def model_input_names(self) -> list[str]:
         windows = ["window_pixel_values", "window_boxes"] if self.do_windows else []
         return ["pixel_values", *windows]
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """Writes the JSON, and beside it the code of both backends for where this package is missing."""
+        note_image_processor(self, Path(json_file_path).parent)
+        super().to_json_file(json_file_path)
 
     def preprocess(
         self,

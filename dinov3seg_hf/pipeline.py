@@ -7,6 +7,7 @@ size of the original image. Command line, demo and evaluation go through it.
 """
 
 import dataclasses
+import os
 import threading
 import weakref
 from collections import OrderedDict, defaultdict
@@ -208,6 +209,12 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         if isinstance(images, list) and not images:
             return []
         return super().__call__(images, text=text, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Writes model and processor, so that `pipeline` loads them again; the base class leaves the processor out."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory, **kwargs)
 
     # --- text --------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@
 Holds an image processor and a tokenizer, and no vocabulary: the same names give the same tensors every time.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpa
 
 from .image_processing_dinov3seg import Dinov3SegImageProcessorKwargs
 from .prompts import DEFAULT_TEMPLATE, fill_templates, resolve_templates
+from .remote_code import note_processor
 
 
 class Dinov3SegModalityKwargs(ProcessingKwargs, total=False):
@@ -98,6 +101,11 @@ class Dinov3SegProcessor(ProcessorMixin):
         if images is not None:
             data.update(self.image_processor(images, segmentation_maps, **options["images_kwargs"]))
         return BatchFeature(data)
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """Writes the JSON, and beside it the code of the processor for where this package is missing."""
+        note_processor(self, Path(json_file_path).parent)
+        super().to_json_file(json_file_path)
 
     def post_process_semantic_segmentation(self, outputs: Any, *args: Any, **kwargs: Any) -> list:
         """The image processor's method: logits to label maps at the size of the original images."""

@@ -4,13 +4,15 @@
 
 A `Vocabulary` knows names, synonyms, templates and label numbers, and nothing of a model until `encode`.
 `TextEmbeddings` are what a model made of a vocabulary; they carry the fingerprints of both and refuse to be used with
-another. The seven benchmark vocabularies lie beside this module, in the TSV form that `Vocabulary.from_file` reads.
+another. The seven benchmark vocabularies lie beside this module, in the TSV form that `Vocabulary.from_file` reads; a
+checkpoint on the Hub, which carries this file along, has none of them.
 """
 
 import difflib
 import hashlib
 import json
 import os
+import tempfile
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
+from huggingface_hub import parse_local_safetensors_file_metadata, save_torch_state_dict
+from huggingface_hub.errors import SafetensorsParsingError
+from huggingface_hub.utils import tqdm
 from torch import nn
-from tqdm.auto import tqdm
 
 from .files import write_whole
 from .prompts import fill_templates, resolve_templates
@@ -157,8 +159,9 @@ class Vocabulary:
             ValueError: There is no such preset.
         """
         if name not in cls.presets():
+            known = ", ".join(cls.presets()) or "none without the package dinov3seg_hf, which brings them"
             raise ValueError(
-                f"There is no preset {_shown(name)}. Known are {', '.join(cls.presets())}. "
+                f"There is no preset {_shown(name)}. Known are {known}. "
                 "Use Vocabulary.from_file for a file of your own."
             )
         return _parse_tsv((_preset_folder() / f"{name}.tsv").read_text(encoding="utf-8"), templates)
@@ -166,7 +169,9 @@ class Vocabulary:
     @staticmethod
     def presets() -> tuple[str, ...]:
         """The names that `Vocabulary.from_preset` knows, sorted."""
-        return tuple(sorted(f.name[: -len(".tsv")] for f in _preset_folder().iterdir() if f.name.endswith(".tsv")))
+        folder = _preset_folder()
+        files = folder.iterdir() if folder.is_dir() else ()
+        return tuple(sorted(f.name[: -len(".tsv")] for f in files if f.name.endswith(".tsv")))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike, *, templates: str | Sequence[str] | None = None) -> "Vocabulary":
@@ -490,7 +495,10 @@ class TextEmbeddings:
             "fingerprint": self.fingerprint,
             "checksum": self._checksum(),
         }
-        write_whole(path, to_safetensors({"text_embeds": self.tensor.detach().cpu().contiguous()}, metadata))
+        with tempfile.TemporaryDirectory() as folder:
+            save_torch_state_dict({"text_embeds": self.tensor.detach().cpu()}, folder, metadata=metadata)
+            (file,) = Path(folder).iterdir()
+            write_whole(path, file.read_bytes())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "TextEmbeddings":
@@ -501,20 +509,26 @@ class TextEmbeddings:
         """
         where = f"Text embeddings {str(path)!r}"
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("content") != "dinov3seg text embeddings" or "text_embeds" not in set(file.keys()):
-                    raise ValueError(
-                        f"{where}: the file holds something else. Expected what TextEmbeddings.save wrote."
-                    )
-                tensor = file.get_tensor("text_embeds")
-        except (OSError, SafetensorError) as error:
+            header = parse_local_safetensors_file_metadata(path)
+            content = Path(path).read_bytes()
+        except (OSError, SafetensorsParsingError) as error:
             raise ValueError(
                 f"{where} cannot be read as safetensors: {error}. Check the path, or encode again."
             ) from error
+        metadata = header.metadata
+        if metadata.get("content") != "dinov3seg text embeddings" or set(header.tensors) != {"text_embeds"}:
+            raise ValueError(f"{where}: the file holds something else. Expected what TextEmbeddings.save wrote.")
+        info = header.tensors["text_embeds"]
+        # the file is the length of its header in 8 bytes, the header, and the numbers of the one tensor
+        values = content[8 + int.from_bytes(content[:8], "little") :]
+        if info.dtype != "F32" or len(values) != 4 * info.parameter_count:
+            raise ValueError(
+                f"{where} cannot be read as safetensors: {len(values)} bytes for {info.parameter_count} numbers of "
+                f"type {info.dtype}. Check the path, or encode again."
+            )
         try:
             embeddings = cls(
-                tensor,
+                torch.from_numpy(np.frombuffer(values, np.dtype("<f4")).reshape(info.shape).astype(np.float32)),
                 tuple(json.loads(metadata["names"])),
                 metadata["vocabulary_fingerprint"],
                 metadata["model_fingerprint"],

@@ -38,6 +38,7 @@ ENTRY_POINTS = (
     "image_processing_dinov3seg",
     "image_processing_pil_dinov3seg",
     "processing_dinov3seg",
+    "pipeline",
 )
 # ... and with them all that they import. Whatever joins this set has to be flat and light.
 REMOTE_SET = {
@@ -47,10 +48,14 @@ REMOTE_SET = {
     "decoder",
     "dinotxt",
     "early_refinement",
+    "files",
     "image_input",
+    "inference",
     "late_refinement",
     "prompts",
+    "remote_code",
     "semantic_prior",
+    "vocabulary",
     "windows",
 }
 REMOTE_LIBRARIES = {"torch", "numpy", "PIL", "transformers", "huggingface_hub"}
