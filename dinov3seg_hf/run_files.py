@@ -1,0 +1,310 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The folder of a training run: what lies where, what may be written, and that it appears whole or not at all.
+
+    run.json                     the resolved configuration, and what the run was made with
+    log.jsonl                    a line of numbers every few steps
+    checkpoints/step-00001000/   all that is needed to go on from there, as Accelerate writes it
+    overlays/step-00001000/      evaluated images with truth and prediction
+    tensorboard/                 of the tracker
+    results.json                 the last evaluation
+    model/                       the trained model, which `from_pretrained` loads, with a copy of run.json
+
+Knows files and JSON, and nothing of models. One process writes; who that is, is the caller's matter.
+"""
+
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from .files import write_whole
+
+RUN_FILE, LOG_FILE, LOCK_FILE, MODEL_FOLDER = "run.json", "log.jsonl", ".lock", "model"
+LIBRARIES = ("dinov3seg_hf", "torch", "transformers", "accelerate", "datasets", "numpy", "pillow", "peft")
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: Made by `claim`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._lock: FileLock | None = None
+
+    # --- whose folder it is ------------------------------------------------------------------------------------------
+
+    def check(self, config: Mapping[str, Any], resume: bool, may_differ: frozenset[str] = frozenset()) -> None:
+        """Reads only: may a run of this configuration write here?
+
+        Args:
+            config: Every option of the run.
+            resume: Whether an earlier run here is to go on.
+            may_differ: Options that an earlier run may have had otherwise.
+
+        Raises:
+            ValueError: Another run is here, or something that is no run, or `resume` with other options.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"The output {str(self.path)!r} is a file; expected a folder, which may be new.")
+        if not self.path.is_dir():
+            return
+        found = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK_FILE)
+        if not found:
+            return
+        if RUN_FILE not in found:
+            raise ValueError(
+                f"The output folder {str(self.path)!r} holds other files ({', '.join(found[:3])}) and no run. "
+                "Choose a new folder."
+            )
+        if not resume:
+            steps = self.checkpoint_steps()
+            state = f"with checkpoints up to step {steps[-1]}" if steps else "without a checkpoint yet"
+            raise ValueError(
+                f"The output folder {str(self.path)!r} holds a run already, {state}. Pass --resume to go on with it, "
+                "or choose a new folder."
+            )
+        earlier = self.read_run()["config"]
+        changed = [key for key, value in config.items() if key not in may_differ and earlier.get(key, value) != value]
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"The run in {str(self.path)!r} cannot go on with another {key}: it was {earlier[key]!r} and is now "
+                f"{config[key]!r}. Set it back, or start in a new folder with --init {self.path}."
+            )
+
+    def claim(self) -> None:
+        """Makes the folder, keeps other processes out of it until this one ends, removes what a kill left half done.
+
+        Raises:
+            ValueError: It cannot be written, or a run is writing to it now.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / LOCK_FILE)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"Another process is training in {str(self.path)!r} now. Wait for it, stop it, or choose a new folder."
+            ) from None
+        except OSError as error:
+            raise ValueError(
+                f"The output folder {str(self.path)!r} cannot be written: {error.strerror}. Choose another."
+            ) from error
+        for leftover in (*self.path.glob(".*.tmp"), *self.path.glob("checkpoints/.*.tmp")):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def release(self) -> None:
+        """Lets other processes in."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def check_space(self, num_bytes: int) -> None:
+        """
+        Raises:
+            ValueError: Fewer than `num_bytes` are free where the folder is or will be.
+        """
+        existing = self.path.absolute()
+        while not existing.exists():
+            existing = existing.parent
+        free = shutil.disk_usage(existing).free
+        if free < num_bytes:
+            raise ValueError(
+                f"The run will write about {num_bytes / 2**20:.0f} MiB to {str(self.path)!r}, but {free / 2**20:.0f} "
+                "MiB are free there. Make room, keep fewer checkpoints (keep_checkpoints), or choose another folder."
+            )
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step lies, or would."""
+        return self.path / "checkpoints" / f"step-{step:08d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+        return sorted(int(folder.name[len("step-") :]) for folder in self.path.glob("checkpoints/step-*"))
+
+    def unfinished_checkpoint(self, step: int) -> Path:
+        """Where all processes write, before `finish_checkpoint`."""
+        return self.path / "checkpoints" / f".step-{step:08d}.tmp"
+
+    def finish_checkpoint(self, step: int, keep: int) -> None:
+        """The files written so far become the checkpoint of `step`; all but the newest `keep` are removed."""
+        unfinished, finished = self.unfinished_checkpoint(step), self.checkpoint(step)
+        for file in unfinished.rglob("*"):
+            _sync(file)
+        if finished.exists():  # of an earlier attempt at the same step
+            self._remove(finished)
+        os.replace(unfinished, finished)
+        _sync(finished.parent)
+        for old in self.checkpoint_steps()[:-keep]:
+            self._remove(self.checkpoint(old))
+
+    def _remove(self, folder: Path) -> None:
+        """Renamed first: a kill in between leaves no checkpoint of half its files."""
+        doomed = folder.with_name(f".{uuid.uuid4().hex}.tmp")
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)
+
+    # --- numbers -----------------------------------------------------------------------------------------------------
+
+    def append_log(self, line: Mapping[str, Any]) -> None:
+        """Adds a line of JSON to the log."""
+        with open(self.path / LOG_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of the log; one that a kill cut short is left out."""
+        lines = []
+        if (self.path / LOG_FILE).exists():
+            for text in (self.path / LOG_FILE).read_text(encoding="utf-8").splitlines():
+                try:
+                    lines.append(json.loads(text))
+                except json.JSONDecodeError:
+                    continue
+        return lines
+
+    def rewind_log(self, step: int) -> None:
+        """Forgets what was logged after `step`: it will be logged again."""
+        lines = [json.dumps(line) + "\n" for line in self.read_log() if line["step"] <= step]
+        write_whole(self.path / LOG_FILE, "".join(lines).encode())
+
+    def write_run(self, description: Mapping[str, Any]) -> None:
+        """Writes `run.json`: configuration and provenance."""
+        write_whole(self.path / RUN_FILE, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_run(self) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: There is none, or it cannot be read.
+        """
+        path = self.path / RUN_FILE
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"{str(path)!r} cannot be read ({error}); expected the description of a run.") from error
+
+    def save_tensors(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Writes tensors and numbers for `torch.load`; returns the path."""
+        buffer = io.BytesIO()
+        torch.save(dict(content), buffer)
+        write_whole(self.path / name, buffer.getvalue())
+        return self.path / name
+
+    # --- the trained model -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def new_model(self) -> Iterator[Path]:
+        """A folder to save the model in, which becomes that of the run in the place of an earlier one."""
+        unfinished, finished = self.path / f".{uuid.uuid4().hex}.tmp", self.path / MODEL_FOLDER
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            shutil.copyfile(self.path / RUN_FILE, unfinished / RUN_FILE)
+            for file in unfinished.iterdir():
+                _sync(file)
+            if finished.exists():
+                self._remove(finished)
+            os.replace(unfinished, finished)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def clear_errors(what: str) -> Iterator[None]:
+    """A disk that is full, or gone, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{what} cannot be written: {error.strerror or error}. What was whole before still is; make room and go "
+            "on with --resume."
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """What is written survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some file systems know no fsync of folders
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Git hash of the source, versions of the libraries, Python, command line, device."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git": _git_state(),
+        "versions": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this package lies in, and whether files differ from it; `None` outside of one."""
+    package = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):  # a checkout of something else around an installed package
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "changed_files": bool(git("status", "--porcelain", str(package)))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, without a full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def on_main_process(accelerator: Any, function: Callable[[], Any]) -> Any:
+    """Calls `function` in one process; an error there is an error everywhere, so that nobody waits for the others.
+
+    Returns:
+        What the function returned, in every process.
+
+    Raises:
+        ValueError: In every process, if the function raised one.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    answer: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            answer[0] = function()
+        except (ValueError, OSError) as error:
+            answer[1] = str(error)
+    broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise ValueError(answer[1])
+    return answer[0]

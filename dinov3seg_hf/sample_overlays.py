@@ -1,0 +1,58 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Rows of a data set as pictures: what is there beside what was found."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .data import SegmentationDataset
+from .pipeline import OpenVocabularySegmentationPipeline
+from .visualization import colour_palette, overlay, regions_of, with_legend
+from .vocabulary import Vocabulary
+
+GAP = 8  # pixels between truth and prediction
+
+
+def draw_samples(
+    model: torch.nn.Module,
+    processor,
+    data: SegmentationDataset,
+    vocabulary: Vocabulary,
+    num_samples: int,
+    inference: Literal["whole", "local-global", "slide"] = "whole",
+) -> dict[int, Image.Image]:
+    """Segments rows spread over the data set.
+
+    Returns:
+        Row -> truth on the left, prediction on the right, each with its legend. Rows that cannot be read are left out.
+    """
+    pipe = OpenVocabularySegmentationPipeline(model=model, processor=processor, device=model.device)
+    text = pipe.encode_labels(vocabulary)
+    palette = colour_palette(len(vocabulary))
+    pictures = {}
+    for row in sorted({index * len(data) // num_samples for index in range(num_samples)}):
+        item = data[row]
+        image = Image.fromarray(np.asarray(item["image"]))
+        result = pipe(image, text, inference=inference, return_label_map=True, return_masks=False)
+        predicted = vocabulary.to_scored(result["label_map"])
+        pictures[row] = side_by_side(
+            *(draw(image, labels, vocabulary, palette) for labels in (np.asarray(item["labels"]), predicted))
+        )
+    return pictures
+
+
+def draw(image: Image.Image, labels: np.ndarray, vocabulary: Vocabulary, palette: np.ndarray) -> Image.Image:
+    """An image under its label map `(H, W)`, negative labels being none, with a legend."""
+    regions = regions_of(labels, vocabulary.scored_names)
+    return with_legend(overlay(image, labels, palette=palette), regions, palette=palette)
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures in one, on white."""
+    sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + GAP, 0))
+    return sheet

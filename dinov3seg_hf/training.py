@@ -1,0 +1,637 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The training loop (paper section 4), with Accelerate: one process or many, stopped and resumed at will.
+
+Everything that chance decides in a step is a function of seed, step and place in the step (`training_batches.py`), and
+the loss is normalised over the whole step. So a run that goes on from a checkpoint repeats what the uninterrupted run
+did, and neither the number of processes nor that of accumulated batches changes a gradient.
+
+What is checked before the first step is checked in `Trainer.__init__`.
+"""
+
+import contextlib
+import math
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    broadcast_object_list,
+)
+from safetensors.torch import load_file
+from safetensors.torch import save as save_safetensors
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from .evaluation import evaluate, weights_fingerprint
+from .feature_noise import FeatureNoise
+from .files import write_whole
+from .optimization import MovingAverage, choose_trainable, merge_lora, parameter_groups, set_training_mode
+from .run_files import RunFolder, clear_errors, describe_environment, first_line, on_main_process
+from .sample_overlays import draw_samples
+from .starting_point import load_starting_point
+from .training_batches import (
+    EpochSampler,
+    collate,
+    normalize,
+    present_classes,
+    relabel,
+    sample_classes,
+    seeds_of,
+)
+from .training_config import RUN_OPTIONS, TrainingConfig
+from .training_data import TrainingData, open_training_data
+from .visualization import save_image
+
+# Weights of a checkpoint: what trains alone, since the rest is that of `init`.
+TRAINABLE_FILE = "trainable.safetensors"
+# The classes that were trained, beside the trained model: which names it has seen.
+VOCABULARY_FILE = "training_vocabulary.json"
+RESULTS_FILE = "results.json"
+IMAGE_TRACKERS = ("tensorboard", "wandb")
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+class NonFiniteLoss(ValueError):
+    """Training stopped before a step that would have ruined the weights."""
+
+
+@dataclass
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        step: Optimizer steps done in all.
+        finished: Whether these are all steps; otherwise a signal stopped the run and `--resume` goes on.
+        loss: Mean of the last logged steps; `None` if none was logged.
+        scores: Of the last evaluation; `None` without one.
+        seconds_per_step: Mean over the steps of this call, without evaluations and checkpoints.
+        peak_memory: Bytes: of the accelerator if there is one, else of the process.
+    """
+
+    step: int
+    finished: bool
+    loss: float | None
+    scores: dict[str, float] | None
+    seconds_per_step: float | None
+    peak_memory: int
+
+
+@dataclass
+class Progress:
+    """What the log has not written yet; part of a checkpoint."""
+
+    loss_sum: float = 0.0
+    num_losses: int = 0
+    skipped_rows: int = 0
+
+    def add(self, loss: float) -> None:
+        self.loss_sum += loss
+        self.num_losses += 1
+
+    def take_mean(self) -> float:
+        mean = self.loss_sum / max(self.num_losses, 1)
+        self.loss_sum, self.num_losses = 0.0, 0
+        return mean
+
+    def state_dict(self) -> dict[str, float]:
+        return {"loss_sum": self.loss_sum, "num_losses": self.num_losses}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.loss_sum, self.num_losses = state["loss_sum"], int(state["num_losses"])
+
+
+class Trainer:
+    """Trains a model as a configuration says.
+
+    Example:
+
+    ```python
+    >>> from dinov3seg_hf.training import Trainer, TrainingConfig
+
+    >>> result = Trainer(TrainingConfig.from_yaml("recipes/drawn_world.yaml", output="runs/drawn")).train()
+    ```
+
+    Args:
+        config: The run.
+        resume: Go on from the newest checkpoint in `config.output`, if there is one.
+        data: In place of what the configuration names.
+
+    Raises:
+        ValueError: Whatever would keep the run from its end and can be known now: an output folder with another run, a
+            checkpoint of another architecture, missing columns, labels that do not fit the vocabulary, too little
+            room on the disk, changed data, a missing library.
+    """
+
+    def __init__(self, config: TrainingConfig, resume: bool = False, data: TrainingData | None = None):
+        self.config = config
+        self.folder = RunFolder(config.output)
+        trackers = _checked_trackers(config.trackers)
+        self.folder.check(config.to_dict(), resume, RUN_OPTIONS)
+
+        self.accelerator = _make_accelerator(config, trackers)
+        sharded = self.accelerator.distributed_type in SHARDED
+        if config.ema_decay and sharded:
+            raise ValueError(
+                f"ema_decay does not work with weights that are cut up between processes "
+                f"({self.accelerator.distributed_type.value}); set it to 0, or train with plain data parallelism."
+            )
+        if config.eval_split is not None and sharded:
+            raise ValueError(
+                "Weights that are cut up between processes cannot be evaluated during training; leave eval_split out, "
+                "and run scripts/evaluate.py afterwards."
+            )
+        self.batch_size = self._batch_size_of_a_process()
+
+        with self.accelerator.main_process_first():  # downloads once
+            model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
+            self.data = open_training_data(config) if data is None else data
+        weights = weights_fingerprint(model) if self.accelerator.is_main_process else None
+        choose_trainable(model, config.trainable_encoders, config.lora_rank)
+        if config.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.noise = FeatureNoise(model.vision_model, config.feature_noise)
+        self.sampler = EpochSampler(len(self.data.train), config.batch_size, config.seed)
+
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.num_trainable = trainable
+        # weights and two moments of Adam, in fp32, and the average
+        checkpoint_bytes = 4 * trainable * (4 if config.ema_decay else 3)
+        model_bytes = 4 * sum(p.numel() for p in model.parameters())
+        needed = checkpoint_bytes * (config.keep_checkpoints + 1) + model_bytes * (
+            config.keep_checkpoints + 2 if sharded else 1
+        )
+        on_main_process(self.accelerator, lambda: self._start_folder(needed, weights))
+        self._prepare(model)
+
+        steps = self.folder.checkpoint_steps() if resume else []
+        self.start_step = broadcast_object_list([steps[-1] if steps else 0])[0]
+        if self.start_step:
+            self._load_checkpoint(self.start_step)
+        self._step = self.start_step
+
+    # --- before the first step ---------------------------------------------------------------------------------------
+
+    def _batch_size_of_a_process(self) -> int:
+        parts = self.accelerator.num_processes * self.config.gradient_accumulation
+        if self.config.batch_size % parts:
+            raise ValueError(
+                f"batch_size is {self.config.batch_size}, images a step over all processes; it cannot be shared out "
+                f"equally between {self.accelerator.num_processes} processes with gradient_accumulation "
+                f"{self.config.gradient_accumulation}. Choose a multiple of {parts}."
+            )
+        return self.config.batch_size // parts
+
+    def _start_folder(self, needed: int, weights: str) -> None:
+        """In one process: room, lock, provenance."""
+        self.folder.check_space(needed)
+        self.folder.claim()
+        description = {
+            "config": self.config.to_dict(),
+            **describe_environment(),
+            "num_processes": self.accelerator.num_processes,
+            "mixed_precision": self.accelerator.mixed_precision,
+            "num_trainable_parameters": self.num_trainable,
+            "starting_weights": weights,
+            "data": self.data.train.fingerprint,
+            "vocabulary": self.data.vocabulary.fingerprint,
+            "num_classes": len(self.data.vocabulary),
+            "evaluation_data": None if self.data.evaluation is None else self.data.evaluation.fingerprint,
+        }
+        if self.folder.checkpoint_steps():
+            earlier = self.folder.read_run()
+            for key, what in (
+                ("starting_weights", "the weights of init"),
+                ("data", "the training data"),
+                ("vocabulary", "the vocabulary"),
+            ):
+                if earlier[key] != description[key]:
+                    raise ValueError(
+                        f"The run in {self.config.output!r} cannot go on: {what} changed since it began. Restore them, "
+                        "or start in a new folder."
+                    )
+            description["resumed"] = [*earlier.get("resumed", []), {"from_step": self.folder.checkpoint_steps()[-1]}]
+        self.folder.write_run(description)
+
+    def _prepare(self, model: torch.nn.Module) -> None:
+        config, accelerator = self.config, self.accelerator
+        self.num_classes = len(self.data.vocabulary)
+        self.trains_text = any(p.requires_grad for p in model.text_model.parameters())
+        if self.trains_text:
+            tokens = self.processor(text=self.data.vocabulary.prompts())
+            self.text = {key: tokens[key].to(accelerator.device) for key in ("input_ids", "attention_mask")}
+        else:  # once: nothing will change them
+            model.to(accelerator.device)
+            embeddings = self.data.vocabulary.encode(model, self.processor, progress=self.num_classes > 500)
+            self.text = {"text_embeds": embeddings.tensor.to(accelerator.device)}
+
+        groups = parameter_groups(
+            model, config.learning_rate, config.weight_decay, config.encoder_learning_rate_multiplier
+        )
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
+        loader = DataLoader(
+            self.data.train,
+            batch_size=self.batch_size,
+            sampler=self.sampler,
+            collate_fn=collate,
+            drop_last=True,
+            num_workers=config.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+        self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(model, optimizer, loader, schedule)
+        self.average = MovingAverage(self._unwrapped, config.ema_decay) if config.ema_decay else None
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.progress, *([self.average] if self.average else []))
+        if accelerator.distributed_type not in SHARDED:
+            accelerator.register_save_state_pre_hook(self._save_trainable)
+            accelerator.register_load_state_pre_hook(self._load_trainable)
+
+    @property
+    def _unwrapped(self) -> torch.nn.Module:
+        return self.accelerator.unwrap_model(self.model)
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def train(self) -> TrainingResult:
+        """Runs to the last step, or until SIGINT or SIGTERM, which save a checkpoint first.
+
+        Returns:
+            How it ended; after the last step the trained model is in the folder `model` of the run.
+
+        Raises:
+            NonFiniteLoss: The loss or a gradient is NaN or infinite; the batch is saved.
+            ValueError: A row that cannot be read, a disk that is full.
+        """
+        config, accelerator = self.config, self.accelerator
+        if accelerator.is_main_process:
+            self.folder.rewind_log(self.start_step)
+        self._start_trackers()
+        scores, seconds, stopped = None, 0.0, False
+        bar = tqdm(
+            total=config.steps,
+            initial=self.start_step,
+            desc="Training",
+            unit="step",
+            file=sys.stderr,
+            disable=not accelerator.is_main_process,
+        )
+        try:
+            with _Signals() as signals:
+                batches = self._batches(self.start_step * config.gradient_accumulation)
+                while self._step < config.steps and not stopped:
+                    start = time.perf_counter()
+                    set_training_mode(self._unwrapped)
+                    loss, norm, stopped = self._take_step(
+                        [next(batches) for _ in range(config.gradient_accumulation)], signals.received
+                    )
+                    seconds += time.perf_counter() - start
+                    bar.update()
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                    self._log_step(loss, norm, (time.perf_counter() - start))
+                    if config.eval_every and self._step % config.eval_every == 0 and self._step < config.steps:
+                        scores = self._evaluate()
+                    if stopped or self._step % config.checkpoint_every == 0 or self._step == config.steps:
+                        self._save_checkpoint()
+            finished = self._step == config.steps
+            if finished:
+                scores = self._finish()
+        finally:
+            bar.close()
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            self.folder.release()
+        lines = [line for line in self.folder.read_log() if "loss" in line]
+        steps_done = self._step - self.start_step
+        return TrainingResult(
+            step=self._step,
+            finished=finished,
+            loss=lines[-1]["loss"] if lines else None,
+            scores=scores,
+            seconds_per_step=seconds / steps_done if steps_done else None,
+            peak_memory=peak_memory(),
+        )
+
+    def _batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of this process, for ever, from the `start`-th on."""
+        epoch, skipped = divmod(start, len(self.loader))
+        while True:
+            self.sampler.set_epoch(epoch)
+            self.loader.set_epoch(epoch)
+            self.data.train.set_epoch(epoch)
+            yield from self.accelerator.skip_first_batches(self.loader, skipped) if skipped else self.loader
+            epoch, skipped = epoch + 1, 0
+
+    def _take_step(self, batches: list[dict[str, torch.Tensor]], stop: bool) -> tuple[float, float | None, bool]:
+        """One step of the optimizer -> loss over the whole step, norm of the gradient, whether anybody wants to stop.
+
+        Raises:
+            NonFiniteLoss: Before the weights are touched.
+        """
+        accelerator, step = self.accelerator, self._step + 1
+        torch.manual_seed(seeds_of(self.config.seed, step, [accelerator.process_index])[0])  # for dropout, if any
+        classes = self._choose_classes(batches, step)
+        labels = [batch["labels"] for batch in batches]
+        if classes is not None:
+            labels = [relabel(maps, classes, self.num_classes) for maps in labels]
+        num_valid = [(maps >= 0).sum() for maps in labels]
+        total_valid = accelerator.reduce(torch.stack(num_valid).sum()).clamp(min=1)
+
+        # The model averages over the pixels of its own batch; weighted so, the sum is the average over the whole step.
+        # `backward` divides by the accumulated batches, data parallelism by the processes.
+        share = accelerator.num_processes * self.config.gradient_accumulation / total_valid
+        loss_sum, norm = torch.zeros((), device=accelerator.device), None
+        for index, batch in enumerate(batches):
+            with accelerator.accumulate(self.model):
+                loss = self._loss(batch["images"], labels[index], classes, step, index)
+                accelerator.backward(loss * (num_valid[index] * share))
+                loss_sum += loss.detach().float() * num_valid[index] / total_valid
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
+                    mean_loss, stop = self._agree(loss_sum, norm, stop, batches, classes, step)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update()
+        self._step = step
+        return mean_loss, None if norm is None else float(norm), stop
+
+    def _loss(
+        self, images: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor | None, step: int, index: int
+    ) -> torch.Tensor:
+        processor = self.processor.image_processor
+        first = (index * self.accelerator.num_processes + self.accelerator.process_index) * self.batch_size
+        seeds = seeds_of(self.config.seed, step, range(first, first + len(images)))
+        text = self.text if classes is None else {key: value[classes] for key, value in self.text.items()}
+        with self.noise.using(seeds) if self.config.feature_noise else contextlib.nullcontext():
+            return self.model(
+                pixel_values=normalize(images, processor.image_mean, processor.image_std), labels=labels, **text
+            ).loss
+
+    def _choose_classes(self, batches: list[dict[str, torch.Tensor]], step: int) -> torch.Tensor | None:
+        if not self.config.sampled_classes:
+            return None
+        counts = self.accelerator.reduce(present_classes([batch["labels"] for batch in batches], self.num_classes))
+        return sample_classes(counts, self.config.sampled_classes, self.config.seed, step).to(counts.device)
+
+    def _agree(
+        self,
+        loss_sum: torch.Tensor,
+        norm: torch.Tensor | None,
+        stop: bool,
+        batches: list[dict[str, torch.Tensor]],
+        classes: torch.Tensor | None,
+        step: int,
+    ) -> tuple[float, bool]:
+        """The loss of all processes and whether one of them was told to stop, in one message."""
+        loss, stops = self.accelerator.reduce(torch.stack([loss_sum, loss_sum.new_tensor(float(stop))])).tolist()
+        # the scaler of fp16 skips steps whose gradients overflow, and goes on with a lower scale
+        bad_norm = norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm))
+        if math.isfinite(loss) and not bad_norm:
+            return loss, stops > 0
+        name = f"bad-batch-step-{step:08d}-process-{self.accelerator.process_index}.pt"
+        path = self.folder.save_tensors(
+            name,
+            {
+                "step": step,
+                "loss": loss,
+                "gradient_norm": None if norm is None else float(norm),
+                "rows": [batch["index"].cpu() for batch in batches],
+                "images": [batch["images"].cpu() for batch in batches],
+                "labels": [batch["labels"].cpu() for batch in batches],
+                "classes": None if classes is None else classes.cpu(),
+            },
+        )
+        rows = torch.cat([batch["index"] for batch in batches]).tolist()
+        self.accelerator.wait_for_everyone()  # all have written
+        steps = self.folder.checkpoint_steps()
+        raise NonFiniteLoss(
+            f"Step {step}: the loss is {loss}, the norm of the gradient {None if norm is None else float(norm)}. "
+            f"Stopped before the weights changed. The batch (rows {rows[:8]}) is in {str(path)!r}; "
+            f"{f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no checkpoint yet'}. Look at "
+            "the batch, or go on in a new folder with a lower learning_rate or mixed_precision bf16."
+        )
+
+    # --- numbers -----------------------------------------------------------------------------------------------------
+
+    def _start_trackers(self) -> None:
+        if not self.accelerator.log_with:
+            return
+        values = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for key, value in self.config.to_dict().items()
+        }
+        # what was logged after the checkpoint will be logged again
+        purge = {"tensorboard": {"purge_step": self.start_step + 1}} if self.start_step else {}
+        self.accelerator.init_trackers("dinov3seg", config=None if self.start_step else values, init_kwargs=purge)
+
+    def _log_step(self, loss: float, norm: float | None, seconds: float) -> None:
+        self.progress.add(loss)
+        if self._step % self.config.log_every and self._step < self.config.steps:
+            return
+        values = {"loss": self.progress.take_mean(), "learning_rate": self.schedule.get_last_lr()[0]}
+        if norm is not None:
+            values["gradient_norm"] = norm
+        values["images_per_second"] = self.config.batch_size / seconds
+        if skipped := self.data.train.num_skipped:
+            values["skipped_rows"] = skipped
+        self._log(values)
+
+    def _log(self, values: dict[str, float]) -> None:
+        self.accelerator.log(values, step=self._step)
+        if self.accelerator.is_main_process:
+            with clear_errors("The log"):
+                self.folder.append_log({"step": self._step, **values})
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def _evaluate(self, final: bool = False) -> dict[str, float] | None:
+        """Scores the model, or its moving average; in all processes the same."""
+        if self.data.evaluation is None:
+            return None
+        accelerator, model = self.accelerator, self._unwrapped
+        names = self.data.vocabulary.names
+        with contextlib.nullcontext() if self.average is None or final else self.average.in_place_of_weights():
+            result = evaluate(
+                self.model,
+                self.processor,
+                self.data.evaluation,
+                self.data.evaluation_vocabulary,
+                inference=self.config.inference,
+                batch_size=self.config.eval_batch_size,
+                accelerator=accelerator,
+                progress=True,
+                training_vocabulary=None if names == self.data.evaluation_vocabulary.names else self.data.vocabulary,
+                num_resamples=1000 if final else 0,
+                benchmark=self.config.eval_dataset or self.config.dataset,
+                model_name=self.config.output,
+            )
+            if accelerator.is_main_process and self.config.num_overlays:
+                self._draw_overlays(model)
+        if final and accelerator.is_main_process:
+            result.save(self.folder.path / RESULTS_FILE)
+        accelerator.wait_for_everyone()
+        scores = {key: value for key, value in result.scores.items() if math.isfinite(value)}
+        self._log({f"eval/{key}": value for key, value in scores.items()})
+        return scores
+
+    def _draw_overlays(self, model: torch.nn.Module) -> None:
+        folder = self.folder.path / "overlays" / f"step-{self._step:08d}"
+        data, vocabulary = self.data.evaluation, self.data.evaluation_vocabulary
+        with clear_errors("The overlays"):
+            folder.mkdir(parents=True, exist_ok=True)
+            pictures = draw_samples(
+                model, self.processor, data, vocabulary, self.config.num_overlays, self.config.inference
+            )
+            for index, picture in pictures.items():
+                save_image(folder / f"row-{index:06d}.png", picture)
+                for tracker in self.accelerator.trackers:
+                    if tracker.name in IMAGE_TRACKERS:
+                        tracker.log_images(
+                            {f"overlay/row-{index:06d}": np.asarray(picture)[None]},
+                            step=self._step,
+                            **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}),
+                        )
+
+    # --- checkpoints and the trained model ---------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        accelerator, step = self.accelerator, self._step
+        try:
+            accelerator.save_state(str(self.folder.unfinished_checkpoint(step)))
+            accelerator.wait_for_everyone()
+            on_main_process(accelerator, lambda: self.folder.finish_checkpoint(step, self.config.keep_checkpoints))
+        except (OSError, RuntimeError, ValueError) as error:  # torch reports a full disk as RuntimeError
+            shutil.rmtree(self.folder.unfinished_checkpoint(step), ignore_errors=True)
+            steps = self.folder.checkpoint_steps()
+            raise ValueError(
+                f"The checkpoint of step {step} cannot be written: {first_line(error)}. "
+                f"{f'That of step {steps[-1]} is whole' if steps else 'There is none before it'}. Make room and go on "
+                "with --resume."
+            ) from error
+
+    def _load_checkpoint(self, step: int) -> None:
+        folder = self.folder.checkpoint(step)
+        try:
+            self.accelerator.load_state(str(folder))
+        except Exception as error:  # whatever unpickling and safetensors raise
+            raise ValueError(
+                f"The checkpoint {str(folder)!r} cannot be loaded: {first_line(error)}. Remove its folder to go on "
+                "from the one before."
+            ) from error
+
+    def _save_trainable(self, models: list, weights: list, folder: str) -> None:
+        """In place of Accelerate's file of all weights."""
+        weights.clear()
+        if self.accelerator.is_main_process:
+            tensors = {name: p.detach().cpu().contiguous() for name, p in trainable(self._unwrapped)}
+            write_whole(Path(folder) / TRAINABLE_FILE, save_safetensors(tensors))
+
+    def _load_trainable(self, models: list, folder: str) -> None:
+        models.clear()
+        tensors = load_file(Path(folder) / TRAINABLE_FILE)
+        parameters = dict(trainable(self._unwrapped))
+        if tensors.keys() != parameters.keys():
+            raise ValueError("it holds other parameters than those that train")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(tensors[name])
+
+    def _finish(self) -> dict[str, float] | None:
+        """Evaluates and writes the model; again, if a run that was finished goes on."""
+        model = self._unwrapped
+        if self.average is not None:
+            self.average.copy_to_model()
+        merge_lora(model)
+        scores = self._evaluate(final=True)
+        sharded = self.accelerator.distributed_type in SHARDED
+        state = self.accelerator.get_state_dict(self.model) if sharded else None
+        on_main_process(self.accelerator, lambda: self._write_model(model, state))
+        return scores
+
+    def _write_model(self, model: torch.nn.Module, state: dict[str, torch.Tensor] | None) -> None:
+        with clear_errors("The trained model"), self.folder.new_model() as folder:
+            model.save_pretrained(folder, state_dict=state)
+            self.processor.save_pretrained(folder)
+            self.data.vocabulary.save(folder / VOCABULARY_FILE)
+
+
+# --- beside the loop -------------------------------------------------------------------------------------------------
+
+
+def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Names and parameters that train."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def peak_memory() -> int:
+    """Bytes, of this process: the accelerator's if there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _make_accelerator(config: TrainingConfig, trackers: list[str]) -> Accelerator:
+    try:
+        return Accelerator(
+            mixed_precision=config.mixed_precision,
+            # windows of accumulated batches go on across epochs
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=config.gradient_accumulation, sync_with_dataloader=False
+            ),
+            step_scheduler_with_optimizer=False,  # steps are those of the optimizer, whatever the number of processes
+            dataloader_config=DataLoaderConfiguration(non_blocking=True),
+            log_with=trackers or None,
+            project_config=ProjectConfiguration(config.output, logging_dir=str(Path(config.output) / "tensorboard")),
+        )
+    except ValueError as error:
+        raise ValueError(f"Accelerate cannot start: {first_line(error)}") from error
+
+
+def _checked_trackers(names: list[str]) -> list[str]:
+    available = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
+    wanted = [name for name in names if name != "none"]
+    if missing := [name for name in wanted if name not in available]:
+        raise ValueError(
+            f"The tracker {missing[0]!r} is not installed or not known; there {'is' if len(available) == 1 else 'are'} "
+            f"{', '.join(available) or 'none'}. Install it, or choose another (trackers none: without)."
+        )
+    return wanted
+
+
+class _Signals:
+    """Inside, SIGINT and SIGTERM ask the loop to end after its step; a second SIGINT ends it at once."""
+
+    def __init__(self):
+        self.received = False
+        self._earlier: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            self._earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = True

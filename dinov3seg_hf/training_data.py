@@ -1,0 +1,144 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The data sets and vocabularies of a training run, from its configuration.
+
+`drawn-world` stands for the scenes that the package draws: one for every seed, so that `seen[:2000]` are the scenes of
+seeds 0 to 1999. Training reads the seen names alone as its vocabulary, evaluation all of them.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from . import synthetic
+from .augmentation import PairedTransform
+from .data import SegmentationDataset, drawn_world, drawn_world_vocabulary, find_vocabulary, open_dataset
+from .training_config import TrainingConfig
+from .vocabulary import Vocabulary
+
+DRAWN_WORLD = "drawn-world"
+# How much of the colour circle hues turn by, for each unit of the photometric augmentation.
+HUE_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run reads.
+
+    Attributes:
+        train: Augmented.
+        vocabulary: The classes that are trained.
+        evaluation: As it is; `None` for no evaluation.
+        evaluation_vocabulary: The classes that are evaluated.
+    """
+
+    train: SegmentationDataset
+    vocabulary: Vocabulary
+    evaluation: SegmentationDataset | None = None
+    evaluation_vocabulary: Vocabulary | None = None
+
+
+def open_training_data(config: TrainingConfig) -> TrainingData:
+    """Opens what a configuration names and reads one row of each, so that what is wrong shows before training.
+
+    Raises:
+        ValueError: A data set, split, column or vocabulary that is not there or does not fit; a bad first row.
+    """
+    rows, vocabulary = _open(config, config.dataset, config.split, config.vocabulary, training=True)
+    if vocabulary.background_from is not None:
+        raise ValueError(
+            "The vocabulary has background classes that count as one (background_from), which evaluation can do and "
+            "training cannot. Train with the vocabulary of the classes themselves."
+        )
+    options = {"mask_values": config.mask_values, "mask_coding": config.mask_coding}
+    columns = {"image_column": config.image_column, "mask_column": config.mask_column}
+    own = _own_options(config.dataset)
+    train = SegmentationDataset(
+        rows,
+        vocabulary,
+        **{**columns, **options, **own},
+        transform=make_transform(config),
+        skip_bad=config.skip_bad,
+        seed=config.seed,
+    )
+    train[0]
+    if config.eval_split is None:
+        return TrainingData(train, vocabulary)
+
+    same = config.eval_dataset in (None, config.dataset)
+    name = config.dataset if same else config.eval_dataset
+    source = config.eval_vocabulary or (config.vocabulary if same else None)
+    rows, eval_vocabulary = _open(config, name, config.eval_split, source, training=False)
+    if config.eval_images is not None:
+        rows = rows.select(range(min(config.eval_images, len(rows))))
+    evaluation = SegmentationDataset(
+        rows,
+        eval_vocabulary,
+        **({**columns, **options} if same and name != DRAWN_WORLD else {}),
+        skip_bad=config.skip_bad,
+    )
+    evaluation[0]
+    return TrainingData(train, vocabulary, evaluation, eval_vocabulary)
+
+
+def make_transform(config: TrainingConfig) -> PairedTransform:
+    """The paired augmentation of a configuration."""
+    jitter = config.colour_jitter
+    return PairedTransform(
+        crop_size=config.crop_size,
+        scale=tuple(config.scale_range),
+        flip=config.flip_probability,
+        brightness=jitter,
+        contrast=jitter,
+        saturation=jitter,
+        hue=HUE_SHARE * jitter,
+        colour=0.8 if jitter else 0.0,
+    )
+
+
+def seen_vocabulary() -> Vocabulary:
+    """The names of the drawn world that training may know, with the labels of its maps as raw ids."""
+    raw_ids = {synthetic.NAMES.index(name): label for label, name in enumerate(synthetic.SEEN)}
+    return Vocabulary(synthetic.SEEN, raw_ids=raw_ids)
+
+
+def open_drawn_world(split: str) -> datasets.Dataset:
+    """`"seen[:2000]"` -> the scenes of seeds 0 to 1999.
+
+    Raises:
+        ValueError: The split is not of this form.
+    """
+    match = re.fullmatch(r"(\w+)\[(\d*):(\d+)\]", split)
+    first, last = (int(match[2] or 0), int(match[3])) if match else (0, 0)
+    if match is None or match[1] not in synthetic.SPLITS or first >= last:
+        raise ValueError(
+            f"The split of the drawn world is {split!r}; expected {', '.join(synthetic.SPLITS)} with the seeds of its "
+            "scenes, such as seen[:2000] or unseen[5000:5100]."
+        )
+    return drawn_world(last - first, match[1], first)
+
+
+def _open(
+    config: TrainingConfig, name: str, split: str, source: str | None, training: bool
+) -> tuple[datasets.Dataset, Vocabulary]:
+    if name == DRAWN_WORLD:
+        rows = open_drawn_world(split)
+        if source is not None:
+            raise ValueError(
+                f"The vocabulary of the drawn world is its own; {source!r} was named. Leave vocabulary and "
+                "eval_vocabulary out."
+            )
+        vocabulary = seen_vocabulary() if training else drawn_world_vocabulary()
+    else:
+        rows = open_dataset(name, split, config_name=config.dataset_config if name == config.dataset else None)
+        vocabulary = find_vocabulary(rows, source, card=name)
+    if config.templates is not None:
+        vocabulary = dataclasses.replace(vocabulary, templates=config.templates)
+    return rows, vocabulary
+
+
+def _own_options(name: str) -> dict[str, Any]:
+    return {"mask_values": "raw_ids", "mask_coding": "integers"} if name == DRAWN_WORLD else {}
