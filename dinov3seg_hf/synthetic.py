@@ -141,6 +141,26 @@ def phrases_of(name: str) -> tuple[str, ...]:
     return tuple(" ".join(chosen) for count in (1, 2, 3) for chosen in itertools.combinations(words, count))
 
 
+def phrase_groups() -> dict[str, tuple[str, ...]]:
+    """The phrases of one word and of two, by what they speak of: of each group, just one is true of any name.
+
+    Returns:
+        `colour`, `pattern`, `kind`, `colour pattern`, `colour kind` and `pattern kind`, with all their phrases.
+    """
+    parts = {"colour": COLOURS, "pattern": PATTERNS, "kind": KINDS}
+    return {
+        " ".join(chosen): tuple(" ".join(words) for words in itertools.product(*(parts[part] for part in chosen)))
+        for count in (1, 2)
+        for chosen in itertools.combinations(parts, count)
+    }
+
+
+def true_phrase(group: tuple[str, ...]) -> np.ndarray:
+    """Of each of ``NAMES``, which phrase of a group is true: `(192,)` int, indices into the group."""
+    truths = [[i for i, phrase in enumerate(group) if phrase in phrases_of(name)] for name in NAMES]
+    return np.array([index for (index,) in truths])
+
+
 def draw_scene(
     seed: int,
     split: str = "seen",

@@ -185,16 +185,9 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
     """Over fresh scenes, in %: mIoU with all names, seen and unseen, as the vocabulary; and the share of pixels that
     get the true one of all words of a factor ("words"), of all pairs of two factors ("pairs")."""
     model.eval()
-    parts = (synthetic.COLOURS, synthetic.PATTERNS, synthetic.KINDS)
-    groups = [[" ".join(words) for words in itertools.product(*chosen)] for chosen in itertools.combinations(parts, 2)]
-    vocabularies = [list(synthetic.NAMES), *parts, *groups]
+    vocabularies = [synthetic.NAMES, *synthetic.phrase_groups().values()]
     text_embeds = [model.get_text_features(tokenize(tokenizer, list(names), TEMPLATES[0])) for names in vocabularies]
-    truths = [  # of each vocabulary's entries, the one that is true of each name
-        np.array([[phrase in synthetic.phrases_of(name) for phrase in vocabulary] for name in synthetic.NAMES]).argmax(
-            1
-        )
-        for vocabulary in vocabularies
-    ]
+    truths = [np.arange(len(synthetic.NAMES)), *map(synthetic.true_phrase, vocabularies[1:])]
     scores = {}
     for split in ("unseen", "seen"):
         matrices = {head: ConfusionMatrix(len(synthetic.NAMES)) for head in heads}

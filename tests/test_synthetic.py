@@ -25,7 +25,9 @@ from dinov3seg_hf.synthetic import (
     contact_sheet,
     draw_scene,
     factors_of,
+    phrase_groups,
     phrases_of,
+    true_phrase,
 )
 
 FACTOR_PAIRS = ((0, 1), (0, 2), (1, 2))  # of (colour, pattern, kind)
@@ -49,6 +51,14 @@ def test_seen_and_unseen_part_the_names_and_about_a_quarter_is_held_out():
     assert 0.22 <= len(UNSEEN) / len(NAMES) <= 0.28
     objects = [name for name in NAMES if not name.endswith("background")]
     assert 0.22 <= len(set(objects) & set(UNSEEN)) / len(objects) <= 0.28
+
+
+def test_of_each_group_of_phrases_just_one_is_true_of_a_name():
+    groups = phrase_groups()
+    assert [len(group) for group in groups.values()] == [8, 4, 6, 32, 48, 24]
+    for group in groups.values():
+        for name, index in zip(NAMES, true_phrase(group)):
+            assert set(group) & set(phrases_of(name)) == {group[index]}
 
 
 @pytest.mark.parametrize("pair", FACTOR_PAIRS)
