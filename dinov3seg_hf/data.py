@@ -55,6 +55,15 @@ MASK_COLUMNS = (
 )
 # Where prepared data sets (`benchmarks.py`) say what their label maps hold, as "ade20k-150/1": preset and version.
 PROTOCOL_COLUMN = "protocol"
+PREPARED_FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "label_map": datasets.Image(),
+        "name": Value("string"),
+        PROTOCOL_COLUMN: Value("string"),
+    }
+)
+DRAWN_WORLD = "drawn-world"
 
 CARD_KEYS = ("class_names", "label_names", "id2label")
 ID2LABEL_FILE = "id2label.json"
@@ -156,19 +165,17 @@ def find_vocabulary(
         return source
     if source is not None:
         source = os.fspath(source)
-        if source in Vocabulary.presets():
-            return Vocabulary.from_preset(source)
+        if (preset := _preset(source)) is not None:
+            return preset
         if Path(source).is_file():
             return Vocabulary.from_file(source)
         raise ValueError(
-            f"There are no class names {source!r}: it is no file, and no preset of {', '.join(Vocabulary.presets())}. "
-            "Check the path or the spelling."
+            f"There are no class names {source!r}: it is no file, and no preset of {', '.join(Vocabulary.presets())}, "
+            f"{DRAWN_WORLD}. Check the path or the spelling."
         )
     if dataset is not None:
-        if protocol := protocol_of(dataset):
-            preset = protocol.rpartition("/")[0]
-            if preset in Vocabulary.presets():
-                return Vocabulary.from_preset(preset)
+        if (prepared := _prepared_vocabulary(protocol_of(dataset))) is not None:
+            return prepared
         if names := class_names_of(dataset):
             return Vocabulary(names, shared_synonyms=True)
     if card is not None and (names := _names_in_card(card, revision, token)):
@@ -177,6 +184,17 @@ def find_vocabulary(
         "The data set does not say its class names: no ClassLabel, no names in its card. Name a preset "
         f"({', '.join(Vocabulary.presets())}), or write them into a file, one a line, and name that."
     )
+
+
+def _preset(name: str) -> Vocabulary | None:
+    if name == DRAWN_WORLD:
+        return drawn_world_vocabulary()
+    return Vocabulary.from_preset(name) if name in Vocabulary.presets() else None
+
+
+def _prepared_vocabulary(protocol: str | None) -> Vocabulary | None:
+    """The vocabulary of "ade20k-150/1"."""
+    return None if protocol is None else _preset(protocol.rpartition("/")[0])
 
 
 def class_names_of(dataset: Dataset) -> tuple[str, ...] | None:
@@ -344,8 +362,8 @@ class RowReader:
     def _check_size(self, dataset: Dataset, protocol: str | None) -> None:
         """Refuses a vocabulary of which it is known, before any row is read, that the labels are others."""
         names, told = None, ""
-        if protocol is not None and (preset := protocol.rpartition("/")[0]) in Vocabulary.presets():
-            names, told = Vocabulary.from_preset(preset).scored_names, f"it was prepared as {protocol}"
+        if (prepared := _prepared_vocabulary(protocol)) is not None:
+            names, told = prepared.scored_names, f"it was prepared as {protocol}"
         elif _class_labels(feature := dataset.features[self.mask_column]):
             names, told = _class_labels(feature)[0], f"its column {self.mask_column!r} says"
         if names is not None and self.mask_values == "labels" and len(names) != self.num_labels:
@@ -661,16 +679,6 @@ def _digest(value: Any) -> bytes:
 
 # --- the drawn world --------------------------------------------------------------------------------------------------
 
-DRAWN_WORLD_FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "label_map": datasets.Image(),
-        "name": Value("string"),
-        PROTOCOL_COLUMN: Value("string"),
-    }
-)
-DRAWN_WORLD_PROTOCOL = "drawn-world/1"
-
 
 def drawn_world(
     num_scenes: int, split: str = "seen", first_seed: int = 0, size: int | tuple[int, int] = 96
@@ -689,14 +697,14 @@ def drawn_world(
     if num_scenes < 1:
         raise ValueError(f"num_scenes is {num_scenes}; expected at least 1.")
 
-    rows = {"image": [], "label_map": [], "name": [], PROTOCOL_COLUMN: [DRAWN_WORLD_PROTOCOL] * num_scenes}
+    rows = {"image": [], "label_map": [], "name": [], PROTOCOL_COLUMN: [f"{DRAWN_WORLD}/1"] * num_scenes}
     for seed in range(first_seed, first_seed + num_scenes):
         scene = synthetic.draw_scene(seed, split, size)
         name = f"{split}-{seed}"
-        rows["image"].append({"bytes": _png(scene.image), "path": f"{name}.png"})
-        rows["label_map"].append({"bytes": _png(scene.labels.astype(np.uint8)), "path": f"{name}_labels.png"})
+        rows["image"].append({"bytes": encode_png(scene.image), "path": f"{name}.png"})
+        rows["label_map"].append({"bytes": encode_png(scene.labels.astype(np.uint8)), "path": f"{name}_labels.png"})
         rows["name"].append(name)
-    return datasets.Dataset.from_dict(rows, features=DRAWN_WORLD_FEATURES)
+    return datasets.Dataset.from_dict(rows, features=PREPARED_FEATURES)
 
 
 def drawn_world_vocabulary() -> Vocabulary:
@@ -715,13 +723,24 @@ def write_parquet(dataset: datasets.Dataset, folder: str | os.PathLike, split: s
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{str(path.parent)!r} cannot be made: {error.strerror}. Choose another folder.") from error
-    content = io.BytesIO()
-    dataset.to_parquet(content)
-    write_whole(path, content.getvalue())
+    write_whole(path, to_parquet(dataset))
     return path
 
 
-def _png(array: np.ndarray) -> bytes:
+def to_parquet(dataset: datasets.Dataset) -> bytes:
+    """The content of a parquet file, without the library's progress bar."""
+    content, had_bars = io.BytesIO(), not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        dataset.to_parquet(content)
+    finally:
+        if had_bars:
+            datasets.enable_progress_bars()
+    return content.getvalue()
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """An image file of 8-bit RGB `(H, W, 3)`, or of labels, uint8 or uint16 `(H, W)`."""
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG")
     return file.getvalue()
