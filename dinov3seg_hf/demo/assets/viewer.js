@@ -1,0 +1,337 @@
+// Draws what dinov3seg_hf/demo/view.py describes. Opacity, threshold, solo, heat maps and comparison never leave here.
+
+const find = (selector) => element.querySelector(selector);
+const root = find(".viewer"), stage = find(".stage"), frame = find(".frame"), top_ = find(".top"), canvas = find("canvas");
+const split = find(".split"), divider = find(".divider"), tip = find(".tip"), message = find(".message");
+const opacityInput = find(".opacity input"), thresholdInput = find(".threshold input");
+const context = canvas.getContext("2d");
+
+let view = null; // the decoded segmentation
+let turn = 0; // of what arrives; an older one never replaces a newer one
+let drawn = null; // labels and borders at the present threshold
+const shown = { mode: "overlay", opacity: 55, threshold: 0, solo: null, hover: null, heat: null };
+
+const NONE_COLOUR = "#9e9ea2";
+const RAMP = ["#03051a", "#3b1c58", "#851e5b", "#cb1b4f", "#f06043", "#f6ab83", "#faebdd"];
+
+// --- arrays ---
+
+async function unpack(packed) {
+  const raw = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const buffer = await new Response(stream).arrayBuffer();
+  const values = packed.bytes === 1 ? new Uint8Array(buffer) : new Uint16Array(buffer);
+  for (let i = 1; i < values.length; i++) values[i] += values[i - 1]; // wraps around
+  return values;
+}
+
+const channels = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
+const percent = (share) => (share > 0 && share < 0.0005 ? "<0.1 %" : (100 * share).toFixed(1) + " %");
+const total = (values, first) => { let sum = 0; for (let i = first; i < values.length; i++) sum += values[i]; return sum; };
+
+// --- what arrives ---
+
+async function receive(value) {
+  const mine = ++turn;
+  if (!value || value.error || value.hint || !value.legend) {
+    view = drawn = null;
+    root.dataset.state = value && value.error ? "error" : value && value.image ? "photo" : "empty";
+    message.replaceChildren(...paragraphs(value && (value.error || value.hint)));
+    find(".photo").src = (value && value.image) || "data:,";
+    find(".facts").textContent = "";
+    return;
+  }
+  const [labels, levels, heat] = await Promise.all(
+    [value.labels, value.levels, value.heat.values].map(unpack));
+  const images = [find(".photo"), find(".grey")];
+  if (mine !== turn) return;
+  for (const image of images) image.src = value.image;
+  await Promise.all(images.map((image) => image.decode().catch(() => {})));
+  if (mine !== turn) return;
+
+  const remembered = (place) => (view && place !== null && view.legend[place] ? view.legend[place].label : null);
+  const solo = remembered(shown.solo), heatOf = remembered(shown.heat);
+  view = { ...value, labels, levels, heat: { ...value.heat, values: heat } };
+  const placeOf = (label) => { const i = view.legend.findIndex((entry) => entry.label === label); return i < 0 ? null : i; };
+  shown.solo = solo === null ? null : placeOf(solo);
+  shown.heat = heatOf === null ? null : placeOf(heatOf);
+  if (shown.heat === null || !view.heat.maps.includes(shown.heat)) shown.heat = view.heat.maps[0] ?? null;
+  shown.hover = null;
+  [canvas.height, canvas.width] = view.size;
+  frame.style.aspectRatio = view.size[1] + " / " + view.size[0];
+  frame.style.setProperty("--ratio", view.size[1] / view.size[0]);
+  find(".photo").alt = "The photo, with its segmentation laid over it";
+  root.dataset.state = "result";
+  message.replaceChildren();
+  measure();
+  paint();
+  list();
+  tell();
+  document.dispatchEvent(new CustomEvent("dinov3seg:colours", {
+    detail: Object.fromEntries(view.legend.map((entry) => [entry.label.toLowerCase(), entry.found ? entry.colour : ""])),
+  }));
+}
+
+function paragraphs(text) {
+  return (text || "").split("\n").filter(Boolean).map((line, index) => {
+    const node = document.createElement(index ? "small" : "p");
+    node.textContent = line;
+    return node;
+  });
+}
+
+// --- drawing ---
+
+// The label of every pixel at the threshold (none: the number of labels), and where labels meet.
+function measure() {
+  const [height, width] = view.size, none = view.legend.length, { labels, levels } = view;
+  const places = new Uint16Array(labels.length), edges = new Uint8Array(labels.length);
+  for (let i = 0; i < labels.length; i++) places[i] = levels[i] < shown.threshold ? none : labels[i];
+  const reach = Math.max(1, Math.round(Math.min(height, width) / 480));
+  for (let step = 1; step <= reach; step++) {
+    for (let y = 0; y < height; y++) {
+      const start = y * width;
+      for (let i = start; i < start + width - step; i++) {
+        if (places[i] !== places[i + step]) edges[i] = edges[i + step] = 1;
+      }
+      if (y < height - step) {
+        const below = step * width;
+        for (let i = start; i < start + width; i++) {
+          if (places[i] !== places[i + below]) edges[i] = edges[i + below] = 1;
+        }
+      }
+    }
+  }
+  drawn = { places, edges };
+}
+
+const packedColour = ([red, green, blue], alpha) =>
+  ((Math.round(255 * Math.min(1, Math.max(0, alpha))) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+
+function paint() {
+  if (!view) return;
+  const alpha = shown.opacity / 100;
+  root.dataset.mode = shown.mode;
+  root.dataset.threshold = (shown.threshold / 100).toFixed(2);
+  root.dataset.opacity = alpha.toFixed(2);
+  root.dataset.solo = shown.solo === null ? "" : view.legend[shown.solo].label;
+  const heat = shown.mode === "heat" && shown.heat !== null;
+  // the photo gives light and texture and little of its own colour: blue on orange would be grey, not blue
+  const only = shown.hover ?? shown.solo;
+  find(".grey").style.filter = heat || only === null ? `grayscale(${Math.min(1, 1.6 * alpha)})` : "none";
+  top_.style.clipPath = shown.mode === "compare" ? `inset(0 0 0 ${split.value}%)` : "none";
+  divider.style.left = split.value + "%";
+  if (heat) paintHeat(alpha); else paintLabels(alpha, only);
+  const scale = find(".scale");
+  scale.hidden = !heat;
+  if (heat) {
+    find(".scale .what").textContent = view.legend[shown.heat].label;
+    find(".scale .high").textContent = view.legend[shown.heat].peak.toFixed(2);
+  }
+}
+
+function paintLabels(alpha, only) {
+  const { places, edges } = drawn, none = view.legend.length;
+  const fill = new Uint32Array(none + 1), line = new Uint32Array(none + 1);
+  for (let place = 0; place <= none; place++) {
+    const colour = channels(place === none ? NONE_COLOUR : view.legend[place].colour);
+    if (only === null) {
+      fill[place] = packedColour(colour, alpha);
+      line[place] = packedColour([255, 255, 255], Math.min(1, 2 * alpha));
+    } else if (place === only) {
+      fill[place] = packedColour(colour, Math.min(alpha, 0.35));
+      line[place] = packedColour([255, 255, 255], 1);
+    } else {
+      fill[place] = line[place] = packedColour([12, 12, 16], 0.72);
+    }
+  }
+  const image = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = (edges[i] ? line : fill)[places[i]];
+  context.putImageData(image, 0, 0);
+}
+
+function paintHeat(alpha) {
+  const [height, width] = view.heat.size, start = view.heat.maps.indexOf(shown.heat) * height * width;
+  const colours = RAMP.map(channels), peak = Math.max(1, 255 * view.legend[shown.heat].peak);
+  const small = new OffscreenCanvas(width, height), image = new ImageData(width, height);
+  for (let i = 0; i < height * width; i++) {
+    const position = Math.min(1, view.heat.values[start + i] / peak) * (RAMP.length - 1);
+    const below = Math.min(RAMP.length - 2, Math.floor(position)), rest = position - below;
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = colours[below][c] * (1 - rest) + colours[below + 1][c] * rest;
+    image.data[4 * i + 3] = 255;
+  }
+  small.getContext("2d").putImageData(image, 0, 0);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingEnabled = true;
+  context.imageSmoothingQuality = "high";
+  context.globalAlpha = Math.min(1, 1.4 * alpha);
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  context.globalAlpha = 1;
+}
+
+// --- the legend ---
+
+function list() {
+  const rows = [], absent = [];
+  let covered = 0, pixels = 0;
+  for (const entry of view.legend) if (entry.counts) pixels += total(entry.counts, 0);
+  view.legend.forEach((entry, place) => {
+    const count = entry.counts ? total(entry.counts, shown.threshold) : 0;
+    covered += count;
+    if (count) rows.push({ place, entry, area: count / pixels, score: total(entry.sums, shown.threshold) / count });
+    else absent.push({ place, entry });
+  });
+  rows.sort((a, b) => b.area - a.area);
+  const found = find(".found");
+  found.replaceChildren(...rows.map(rowOf));
+  const rest = 1 - covered / pixels;
+  if (covered < pixels) found.append(rowOf({ place: null, entry: { label: "none of these", colour: NONE_COLOUR }, area: rest }));
+  find(".absent").hidden = !absent.length;
+  find(".absent ul").replaceChildren(...absent.map(({ place, entry }) => {
+    const item = document.createElement("li"), button = document.createElement("button");
+    button.type = "button";
+    button.textContent = entry.label;
+    button.title = `Best score anywhere ${entry.peak.toFixed(2)}. Click for the heat map.`;
+    button.disabled = !view.heat.maps.includes(place);
+    button.addEventListener("click", () => { shown.heat = place; setMode("heat"); });
+    item.append(button);
+    return item;
+  }));
+  const others = view.num_labels - view.legend.length;
+  if (others > 0) {
+    const item = document.createElement("li");
+    item.textContent = `and ${others} more`;
+    find(".absent ul").append(item);
+  }
+  press();
+}
+
+function rowOf({ place, entry, area, score }) {
+  const item = document.createElement("li"), button = document.createElement("button");
+  button.type = "button";
+  button.className = "row";
+  button.dataset.place = place ?? "";
+  button.disabled = place === null;
+  for (const [name, text] of [["swatch", ""], ["name", entry.label], ["area", percent(area)],
+    ["score", score === undefined ? "" : score.toFixed(2)]]) {
+    const part = document.createElement("span");
+    part.className = name;
+    part.textContent = text;
+    button.append(part);
+  }
+  button.style.setProperty("--colour", entry.colour);
+  button.style.setProperty("--share", (100 * area).toFixed(2) + "%");
+  const synonyms = (entry.words || []).filter((word) => word !== entry.label);
+  button.title = `${entry.label}${synonyms.length ? " (also " + synonyms.join(", ") + ")" : ""}: ${percent(area)} of the image` +
+    (score === undefined ? "" : `, mean score ${score.toFixed(2)}`);
+  button.setAttribute("aria-label", button.title);
+  button.addEventListener("click", () => choose(place));
+  for (const type of ["pointerenter", "focus"]) button.addEventListener(type, () => hover(place));
+  for (const type of ["pointerleave", "blur"]) button.addEventListener(type, () => hover(null));
+  item.append(button);
+  return item;
+}
+
+function press() {
+  const chosen = shown.mode === "heat" ? shown.heat : shown.solo;
+  for (const row of element.querySelectorAll(".row")) {
+    row.setAttribute("aria-pressed", String(chosen !== null && row.dataset.place === String(chosen)));
+  }
+}
+
+function choose(place) {
+  if (place === null) return;
+  if (shown.mode === "heat") { if (view.heat.maps.includes(place)) shown.heat = place; }
+  else shown.solo = shown.solo === place ? null : place;
+  shown.hover = null;
+  press();
+  paint();
+}
+
+function hover(place) {
+  if (shown.mode === "heat" || shown.hover === place || !view) return;
+  shown.hover = place;
+  paint();
+}
+
+function setMode(mode) {
+  shown.mode = mode;
+  find(`input[value="${mode}"]`).checked = true;
+  press();
+  paint();
+}
+
+function tell() {
+  const { facts, legend } = view, { seconds } = facts, parts = [];
+  const time = (s) => (s < 1 ? Math.round(1000 * s) + " ms" : s.toFixed(1) + " s");
+  parts.push(seconds.image !== undefined ? `image encoded in ${time(seconds.image)}`
+    : facts.inference === "slide" ? "sliding windows keep nothing" : "image remembered");
+  if (facts.num_new_words) parts.push(`${facts.num_new_words} new ${facts.num_new_words > 1 ? "labels" : "label"} encoded in ${time(seconds.text)}`);
+  else parts.push("all words remembered");
+  if (seconds.segment !== undefined) parts.push(`segmented in ${time(seconds.segment)}`);
+  const whole = Object.values(seconds).reduce((sum, s) => sum + s, 0);
+  const [height, width] = facts.source_size, [own_height, own_width] = facts.own_size;
+  const shrunk = height !== own_height || width !== own_width ? `, worked on at ${own_width} × ${own_height}` : "";
+  const size = facts.parameters >= 1e6 ? (facts.parameters / 1e6).toFixed(1) + " M" : Math.round(facts.parameters / 1e3) + " k";
+  const lead = document.createElement("b");
+  lead.textContent = time(whole);
+  find(".facts").replaceChildren(lead, ` (${parts.join(", ")}) · ${facts.model}, ${size} parameters, ` +
+    `${facts.head === "full" ? "full head" : "zero-shot head"}, ${facts.inference}, ${facts.dtype} on ${facts.device} · ` +
+    `${width} × ${height} px${shrunk}`);
+  const seen = legend.filter((entry) => entry.found);
+  find(".status").textContent = `${seen.length} of ${view.num_labels} labels found: ` +
+    seen.slice(0, 8).map((entry) => entry.label).join(", ") + ".";
+}
+
+// --- the hand ---
+
+for (const input of element.querySelectorAll(".modes input")) input.addEventListener("change", () => setMode(input.value));
+opacityInput.addEventListener("input", () => {
+  shown.opacity = Number(opacityInput.value);
+  find(".opacity output").textContent = shown.opacity + " %";
+  paint();
+});
+thresholdInput.addEventListener("input", () => {
+  shown.threshold = Number(thresholdInput.value);
+  find(".threshold output").textContent = (shown.threshold / 100).toFixed(2);
+  if (view) { measure(); paint(); list(); }
+});
+split.addEventListener("input", paint);
+element.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && shown.solo !== null) { shown.solo = null; press(); paint(); }
+});
+
+function placeAt(event) {
+  const box = canvas.getBoundingClientRect(), [height, width] = view.size;
+  const x = Math.floor(((event.clientX - box.left) / box.width) * width), y = Math.floor(((event.clientY - box.top) / box.height) * height);
+  return x < 0 || y < 0 || x >= width || y >= height ? null : { box, index: y * width + x, place: drawn.places[y * width + x] };
+}
+
+frame.addEventListener("pointermove", (event) => {
+  const at = view && placeAt(event);
+  if (!at) { tip.hidden = true; return; }
+  const entry = view.legend[at.place];
+  const swatch = document.createElement("i"), score = document.createElement("small");
+  swatch.style.background = entry ? entry.colour : NONE_COLOUR;
+  score.textContent = (view.levels[at.index] / 100).toFixed(2);
+  tip.replaceChildren(swatch, entry ? entry.label : "none of these", score);
+  tip.hidden = false;
+  const x = event.clientX - at.box.left, y = event.clientY - at.box.top;
+  tip.style.left = Math.max(4, Math.min(x + 14, at.box.width - tip.offsetWidth - 4)) + "px";
+  tip.style.top = (y > 44 ? y - 38 : y + 18) + "px";
+  for (const row of element.querySelectorAll(".row")) row.classList.toggle("under", row.dataset.place === String(at.place));
+});
+frame.addEventListener("pointerleave", () => {
+  tip.hidden = true;
+  for (const row of element.querySelectorAll(".row.under")) row.classList.remove("under");
+});
+canvas.addEventListener("click", (event) => {
+  const at = view && placeAt(event);
+  if (at && at.place < view.legend.length) choose(at.place);
+});
+
+tip.hidden = true;
+find(".scale").hidden = true;
+watch("value", () => receive(props.value));
+receive(props.value);
