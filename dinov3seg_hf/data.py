@@ -348,22 +348,22 @@ class RowReader:
         self.vocabulary, self.mask_coding = vocabulary, mask_coding
         self.num_labels = len(vocabulary.scored_names)
 
-        protocol = protocol_of(dataset)
+        self.protocol = protocol_of(dataset)
         if mask_values is None:
-            mask_values = "raw_ids" if protocol is None and vocabulary.raw_ids is not None else "labels"
+            mask_values = "raw_ids" if self.protocol is None and vocabulary.raw_ids is not None else "labels"
         if mask_values == "raw_ids" and vocabulary.raw_ids is None:
             raise ValueError(
                 "The masks are said to hold raw ids, but the vocabulary has none: give one with a `raw_id` column, or "
                 'mask_values="labels".'
             )
         self.mask_values = mask_values
-        self._check_size(dataset, protocol)
+        self._check_size(dataset)
 
-    def _check_size(self, dataset: Dataset, protocol: str | None) -> None:
+    def _check_size(self, dataset: Dataset) -> None:
         """Refuses a vocabulary of which it is known, before any row is read, that the labels are others."""
         names, told = None, ""
-        if (prepared := _prepared_vocabulary(protocol)) is not None:
-            names, told = prepared.scored_names, f"it was prepared as {protocol}"
+        if (prepared := _prepared_vocabulary(self.protocol)) is not None:
+            names, told = prepared.scored_names, f"it was prepared as {self.protocol}"
         elif _class_labels(feature := dataset.features[self.mask_column]):
             names, told = _class_labels(feature)[0], f"its column {self.mask_column!r} says"
         if names is not None and self.mask_values == "labels" and len(names) != self.num_labels:
@@ -515,6 +515,11 @@ class SegmentationDataset(torch.utils.data.Dataset):
         """The names of the image column and the mask column."""
         return self._reader.image_column, self._reader.mask_column
 
+    @property
+    def protocol(self) -> str | None:
+        """What a prepared data set was prepared as, such as "ade20k-150/1"."""
+        return self._reader.protocol
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -610,6 +615,7 @@ class StreamedSegmentationDataset(torch.utils.data.IterableDataset):
 
     vocabulary = SegmentationDataset.vocabulary
     columns = SegmentationDataset.columns
+    protocol = SegmentationDataset.protocol
     set_epoch = SegmentationDataset.set_epoch
 
     @property

@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Scores of label maps, and the evaluation of a model on a data set.
+"""The evaluation of a model on a data set: scores, how sure they are, and all that they depend on.
 
-Integers only until the end: what is kept of an image is how many of its pixels have which label and got which, so that
-scores are those of one confusion matrix over the whole set, whatever the number of processes, batches and restarts.
-Images go through the pipeline, as users' do, and are scored at their own size: nothing is resized here.
+What is kept of an image is how many of its pixels have which label and got which (`scoring.py`), so that scores are
+those of one confusion matrix over the whole set, whatever the number of processes, batches and restarts. Images go
+through the pipeline, as users' do, and are scored at their own size: nothing is resized here.
 """
 
 import contextlib
@@ -25,211 +25,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from .benchmarks import BENCHMARKS, PUBLISHED
 from .data import RowError, SegmentationDataset, StreamedSegmentationDataset
 from .files import write_whole
 from .pipeline import Inference, OpenVocabularySegmentationPipeline
+from .scoring import CONFIDENCE, ConfusionMatrix, ImageCounts, bootstrap_intervals
 from .vocabulary import Vocabulary
-
-# Pixels whose labels are counted at a time, in two int64 arrays.
-MIN_COUNTED_PIXELS, MAX_COUNTED_PIXELS = 2**15, 2**20
-CONFIDENCE = 0.95
-BOOTSTRAP_SEED = 0
-# Values of resampled counts held at a time (64 MiB).
-MAX_RESAMPLED_VALUES = 2**23
+from .weights import weights_fingerprint
 
 # How results are told apart; raise it when scores of equal label maps change.
 RESULTS_VERSION = 1
-
-
-class ConfusionMatrix:
-    """Counts of (true class, predicted class) over pixels, added to image by image.
-
-    Args:
-        num_classes: C; labels outside 0 .. C-1 are ignored, predictions outside it count as wrong for the true class.
-    """
-
-    def __init__(self, num_classes: int):
-        self.num_classes = num_classes
-        # one column more: predictions of "none of these"
-        self.counts = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
-
-    def update(self, predictions: np.ndarray, labels: np.ndarray) -> None:
-        """Adds label maps of integers, of equal shape.
-
-        Raises:
-            ValueError: If the shapes differ, nothing is resized here; or if they hold no integers.
-        """
-        predictions, labels = np.asarray(predictions), np.asarray(labels)
-        if predictions.shape != labels.shape:
-            raise ValueError(
-                f"The prediction has shape {predictions.shape}, the label map {labels.shape}; resize the prediction "
-                "to the label map first."
-            )
-        for what, array in (("prediction", predictions), ("label map", labels)):
-            if array.dtype.kind not in "iu":
-                raise ValueError(f"The {what} is {array.dtype}; expected integers, one class a pixel.")
-        predictions, labels = predictions.ravel(), labels.ravel()
-        # parts that stay in the cache, but not so small that going over all counts takes longer than the pixels
-        size = min(max(MIN_COUNTED_PIXELS, (self.num_classes + 1) ** 2), MAX_COUNTED_PIXELS)
-        for start in range(0, labels.size, size):
-            self._count(predictions[start : start + size], labels[start : start + size])
-
-    def _count(self, predictions: np.ndarray, labels: np.ndarray) -> None:
-        # One number a pixel, label * (C + 1) + prediction, where C stands for whatever is out of range: as unsigned, a
-        # negative number is as well. Clamping takes a fraction of the time that picking out the valid pixels would.
-        num_classes = self.num_classes
-        places, predicted = labels.astype(np.intp), predictions.astype(np.intp)
-        for array in (places, predicted):
-            np.minimum(array.view(np.uintp), num_classes, out=array.view(np.uintp))
-        places *= num_classes + 1
-        places += predicted
-        counts = np.bincount(places, minlength=(num_classes + 1) ** 2).reshape(num_classes + 1, num_classes + 1)
-        self.counts += counts[:-1]
-
-    def add(self, labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> None:
-        """Adds counts of pairs: int arrays of one length, predictions of none of the classes as `num_classes`."""
-        np.add.at(self.counts, (labels, predictions), counts)
-
-    def iou(self) -> np.ndarray:
-        """Intersection over union a class, `(C,)` float64; NaN for a class without a ground-truth pixel."""
-        correct = np.diagonal(self.counts).astype(np.float64)
-        truth = self.counts.sum(axis=1)
-        union = truth + self.counts[:, :-1].sum(axis=0) - correct
-        return np.where(truth > 0, correct / np.maximum(union, 1), np.nan)
-
-    def accuracy(self) -> np.ndarray:
-        """Share of a class's pixels that are right, `(C,)` float64; NaN for a class without a ground-truth pixel."""
-        truth = self.counts.sum(axis=1)
-        return np.where(truth > 0, np.diagonal(self.counts) / np.maximum(truth, 1), np.nan)
-
-    def mean_iou(self, classes: Sequence[int] | None = None) -> float:
-        """Mean over the classes that have a ground-truth pixel (of `classes`, if given), between 0 and 1."""
-        return _mean(self.iou(), classes)
-
-    def mean_accuracy(self) -> float:
-        """Mean over the classes that have a ground-truth pixel, between 0 and 1."""
-        return _mean(self.accuracy())
-
-    def pixel_accuracy(self) -> float:
-        """Share of labelled pixels that are right."""
-        return float(np.diagonal(self.counts).sum() / max(self.counts.sum(), 1))
-
-    def frequency_weighted_iou(self) -> float:
-        """Mean of the classes' IoU, weighted by their ground-truth pixels, between 0 and 1."""
-        truth = self.counts.sum(axis=1)
-        return float(np.nansum(truth * self.iou()) / truth.sum()) if truth.any() else float("nan")
-
-    def scores(self) -> dict[str, float]:
-        """All of the above as one number each; NaN where no pixel is labelled."""
-        labelled = bool(self.counts.any())
-        return {
-            "mean_iou": self.mean_iou(),
-            "mean_accuracy": self.mean_accuracy(),
-            "overall_accuracy": self.pixel_accuracy() if labelled else float("nan"),
-            "frequency_weighted_iou": self.frequency_weighted_iou(),
-        }
-
-
-def _mean(values: np.ndarray, classes: Sequence[int] | None = None) -> float:
-    chosen = values if classes is None else values[list(classes)]
-    return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else float("nan")
-
-
-# --- what is kept of an image -----------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageCounts:
-    """The confusion matrix of one image, without its zeros.
-
-    Attributes:
-        index: The image's row in the data set.
-        labels, predictions, counts: int64, one entry for each pair that occurs.
-        skipped: In place of them, why the row could not be read.
-    """
-
-    index: int
-    labels: np.ndarray
-    predictions: np.ndarray
-    counts: np.ndarray
-    skipped: str | None = None
-
-    @classmethod
-    def of(cls, index: int, predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> "ImageCounts":
-        """Counts a prediction against a label map of the same shape."""
-        matrix = ConfusionMatrix(num_classes)
-        matrix.update(predictions, labels)
-        found = matrix.counts.nonzero()
-        return cls(index, *found, matrix.counts[found])
-
-    @classmethod
-    def bad(cls, index: int, reason: str) -> "ImageCounts":
-        nothing = np.zeros(0, np.int64)
-        return cls(index, nothing, nothing, nothing, reason)
-
-    def to_json(self) -> str:
-        if self.skipped is not None:
-            return json.dumps({"index": self.index, "skipped": self.skipped}, ensure_ascii=False)
-        pairs = [array.tolist() for array in (self.labels, self.predictions, self.counts)]
-        return json.dumps({"index": self.index, "pairs": pairs})
-
-    @classmethod
-    def from_json(cls, line: str) -> "ImageCounts":
-        content = json.loads(line)
-        if "skipped" in content:
-            return cls.bad(content["index"], content["skipped"])
-        return cls(content["index"], *(np.array(values, np.int64) for values in content["pairs"]))
-
-
-def bootstrap_intervals(
-    images: Sequence[ImageCounts],
-    num_classes: int,
-    groups: dict[str, Sequence[int]],
-    num_resamples: int = 1000,
-    confidence: float = CONFIDENCE,
-    seed: int = BOOTSTRAP_SEED,
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of mean IoUs when the images are drawn anew, with replacement.
-
-    Args:
-        images: What was counted on each image.
-        num_classes: C.
-        groups: Which classes each mean is over.
-        num_resamples, confidence, seed: Of the bootstrap.
-
-    Returns:
-        For each group (low, high); NaN if no class of it has a pixel.
-    """
-    # per image and class: intersection, ground truth, union; float64 holds these integers exactly
-    correct = np.zeros((len(images), num_classes))
-    truth, predicted = np.zeros_like(correct), np.zeros((len(images), num_classes + 1))
-    for row, image in enumerate(images):
-        same = image.labels == image.predictions
-        correct[row, image.labels[same]] = image.counts[same]
-        np.add.at(truth[row], image.labels, image.counts)
-        np.add.at(predicted[row], image.predictions, image.counts)
-    rng = np.random.default_rng(seed)
-    probabilities = np.full(len(images), 1 / max(len(images), 1))
-    means: dict[str, list[np.ndarray]] = {name: [] for name in groups}
-    chunk = max(1, MAX_RESAMPLED_VALUES // max(len(images), num_classes))
-    for start in range(0, num_resamples if images else 0, chunk):
-        size = min(chunk, num_resamples - start)
-        draws = rng.multinomial(len(images), probabilities, size=size).astype(np.float64)  # (R, N)
-        drawn_truth, drawn_correct = draws @ truth, draws @ correct  # (R, C)
-        union = drawn_truth + draws @ predicted[:, :-1] - drawn_correct
-        iou = np.where(drawn_truth > 0, drawn_correct / np.maximum(union, 1), np.nan)
-        for name, classes in groups.items():
-            chosen = iou[:, list(classes)]
-            found = np.isfinite(chosen)
-            totals = np.where(found, chosen, 0).sum(axis=1)
-            means[name].append(np.where(found.any(axis=1), totals / np.maximum(found.sum(axis=1), 1), np.nan))
-    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
-    intervals = {}
-    for name, chunks in means.items():
-        values = np.concatenate(chunks) if chunks else np.zeros(0)
-        values = values[np.isfinite(values)]
-        intervals[name] = tuple(np.quantile(values, edges).tolist()) if values.size else (float("nan"),) * 2
-    return intervals
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -269,6 +74,8 @@ class EvaluationResult:
     def to_json(self, confusion: bool = False) -> str:
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         matrix = content.pop("confusion")
+        if self.benchmark in PUBLISHED:
+            content["published_mean_iou_percent"] = PUBLISHED[self.benchmark]
         if confusion:
             content["confusion"] = matrix.tolist()
         return json.dumps(_without_nan({"version": RESULTS_VERSION, **content}), ensure_ascii=False, indent=1) + "\n"
@@ -285,20 +92,32 @@ class EvaluationResult:
         """
         write_whole(path, self.to_json(confusion).encode())
 
-    def table(self, per_class: bool = False) -> str:
+    def table(self) -> str:
         """Scores in percent as text, beside the published ones where there are any."""
-        return results_table([self]) + (f"\n\n{_class_table(self)}" if per_class else "")
+        return results_table([self])
+
+    def class_table(self) -> str:
+        """IoU and accuracy of each class in percent as text."""
+        rows = [["class", "IoU", "Acc", "pixels", ""]]
+        for row in self.per_class:
+            unseen = "unseen" if row["seen"] is False else ""
+            rows.append(
+                [row["name"], _percent(row["iou"]), _percent(row["accuracy"]), f"{row['truth_pixels']:,}", unseen]
+            )
+        return _aligned(rows)
 
 
 def results_table(results: Sequence[EvaluationResult]) -> str:
-    """Results of several data sets, one a row."""
+    """Results of several data sets in percent, one a row, beside the published ones where there are any."""
     rows = [["", "mIoU", f"{100 * CONFIDENCE:.0f} % interval", "mAcc", "aAcc", "fwIoU", "images"]]
     split = any("harmonic_mean" in result.scores for result in results)
     rows[0] += ["seen", "unseen", "harmonic"] if split else []
+    published = any(result.benchmark in PUBLISHED for result in results)
+    rows[0] += ["dinov3.seg (paper)", "best elsewhere"] if published else []
     for result in results:
         scores = result.scores
         row = [
-            result.benchmark or "data set",
+            BENCHMARKS[result.benchmark].title if result.benchmark in BENCHMARKS else result.benchmark or "data set",
             _percent(scores["mean_iou"]),
             f"{_percent(scores['mean_iou_low'])} to {_percent(scores['mean_iou_high'])}",
             *(_percent(scores[name]) for name in ("mean_accuracy", "overall_accuracy", "frequency_weighted_iou")),
@@ -306,15 +125,14 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
         ]
         names = ("seen_mean_iou", "unseen_mean_iou", "harmonic_mean")
         row += [_percent(scores.get(name)) for name in names] if split else []
+        if published:
+            known = PUBLISHED.get(result.benchmark)
+            row += (
+                ["-", "-"]
+                if known is None
+                else [f"{known['dinov3.seg (paper)']:.2f}", f"{known['best elsewhere']:.1f} {known['by']}"]
+            )
         rows.append(row)
-    return _aligned(rows)
-
-
-def _class_table(result: EvaluationResult) -> str:
-    rows = [["class", "IoU", "Acc", "pixels", ""]]
-    for row in result.per_class:
-        seen = {None: "", True: "", False: "unseen"}[row["seen"]]
-        rows.append([row["name"], _percent(row["iou"]), _percent(row["accuracy"]), f"{row['truth_pixels']:,}", seen])
     return _aligned(rows)
 
 
@@ -670,6 +488,7 @@ def _protocol(
     return {
         "data": {
             "fingerprint": data.fingerprint,
+            "protocol": data.protocol,
             "columns": list(data.columns),
             "num_rows": len(data) if isinstance(data, SegmentationDataset) else None,
         },
@@ -699,15 +518,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (bool, float, str, type(None))) else int(value)
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """SHA-256 (hex) over all weights of a model, their names and dtypes; the device does not count."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _sha256_of(content: Any) -> str:

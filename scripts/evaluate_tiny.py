@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 import dinov3seg_hf
 from dinov3seg_hf import synthetic
-from dinov3seg_hf.evaluation import ConfusionMatrix
+from dinov3seg_hf.scoring import ConfusionMatrix
 
 FIRST_SEED = 910_000  # neither the training's nor the validation's; 900,000 on scored earlier heads
 NUM_NAMES = len(synthetic.NAMES)
@@ -111,9 +111,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(dinov3seg_hf.TINY))
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--splits", nargs="+", choices=("unseen", "seen"), default=["unseen", "seen"])
-    parser.add_argument(
-        "--phrase-scenes", type=int, default=60, help="of --scenes, for phrases of one and two words"
-    )
+    parser.add_argument("--phrase-scenes", type=int, default=60, help="of --scenes, for phrases of one and two words")
     parser.add_argument("--output", type=Path, help="write the scores as JSON")
     args = parser.parse_args()
 

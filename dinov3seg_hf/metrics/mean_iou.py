@@ -17,7 +17,7 @@ import evaluate
 import numpy as np
 import torch
 
-from dinov3seg_hf.evaluation import ConfusionMatrix
+from dinov3seg_hf.scoring import ConfusionMatrix
 
 DESCRIPTION = "Intersection over union of semantic segmentation: the mean over classes, each class, accuracies."
 CITATION = ""
