@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Rows of a data set as pictures: what is there beside what was found."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -31,17 +32,23 @@ def draw_samples(
     """
     pipe = OpenVocabularySegmentationPipeline(model=model, processor=processor, device=model.device)
     text = pipe.encode_labels(vocabulary)
-    palette = colour_palette(len(vocabulary))
     pictures = {}
     for row in sorted({index * len(data) // num_samples for index in range(num_samples)}):
         item = data[row]
         image = Image.fromarray(np.asarray(item["image"]))
         result = pipe(image, text, inference=inference, return_label_map=True, return_masks=False)
-        predicted = vocabulary.to_scored(result["label_map"])
-        pictures[row] = side_by_side(
-            *(draw(image, labels, vocabulary, palette) for labels in (np.asarray(item["labels"]), predicted))
-        )
+        maps = np.asarray(item["labels"]), vocabulary.to_scored(result["label_map"])
+        palette = colours_of(maps, len(vocabulary.scored_names))
+        pictures[row] = side_by_side(*(draw(image, labels, vocabulary, palette) for labels in maps))
     return pictures
+
+
+def colours_of(label_maps: Sequence[np.ndarray], num_labels: int) -> np.ndarray:
+    """A palette `(num_labels, 3)` that tells the labels of these maps apart, however many others there are."""
+    found = np.unique(np.concatenate([labels[labels >= 0] for labels in label_maps]))
+    palette = np.zeros((num_labels, 3), np.uint8)
+    palette[found] = colour_palette(max(len(found), 1))[: len(found)]
+    return palette
 
 
 def draw(image: Image.Image, labels: np.ndarray, vocabulary: Vocabulary, palette: np.ndarray) -> Image.Image:

@@ -176,14 +176,16 @@ class Trainer:
         needed = checkpoint_bytes * (config.keep_checkpoints + 1) + model_bytes * (
             config.keep_checkpoints + 2 if sharded else 1
         )
-        on_main_process(self.accelerator, lambda: self._start_folder(needed, weights))
-        self._prepare(model)
-
-        steps = self.folder.checkpoint_steps() if resume else []
-        self.start_step = broadcast_object_list([steps[-1] if steps else 0])[0]
-        if self.start_step:
-            self._load_checkpoint(self.start_step)
-        self._step = self.start_step
+        try:
+            on_main_process(self.accelerator, lambda: self._start_folder(needed, weights))
+            self._prepare(model)
+            steps = self.folder.checkpoint_steps() if resume else []
+            self._step = self.start_step = broadcast_object_list([steps[-1] if steps else 0])[0]
+            if self.start_step:
+                self._load_checkpoint(self.start_step)
+        except BaseException:
+            self.folder.release()
+            raise
 
     # --- before the first step ---------------------------------------------------------------------------------------
 
@@ -590,6 +592,7 @@ def peak_memory() -> int:
 def _make_accelerator(config: TrainingConfig, trackers: list[str]) -> Accelerator:
     try:
         return Accelerator(
+            cpu=not torch.accelerator.is_available(),  # unless told, processes without one do not find each other
             mixed_precision=config.mixed_precision,
             # windows of accumulated batches go on across epochs
             gradient_accumulation_plugin=GradientAccumulationPlugin(
