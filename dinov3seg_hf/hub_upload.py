@@ -125,51 +125,52 @@ def upload_folder(
     """
     api = HfApi() if api is None else api
     paths = _paths(folder)
-    num_attempts = 0
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    num_attempts, base = 0, None
     while True:
         num_attempts += 1
         try:
-            return _upload(Path(folder), paths, repo_id, repo_type, private, message, api, stale)
-        except (_TransportError, OSError, ValueError) as error:
-            if isinstance(error, PublishingError):
-                raise
+            info = _repository(repo_id, repo_type, private, api)
+            _check_visibility(info, private)
+            base = info.sha if base is None else base
+            operations = _operations(paths, repo_id, repo_type, info.sha, api, stale)
+            if not operations:  # or the reply to an earlier attempt was lost
+                return Upload(repo_id, repo_type, info.sha, info.sha != base, sizes)
+            commit = api.create_commit(
+                repo_id,
+                operations,
+                commit_message=message,
+                repo_type=repo_type,
+                revision="main",
+                parent_commit=info.sha,
+            )
+            return Upload(repo_id, repo_type, commit.oid, True, sizes)
+        except PublishingError:
+            raise
+        except (_TransportError, OSError, RuntimeError, ValueError) as error:
+            error = _root_of(error)
             wait = _seconds_to_wait(error, num_attempts)
             if wait is None or num_attempts >= max_attempts:
                 _explain(error, repo_id, api)
             time.sleep(wait)
 
 
-def _upload(
-    folder: Path,
-    paths: dict[str, Path],
-    repo_id: str,
-    repo_type: RepoType,
-    private: bool,
-    message: str,
-    api: HfApi,
-    stale: Sequence[str],
-) -> Upload:
-    space = {"space_sdk": "gradio"} if repo_type == "space" else {}
-    api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **space)
-    sizes = {name: path.stat().st_size for name, path in paths.items()}
-    info = api.repo_info(repo_id, repo_type=repo_type, revision="main")
+def _repository(repo_id: str, repo_type: RepoType, private: bool, api: HfApi):
+    """What the Hub knows of the repository, made if it was not there."""
+    try:
+        return api.repo_info(repo_id, repo_type=repo_type, revision="main")
+    except RepositoryNotFoundError:
+        space = {"space_sdk": "gradio"} if repo_type == "space" else {}
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **space)
+        return api.repo_info(repo_id, repo_type=repo_type, revision="main")
+
+
+def _check_visibility(info, private: bool) -> None:
     if private and not info.private:
         raise PublishingError(
-            f"{repo_id} is on the Hub already, and public. Make it private in its settings, choose another name, or "
+            f"{info.id} is on the Hub already, and public. Make it private in its settings, choose another name, or "
             "leave --private out."
         )
-    additions, deletions = _differences(paths, repo_id, repo_type, info.sha, api, stale)
-    if not additions and not deletions:
-        return Upload(repo_id, repo_type, info.sha, False, sizes)
-    commit = api.create_commit(
-        repo_id,
-        [*(CommitOperationAdd(name, paths[name]) for name in additions), *map(CommitOperationDelete, deletions)],
-        commit_message=message,
-        repo_type=repo_type,
-        revision="main",
-        parent_commit=info.sha,
-    )
-    return Upload(repo_id, repo_type, commit.oid, True, sizes)
 
 
 def _paths(folder: str | os.PathLike) -> dict[str, Path]:
@@ -181,17 +182,15 @@ def _paths(folder: str | os.PathLike) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in files}
 
 
-def _differences(
+def _operations(
     paths: dict[str, Path], repo_id: str, repo_type: RepoType, commit: str, api: HfApi, stale: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Which files to send, and which to remove."""
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What makes the repository, as it is at `commit`, hold the folder."""
     tree = api.list_repo_tree(repo_id, repo_type=repo_type, revision=commit, recursive=True)
     there = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}  # files, not folders
-    additions = [name for name, path in paths.items() if name not in there or not _equal(path, there[name])]
-    deletions = [
-        name for name in there if name not in paths and any(fnmatch.fnmatchcase(name, pattern) for pattern in stale)
-    ]
-    return additions, deletions
+    new = [name for name, path in paths.items() if name not in there or not _equal(path, there[name])]
+    old = [name for name in there if name not in paths and any(fnmatch.fnmatchcase(name, pattern) for pattern in stale)]
+    return [*(CommitOperationAdd(name, paths[name]) for name in new), *map(CommitOperationDelete, old)]
 
 
 def _equal(path: Path, entry) -> bool:
@@ -211,6 +210,13 @@ def _digest(path: Path, digest) -> str:
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------
+
+
+def _root_of(error: BaseException) -> BaseException:
+    """What went wrong in a thread of the client, which says only that it did."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _status_of(error: BaseException) -> int | None:
@@ -248,7 +254,7 @@ def _explain(error: BaseException, repo_id: str, api: HfApi) -> NoReturn:
     elif status in (401, 403, 404):
         reason = (
             f"The Hub does not let this token write to {repo_id}. Choose a name under an account or organisation of "
-            f"your own, or take a token that can write there. {_LOGIN}"
+            f"your own, or take a token that can write there. {untouched} {_LOGIN}"
         )
     elif status == 429:
         asked = error.response.headers.get("Retry-After", "")
