@@ -13,7 +13,6 @@
 Knows files and JSON, and nothing of models. One process writes; who that is, is the caller's matter.
 """
 
-import io
 import json
 import os
 import platform
@@ -29,6 +28,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import save as to_safetensors
 
 from .files import write_whole
 
@@ -199,11 +199,10 @@ class RunFolder:
         except (OSError, json.JSONDecodeError) as error:
             raise ValueError(f"{str(path)!r} cannot be read ({error}); expected the description of a run.") from error
 
-    def save_tensors(self, name: str, content: Mapping[str, Any]) -> Path:
-        """Writes tensors and numbers for `torch.load`; returns the path."""
-        buffer = io.BytesIO()
-        torch.save(dict(content), buffer)
-        write_whole(self.path / name, buffer.getvalue())
+    def save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> Path:
+        """Writes a safetensors file, `notes` as its metadata; returns the path."""
+        content = to_safetensors(dict(tensors), {key: str(value) for key, value in notes.items()})
+        write_whole(self.path / name, content)
         return self.path / name
 
     # --- the trained model -------------------------------------------------------------------------------------------

@@ -407,20 +407,15 @@ class Trainer:
         bad_norm = norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm))
         if math.isfinite(loss) and not bad_norm:
             return loss, stops > 0
-        name = f"bad-batch-step-{step:08d}-process-{self.accelerator.process_index}.pt"
+        tensors = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
+        if classes is not None:
+            tensors["classes"] = classes.cpu()
         path = self.folder.save_tensors(
-            name,
-            {
-                "step": step,
-                "loss": loss,
-                "gradient_norm": None if norm is None else float(norm),
-                "rows": [batch["index"].cpu() for batch in batches],
-                "images": [batch["images"].cpu() for batch in batches],
-                "labels": [batch["labels"].cpu() for batch in batches],
-                "classes": None if classes is None else classes.cpu(),
-            },
+            f"bad-batch-step-{step:08d}-process-{self.accelerator.process_index}.safetensors",
+            tensors,
+            {"step": step, "loss": loss, "gradient_norm": None if norm is None else float(norm)},
         )
-        rows = torch.cat([batch["index"] for batch in batches]).tolist()
+        rows = tensors["index"].tolist()
         self.accelerator.wait_for_everyone()  # all have written
         steps = self.folder.checkpoint_steps()
         raise NonFiniteLoss(
