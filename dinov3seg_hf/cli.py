@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The command `dinov3seg`: segments images by words, converts published checkpoints.
+"""The command `dinov3seg`: segments images by words, converts published checkpoints, serves the demo.
 
 Knows arguments, files and the terminal; the work is done by the pipeline, the visualization and the conversion. Results
 go to stdout and to files, errors in one line to stderr. Exit codes: 0 all done, 2 something was wrong, 130 interrupted.
@@ -55,6 +55,12 @@ examples:
   dinov3seg segment photos/*.jpg --model DIR_OR_HUB_ID --preset ade20k-150 --output overlays/
 """
 
+DEMO_EXAMPLES = """\
+examples:
+  dinov3seg demo
+  dinov3seg demo --model DIR_OR_HUB_ID --examples photos/ --open
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
@@ -100,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands)
     _add_convert(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -419,6 +426,80 @@ def _convert(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
     )
     print(report)
+    return 0
+
+
+# --- demo ------------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="serve a page on which photos are segmented by words",
+        description="Serves a page on which a person drops a photo, types words and sees the segmentation, and its API "
+        'for gradio_client. Needs the extra "demo": pip install "dinov3seg_hf[demo]".',
+        epilog=DEMO_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_demo)
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model", default=TINY, metavar="DIR_OR_HUB_ID", help="default: the embedded one, for drawn scenes"
+    )
+    model.add_argument("--device", help='such as "cpu", "cuda" or "cuda:1" (default: an accelerator if there is one)')
+    model.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's; float32 on the CPU")
+    model.add_argument(
+        "--examples",
+        metavar="DIR",
+        help="images to begin with; the words of photo.jpg are in photo.txt (default: drawn scenes for the embedded "
+        "model, else none)",
+    )
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host", help='"0.0.0.0" for all who reach this machine (default: $GRADIO_SERVER_NAME, or this machine alone)'
+    )
+    server.add_argument("--port", type=int, help="default: $GRADIO_SERVER_PORT, or the first free one from 7860 on")
+    server.add_argument("--open", action="store_true", help="open the page in the browser")
+    bounds = parser.add_argument_group("bounds")
+    bounds.add_argument("--max-queue", type=_positive, default=40, metavar="N", help="requests that wait (default 40)")
+    bounds.add_argument("--max-labels", type=_positive, default=1000, metavar="N", help="of a request (default 1000)")
+    bounds.add_argument(
+        "--max-megapixels", type=_positive, default=50, metavar="N", help="larger images are refused (default 50)"
+    )
+    bounds.add_argument(
+        "--cache", type=_positive, default=768, metavar="MIB", help="remembered of all sessions together (default 768)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} came; expected a whole number of at least 1")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f'The demo needs Gradio, which cannot be imported ({error}). Install it: pip install "dinov3seg_hf[demo]"'
+        ) from error
+    from .demo.engine import Limits
+    from .demo.page import serve
+
+    serve(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        examples=options.examples,
+        host=options.host,
+        port=options.port,
+        queue_size=options.max_queue,
+        limits=Limits(
+            pixels=options.max_megapixels * 1_000_000, labels=options.max_labels, cache_bytes=options.cache * 2**20
+        ),
+        open_browser=options.open,
+    )
     return 0
 
 

@@ -2,9 +2,9 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """What the demo computes and remembers: photos, features and words of each session, keyed by content, within bounds.
 
-Knows the pipeline, files and sessions; nothing of pages, HTTP or Gradio. Everything that is remembered is found again by
-what it was made of (the bytes of the image, the words, the settings, the weights of the model) and by the session that
-asked, so that a result is never an old one and never another user's. What is forgotten is computed again.
+Knows the pipeline, files and sessions; nothing of pages, HTTP or Gradio. All that is remembered is found again by what
+it was made of (the bytes of the image, the words, the settings, the weights of the model) and by the session that asked,
+so that a result is never an old one and never another user's. What is forgotten is computed again.
 """
 
 import hashlib
@@ -424,9 +424,7 @@ class DemoEngine:
         # maps come at the size that is shown: smooth edges for small images
         return {"encoded": replace(encoded, size=shown_size)}, remembered
 
-    def _encode_words(
-        self, session: str | None, vocabulary: Vocabulary, model_key: str
-    ) -> tuple[TextEmbeddings, int]:
+    def _encode_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> tuple[TextEmbeddings, int]:
         """Embeddings of all classes, and how many of them this session had not asked for before.
 
         Not the pipeline's own cache: that is everyone's, and reads the whole text tower for every new word.

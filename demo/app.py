@@ -1,0 +1,14 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The Space's page: `dinov3seg demo`, told by variables of the Space instead of arguments.
+
+DINOV3SEG_MODEL (folder or Hub id; the embedded checkpoint unless set), DINOV3SEG_EXAMPLES (folder of images).
+"""
+
+import os
+
+from dinov3seg_hf import TINY
+from dinov3seg_hf.demo.page import serve
+
+if __name__ == "__main__":
+    serve(os.environ.get("DINOV3SEG_MODEL", TINY), examples=os.environ.get("DINOV3SEG_EXAMPLES"))
