@@ -3,8 +3,8 @@
 """What the demo computes and remembers: photos, features and words of each session, keyed by content, within bounds.
 
 Knows the pipeline, files and sessions; nothing of pages, HTTP or Gradio. All that is remembered is found again by what
-it was made of (the bytes of the image, the words, the settings, the weights of the model) and by the session that asked,
-so that a result is never an old one and never another user's. What is forgotten is computed again.
+it was made of (bytes of the image, words, settings, weights of the model) and by the session that asked: a result is
+never an old one and never another user's. What is forgotten is computed again.
 """
 
 import hashlib

@@ -314,12 +314,9 @@ def build_demo(
         for trigger in (words.edit, photo.input, mode.input, head.input, templates.input, photo.clear):
             trigger(**running, trigger_mode="always_last")
         button.click(**running, trigger_mode="always_last")
-        mode.change(
-            lambda mode: gr.Radio(info=MODES[mode]), mode, mode, api_visibility="private", show_progress="hidden"
-        )
-        preset.input(
-            lambda title: presets.get(title, ""), preset, words, api_visibility="private", show_progress="hidden"
-        ).then(**running)
+        quiet = {"api_visibility": "private", "show_progress": "hidden"}
+        mode.change(lambda mode: gr.Radio(info=MODES[mode]), mode, mode, **quiet)
+        preset.input(lambda title: presets.get(title, ""), preset, words, **quiet).then(**running)
         if examples:
             gallery.click(show_example, gallery, [photo, words], **quiet).then(**running)
             demo.load(lambda: show_example(0), None, [photo, words], **quiet).then(**running)
@@ -471,8 +468,9 @@ def serve(
 
 def _intro(drawn_world: bool) -> str:
     note = (
-        '<p class="note">The built-in model is a small one for <b>drawn scenes</b>: colours, patterns and shapes, such '
-        "as <i>purple striped square</i>. For photographs, start the demo with <code>--model</code> and real weights.</p>"
+        '<p class="note">The built-in model is a small one for <b>drawn scenes</b>: colours, patterns and shapes, as in '
+        "<i>purple striped square</i>. For photographs, start the demo with <code>--model</code> and real weights."
+        "</p>"
         if drawn_world
         else ""
     )
