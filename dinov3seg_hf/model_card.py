@@ -62,7 +62,7 @@ class AuthorsNotes:
         except Exception as error:  # of YAML, or of what the library expects in it
             raise PublishingError(f"{str(path)!r} has no readable front matter ({error}). Mend it.") from error
         metadata = card.data.to_dict()
-        text = _without_relative_links(card.text)
+        text = without_relative_links(card.text)
         introduction, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
         by_title = {title.strip().lower(): body.strip() for title, _, body in (s.partition("\n") for s in sections)}
         introduction = re.sub(r"^# .*$", "", introduction, flags=re.MULTILINE)
@@ -74,7 +74,7 @@ class AuthorsNotes:
         )
 
 
-def _without_relative_links(text: str) -> str:
+def without_relative_links(text: str) -> str:
     """Links into the repository that the text was written for lead nowhere on the Hub; their words stay."""
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)[^)]*\)", r"\1", text)
 
@@ -229,4 +229,4 @@ def make_card(
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-__all__ = ["AuthorsNotes", "MeasuredResult", "make_card", "model_index", "read_results"]
+__all__ = ["AuthorsNotes", "MeasuredResult", "make_card", "model_index", "read_results", "without_relative_links"]

@@ -32,7 +32,7 @@ from transformers import AutoModelForSemanticSegmentation, AutoProcessor
 from . import __version__
 from .hub_upload import PublishingError, Upload, check_access, upload_folder
 from .image_input import open_image
-from .model_card import DINOV3_LICENSE, AuthorsNotes, make_card, read_results
+from .model_card import DINOV3_LICENSE, AuthorsNotes, make_card, read_results, without_relative_links
 from .pipeline import TASK, OpenVocabularySegmentationPipeline
 from .processing_dinov3seg import Dinov3SegProcessor
 from .remote_code import CUSTOM_PIPELINES, remote_files
@@ -119,7 +119,9 @@ def publish(
         )
         space_folder = None
         if space_id is not None:
-            space_folder = build_space_folder(demo, repo_id, space_id, output / "space", constraints=constraints)
+            space_folder = build_space_folder(
+                demo, repo_id, space_id, output / "space", example=example, constraints=constraints
+            )
     uploads = []
     if not dry_run:
         message = f"Publish with dinov3seg_hf {__version__}"
@@ -348,17 +350,20 @@ def build_space_folder(
     space_id: str,
     output: str | os.PathLike,
     *,
+    example: Example | None = None,
     constraints: str | os.PathLike | None = None,
 ) -> Path:
     """Writes all that the Space's repository holds: the demo, the package that it imports, pinned requirements.
 
-    `app.py` reads the model's name from the environment variable `DINOV3SEG_MODEL`, whose default is set here.
+    `app.py` reads the model's name and the folder of examples from the environment variables `DINOV3SEG_MODEL` and
+    `DINOV3SEG_EXAMPLES`, whose defaults are set here.
 
     Args:
         demo: A folder with `app.py`, `requirements.txt` and `README.md`.
         repo_id: The model that it runs from.
         space_id: Where it goes.
         output: The folder to make.
+        example: What the page begins with.
         constraints: Pinned versions; those that are installed, where it has none.
 
     Raises:
@@ -373,10 +378,18 @@ def build_space_folder(
     # The package is not on the package index; the embedded checkpoint stays out, the published model takes its place.
     shutil.copytree(PACKAGE, output / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "checkpoints"))
 
+    defaults = {"DINOV3SEG_MODEL": repo_id}
+    if example is not None:
+        (output / "examples").mkdir(exist_ok=True)
+        image = output / "examples" / example.image.name
+        shutil.copyfile(example.image, image)
+        image.with_suffix(".txt").write_text(example.labels + "\n", encoding="utf-8")
+        defaults["DINOV3SEG_EXAMPLES"] = "examples"
+
     pins = _pinned(_dependencies(demo / "requirements.txt"), constraints)
     (output / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins.values()), encoding="utf-8")
     app = (demo / "app.py").read_text(encoding="utf-8")
-    (output / "app.py").write_text(_with_model(app, repo_id), encoding="utf-8")
+    (output / "app.py").write_text(_with_defaults(app, defaults), encoding="utf-8")
     if "gradio" not in pins:
         raise PublishingError(f"The requirements of {str(demo)!r} name no gradio, which the Space runs on. Add it.")
     card = _space_card(demo / "README.md", repo_id, space_id, pins["gradio"].partition("==")[2])
@@ -385,21 +398,22 @@ def build_space_folder(
 
 
 def _dependencies(requirements: Path) -> list[Requirement]:
-    """What the demo requires, and what the package itself does: that is copied, so nobody else installs it."""
+    """What the demo requires, and in the place of the package, which is copied, what that requires."""
     lines = [line.partition("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    package = PACKAGE.name
     try:
-        found = [Requirement(line) for line in lines if line and not line.startswith("-")]
+        named = [Requirement(line) for line in lines if line and not line.startswith(("-", "./"))]
     except InvalidRequirement as error:
         raise PublishingError(f"{str(requirements)!r} holds what is no requirement: {error}") from error
+    package = canonicalize_name(PACKAGE.name)
+    extras = {"", *(extra for item in named if canonicalize_name(item.name) == package for extra in item.extras)}
     try:
-        own = [Requirement(line) for line in installed.requires(package) or ()]
+        own = [Requirement(line) for line in installed.requires(PACKAGE.name) or ()]
     except installed.PackageNotFoundError as error:
-        raise PublishingError(f"{package} is not installed, so what it requires is unknown. pip install it.") from error
-    own = [
-        requirement for requirement in own if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-    ]
-    return [item for item in (*found, *own) if canonicalize_name(item.name) != canonicalize_name(package)]
+        raise PublishingError(
+            f"{PACKAGE.name} is not installed, so what it requires is unknown. Install it with pip."
+        ) from error
+    own = [item for item in own if item.marker is None or any(item.marker.evaluate({"extra": e}) for e in extras)]
+    return [item for item in (*named, *own) if canonicalize_name(item.name) != package]
 
 
 def _pinned(requirements: Sequence[Requirement], constraints: str | os.PathLike | None) -> dict[str, str]:
@@ -425,12 +439,12 @@ def _pinned(requirements: Sequence[Requirement], constraints: str | os.PathLike 
     return pins
 
 
-def _with_model(app: str, repo_id: str) -> str:
-    """The variable is set before anything is imported that reads it; one that is set on the Space wins."""
-    line = f'import os\n\nos.environ.setdefault("DINOV3SEG_MODEL", "{repo_id}")\n\n'
+def _with_defaults(app: str, variables: dict[str, str]) -> str:
+    """They are set before anything is imported that reads them; those that are set on the Space win."""
+    lines = "".join(f'os.environ.setdefault("{name}", "{value}")\n' for name, value in variables.items())
     # after the licence header and the docstring, before the imports
     start = re.match(r'(?:#.*\n)*\s*(?:"""(?:.|\n)*?"""\s*\n)?\s*', app).end()
-    return app[:start] + line + app[start:]
+    return f"{app[:start]}import os\n\n{lines}\n{app[start:]}"
 
 
 def _space_card(path: Path, repo_id: str, space_id: str, gradio_version: str) -> str:
@@ -441,9 +455,10 @@ def _space_card(path: Path, repo_id: str, space_id: str, gradio_version: str) ->
     data |= {"sdk": "gradio", "sdk_version": gradio_version, "app_file": "app.py", "models": [repo_id]}
     data.setdefault("title", space_id.rpartition("/")[2])
     data["python_version"] = f"{sys.version_info.major}.{sys.version_info.minor}"
-    body = re.sub(r"\A﻿?---\n.*?\n---\n?", "", text, count=1, flags=re.DOTALL)
+    body = re.sub(r"\A---\n.*?\n---\n?", "", text, count=1, flags=re.DOTALL).lstrip()
     front_matter = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return f"---\n{front_matter}---\n{body}"
+    runs = f"This Space runs [{repo_id}](https://huggingface.co/{repo_id})."
+    return f"---\n{front_matter}---\n\n{runs}\n\n{without_relative_links(body)}"
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

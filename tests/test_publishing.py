@@ -276,8 +276,10 @@ def demo(tmp_path_factory):
     """A stand-in with the files that a Space has."""
     folder = tmp_path_factory.mktemp("repository") / "demo"
     folder.mkdir()
-    (folder / "app.py").write_text('"""The page."""\n\nimport os\n\nprint(os.environ["DINOV3SEG_MODEL"])\n')
-    (folder / "requirements.txt").write_text("# of the page\ngradio>=6,<7\ndinov3seg_hf\n")
+    (folder / "app.py").write_text(
+        '"""The page."""\n\nimport os\n\nprint(os.environ["DINOV3SEG_MODEL"], os.environ["DINOV3SEG_EXAMPLES"])\n'
+    )
+    (folder / "requirements.txt").write_text("# of the page\ndinov3seg_hf[demo]==0.1.0\n")
     (folder / "README.md").write_text("---\ntitle: Words\nemoji: 🎨\nsdk: gradio\nsdk_version: 1.0\n---\nTry it.\n")
     return folder
 
@@ -378,19 +380,24 @@ def test_space_is_pinned_runs_from_the_model_and_brings_the_package(built):
     text = (folder / "README.md").read_text()
     data = yaml.safe_load(text.split("---\n")[1])
     assert data["sdk"] == "gradio" and data["sdk_version"] == pins["gradio"] and data["app_file"] == "app.py"
-    assert data["models"] == ["org/dinov3-seg"] and data["title"] == "Words" and text.endswith("---\nTry it.\n")
+    assert data["models"] == ["org/dinov3-seg"] and data["title"] == "Words" and text.endswith("\nTry it.\n")
     assert (folder / "dinov3seg_hf" / "pipeline.py").is_file()
     assert not (folder / "dinov3seg_hf" / "checkpoints").exists()
     done = subprocess.run([sys.executable, folder / "app.py"], capture_output=True, text=True, env={})
-    assert done.stdout.strip() == "org/dinov3-seg", done.stderr
+    assert done.stdout.strip() == "org/dinov3-seg examples", done.stderr
+    assert (folder / "examples" / "shapes.png").is_file()
 
 
-def test_embedded_page_of_the_repository_makes_a_space(tmp_path):
-    if not (REPO / "demo" / "app.py").is_file():
-        pytest.fail("demo/ is not there")
-    folder = build_space_folder(REPO / "demo", "org/model", "org/demo", tmp_path / "space", constraints=None)
-    assert {"app.py", "requirements.txt", "README.md"} <= names_in(folder)
-    compile((folder / "app.py").read_text(), "app.py", "exec")
+def test_demo_of_the_repository_makes_a_space(tmp_path):
+    folder = build_space_folder(
+        REPO / "demo", "org/model", "org/demo", tmp_path / "space", constraints=REPO / "constraints.txt"
+    )
+    compile(app := (folder / "app.py").read_text(), "app.py", "exec")
+    assert app.index('setdefault("DINOV3SEG_MODEL", "org/model")') < app.index("from dinov3seg_hf")
+    pins = (folder / "requirements.txt").read_text().splitlines()
+    assert any(pin.startswith("gradio==") for pin in pins) and all("==" in pin for pin in pins)
+    text = (folder / "README.md").read_text()
+    assert yaml.safe_load(text.split("---\n")[1])["models"] == ["org/model"] and "](.." not in text
 
 
 def test_built_folders_publish_in_one_commit_each_and_once(
