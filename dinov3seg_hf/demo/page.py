@@ -91,6 +91,16 @@ def examples_in(folder: str | os.PathLike) -> list[Example]:
     return examples
 
 
+def text_of(vocabulary: Vocabulary) -> str:
+    """A vocabulary as one types it: its words, of which the first of each class is no other's."""
+    taken, labels = set(), []
+    for words in vocabulary.synonyms:
+        first = next((word for word in words if word.casefold() not in taken), words[0])
+        taken.add(first.casefold())
+        labels.append("|".join([first, *(word for word in words if word != first)]))
+    return ", ".join(labels)
+
+
 def build_demo(
     engine: DemoEngine, examples: Sequence[Example] = (), *, queue_size: int = 40, drawn_world: bool = False
 ) -> gr.Blocks:
@@ -112,8 +122,7 @@ def build_demo(
         }
     for name in Vocabulary.presets():
         vocabulary = Vocabulary.from_preset(name)
-        # names that are not their own first synonym (A-847) are shown by it
-        presets[f"{name} ({len(vocabulary)})"] = ", ".join("|".join(words) for words in vocabulary.synonyms)
+        presets[f"{name} ({len(vocabulary)})"] = text_of(vocabulary)
     presets = {title: words for title, words in presets.items() if words.count(",") < engine.limits.labels}
     default_mode = engine.pipe.default_inference
 
@@ -468,7 +477,7 @@ def serve(
 
 def _intro(drawn_world: bool) -> str:
     note = (
-        '<p class="note">The built-in model is a small one for <b>drawn scenes</b>: colours, patterns and shapes, as in '
+        '<p class="note">The built-in model is a small one for <b>drawn scenes</b>: colours, patterns, shapes, such as '
         "<i>purple striped square</i>. For photographs, start the demo with <code>--model</code> and real weights."
         "</p>"
         if drawn_world
