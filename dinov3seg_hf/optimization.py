@@ -35,6 +35,10 @@ def choose_trainable(
         ValueError: LoRA without peft.
     """
     model.freeze_encoders()
+    if not (model.config.use_guidance and model.config.use_spatial_refinement):
+        # nobody asks for image guidance then, and data parallelism would wait for its gradient
+        for module in (model.semantic_prior.guidance_norm, model.semantic_prior.guidance_projection):
+            module.requires_grad_(False)
     prefixes = tuple(f"{_ENCODER_PREFIXES[encoder]}." for encoder in encoders)
     if prefixes and lora_rank:
         _add_lora(model, prefixes, lora_rank)

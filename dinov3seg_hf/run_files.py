@@ -201,7 +201,8 @@ class RunFolder:
 
     def save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> Path:
         """Writes a safetensors file, `notes` as its metadata; returns the path."""
-        content = to_safetensors(dict(tensors), {key: str(value) for key, value in notes.items()})
+        tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        content = to_safetensors(tensors, {key: str(value) for key, value in notes.items()})
         write_whole(self.path / name, content)
         return self.path / name
 

@@ -85,7 +85,7 @@ def _load_config(init: str) -> Dinov3SegConfig:
             raise ValueError(
                 f"The folder {init!r} has no config.json; expected what `dinov3seg convert` or a finished run wrote."
             )
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", init):  # not worth asking the network
+    elif not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", init):  # not worth asking the network
         raise ValueError(f"There is no folder {init!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id.")
     try:
         config = AutoConfig.from_pretrained(init)

@@ -98,7 +98,6 @@ class Progress:
 
     loss_sum: float = 0.0
     num_losses: int = 0
-    skipped_rows: int = 0
 
     def add(self, loss: float) -> None:
         self.loss_sum += loss
@@ -162,7 +161,9 @@ class Trainer:
             model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
             self.data = open_training_data(config) if data is None else data
         weights = weights_fingerprint(model) if self.accelerator.is_main_process else None
-        choose_trainable(model, config.trainable_encoders, config.lora_rank)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # adapters begin at random
+            choose_trainable(model, config.trainable_encoders, config.lora_rank)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.noise = FeatureNoise(model.vision_model, config.feature_noise)
@@ -281,31 +282,31 @@ class Trainer:
             ValueError: A row that cannot be read, a disk that is full.
         """
         config, accelerator = self.config, self.accelerator
-        if accelerator.is_main_process:
-            self.folder.rewind_log(self.start_step)
-        self._start_trackers()
         scores, seconds, stopped = None, 0.0, False
-        bar = tqdm(
-            total=config.steps,
-            initial=self.start_step,
-            desc="Training",
-            unit="step",
-            file=sys.stderr,
-            disable=not accelerator.is_main_process,
-        )
         try:
-            with _Signals() as signals:
+            if accelerator.is_main_process:
+                self.folder.rewind_log(self.start_step)
+            self._start_trackers()
+            set_training_mode(self._unwrapped)
+            bar = tqdm(
+                total=config.steps,
+                initial=self.start_step,
+                desc="Training",
+                unit="step",
+                file=sys.stderr,
+                disable=not accelerator.is_main_process,
+            )
+            with bar, _Signals() as signals:
                 batches = self._batches(self.start_step * config.gradient_accumulation)
                 while self._step < config.steps and not stopped:
                     start = time.perf_counter()
-                    set_training_mode(self._unwrapped)
                     loss, norm, stopped = self._take_step(
                         [next(batches) for _ in range(config.gradient_accumulation)], signals.received
                     )
                     seconds += time.perf_counter() - start
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                    self._log_step(loss, norm, (time.perf_counter() - start))
+                    self._log_step(loss, norm, time.perf_counter() - start)
                     if config.eval_every and self._step % config.eval_every == 0 and self._step < config.steps:
                         scores = self._evaluate()
                     if stopped or self._step % config.checkpoint_every == 0 or self._step == config.steps:
@@ -314,7 +315,6 @@ class Trainer:
             if finished:
                 scores = self._finish()
         finally:
-            bar.close()
             for tracker in accelerator.trackers:
                 tracker.finish()
             self.folder.release()
@@ -346,7 +346,8 @@ class Trainer:
             NonFiniteLoss: Before the weights are touched.
         """
         accelerator, step = self.accelerator, self._step + 1
-        torch.manual_seed(seeds_of(self.config.seed, step, [accelerator.process_index])[0])  # for dropout, if any
+        # for dropout, if any; the places before belong to images
+        torch.manual_seed(seeds_of(self.config.seed, step, [self.config.batch_size + accelerator.process_index])[0])
         classes = self._choose_classes(batches, step)
         labels = [batch["labels"] for batch in batches]
         if classes is not None:
@@ -483,6 +484,7 @@ class Trainer:
                 self._draw_overlays(model)
         if final and accelerator.is_main_process:
             result.save(self.folder.path / RESULTS_FILE)
+        set_training_mode(model)
         accelerator.wait_for_everyone()
         scores = {key: value for key, value in result.scores.items() if math.isfinite(value)}
         self._log({f"eval/{key}": value for key, value in scores.items()})

@@ -23,6 +23,7 @@ from torch import nn
 
 from dinov3seg_hf import Dinov3SegForSemanticSegmentation, Vocabulary, training
 from dinov3seg_hf.data import SegmentationDataset
+from dinov3seg_hf.evaluation import evaluate
 from dinov3seg_hf.feature_noise import FeatureNoise, add_noise
 from dinov3seg_hf.modeling_dinov3seg import segmentation_loss
 from dinov3seg_hf.optimization import (
@@ -177,6 +178,19 @@ def test_gradient_checkpointing_changes_no_gradient(model):
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 10
     for name in gradients[0]:
         torch.testing.assert_close(gradients[0][name], gradients[1][name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("switches", [(), *((switch,) for switch in SWITCHES), SWITCHES])
+@pytest.mark.parametrize("encoders", [(), ("vision", "text")])
+def test_every_trainable_parameter_has_a_part_in_the_loss(tiny_config, switches, encoders):
+    """Data parallelism waits for the gradient of each."""
+    config = copy.deepcopy(tiny_config)
+    for switch in switches:
+        setattr(config, switch, False)
+    model = choose_trainable(Dinov3SegForSemanticSegmentation(config), encoders)
+    labels = torch.randint(0, 2, (1, 16, 16))
+    model(torch.randn(1, 3, 32, 32), input_ids=torch.tensor([[1, 2], [3, 4]]), labels=labels).loss.backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def test_every_trainable_parameter_is_in_one_group_and_norms_biases_and_tables_do_not_decay(model):
@@ -405,6 +419,37 @@ def test_text_is_encoded_once_when_it_is_frozen_and_every_step_when_it_trains(
     after = trainer.model.text_model.state_dict()
     changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"q_proj", "v_proj"}
+
+
+def test_mixed_precision_keeps_weights_in_fp32_and_scores_those_of_the_saved_model(tiny_checkpoint, tmp_path, data):
+    config = small_config(
+        init=str(tiny_checkpoint), output=str(tmp_path), steps=2, mixed_precision="bf16", eval_split="test"
+    )
+    trainer = Trainer(config, data=data)
+    result = trainer.train()
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    saved = Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "model").eval()
+    later = evaluate(saved, trainer.processor, data.evaluation, data.vocabulary, progress=False, num_resamples=0)
+    assert later.scores["mean_iou"] == result.scores["mean_iou"]
+
+
+def test_workers_read_the_same_batches_over_the_ends_of_epochs_and_after_a_skip(tiny_checkpoint, tmp_path, data):
+    batches = []
+    for num_workers in (0, 2):
+        config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / str(num_workers)))
+        trainer = Trainer(dataclasses.replace(config, num_workers=num_workers), data=data)
+        stream = trainer._batches(0)
+        batches.append([next(stream) for _ in range(7)])  # three an epoch
+        stream = trainer._batches(4)
+        batches[-1] += [next(stream) for _ in range(3)]
+        trainer.folder.release()
+    for one, other in zip(*batches):
+        assert_equal(one, other)
+    for one, other in zip(batches[0][4:7], batches[0][7:]):
+        assert_equal(one, other)
+    orders = [torch.cat([batch["index"] for batch in batches[0][start : start + 3]]) for start in (0, 3)]
+    assert orders[0].sort().values.tolist() == list(range(12)) == orders[1].sort().values.tolist()
+    assert not torch.equal(*orders)
 
 
 # --- going on --------------------------------------------------------------------------------------------------------
@@ -656,7 +701,7 @@ def test_columns_masks_and_vocabularies_that_do_not_fit_are_refused(tiny_checkpo
 
     def opened(**changes):
         config = small_config(init=str(tiny_checkpoint), output="-", vocabulary=str(classes))
-        return open_training_data(dataclasses.replace(config, dataset=str(tmp_path / "data"), **changes))
+        return open_training_data(dataclasses.replace(config, **{"dataset": str(tmp_path / "data"), **changes}))
 
     assert len(opened().train) == 12
     with pytest.raises(ValueError, match="no column 'picture'"):
