@@ -362,18 +362,22 @@ class Trainer:
         for index, batch in enumerate(batches):
             with accelerator.accumulate(self.model):
                 loss = self._loss(batch["images"], labels[index], classes, step, index)
-                accelerator.backward(loss * (num_valid[index] * share))
                 loss_sum += loss.detach().float() * num_valid[index] / total_valid
+                if accelerator.sync_gradients:  # the last batch of the step
+                    mean_loss, stop = self._agree(loss_sum, stop)
+                    self._check_finite(mean_loss, None, batches, classes, step)
+                accelerator.backward(loss * (num_valid[index] * share))
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
-                    mean_loss, stop = self._agree(loss_sum, norm, stop, batches, classes, step)
+                    norm = None if norm is None else float(norm)
+                    self._check_finite(mean_loss, norm, batches, classes, step)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         self.schedule.step()
         if self.average is not None:
             self.average.update()
         self._step = step
-        return mean_loss, None if norm is None else float(norm), stop
+        return mean_loss, norm, stop
 
     def _loss(
         self, images: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor | None, step: int, index: int
@@ -393,35 +397,38 @@ class Trainer:
         counts = self.accelerator.reduce(present_classes([batch["labels"] for batch in batches], self.num_classes))
         return sample_classes(counts, self.config.sampled_classes, self.config.seed, step).to(counts.device)
 
-    def _agree(
+    def _agree(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:
+        """The loss of all processes together, and whether one of them was told to stop."""
+        loss, stops = self.accelerator.reduce(torch.stack([loss, loss.new_tensor(float(stop))])).tolist()
+        return loss, stops > 0
+
+    def _check_finite(
         self,
-        loss_sum: torch.Tensor,
-        norm: torch.Tensor | None,
-        stop: bool,
+        loss: float,
+        norm: float | None,
         batches: list[dict[str, torch.Tensor]],
         classes: torch.Tensor | None,
         step: int,
-    ) -> tuple[float, bool]:
-        """The loss of all processes and whether one of them was told to stop, in one message."""
-        loss, stops = self.accelerator.reduce(torch.stack([loss_sum, loss_sum.new_tensor(float(stop))])).tolist()
+    ) -> None:
+        """All processes have the same loss and norm, and so come to the same end."""
         # the scaler of fp16 skips steps whose gradients overflow, and goes on with a lower scale
-        bad_norm = norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm))
+        bad_norm = norm is not None and self.accelerator.scaler is None and not math.isfinite(norm)
         if math.isfinite(loss) and not bad_norm:
-            return loss, stops > 0
+            return
         tensors = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
         if classes is not None:
             tensors["classes"] = classes.cpu()
         path = self.folder.save_tensors(
             f"bad-batch-step-{step:08d}-process-{self.accelerator.process_index}.safetensors",
             tensors,
-            {"step": step, "loss": loss, "gradient_norm": None if norm is None else float(norm)},
+            {"step": step, "loss": loss, "gradient_norm": norm},
         )
         rows = tensors["index"].tolist()
         self.accelerator.wait_for_everyone()  # all have written
         steps = self.folder.checkpoint_steps()
         raise NonFiniteLoss(
-            f"Step {step}: the loss is {loss}, the norm of the gradient {None if norm is None else float(norm)}. "
-            f"Stopped before the weights changed. The batch (rows {rows[:8]}) is in {str(path)!r}; "
+            f"Step {step}: the loss is {loss}{'' if norm is None else f', the norm of the gradient {norm}'}. Stopped "
+            f"before the weights changed. The batch (rows {rows[:8]}) is in {str(path)!r}; "
             f"{f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no checkpoint yet'}. Look at "
             "the batch, or go on in a new folder with a lower learning_rate or mixed_precision bf16."
         )

@@ -119,7 +119,7 @@ class TrainingConfig:
 
     # evaluation
     eval_dataset: str | None = _option(None, "default: --dataset")
-    eval_split: str | None = _option(None, "split to evaluate on; default: no evaluation")
+    eval_split: str | None = _option(None, "split to evaluate on; none: no evaluation")
     eval_vocabulary: str | None = _option(None, "default: that of training, or what --eval-dataset says")
     eval_every: int = _option(0, "steps between evaluations; 0: only at the end")
     eval_images: int | None = _option(None, "evaluate on this many images only, the first ones")
@@ -321,6 +321,8 @@ def _coerced(value: Any, hint: Any) -> Any:
                 return value
     if isinstance(value, tuple):
         value = list(value)
+    if hint == (str | None) and value == "none":  # a flag that takes back what the file says
+        return None
     if hint == list[float] and isinstance(value, list):
         return [_coerced(item, float) for item in value]
     return value

@@ -20,6 +20,8 @@ from .training_config import TrainingConfig
 from .vocabulary import Vocabulary
 
 DRAWN_WORLD = "drawn-world"
+# Rows of a data set, spread over it, that are read before training.
+NUM_LOOKS = 32
 # How much of the colour circle hues turn by, for each unit of the photometric augmentation.
 HUE_SHARE = 0.2
 
@@ -42,7 +44,7 @@ class TrainingData:
 
 
 def open_training_data(config: TrainingConfig) -> TrainingData:
-    """Opens what a configuration names and reads one row of each, so that what is wrong shows before training.
+    """Opens what a configuration names and reads some rows of each, so that what is wrong shows before training.
 
     Raises:
         ValueError: A data set, split, column or vocabulary that is not there or does not fit; a bad first row.
@@ -64,7 +66,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         skip_bad=config.skip_bad,
         seed=config.seed,
     )
-    train[0]
+    _look_at(train)
     if config.eval_split is None:
         return TrainingData(train, vocabulary)
 
@@ -80,7 +82,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         **({**columns, **options} if same and name != DRAWN_WORLD else {}),
         skip_bad=config.skip_bad,
     )
-    evaluation[0]
+    _look_at(evaluation)
     return TrainingData(train, vocabulary, evaluation, eval_vocabulary)
 
 
@@ -138,6 +140,11 @@ def _open(
     if config.templates is not None:
         vocabulary = dataclasses.replace(vocabulary, templates=config.templates)
     return rows, vocabulary
+
+
+def _look_at(data: SegmentationDataset) -> None:
+    for row in sorted({index * len(data) // NUM_LOOKS for index in range(NUM_LOOKS)}):
+        data[row]
 
 
 def _own_options(name: str) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Trains dinov3.seg: on the drawn world in minutes, on COCO-Stuff, or on masks of your own.
 
-    # two CPU cores, a few minutes: a new head on the embedded checkpoint's dino.txt
-    accelerate launch --cpu --num_processes 2 scripts/train.py --config recipes/drawn_world.yaml --output runs/drawn
+    # a few minutes on two CPU cores: a new head on the embedded checkpoint's dino.txt
+    export OMP_NUM_THREADS=1
+    accelerate launch --multi_gpu --num_processes 2 scripts/train.py --config recipes/drawn_world.yaml \
+        --output runs/drawn
 
     # COCO-Stuff, on the GPUs that `accelerate config` was told of; the same command goes on after an interruption
     accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init dinov3seg-vitl16 --output runs/stuff \\
@@ -11,9 +13,10 @@
 
     # masks of your own: any data set with an image and a mask column
     accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init runs/stuff --output runs/mine \\
-        --dataset me/my-masks --vocabulary classes.txt --steps 2000 --learning-rate 5e-5
+        --dataset me/my-masks --vocabulary classes.txt --eval-split test --steps 2000 --learning-rate 5e-5
 
-Every field of a recipe is a flag, and flags win. What is wrong with them is said before the first step.
+Every field of a recipe is a flag, and flags win. What is wrong with them is said before the first step. (`--multi_gpu`
+means several processes, on CPUs too.)
 """
 
 import sys

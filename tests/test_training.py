@@ -716,6 +716,9 @@ def test_columns_masks_and_vocabularies_that_do_not_fit_are_refused(tiny_checkpo
     few.write_text("red")
     with pytest.raises(ValueError, match=r"Row 0: the mask holds 1, and the vocabulary has the labels 0 to 0"):
         opened(vocabulary=str(few))
+    few.write_text("red\ngreen\nblue")
+    with pytest.raises(ValueError, match=r"Row 2: the mask holds 3"):  # the first rows are good
+        opened(vocabulary=str(few))
     with pytest.raises(ValueError, match="split 'test'"):
         opened(split="test")
     with pytest.raises(ValueError, match="There is no data set"):
@@ -774,6 +777,8 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
     path.write_text("init: a\ndataset: b\nsteps: 700\nlearning_rate: 3e-4\nscale_range: [1, 2]\n")
     config, resume = config_from_flags(["--config", str(path), "--output", "c", "--steps", "900"])
     assert (config.steps, config.learning_rate, config.scale_range, config.batch_size) == (900, 3e-4, [1.0, 2.0], 16)
+    path.write_text(path.read_text() + "eval_split: test\n")
+    assert config_from_flags(["--config", str(path), "--output", "c", "--eval-split", "none"])[0].eval_split is None
     assert not resume and config_from_flags([*GIVEN, "--resume"])[1]
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
