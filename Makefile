@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-slow hf-common wheel
+.PHONY: help install check format test test-slow hf-common demo-test wheel
 
 PYTHON ?= python
 
@@ -30,3 +30,9 @@ hf-common: ## transformers' own common tests of our classes (fetches its source 
 wheel: ## build the wheel into dist/, without what an earlier build left
 	rm -rf build dist
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+demo-test: ## the demo in a real browser (installs Chromium with apt-get where it is missing)
+	$(PYTHON) -m pip install -c constraints.txt -e ".[dev,demo]" playwright
+	command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| { apt-get update && apt-get install -y --no-install-recommends chromium; }
+	DINOV3SEG_BROWSER=required $(PYTHON) -m pytest tests/test_demo.py tests/test_demo_page.py tests/test_demo_browser.py
