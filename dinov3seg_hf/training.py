@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import (
     DistributedType,
@@ -581,6 +581,15 @@ class Trainer:
 # --- beside the loop -------------------------------------------------------------------------------------------------
 
 
+def start_processes() -> PartialState:
+    """The processes that `accelerate launch` or `torchrun` started, this one among them.
+
+    To be called before anything else asks for them: unless told that there are only CPUs, processes on CPUs take
+    themselves for alone.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
 def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """Names and parameters that train."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
@@ -594,9 +603,10 @@ def peak_memory() -> int:
 
 
 def _make_accelerator(config: TrainingConfig, trackers: list[str]) -> Accelerator:
+    state = start_processes()
     try:
         return Accelerator(
-            cpu=not torch.accelerator.is_available(),  # unless told, processes without one do not find each other
+            cpu=state.device.type == "cpu",
             mixed_precision=config.mixed_precision,
             # windows of accumulated batches go on across epochs
             gradient_accumulation_plugin=GradientAccumulationPlugin(

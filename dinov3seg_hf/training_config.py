@@ -253,7 +253,7 @@ class _Parser(HfArgumentParser):
 
 def make_parser(**options: Any) -> HfArgumentParser:
     """A parser with a flag for every field, `--config FILE.yaml` and `--resume`; see `config_from_flags`."""
-    options.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+    options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     parser = _Parser(TrainingConfig, allow_abbrev=False, **options)
     for action in parser._actions:
         action.required = False  # the file may have it; `from_dict` says what is missing in the end

@@ -7,6 +7,7 @@ seeds 0 to 1999. Training reads the seen names alone as its vocabulary, evaluati
 """
 
 import dataclasses
+import functools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     """Opens what a configuration names and reads some rows of each, so that what is wrong shows before training.
 
     Raises:
-        ValueError: A data set, split, column or vocabulary that is not there or does not fit; a bad first row.
+        ValueError: A data set, split, column or vocabulary that is not there or does not fit; a bad row.
     """
     rows, vocabulary = _open(config, config.dataset, config.split, config.vocabulary, training=True)
     if vocabulary.background_from is not None:
@@ -107,6 +108,7 @@ def seen_vocabulary() -> Vocabulary:
     return Vocabulary(synthetic.SEEN, raw_ids=raw_ids)
 
 
+@functools.lru_cache(maxsize=8)  # many runs on the same scenes draw them once
 def open_drawn_world(split: str) -> datasets.Dataset:
     """`"seen[:2000]"` -> the scenes of seeds 0 to 1999.
 

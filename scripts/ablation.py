@@ -17,14 +17,13 @@ import statistics
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
 from transformers.utils import logging
 
 from dinov3seg_hf.data import SegmentationDataset, drawn_world, drawn_world_vocabulary
 from dinov3seg_hf.evaluation import evaluate
 from dinov3seg_hf.files import write_whole
 from dinov3seg_hf.starting_point import load_starting_point
-from dinov3seg_hf.training import Trainer
+from dinov3seg_hf.training import Trainer, start_processes
 from dinov3seg_hf.training_config import TrainingConfig
 
 FULL = "full model"
@@ -164,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         rows, notes = ablate(options)
-        if PartialState().is_main_process:
+        if start_processes().is_main_process:
             table = markdown(rows, notes)
             write_table(options.table, table)
             print(table)
@@ -198,7 +197,7 @@ def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
     sets = scene_sets(options.scenes, config.crop_size)
     outcomes: dict[str, list[dict]] = {}
     for number, ((variant, seed), config) in enumerate(configs.items(), start=1):
-        if PartialState().is_main_process:
+        if start_processes().is_main_process:
             print(f"{number}/{len(configs)}: {variant}, seed {seed}", file=sys.stderr, flush=True)
         outcomes.setdefault(variant, []).append(run(config, sets))
 
@@ -208,7 +207,7 @@ def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
     else:
         model, processor = load_starting_point(config.init)
         zero_shot = score(model.eval(), processor, sets, head="dinotxt")
-        if PartialState().is_main_process:
+        if start_processes().is_main_process:
             write_whole(zero_shot_path, (json.dumps(zero_shot, indent=1) + "\n").encode())
     return rows_of(outcomes, zero_shot), notes_of(options, config, outcomes)
 

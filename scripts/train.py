@@ -21,10 +21,9 @@ means several processes, on CPUs too.)
 
 import sys
 
-from accelerate import PartialState
 from transformers.utils import logging
 
-from dinov3seg_hf.training import Trainer
+from dinov3seg_hf.training import Trainer, TrainingResult, start_processes
 from dinov3seg_hf.training_config import config_from_flags
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -33,21 +32,22 @@ EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 def main() -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    processes = start_processes()
     try:
         config, resume = config_from_flags(prog="scripts/train.py", description=__doc__)
         trainer = Trainer(config, resume)
         result = trainer.train()
     except ValueError as error:
-        if PartialState().is_main_process:
+        if processes.is_main_process:
             print(f"scripts/train.py: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return EXIT_ERROR
-    if trainer.accelerator.is_main_process:
+    if processes.is_main_process:
         print(summary(config.output, result), flush=True)
     trainer.accelerator.end_training()
     return 0 if result.finished else EXIT_INTERRUPTED
 
 
-def summary(output: str, result) -> str:
+def summary(output: str, result: TrainingResult) -> str:
     lines = [f"step {result.step}"]
     if result.loss is not None:
         lines.append(f"loss {result.loss:.4f}")
