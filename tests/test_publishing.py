@@ -276,9 +276,8 @@ def demo(tmp_path_factory):
     """A stand-in with the files that a Space has."""
     folder = tmp_path_factory.mktemp("repository") / "demo"
     folder.mkdir()
-    (folder / "app.py").write_text(
-        '"""The page."""\n\nimport os\n\nprint(os.environ["DINOV3SEG_MODEL"], os.environ["DINOV3SEG_EXAMPLES"])\n'
-    )
+    show = 'print(*(os.environ[f"DINOV3SEG_{name}"] for name in ("MODEL", "EXAMPLES")))'
+    (folder / "app.py").write_text(f'"""The page."""\n\nimport os\n\n{show}\n')
     (folder / "requirements.txt").write_text("# of the page\ndinov3seg_hf[demo]==0.1.0\n")
     (folder / "README.md").write_text("---\ntitle: Words\nemoji: 🎨\nsdk: gradio\nsdk_version: 1.0\n---\nTry it.\n")
     return folder
@@ -386,6 +385,7 @@ def test_space_is_pinned_runs_from_the_model_and_brings_the_package(built):
     done = subprocess.run([sys.executable, folder / "app.py"], capture_output=True, text=True, env={})
     assert done.stdout.strip() == "org/dinov3-seg examples", done.stderr
     assert (folder / "examples" / "shapes.png").is_file()
+    assert (folder / "examples" / "shapes.txt").read_text().strip() == LABELS
 
 
 def test_demo_of_the_repository_makes_a_space(tmp_path):
