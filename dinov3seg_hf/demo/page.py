@@ -92,13 +92,16 @@ def examples_in(folder: str | os.PathLike) -> list[Example]:
 
 
 def text_of(vocabulary: Vocabulary) -> str:
-    """A vocabulary as one types it: its words, of which the first of each class is no other's."""
-    taken, labels = set(), []
-    for words in vocabulary.synonyms:
-        first = next((word for word in words if word.casefold() not in taken), words[0])
-        taken.add(first.casefold())
-        labels.append("|".join([first, *(word for word in words if word != first)]))
-    return ", ".join(labels)
+    """A vocabulary as one types it: the words of each class, first one that comes first in no other."""
+    names: dict[str, int] = {}
+    for index in sorted(range(len(vocabulary)), key=lambda index: len(vocabulary.synonyms[index])):  # no choice first
+        words = vocabulary.synonyms[index]
+        names[next((word for word in words if word not in names), words[0])] = index
+    first = {index: word for word, index in names.items()}
+    return ", ".join(
+        "|".join([first[index], *(word for word in words if word != first[index])])
+        for index, words in enumerate(vocabulary.synonyms)
+    )
 
 
 def build_demo(
