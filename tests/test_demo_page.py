@@ -209,9 +209,9 @@ def test_calls_of_the_test_before_succeed_with_an_upload(url, image):
         assert event == "complete" and json.loads(data)[0]
 
 
-@pytest.mark.parametrize("image", ["x", 7, [], {"path": 7}, {"path": ["a"]}, {"url": "data:image/png;base64,AAAA"}])
-def test_what_is_no_file_is_refused(url, image):
-    event, _ = call(url, "segment", image, "cat", *OPTIONS["segment"])
+@pytest.mark.parametrize("given", ["x", 7, [], {"path": 7}, {"path": ["a"]}, {"url": "data:image/png;base64,AAAA"}])
+def test_what_is_no_file_is_refused(url, given):
+    event, _ = call(url, "segment", given, "cat", *OPTIONS["segment"])
     assert event == "error"
 
 
