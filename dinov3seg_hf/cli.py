@@ -7,6 +7,7 @@ go to stdout and to files, errors in one line to stderr. Exit codes: 0 all done,
 """
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -267,6 +268,11 @@ def load_pipeline(
             raise ValueError(f"its files lack {len(missing)} of the model's tensors, such as {missing[0]}.")
         pipe = pipeline(TASK, model=loaded, processor=model, image_processor=model, device=device)
     except Exception as error:  # the library reports what it does not find or understand in many ways
+        if _disk_was_full(error):
+            raise ValueError(
+                f"The model {model!r} cannot be kept in the cache: No space left on device. Make room, or set HF_HOME "
+                "to a folder where there is some; then run the same command again."
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"The model {model!r} cannot be loaded: {reason} Expected a folder or Hub id of a dinov3.seg checkpoint."
@@ -274,6 +280,15 @@ def load_pipeline(
     if dtype is None and pipe.device.type == "cpu":
         pipe.model.float()
     return pipe
+
+
+def _disk_was_full(error: BaseException | None) -> bool:
+    """Whether that is what the library's error began with."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _plan(options: argparse.Namespace) -> list[_Task]:
