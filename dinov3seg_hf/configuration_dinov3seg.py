@@ -19,7 +19,7 @@ Preprocessing (image size, windows) belongs to the image processor, class names 
 import os
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, DINOv3ViTConfig, PreTrainedConfig, SamVisionConfig
@@ -162,13 +162,13 @@ class Dinov3SegConfig(PreTrainedConfig):
             # dino.txt's SwiGLU: two thirds of the usual 4 D, aligned to 64
             self.vision_head_intermediate_size = -(-int(self.vision_config.hidden_size * 4 * 2 / 3) // 64) * 64
 
-    def to_json_file(self, json_file_path: str | os.PathLike, **kwargs: Any) -> None:
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
         """Writes the JSON, and beside it the code of the model for where this package is missing.
 
         Here and not in `save_pretrained`, which uploads to the Hub what it finds to be written after its beginning.
         """
         note_config(self, Path(json_file_path).parent)
-        super().to_json_file(json_file_path, **kwargs)
+        super().to_json_file(json_file_path, use_diff=use_diff)
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: what the sizes must satisfy together."""

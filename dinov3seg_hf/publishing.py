@@ -165,7 +165,8 @@ def build_model_folder(
     _check_results_are_of(pipe.model, measured)
     shown = _show_example(pipe, example, output / "examples")
     notes = AuthorsNotes.read(source / "README.md")
-    conversion, run = _read_json(source / CONVERSION_REPORT), _read_json(source / RUN_FILE)
+    conversion = _read_json(source / CONVERSION_REPORT)
+    run = _read_json(source / RUN_FILE) or _read_json(source.resolve().parent / RUN_FILE)  # a run's output/model
     fields = {**_metadata_of_conversion(conversion), **notes.metadata, **(metadata or {})}
     facts = {
         "task": TASK,
@@ -273,10 +274,9 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
     """
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "result.npz"
-        environment = {key: value for key, value in os.environ.items() if "TOKEN" not in key and key != "PYTHONPATH"}
-        environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
-        for path in ("HF_MODULES_CACHE", "HF_HUB_CACHE"):
-            environment.pop(path, None)
+        # a home of its own, where nothing was fetched before; no token, since nothing is to be asked of the Hub
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
+        environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1"}
         script = (PACKAGE / "published_check.py").read_text(encoding="utf-8")
         command = [sys.executable, "-c", script, *map(str, (folder.resolve(), example.image.resolve(), example.labels))]
         try:
