@@ -1,3 +1,5 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
 """Publishes a checkpoint: weights, code and card as a model on the Hub, and the demo as a Space that runs from it.
 
     hf auth login

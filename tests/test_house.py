@@ -156,6 +156,7 @@ def test_embedded_checkpoint_is_small_and_complete():
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "README.md"} <= names
     assert sum(path.stat().st_size for path in folder.rglob("*")) <= MAX_CHECKPOINT_BYTES
+    assert not [name for name in names if name.endswith(".py")]  # what save_pretrained adds is the package's own code
 
 
 def test_no_weights_are_pickled():
