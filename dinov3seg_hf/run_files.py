@@ -64,7 +64,7 @@ class RunFolder:
             raise ValueError(f"The output {str(self.path)!r} is a file; expected a folder, which may be new.")
         if not self.path.is_dir():
             return
-        found = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK_FILE)
+        found = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         if not found:
             return
         if RUN_FILE not in found:

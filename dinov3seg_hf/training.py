@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from .evaluation import evaluate, weights_fingerprint
+from .evaluation import evaluate
 from .feature_noise import FeatureNoise
 from .files import write_whole
 from .optimization import MovingAverage, choose_trainable, merge_lora, parameter_groups, set_training_mode
@@ -57,6 +57,7 @@ from .training_batches import (
 from .training_config import RUN_OPTIONS, TrainingConfig
 from .training_data import TrainingData, open_training_data
 from .visualization import save_image
+from .weights import weights_fingerprint
 
 # Weights of a checkpoint: what trains alone, since the rest is that of `init`.
 TRAINABLE_FILE = "trainable.safetensors"

@@ -16,11 +16,17 @@ import datasets
 
 from . import synthetic
 from .augmentation import PairedTransform
-from .data import SegmentationDataset, drawn_world, drawn_world_vocabulary, find_vocabulary, open_dataset
+from .data import (
+    DRAWN_WORLD,
+    SegmentationDataset,
+    drawn_world,
+    drawn_world_vocabulary,
+    find_vocabulary,
+    open_dataset,
+)
 from .training_config import TrainingConfig
 from .vocabulary import Vocabulary
 
-DRAWN_WORLD = "drawn-world"
 # Rows of a data set, spread over it, that are read before training.
 NUM_LOOKS = 32
 # How much of the colour circle hues turn by, for each unit of the photometric augmentation.

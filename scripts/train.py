@@ -9,7 +9,7 @@
 
     # COCO-Stuff, on the GPUs that `accelerate config` was told of; the same command goes on after an interruption
     accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init dinov3seg-vitl16 --output runs/stuff \\
-        --dataset data/coco-stuff --resume
+        --dataset data/coco-stuff-171 --resume
 
     # masks of your own: any data set with an image and a mask column
     accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init runs/stuff --output runs/mine \\
