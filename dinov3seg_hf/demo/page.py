@@ -6,17 +6,21 @@ Knows components, events and files of uploads; what is computed is the engine's,
 viewer's (`assets/viewer.js`). Nothing on the page is fetched from anywhere else.
 """
 
+import logging
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
+from PIL import Image
 
 from .. import TINY
 from ..image_input import open_image
@@ -26,6 +30,8 @@ from ..visualization import IMAGE_SUFFIXES, overlay, save_image, save_mask, segm
 from ..vocabulary import Vocabulary
 from .engine import DemoEngine, Limits, Segmentation
 from .view import view_of
+
+_log = logging.getLogger(__name__)
 
 TITLE = "dinov3.seg: words in, masks out"
 MODES = {
@@ -59,8 +65,6 @@ def asset(name: str) -> str:
 
 def drawn_examples(folder: str | os.PathLike) -> list[Example]:
     """Scenes of the embedded checkpoint's world, drawn into a folder; the last word of each is not there."""
-    from PIL import Image
-
     examples = []
     for seed, num_objects in SCENES:
         scene = draw_scene(seed, "all", SCENE_SIZE, num_objects=num_objects)
@@ -149,6 +153,9 @@ def build_demo(
             return view_of(result, engine.colours(request.session_hash, result.vocabulary), engine.model_facts)
         except (ValueError, MemoryError) as error:
             return {"error": str(error)}
+        except Exception:  # an older result must not stay in the place of this one
+            _log.exception("A run failed.")
+            return {"error": "Something went wrong on the server.\nTry again, or with another image."}
 
     def segmented(image, labels, inference, head, templates, request: gr.Request) -> Segmentation:
         if image is None:
@@ -204,8 +211,6 @@ def build_demo(
             return path
 
     def heat_map_file(image, labels, label, inference, head, templates, request: gr.Request) -> str:
-        from PIL import Image
-
         result = segmented(image, labels, inference, head, templates, request)
         with _as_error():
             scores = result.scores[result.vocabulary.index(label)]
@@ -468,9 +473,11 @@ def serve(
     pipe = load_pipeline(model, device, dtype)
     engine = DemoEngine(pipe, limits, name="dinov3seg tiny (embedded)" if is_tiny else model.rstrip("/").split("/")[-1])
     with tempfile.TemporaryDirectory(prefix="dinov3seg-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # goes with the server, whatever is in it
+        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads go with the server, whatever is left
         if is_tiny and examples is None:
             shown = drawn_examples(folder)
+        else:  # beside the uploads, the only place that files are read from
+            shown = [replace(example, path=_copied(example.path, folder, i)) for i, example in enumerate(shown)]
         demo = build_demo(engine, shown, queue_size=queue_size, drawn_world=is_tiny)
         try:
             demo.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options(limits))
@@ -505,6 +512,12 @@ def _stem(image: dict[str, Any]) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:MAX_FILE_NAME] or "image"
 
 
+def _copied(path: str, folder: str, number: int) -> str:
+    target = Path(folder) / f"example_{number}" / Path(path).name
+    target.parent.mkdir()
+    return shutil.copyfile(path, target)
+
+
 def _new_file(name: str) -> str:
     """Where nobody finds it who is not told; Gradio deletes it with the uploads."""
     folder = Path(get_upload_folder()) / uuid.uuid4().hex
@@ -512,12 +525,10 @@ def _new_file(name: str) -> str:
     return str(folder / name)
 
 
-class _as_error:
+@contextmanager
+def _as_error():
     """What is wrong with a request, as Gradio tells it to clients."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (ValueError, TypeError)):
-            raise gr.Error(str(error), print_exception=False) from error
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise gr.Error(str(error), print_exception=False) from error
