@@ -25,6 +25,7 @@ from dinov3seg_hf.files import write_whole
 from dinov3seg_hf.starting_point import load_starting_point
 from dinov3seg_hf.training import Trainer, start_processes
 from dinov3seg_hf.training_config import TrainingConfig
+from dinov3seg_hf.weights import weights_fingerprint
 
 FULL = "full model"
 VARIANTS = {
@@ -38,6 +39,7 @@ VARIANTS = {
 }
 NO_LOCAL_GLOBAL = "no local-global inference"
 ZERO_SHOT = "zero-shot head, nothing trained"
+OUTCOME, ZERO_SHOT_OUTCOME = "ablation.json", "zero-shot.json"
 # Seeds of scenes that nothing else draws.
 FIRST_TEST_SEED = 700_000
 LARGE = 2  # the side of large scenes, in sides of a training crop
@@ -73,21 +75,49 @@ def score(model, processor, sets: dict, accelerator=None, **options) -> dict[str
     }
 
 
-def run(config: TrainingConfig, sets: dict) -> dict:
+def read_outcome(path: Path, made_with: dict) -> dict | None:
+    """What an earlier start wrote, if it did, with the same options.
+
+    Raises:
+        ValueError: With others; names one.
+    """
+    if not path.exists():
+        return None
+    outcome = json.loads(path.read_text())
+    earlier = outcome["made_with"]
+    if changed := [key for key in made_with if earlier.get(key) != made_with[key]]:
+        raise ValueError(
+            f"The scores in {str(path)!r} were made with {changed[0]} {earlier.get(changed[0])!r}, which is now "
+            f"{made_with[changed[0]]!r}. Choose a new --output, or delete them."
+        )
+    return outcome
+
+
+def write_outcome(path: Path, outcome: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(outcome, indent=1) + "\n").encode())
+
+
+def run(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
     """Trains and scores one variant with one seed, or goes on with it, or reads what it gave."""
-    path = Path(config.output) / "ablation.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    path = Path(config.output) / OUTCOME
+    made_with = {**{key: value for key, value in config.to_dict().items() if key != "output"}, **made_with}
+    if (outcome := read_outcome(path, made_with)) is not None:
+        return outcome
     trainer = Trainer(config, resume=True)
     result = trainer.train()
     if not result.finished:
         raise KeyboardInterrupt
     if config.ablate:  # this is asked of the full model alone
         sets = {column: how for column, how in sets.items() if column != WHOLE}
-    scores = score(trainer.model, trainer.processor, sets, trainer.accelerator)
-    outcome = {"scores": scores, "seconds_per_step": result.seconds_per_step, "loss": result.loss}
+    outcome = {
+        "scores": score(trainer.model, trainer.processor, sets, trainer.accelerator),
+        "seconds_per_step": result.seconds_per_step,
+        "loss": result.loss,
+        "made_with": made_with,
+    }
     if trainer.accelerator.is_main_process:
-        write_whole(path, (json.dumps(outcome, indent=1) + "\n").encode())
+        write_outcome(path, outcome)
     trainer.accelerator.wait_for_everyone()
     return outcome
 
@@ -194,27 +224,31 @@ def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
         for variant in options.variants
     }
     config = next(iter(configs.values()))
+    model, processor = load_starting_point(config.init)
+    made_with = {"scenes": options.scenes, "weights": weights_fingerprint(model)}
     sets = scene_sets(options.scenes, config.crop_size)
     outcomes: dict[str, list[dict]] = {}
     for number, ((variant, seed), config) in enumerate(configs.items(), start=1):
         if start_processes().is_main_process:
             print(f"{number}/{len(configs)}: {variant}, seed {seed}", file=sys.stderr, flush=True)
-        outcomes.setdefault(variant, []).append(run(config, sets))
+        outcomes.setdefault(variant, []).append(run(config, sets, made_with))
 
-    zero_shot_path = Path(options.output) / "zero-shot.json"
-    if zero_shot_path.exists():
-        zero_shot = json.loads(zero_shot_path.read_text())
-    else:
-        model, processor = load_starting_point(config.init)
-        zero_shot = score(model.eval(), processor, sets, head="dinotxt")
+    path = Path(options.output) / ZERO_SHOT_OUTCOME
+    if (outcome := read_outcome(path, made_with)) is None:
+        outcome = {"scores": score(model.eval(), processor, sets, head="dinotxt"), "made_with": made_with}
         if start_processes().is_main_process:
-            write_whole(zero_shot_path, (json.dumps(zero_shot, indent=1) + "\n").encode())
+            write_outcome(path, outcome)
+    zero_shot = outcome["scores"]
     return rows_of(outcomes, zero_shot), notes_of(options, config, outcomes)
 
 
 def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict[str, list[dict]]) -> list[str]:
     seconds = [run["seconds_per_step"] for runs in outcomes.values() for run in runs if run["seconds_per_step"]]
-    command = ["scripts/ablation.py", *sys.argv[1:]]
+    processes = start_processes().num_processes
+    launcher = ["python"]
+    if processes > 1:
+        launcher = ["accelerate", "launch", "--multi_gpu", "--num_processes", str(processes)]
+    command = [*launcher, "scripts/ablation.py", *sys.argv[1:]]
     side = config.crop_size
     seeds = f"{options.seeds} seed{'s' * (options.seeds > 1)}"
     classes = (
@@ -230,7 +264,7 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
         + ". dino.txt is that of the embedded checkpoint, frozen.",
         "",
         "```bash",
-        f"accelerate launch {shlex.join(command)}",
+        shlex.join(command),
         "```",
     ]
 

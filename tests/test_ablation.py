@@ -96,6 +96,10 @@ def test_runs_that_have_their_scores_are_not_repeated_and_the_table_is_theirs(
     assert ablation.main(arguments) == 0 and trained == [str(missing)]
     assert json.loads((missing / "ablation.json").read_text())["scores"] == before["scores"]
 
+    # scores of other options are not passed off as these
+    assert ablation.main([*arguments, "--steps", "3"]) == 2
+    assert "were made with steps 2, which is now 3" in capsys.readouterr().err
+
 
 def test_a_table_without_a_place_is_not_written_over(ablation, tmp_path):
     (tmp_path / "notes.md").write_text("mine")
