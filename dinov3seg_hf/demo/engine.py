@@ -500,6 +500,14 @@ class DemoEngine:
             self.memory.put(session, "colours", slots, 128 * len(slots))
         return colour_palette(max(slots.values()) + 1)[[slots[word] for word in words]]
 
+    def shown(self, session: str | None) -> str | None:
+        """The key of the segmentation that a session's page shows, as far as that is remembered."""
+        return None if session is None else self.memory.get(session, "shown")
+
+    def set_shown(self, session: str | None, key: str | None) -> None:
+        if session is not None:
+            self.memory.put(session, "shown", key, 128)
+
     def forget(self, session: str) -> None:
         """A session has ended."""
         self.memory.forget(session)

@@ -40,6 +40,7 @@ MODES = {
     "slide": "the whole model in every window, averaged: slowest, nothing is kept for the next word",
 }
 HEADS = {"full": "full (trained)", "dinotxt": "zero-shot (dino.txt)"}
+HINT = "Drop a photo, paste one, or pick an example.\nThen type what to look for."
 PHOTO_WORDS = "person, dog, cat, car|vehicle, building, road, tree, grass, sky, water"
 # Seeds of drawn scenes that look well; their names become the words.
 SCENES = ((61, (4, 5)), (114, (3, 5)), (109, (3, 5)), (116, (3, 5)), (118, (3, 5)))
@@ -136,26 +137,32 @@ def build_demo(
     # --- what the events call: the session is Gradio's, the files are uploads ---
 
     def run(image, labels, inference, head, templates, request: gr.Request, progress=gr.Progress()):  # noqa: B008
-        """The viewer's JSON; what is wrong is said in the viewer."""
-        if image is None:
-            return {"hint": "Drop a photo, paste one, or pick an example.\nThen type what to look for."}
+        """The viewer's JSON; what is wrong is said in the viewer. Nothing new where it shows the answer already."""
+        session = request.session_hash
+        shown, answer = None, {"hint": HINT}
         try:
-            result = engine.segment(
-                request.session_hash,
-                _uploaded(image),
-                labels or "",
-                inference=inference,
-                head=head,
-                templates=templates or None,
-                progress=lambda fraction, what: progress(fraction, desc=what),
-            )
-            progress(0.9, desc="Drawing")
-            return view_of(result, engine.colours(request.session_hash, result.vocabulary), engine.model_facts)
+            if image is not None:
+                result = engine.segment(
+                    session,
+                    _uploaded(image),
+                    labels or "",
+                    inference=inference,
+                    head=head,
+                    templates=templates or None,
+                    progress=lambda fraction, what: progress(fraction, desc=what),
+                )
+                shown = result.key
+                if engine.shown(session) == shown:
+                    return gr.skip()
+                progress(0.9, desc="Drawing")
+                answer = view_of(result, engine.colours(session, result.vocabulary), engine.model_facts)
         except (ValueError, MemoryError) as error:
-            return {"error": str(error)}
+            shown, answer = None, {"error": str(error)}
         except Exception:  # an older result must not stay in the place of this one
             _log.exception("A run failed.")
-            return {"error": "Something went wrong on the server.\nTry again, or with another image."}
+            shown, answer = None, {"error": "Something went wrong on the server.\nTry again, or with another image."}
+        engine.set_shown(session, shown)
+        return answer
 
     def segmented(image, labels, inference, head, templates, request: gr.Request) -> Segmentation:
         if image is None:
@@ -295,7 +302,7 @@ def build_demo(
                     gr.Markdown("Synonyms of one label are separated by `|`: `sofa|couch|settee`.")
             with gr.Column(scale=7, min_width=320):
                 viewer = gr.HTML(
-                    {"hint": "Drop a photo, paste one, or pick an example.\nThen type what to look for."},
+                    {"hint": HINT},
                     label="Segmentation",
                     html_template=asset("viewer.html"),
                     css_template=asset("viewer.css"),
@@ -328,7 +335,9 @@ def build_demo(
             "preprocess": False,
             **model,
         }
-        for trigger in (words.edit, photo.input, mode.input, head.input, templates.input, photo.clear):
+        # photo.change, as the events of an upload or a removal come before its value does; after an example it comes
+        # beside the example's own run
+        for trigger in (words.edit, photo.change, mode.input, head.input, templates.input):
             trigger(**running, trigger_mode="always_last")
         button.click(**running, trigger_mode="always_last")
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
