@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Pixels whose labels are counted at a time, in two int64 arrays.
-MIN_COUNTED_PIXELS, MAX_COUNTED_PIXELS = 2**15, 2**20
+# Pixels that are counted at a time: few enough to stay in the processor's cache.
+COUNTED_PIXELS = 2**16
 CONFIDENCE = 0.95
 BOOTSTRAP_SEED = 0
 # Values of resampled counts held at a time (64 MiB).
@@ -47,22 +47,26 @@ class ConfusionMatrix:
             if array.dtype.kind not in "iu":
                 raise ValueError(f"The {what} is {array.dtype}; expected integers, one class a pixel.")
         predictions, labels = predictions.ravel(), labels.ravel()
-        # parts that stay in the cache, but not so small that going over all counts takes longer than the pixels
-        size = min(max(MIN_COUNTED_PIXELS, (self.num_classes + 1) ** 2), MAX_COUNTED_PIXELS)
-        for start in range(0, labels.size, size):
-            self._count(predictions[start : start + size], labels[start : start + size])
+        for start in range(0, labels.size, COUNTED_PIXELS):
+            self._count(predictions[start : start + COUNTED_PIXELS], labels[start : start + COUNTED_PIXELS])
 
     def _count(self, predictions: np.ndarray, labels: np.ndarray) -> None:
-        # One number a pixel, label * (C + 1) + prediction, where C stands for whatever is out of range: as unsigned, a
-        # negative number is as well. Clamping takes a fraction of the time that picking out the valid pixels would.
-        num_classes = self.num_classes
-        places, predicted = labels.astype(np.intp), predictions.astype(np.intp)
-        for array in (places, predicted):
-            np.minimum(array.view(np.uintp), num_classes, out=array.view(np.uintp))
-        places *= num_classes + 1
-        places += predicted
-        counts = np.bincount(places, minlength=(num_classes + 1) ** 2).reshape(num_classes + 1, num_classes + 1)
-        self.counts += counts[:-1]
+        # one number a pixel, label * (C + 1) + prediction, where C stands for whatever is out of range
+        places = _clamped(labels, self.num_classes)
+        places *= np.uint32(self.num_classes + 1)
+        places += _clamped(predictions, self.num_classes)
+        # Label maps are made of regions: counting runs of equal numbers in place of pixels is several times faster.
+        starts = np.flatnonzero(places[1:] != places[:-1]) + 1
+        if 4 * len(starts) > len(places) > self.counts.size:  # noise, and few classes
+            self.counts += np.bincount(places, minlength=self.counts.size)[: self.counts.size].reshape(
+                self.counts.shape
+            )
+            return
+        starts = np.concatenate([[0], starts])
+        lengths = np.diff(starts, append=len(places))
+        places = places[starts].astype(np.intp)
+        labelled = places < self.counts.size
+        np.add.at(self.counts.reshape(-1), places[labelled], lengths[labelled])
 
     def add(self, labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> None:
         """Adds counts of pairs: int arrays of one length, predictions of none of the classes as `num_classes`."""
@@ -106,6 +110,16 @@ class ConfusionMatrix:
             "overall_accuracy": self.pixel_accuracy() if labelled else float("nan"),
             "frequency_weighted_iou": self.frequency_weighted_iou(),
         }
+
+
+def _clamped(values: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels as uint32, everything that is none of the C classes as C."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype.itemsize < 4:
+        values = values.astype(np.int32)
+    unsigned = np.uint64 if values.dtype.itemsize == 8 else np.uint32
+    # as unsigned, negative numbers are out of range as well
+    return np.minimum(values.view(unsigned), unsigned(num_classes)).astype(np.uint32, copy=False)
 
 
 def _mean(values: np.ndarray, classes: Sequence[int] | None = None) -> float:

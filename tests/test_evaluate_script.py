@@ -92,7 +92,7 @@ def test_benchmarks_are_found_where_they_were_prepared(script, tiny_checkpoint, 
     arguments = ("--model", tiny_checkpoint, "--benchmark", "PAS-20", "--data", tmp_path)
     assert script(*arguments, "--mask-values", "labels", "--classes", "pascal-voc-20") == 0
     line = capsys.readouterr().out.splitlines()[1]
-    assert line.startswith("PAS-20 ") and line.endswith("97.86        98.5 DPSeg")
+    assert line.startswith("PAS-20 ") and line.split()[-3:] == ["97.86", "98.5", "DPSeg"]
 
 
 def test_classes_of_training_split_the_scores(script, tiny_model, tiny_processor, tmp_path, capsys):
@@ -140,7 +140,7 @@ def launch(*arguments: object, num_processes: int = 2, **options) -> subprocess.
 def test_two_processes_give_the_figures_of_one(script, tiny_checkpoint, tmp_path):
     arguments = ("--model", tiny_checkpoint, "--benchmark", make_folder(tmp_path / "mine"))  # five images
     process = launch(*arguments, "--output", tmp_path / "two")
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     assert len(out.splitlines()) == 2  # the table, once
     assert script(*arguments, "--output", tmp_path / "one") == 0

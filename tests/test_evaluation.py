@@ -83,8 +83,8 @@ class Count(SegmentationDataset):
 @settings(max_examples=60, deadline=None)
 def test_confusion_matrix_counts_each_pixel_once(num_classes, seed, size):
     rng = np.random.default_rng(seed)
-    dtype = rng.choice(["int8", "int64", "uint8", "uint16", "int32"])
-    low = 0 if dtype.startswith("u") else -2
+    dtype = np.dtype(str(rng.choice(["int8", "int64", "uint8", ">u2", "int32", "uint64"])))
+    low = 0 if dtype.kind == "u" else -2
     predictions, labels = rng.integers(low, num_classes + 3, (2, *size)).astype(dtype)
     expected = np.zeros((num_classes, num_classes + 1), int)
     for prediction, label in zip(predictions.ravel().tolist(), labels.ravel().tolist()):
@@ -99,14 +99,26 @@ def test_confusion_matrix_counts_each_pixel_once(num_classes, seed, size):
     assert image.index == 3 and np.array_equal(again.counts, expected)
 
 
-def test_large_maps_are_counted_in_parts(monkeypatch):
+@pytest.mark.parametrize("num_classes", [3, 150])
+@pytest.mark.parametrize("block", [1, 40])  # noise, and regions
+def test_large_maps_are_counted_in_parts(num_classes, block):
     rng = np.random.default_rng(0)
-    predictions, labels = rng.integers(-1, 4, (2, 300, 300))
-    whole, parts = ConfusionMatrix(3), ConfusionMatrix(3)
-    whole.update(predictions, labels)
-    monkeypatch.setattr("dinov3seg_hf.scoring.MIN_COUNTED_PIXELS", 1)
-    parts.update(predictions, labels)
-    assert np.array_equal(whole.counts, parts.counts)
+    predictions, labels = np.kron(
+        rng.integers(-1, num_classes + 1, (2, 400 // block, 400 // block)), np.ones((block,) * 2, int)
+    )
+    matrix, expected = ConfusionMatrix(num_classes), np.zeros((num_classes, num_classes + 1), int)
+    matrix.update(predictions, labels)
+    valid = (labels >= 0) & (labels < num_classes)
+    none = (predictions < 0) | (predictions >= num_classes)
+    np.add.at(expected, (labels[valid], np.where(none, num_classes, predictions)[valid]), 1)
+    assert np.array_equal(matrix.counts, expected)
+
+
+@pytest.mark.parametrize("value", [2**32, 2**40 + 1, -(2**40), -1, 65535])
+def test_large_numbers_do_not_wrap_round_into_classes(value):
+    matrix = ConfusionMatrix(2)
+    matrix.update(np.array([[value, 1]]), np.array([[0, value]]))
+    assert matrix.counts.tolist() == [[0, 0, 1], [0, 0, 0]]
 
 
 def test_confusion_matrix_resizes_nothing_and_takes_integers_alone():
