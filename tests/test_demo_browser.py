@@ -184,7 +184,7 @@ def test_from_upload_to_downloads(open_page, scene, tmp_path):
     assert set(legend(page)) <= set(WORDS.split(", ")) and len(legend(page)) >= 2
 
     # another word: the image is not looked at again, nor the other words
-    type_words(page, "orange dotted square", clear=False)
+    type_words(page, "blue striped circle", clear=False)
     assert "image remembered" in facts(page) and "1 new label encoded" in facts(page)
     assert "tiny (embedded)" in facts(page) and "144 × 96 px" in facts(page)
     first = page.locator("#words .chips .remove").first
