@@ -137,7 +137,7 @@ COMMIT, LFS = r"^POST .*/commit/", r"^PUT /_lfs/"
 PASSING = {
     "connection lost before the commit": (COMMIT, "drop", {}),
     "connection lost in the middle of the commit": (COMMIT, "drop", {"after_bytes": 100}),
-    "connection lost in the middle of a weight": (LFS, "drop", {"after_bytes": 65536}),
+    "connection lost in the middle of a weight": (LFS, "drop", {"after_bytes": 50}),
     "reply to the commit lost": (COMMIT, "lose_reply", {}),
     "reply to the making of the repository lost": (r"^POST /api/repos/create", "lose_reply", {}),
     "429 at the commit": (COMMIT, "status", {"status": 429, "headers": {"Retry-After": "7"}}),
