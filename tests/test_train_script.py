@@ -121,7 +121,7 @@ def test_killed_at_any_step_a_run_goes_on_as_if_nothing_had_been(folder, uninter
         deadline = time.monotonic() + 900
         while (run / "log.jsonl").exists() is False or len((run / "log.jsonl").read_bytes().splitlines()) < chosen:
             assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-            time.sleep(0.002)
+            time.sleep(0.01)
     finally:
         process.kill()  # SIGKILL
         process.wait()
@@ -149,7 +149,7 @@ def test_told_to_stop_a_run_saves_its_step_and_says_how_to_go_on(folder, uninter
     )
     deadline = time.monotonic() + 900
     while len(lines_of(run)) < 4 and time.monotonic() < deadline:
-        time.sleep(0.002)
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=900)
     assert process.returncode == 130 and "go on with --resume" in printed
