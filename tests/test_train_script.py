@@ -203,7 +203,7 @@ def test_bad_arguments_end_in_one_line_before_the_first_step(folder, monkeypatch
 
 
 @pytest.mark.slow
-def test_the_small_recipe_beats_the_head_it_begins_with(tmp_path):
+def test_the_small_recipe_gives_a_head_that_segments_names_it_never_saw(tmp_path):
     """README's training example, a quarter of it."""
     recipe = ROOT / "recipes" / "drawn_world.yaml"
     flags = ("--steps", 80, "--warmup-steps", 10, "--eval-images", 20, "--num-overlays", 1, "--log-every", 1)
@@ -211,6 +211,6 @@ def test_the_small_recipe_beats_the_head_it_begins_with(tmp_path):
     process = subprocess.run([*arguments, *map(str, flags)], capture_output=True, text=True, env=environment())
     assert process.returncode == 0, process.stderr
     curve = [loss for _, loss in losses(tmp_path / "run")]
-    assert np.mean(curve[-20:]) < 0.75 * np.mean(curve[:5])
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["scores"]["mean_iou"] > 0.3
+    assert len(curve) == 80 and np.isfinite(curve).all()
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["scores"]["mean_iou"] > 0.4
     assert list((tmp_path / "run" / "overlays").rglob("*.png"))
