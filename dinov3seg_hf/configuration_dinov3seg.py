@@ -72,7 +72,7 @@ class Dinov3SegConfig(PreTrainedConfig):
             and a half aligned with patch tokens (local).
         prior_config (`SamVisionConfig`, `dict` or `None`, *optional*):
             The semantic prior encoder; SAM ViT-L by default. `None`: intermediate layers of the backbone take its
-            place.
+            place, and the maps of its convolutional stem, if it has one.
         stem_channels (`list[int]`, *optional*):
             Widths of the stride-2 convolutions that replace the backbone's patch embedding; their number is log2 of the
             patch size minus one. For small models trained from scratch. `None`: DINOv3's own linear patch embedding.

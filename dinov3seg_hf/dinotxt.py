@@ -43,11 +43,16 @@ class Dinov3SegConvStem(nn.Module):
     def weight(self) -> torch.Tensor:
         return self.projection.weight
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        hidden_states = pixel_values  # (B, 3, H, W)
+    def maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, 3, H, W) -> a map a convolution, `(B, stem_channels[i], H / 2**(i+1), W / 2**(i+1))`."""
+        maps, hidden_states = [], pixel_values
         for convolution, norm in zip(self.convolutions, self.norms):
-            hidden_states = F.gelu(norm(convolution(hidden_states)))  # halved
-        return self.projection(hidden_states)  # (B, D, H / patch, W / patch)
+            hidden_states = F.gelu(norm(convolution(hidden_states)))
+            maps.append(hidden_states)
+        return tuple(maps)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.projection(self.maps(pixel_values)[-1])  # (B, D, H / patch, W / patch)
 
 
 class Dinov3SegBackbone(DINOv3ViTModel):
@@ -126,15 +131,28 @@ class Dinov3SegVisionTower(nn.Module):
         self.backbone = Dinov3SegBackbone._from_config(config.vision_config, patch_embeddings=stem)
         self.head = Dinov3SegVisionHead._from_config(vision_head_config(config))
 
-    def forward(self, pixel_values: torch.Tensor, patch_source: str = "head", **kwargs) -> Dinov3SegVisionOutput:
-        # Sides that are no multiple of the patch are stretched to the next one, as the reference does.
-        height, width = (-(-side // self.patch_size) for side in pixel_values.shape[-2:])
-        size = (height * self.patch_size, width * self.patch_size)
-        if pixel_values.shape[-2:] != size:
-            pixel_values = F.interpolate(pixel_values.float(), size=size, mode="bicubic", align_corners=False).to(
-                pixel_values.dtype
-            )
+    def to_whole_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Sides that are no multiple of the patch are stretched to the next one, as the reference does."""
+        size = tuple(-(-side // self.patch_size) * self.patch_size for side in pixel_values.shape[-2:])
+        if pixel_values.shape[-2:] == size:
+            return pixel_values
+        stretched = F.interpolate(pixel_values.float(), size=size, mode="bicubic", align_corners=False)
+        return stretched.to(pixel_values.dtype)
 
+    def stem_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The maps of the convolutional stem, the finest first; none without one.
+
+        Computed once more: they take a tenth of the backbone's time, and the library's own forward has no place for
+        them.
+        """
+        stem = self.backbone.embeddings.patch_embeddings
+        if not isinstance(stem, Dinov3SegConvStem):
+            return ()
+        return stem.maps(self.to_whole_patches(pixel_values).to(stem.weight.dtype))
+
+    def forward(self, pixel_values: torch.Tensor, patch_source: str = "head", **kwargs) -> Dinov3SegVisionOutput:
+        pixel_values = self.to_whole_patches(pixel_values)
+        height, width = (side // self.patch_size for side in pixel_values.shape[-2:])
         backbone_outputs = self.backbone(pixel_values, **kwargs)
         before_head = backbone_outputs.last_hidden_state  # (B, 1 + R + h w, D)
         after_head = self.head(before_head)

@@ -18,7 +18,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
-from .correlation import Dinov3SegCorrelationEmbedding, correlate
+from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
 from .decoder import Dinov3SegDecoder
 from .dinotxt import Dinov3SegVisionTower, encode_prompts
 from .early_refinement import Dinov3SegEarlyRefinement
@@ -107,6 +107,8 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Dinov3SegEarlyRefinement):
             # half of the weight on the patch itself, the other half on its neighbours
             init.constant_(module.self_bias, torch.log(torch.tensor(max(module.window_size**2 - 1, 1.0))).item())
+        elif isinstance(module, Dinov3SegTextThreshold):
+            init.zeros_(module.weight)
         elif isinstance(module, Dinov3SegSpatialLayer):
             init.trunc_normal_(module.relative_bias, std=self.config.initializer_range)
         elif isinstance(module, Dinov3SegDecoder):
@@ -258,8 +260,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             features.refined_features = patch_features
             if self.early_refinement is not None:
                 features.refined_features = self.early_refinement(patch_features, pixel_values.to(patch_features.dtype))
+            stem_maps = self.vision_model.stem_maps(pixel_values) if needs_states else ()
             prior: Dinov3SegPriorOutput = self.semantic_prior(
-                pixel_values, vision.hidden_states, tuple(patch_features.shape[-2:])
+                pixel_values, vision.hidden_states, stem_maps, tuple(patch_features.shape[-2:])
             )
             features.guidance, features.prior_features = prior.guidance, prior.features
         return features
@@ -355,6 +358,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         halves = text_embeds if self.config.use_global_text else text_embeds[:, 1:]
 
         correlation = correlate(image_features.refined_features, halves)  # (B, C, K, h, w)
+        correlation = self.correlation_embedding.center(correlation, text_embeds)
         hidden_states = map_chunks(
             self.correlation_embedding, correlation, dim=1, chunk_size=chunk_size
         )  # (B, C, h, w, E)

@@ -2,7 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The semantic prior (paper section 3.4): what guides the late refinement and sharpens the decoder, and knows no text.
 
-SAM's image encoder, or, without one, the intermediate layers of the DINOv3 backbone, which cost nothing more.
+SAM's image encoder, or, without one, the intermediate layers of the DINOv3 backbone, which cost nothing more. Where the
+backbone has a convolutional stem, the decoder gets its maps, which are as fine as the decoder's steps.
 """
 
 from dataclasses import dataclass
@@ -37,31 +38,45 @@ class Dinov3SegSemanticPrior(nn.Module):
             self.encoder = None
             width = guidance_width = config.vision_config.hidden_size
             num_layers = config.vision_config.num_hidden_layers
+            stem_widths = list(reversed(config.stem_channels or []))  # the coarsest map first, as the decoder's steps
         else:
             self.encoder = SamVisionModel._from_config(config.prior_config)
             width, guidance_width = config.prior_config.hidden_size, config.prior_config.output_channels
             num_layers = config.prior_config.num_hidden_layers
+            stem_widths = []
         num_steps = len(config.decoder_prior_sizes)
+        self.num_stem_steps = min(len(stem_widths), num_steps)
         # two steps of a 24-layer encoder: layers 16 and 8; index 0 of the hidden states is the embedding
-        self.layer_indices = [num_layers * (num_steps - step) // (num_steps + 1) for step in range(num_steps)]
+        self.layer_indices = [
+            num_layers * (num_steps - step) // (num_steps + 1) for step in range(self.num_stem_steps, num_steps)
+        ]
         self.guidance_norm = nn.LayerNorm(guidance_width)
         self.guidance_projection = nn.Linear(guidance_width, config.guidance_hidden_size)
-        self.feature_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(num_steps))
-        self.feature_projections = nn.ModuleList(
-            nn.ConvTranspose2d(width, size, kernel_size=2 ** (step + 1), stride=2 ** (step + 1))
-            for step, size in enumerate(config.decoder_prior_sizes)
-        )
+        self.feature_norms, self.feature_projections = nn.ModuleList(), nn.ModuleList()
+        for step, size in enumerate(config.decoder_prior_sizes):
+            if step < self.num_stem_steps:
+                self.feature_norms.append(nn.LayerNorm(stem_widths[step]))
+                self.feature_projections.append(nn.Conv2d(stem_widths[step], size, kernel_size=1))
+            else:
+                factor = 2 ** (step + 1)
+                self.feature_norms.append(nn.LayerNorm(width))
+                self.feature_projections.append(nn.ConvTranspose2d(width, size, kernel_size=factor, stride=factor))
 
     def encode(
-        self, pixel_values: torch.Tensor, backbone_states: tuple[torch.Tensor, ...], size: tuple[int, int]
+        self,
+        pixel_values: torch.Tensor,
+        backbone_states: tuple[torch.Tensor, ...],
+        stem_maps: tuple[torch.Tensor, ...],
+        size: tuple[int, int],
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The last layer and the chosen earlier ones, each `(B, rows, columns, width)`."""
+        """The last layer, and a map for each step of the decoder, all `(B, rows, columns, width)`."""
         if self.encoder is None:
             num_patches = size[0] * size[1]
             maps = [
                 backbone_states[index][:, -num_patches:].unflatten(1, size) for index in (*self.layer_indices, -1)
             ]  # without CLS and registers
-            return maps[-1], maps[:-1]
+            stem = [stem_map.permute(0, 2, 3, 1) for stem_map in stem_maps[::-1][: self.num_stem_steps]]
+            return maps[-1], [*stem, *maps[:-1]]
         side = self.encoder.config.image_size
         # SAM's position embedding has one size; DINOv3 and SAM normalise pixels alike.
         if pixel_values.shape[-2:] != (side, side):
@@ -71,15 +86,20 @@ class Dinov3SegSemanticPrior(nn.Module):
         return outputs.last_hidden_state.permute(0, 2, 3, 1), [states[index] for index in self.layer_indices]
 
     def forward(
-        self, pixel_values: torch.Tensor, backbone_states: tuple[torch.Tensor, ...], size: tuple[int, int]
+        self,
+        pixel_values: torch.Tensor,
+        backbone_states: tuple[torch.Tensor, ...],
+        stem_maps: tuple[torch.Tensor, ...],
+        size: tuple[int, int],
     ) -> Dinov3SegPriorOutput:
         """
         Args:
             pixel_values: `(B, 3, H, W)`.
             backbone_states: The backbone's hidden states, `(B, 1 + R + h w, D)` each; used without a prior encoder.
+            stem_maps: Of the backbone's convolutional stem, the finest first; empty if it has none.
             size: (h, w), the grid of patches.
         """
-        last, earlier = self.encode(pixel_values, backbone_states, size)
+        last, earlier = self.encode(pixel_values, backbone_states, stem_maps, size)
         guidance = self.guidance_projection(self.guidance_norm(last)).permute(0, 3, 1, 2)  # (B, G, rows, columns)
         features = [
             projection(norm(states).permute(0, 3, 1, 2))

@@ -296,7 +296,8 @@ def sample_vocabulary(
         present: `(phrases,)` bool, true of something in the batch.
     """
     everything = np.arange(len(phrases.phrases))
-    kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2])
+    # who types one word rarely types a whole name
+    kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2] if num_classes > 3 else [0.25, 0.5, 0.25])
     weights = np.ones(len(everything))
     if kind == "mixed":  # the groups of words are small: each group is as likely as any other
         for group in phrases.groups:
@@ -367,7 +368,8 @@ def refine(args: argparse.Namespace) -> None:
     steps = range(args.start_step, args.steps)
     for step in tqdm(steps, desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
-        num_classes = int(rng.choice([1, 2, 4, 8, 24, 48, 96, 140]))  # people type few words, benchmarks have many
+        # people type few words, benchmarks have many
+        num_classes = int(rng.choice([1, 3, 8, 24, 48, 96, 140], p=[0.16, 0.08, 0.1, 0.13, 0.13, 0.2, 0.2]))
         batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1]))))
         images, labels = draw_batch(args.seed, step, 16, size)
         images, labels = images[:batch_size], labels[:batch_size]
@@ -432,7 +434,7 @@ def main() -> None:
         "--maps-per-step", type=int, default=192, help="scenes times classes a step and process of refine"
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--noise", type=float, default=1.0, help="of refine, on the frozen patch tokens; see add_noise")
+    parser.add_argument("--noise", type=float, default=0.25, help="of refine, on patch tokens; see add_noise")
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)
     parser.add_argument(
