@@ -7,9 +7,7 @@ go to stdout and to files, errors in one line to stderr. Exit codes: 0 all done,
 """
 
 import argparse
-import errno
 import os
-import re
 import sys
 import unicodedata
 import warnings
@@ -19,14 +17,13 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlparse
 
-import torch
 from huggingface_hub.utils import logging as hub_logging
 from PIL import Image
-from transformers import AutoModelForSemanticSegmentation, pipeline
 from transformers.utils import logging as transformers_logging
 
-from . import TASK, TEMPLATES, TINY, OpenVocabularySegmentationPipeline, Vocabulary, __version__
+from . import TEMPLATES, TINY, OpenVocabularySegmentationPipeline, Vocabulary, __version__
 from .image_input import open_image
+from .loading import load_pipeline
 from .pipeline import as_vocabulary
 from .visualization import (
     IMAGE_SUFFIXES,
@@ -240,55 +237,6 @@ def _vocabulary(options: argparse.Namespace) -> Vocabulary:
     if options.labels_file is not None:
         return Vocabulary.from_file(options.labels_file, templates=templates)
     return Vocabulary.from_preset(options.preset, **({} if templates is None else {"templates": templates}))
-
-
-def load_pipeline(
-    model: str, device: str | None = None, dtype: str | None = None
-) -> OpenVocabularySegmentationPipeline:
-    """Loads a checkpoint.
-
-    Args:
-        model: Folder or Hub id.
-        device: An accelerator if there is one, unless given.
-        dtype: The checkpoint's unless given; float32 on the CPU, which computes slowly or badly in others.
-
-    Raises:
-        ValueError: It cannot be loaded.
-    """
-    # a Hub id has an owner and a name; anything else that is no folder is a slip, and not worth asking the network
-    if not os.path.isdir(model) and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise ValueError(
-            f"There is no model folder {model!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id."
-        )
-    try:
-        loaded, report = AutoModelForSemanticSegmentation.from_pretrained(
-            model, dtype="auto" if dtype is None else getattr(torch, dtype), output_loading_info=True
-        )
-        if missing := sorted(report["missing_keys"]):  # the library would go on with random numbers
-            raise ValueError(f"its files lack {len(missing)} of the model's tensors, such as {missing[0]}.")
-        pipe = pipeline(TASK, model=loaded, processor=model, image_processor=model, device=device)
-    except Exception as error:  # the library reports what it does not find or understand in many ways
-        if _disk_was_full(error):
-            raise ValueError(
-                f"The model {model!r} cannot be kept in the cache: No space left on device. Make room, or set HF_HOME "
-                "to a folder where there is some; then run the same command again."
-            ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"The model {model!r} cannot be loaded: {reason} Expected a folder or Hub id of a dinov3.seg checkpoint."
-        ) from error
-    if dtype is None and pipe.device.type == "cpu":
-        pipe.model.float()
-    return pipe
-
-
-def _disk_was_full(error: BaseException | None) -> bool:
-    """Whether that is what the library's error began with."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _plan(options: argparse.Namespace) -> list[_Task]:

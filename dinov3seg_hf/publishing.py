@@ -230,7 +230,7 @@ def _check_code(folder: Path) -> None:
 def _check_results_are_of(model: torch.nn.Module, results: Sequence[Any]) -> None:
     if not any(result.weights for result in results):
         return
-    from .evaluation import weights_fingerprint
+    from .weights import weights_fingerprint
 
     fingerprint = weights_fingerprint(model)
     for result in results:

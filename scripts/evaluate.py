@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from dinov3seg_hf import TINY, Vocabulary, synthetic
 from dinov3seg_hf.benchmarks import BENCHMARKS, find_benchmark
-from dinov3seg_hf.cli import DTYPES, load_pipeline
+from dinov3seg_hf.cli import DTYPES
 from dinov3seg_hf.data import (
     DRAWN_WORLD,
     drawn_world,
@@ -35,6 +35,7 @@ from dinov3seg_hf.data import (
 )
 from dinov3seg_hf.evaluation import EvaluationResult, evaluate, results_table
 from dinov3seg_hf.files import write_whole
+from dinov3seg_hf.loading import load_pipeline
 
 RESULTS, PROGRESS = "results.json", ".progress"
 TRAINING_VOCABULARY = "training_vocabulary.json"

@@ -22,6 +22,7 @@ from transformers.utils import logging
 import dinov3seg_hf
 from dinov3seg_hf import synthetic
 from dinov3seg_hf.scoring import ConfusionMatrix
+from dinov3seg_hf.weights import weights_fingerprint
 
 FIRST_SEED = 910_000  # neither the training's nor the validation's; 900,000 on scored earlier heads
 NUM_NAMES = len(synthetic.NAMES)
@@ -120,6 +121,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     shuffled = list(rng.permutation(synthetic.NAMES))
     results = {"scenes": args.scenes, "first_seed": FIRST_SEED, "vocabulary": NUM_NAMES, "phrases": {}}
+    results["weights"] = weights_fingerprint(pipe.model)
     start = time.time()
     for split in args.splits:
         scenes = [synthetic.draw_scene(FIRST_SEED + i, split) for i in range(args.scenes)]

@@ -474,7 +474,7 @@ def serve(
     Raises:
         ValueError: The model cannot be loaded, or has no tokenizer; no examples; no such port.
     """
-    from ..cli import load_pipeline
+    from ..loading import load_pipeline
 
     limits = limits or Limits()
     is_tiny = Path(model).resolve() == Path(TINY).resolve() if os.path.isdir(model) else False
