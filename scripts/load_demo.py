@@ -55,7 +55,7 @@ def main() -> int:
             _alone(url, scenes[0])
             return _together(url, process.pid, scenes, args)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:

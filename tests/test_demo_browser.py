@@ -62,7 +62,7 @@ def server(tmp_path_factory):
                 pytest.fail(f"the demo did not start: {process.communicate()[1][-2000:]}")
             time.sleep(0.3)
     yield address, scratch
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # as services are stopped; Ctrl+C takes the same way
     try:
         process.communicate(timeout=60)
     finally:

@@ -9,7 +9,9 @@ viewer's (`assets/viewer.js`). Nothing on the page is fetched from anywhere else
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -488,10 +490,21 @@ def serve(
         else:  # beside the uploads, the only place that files are read from
             shown = [replace(example, path=_copied(example.path, folder, i)) for i, example in enumerate(shown)]
         demo = build_demo(engine, shown, queue_size=queue_size, drawn_world=is_tiny)
+        _end_cleanly_when_terminated()
         try:
             demo.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options(limits))
         except OSError as error:
             raise ValueError(f"The page cannot be served: {error} Choose another --port.") from error
+
+
+def _end_cleanly_when_terminated() -> None:
+    """SIGTERM, with which services are stopped, ends the server as Ctrl+C does: uploads are removed."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():  # the only one that may say so
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _intro(drawn_world: bool) -> str:
