@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from dinov3seg_hf import Dinov3SegForSemanticSegmentation, Vocabulary, training
+from dinov3seg_hf import TINY, Dinov3SegForSemanticSegmentation, Vocabulary, training
 from dinov3seg_hf.data import SegmentationDataset
 from dinov3seg_hf.evaluation import evaluate
 from dinov3seg_hf.feature_noise import FeatureNoise, add_noise
@@ -134,10 +134,12 @@ def test_the_encoders_stay_as_they_were_and_everything_after_them_learns(tiny_ch
     assert changed == {"early_refinement", "semantic_prior", "correlation_embedding", "late_refinement", "decoder"}
 
 
-def test_a_few_steps_on_few_images_lower_the_loss(tiny_checkpoint, tmp_path, data):
-    Trainer(small_config(init=str(tiny_checkpoint), output=str(tmp_path), head="fresh", steps=15), data=data).train()
+def test_a_few_steps_on_few_images_lower_the_loss(tmp_path, data):
+    """A new head on encoders that can see: it gets far below what the shares of the classes alone would give (0.55)."""
+    Trainer(small_config(init=str(TINY), output=str(tmp_path), head="fresh", steps=40), data=data).train()
     losses = [loss for _, loss, _ in curve(tmp_path)]
-    assert np.mean(losses[-3:]) < 0.93 * np.mean(losses[:2])
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:2])
+    assert np.mean(losses[-5:]) < 0.45
 
 
 @pytest.mark.parametrize("encoders", [("vision",), ("text",), ("vision", "text")])
