@@ -106,6 +106,8 @@ class Dinov3SegProcessor(ProcessorMixin):
         """Writes the JSON, and beside it the code of the processor for where this package is missing."""
         note_processor(self, Path(json_file_path).parent)
         super().to_json_file(json_file_path)
+        # the library drops the mark when it loads a processor (not an image processor): equal ones stay equal
+        del self.auto_map
 
     def post_process_semantic_segmentation(self, outputs: Any, *args: Any, **kwargs: Any) -> list:
         """The image processor's method: logits to label maps at the size of the original images."""
