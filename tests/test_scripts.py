@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The scripts behind the embedded checkpoint run as their headers say, cut short."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -83,3 +84,46 @@ def test_drawing_a_scene_names_what_is_in_it(tmp_path):
     scene = synthetic.draw_scene(7, "unseen")
     assert np.array_equal(np.array(Image.open(tmp_path / "scene.png")), scene.image)
     assert [line.split("   (")[0] for line in printed.splitlines()] == list(scene.names)
+
+
+@pytest.fixture(scope="module")
+def train_tiny():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("train_tiny", SCRIPTS / "train_tiny.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_phrase_competes_with_just_those_that_make_a_seen_name_in_its_place(train_tiny):
+    phrases = train_tiny.Phrases()
+    for label, name in enumerate(synthetic.NAMES):
+        colour, pattern, kind = synthetic.factors_of(name)
+        chosen = {phrase for phrase, is_choice in zip(phrases.phrases, phrases.choices[label]) if is_choice}
+        assert {word for word in chosen if word in synthetic.KINDS} == {
+            other for other in synthetic.KINDS if f"{colour} {pattern} {other}" in synthetic.SEEN
+        }
+        assert {word for word in chosen if word in synthetic.COLOURS} == {
+            other for other in synthetic.COLOURS if f"{other} {pattern} {kind}" in synthetic.SEEN
+        }
+        assert set(synthetic.SEEN) <= chosen
+        if name in synthetic.SEEN:
+            assert set(synthetic.phrases_of(name)) <= chosen
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 24, 140])
+def test_a_vocabulary_has_what_the_batch_shows_before_anything_else(train_tiny, num_classes):
+    phrases = train_tiny.Phrases()
+    present = phrases.truth[[synthetic.NAMES.index(name) for name in synthetic.SEEN[:2]]].amax(dim=0) > 0
+    for seed in range(20):
+        chosen = train_tiny.sample_vocabulary(phrases, present, num_classes, np.random.default_rng(seed))
+        shown = present[chosen].tolist()
+        assert 1 <= len(chosen) <= num_classes and len(set(chosen.tolist())) == len(chosen)
+        assert shown == sorted(shown, reverse=True) and shown[0]
+
+
+def test_noise_is_none_without_strength_and_grows_with_it(train_tiny):
+    tokens = torch.randn(4, 16, 6, 6)
+    torch.testing.assert_close(train_tiny.add_noise(tokens, 0.0), tokens)
+    weak, strong = ((train_tiny.add_noise(tokens, strength) - tokens).norm() for strength in (0.1, 10.0))
+    assert 0 < weak < strong
