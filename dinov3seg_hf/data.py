@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -380,8 +381,12 @@ class RowReader:
                 dataset = dataset.cast_column(column, datasets.Image(decode=False))
         return dataset
 
-    def read(self, row: dict[str, Any], index: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, row: dict[str, Any], name: int | str) -> tuple[np.ndarray, np.ndarray]:
         """A row -> uint8 `(H, W, 3)` and int64 `(H, W)`, ignored pixels -1.
+
+        Args:
+            row: As it is stored.
+            name: Its number, or what else errors are to call it.
 
         Raises:
             RowError: It cannot be read.
@@ -390,10 +395,10 @@ class RowReader:
             image = np.asarray(open_image(_decoded(row[self.image_column], "image")))
             labels = self._labels(row[self.mask_column])
         except ValueError as error:
-            raise RowError(f"Row {index}: {error}") from error
+            raise RowError(f"Row {name}: {error}") from error
         if labels.shape != image.shape[:2]:
             raise RowError(
-                f"Row {index}: the mask is {labels.shape[0]} x {labels.shape[1]}, its image {image.shape[0]} x "
+                f"Row {name}: the mask is {labels.shape[0]} x {labels.shape[1]}, its image {image.shape[0]} x "
                 f"{image.shape[1]} (height x width). Resize the mask by nearest neighbour, or look for a turned image."
             )
         return image, labels
@@ -577,6 +582,22 @@ class SegmentationDataset(torch.utils.data.Dataset):
         return self._fingerprint
 
 
+@dataclass(frozen=True)
+class StoredRow:
+    """A row of a stream, not decoded.
+
+    Attributes:
+        index: Its number in the stream; of a stream in shards read one by one, its number in the shard times their
+            number, plus that of the shard.
+        name: What errors call it.
+        values: What is stored.
+    """
+
+    index: int
+    name: int | str
+    values: dict[str, Any]
+
+
 class StreamedSegmentationDataset(torch.utils.data.IterableDataset):
     """The same from a streamed data set: items in its order, the arguments and items of `SegmentationDataset`.
 
@@ -620,7 +641,7 @@ class StreamedSegmentationDataset(torch.utils.data.IterableDataset):
 
     @property
     def num_skipped(self) -> int:
-        """How many rows were skipped so far, by all workers of this process."""
+        """How often a row was skipped so far, by all workers of this process."""
         return int(self._num_skipped)
 
     def rows(
@@ -632,27 +653,60 @@ class StreamedSegmentationDataset(torch.utils.data.IterableDataset):
             first, step: Which rows.
             without: Numbers of rows that are left out, undecoded.
         """
-        # not iter(): in a worker of a data loader the library would share out shards, and numbers would be lost
-        for index, batch in enumerate(self._rows.iter(batch_size=1)):
-            if index % step != first or index in without:
+        for row in self.stored_rows():
+            if row.index % step != first or row.index in without:
                 continue
             try:
-                image, labels = self._reader.read({key: values[0] for key, values in batch.items()}, index)
+                yield row.index, self._read(row)
             except RowError as error:
-                yield index, error
+                yield row.index, error
+
+    @property
+    def num_shards(self) -> int:
+        """How many files, as a rule, the stream is made of."""
+        return self._rows.num_shards
+
+    def stored_rows(self, shard: int | None = None) -> Iterator[StoredRow]:
+        """All rows in the stream's order, or those of a shard; nothing is decoded."""
+        num_shards, rows = self.num_shards, self._rows
+        if shard is not None:
+            rows = rows.shard(num_shards=num_shards, index=shard)
+        # not iter(): in a worker of a data loader the library would share out shards, and numbers would be lost
+        for number, batch in enumerate(rows.iter(batch_size=1)):
+            values = {key: column[0] for key, column in batch.items()}
+            if shard is None or num_shards == 1:
+                yield StoredRow(number, number, values)
             else:
-                yield index, {"image": image, "labels": labels, "index": index}
+                yield StoredRow(number * num_shards + shard, f"{number} of shard {shard}", values)
+
+    def item(self, row: StoredRow) -> dict[str, Any]:
+        """A row, augmented.
+
+        Raises:
+            RowError: It cannot be read; also counted in `num_skipped`.
+        """
+        try:
+            item = self._read(row)
+        except RowError:
+            self._num_skipped += 1
+            raise
+        return _transformed(item, self.transform, (self.seed, int(self._epoch), row.index))
+
+    def _read(self, row: StoredRow) -> dict[str, Any]:
+        image, labels = self._reader.read(row.values, row.name)
+        return {"image": image, "labels": labels, "index": row.index}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = torch.utils.data.get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for index, item in self.rows(first, step):
-            if isinstance(item, RowError):
-                if not self.skip_bad:
-                    raise item
-                self._num_skipped += 1
+        for row in self.stored_rows():
+            if row.index % step != first:
                 continue
-            yield _transformed(item, self.transform, (self.seed, int(self._epoch), index))
+            try:
+                yield self.item(row)
+            except RowError:
+                if not self.skip_bad:
+                    raise
 
 
 def segmentation_dataset(

@@ -2,14 +2,15 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Rows of a data set as pictures: what is there beside what was found."""
 
-from collections.abc import Sequence
-from typing import Literal
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .data import SegmentationDataset
+from .data import RowError, SegmentationDataset, StreamedSegmentationDataset
 from .pipeline import OpenVocabularySegmentationPipeline
 from .visualization import colour_palette, overlay, regions_of, with_legend
 from .vocabulary import Vocabulary
@@ -20,12 +21,12 @@ GAP = 8  # pixels between truth and prediction
 def draw_samples(
     model: torch.nn.Module,
     processor,
-    data: SegmentationDataset,
+    data: SegmentationDataset | StreamedSegmentationDataset,
     vocabulary: Vocabulary,
     num_samples: int,
     inference: Literal["whole", "local-global", "slide"] = "whole",
 ) -> dict[int, Image.Image]:
-    """Segments rows spread over the data set.
+    """Segments rows spread over the data set, or the first of a stream.
 
     Returns:
         Row -> truth on the left, prediction on the right, each with its legend. Rows that cannot be read are left out.
@@ -33,14 +34,24 @@ def draw_samples(
     pipe = OpenVocabularySegmentationPipeline(model=model, processor=processor, device=model.device)
     text = pipe.encode_labels(vocabulary)
     pictures = {}
-    for row in sorted({index * len(data) // num_samples for index in range(num_samples)}):
-        item = data[row]
+    for row, item in _samples(data, num_samples):
         image = Image.fromarray(np.asarray(item["image"]))
         result = pipe(image, text, inference=inference, return_label_map=True, return_masks=False)
         maps = np.asarray(item["labels"]), vocabulary.to_scored(result["label_map"])
         palette = colours_of(maps, len(vocabulary.scored_names))
         pictures[row] = side_by_side(*(draw(image, labels, vocabulary, palette) for labels in maps))
     return pictures
+
+
+def _samples(
+    data: SegmentationDataset | StreamedSegmentationDataset, num_samples: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    if isinstance(data, SegmentationDataset):
+        for row in sorted({index * len(data) // num_samples for index in range(num_samples)}):
+            yield row, data[row]
+    else:
+        readable = ((row, item) for row, item in data.rows() if not isinstance(item, RowError))
+        yield from itertools.islice(readable, num_samples)
 
 
 def colours_of(label_maps: Sequence[np.ndarray], num_labels: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     ProjectConfiguration,
     broadcast_object_list,
+    send_to_device,
 )
 from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
@@ -38,6 +39,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
+from .data import StreamedSegmentationDataset
 from .evaluation import evaluate
 from .feature_noise import FeatureNoise
 from .files import write_whole
@@ -56,6 +58,7 @@ from .training_batches import (
 )
 from .training_config import RUN_OPTIONS, TrainingConfig
 from .training_data import TrainingData, open_training_data
+from .training_stream import TrainingStream
 from .visualization import save_image
 from .weights import weights_fingerprint
 
@@ -95,8 +98,10 @@ class TrainingResult:
 
 @dataclass
 class Progress:
-    """What the log has not written yet; part of a checkpoint."""
+    """Which epoch it is, after which step it began, and what the log has not written yet; part of a checkpoint."""
 
+    epoch: int = 0
+    epoch_start: int = 0
     loss_sum: float = 0.0
     num_losses: int = 0
 
@@ -110,10 +115,11 @@ class Progress:
         return mean
 
     def state_dict(self) -> dict[str, float]:
-        return {"loss_sum": self.loss_sum, "num_losses": self.num_losses}
+        return asdict(self)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.loss_sum, self.num_losses = state["loss_sum"], int(state["num_losses"])
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 class Trainer:
@@ -168,7 +174,8 @@ class Trainer:
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.noise = FeatureNoise(model.vision_model, config.feature_noise)
-        self.sampler = EpochSampler(len(self.data.train), config.batch_size, config.seed)
+        streamed = isinstance(self.data.train, StreamedSegmentationDataset)
+        self.sampler = None if streamed else EpochSampler(len(self.data.train), config.batch_size, config.seed)
 
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.num_trainable = trainable
@@ -249,22 +256,40 @@ class Trainer:
         )
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
-        loader = DataLoader(
-            self.data.train,
-            batch_size=self.batch_size,
-            sampler=self.sampler,
-            collate_fn=collate,
-            drop_last=True,
-            num_workers=config.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
+        loader = self._make_loader()
+        # a stream shares itself out; DeepSpeed wants to see any other loader together with the model
+        shared_out = [] if self.sampler is None else [loader]
+        self.model, self.optimizer, self.schedule, *prepared = accelerator.prepare(
+            model, optimizer, schedule, *shared_out
         )
-        self.model, self.optimizer, self.loader, self.schedule = accelerator.prepare(model, optimizer, loader, schedule)
+        self.loader = prepared[0] if prepared else loader
         self.average = MovingAverage(self._unwrapped, config.ema_decay) if config.ema_decay else None
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.progress, *([self.average] if self.average else []))
         if accelerator.distributed_type not in SHARDED:
             accelerator.register_save_state_pre_hook(self._save_trainable)
             accelerator.register_load_state_pre_hook(self._load_trainable)
+
+    def _make_loader(self) -> DataLoader:
+        config, accelerator = self.config, self.accelerator
+        options = {
+            "batch_size": self.batch_size,
+            "collate_fn": collate,
+            "drop_last": True,
+            "num_workers": config.num_workers,
+            "pin_memory": accelerator.device.type == "cuda",
+        }
+        if self.sampler is not None:
+            return DataLoader(self.data.train, sampler=self.sampler, **options)
+        stream = TrainingStream(
+            self.data.train,
+            config.batch_size,
+            accumulation=config.gradient_accumulation,
+            shuffle_buffer=config.shuffle_buffer,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+        )
+        return DataLoader(stream, **options)
 
     @property
     def _unwrapped(self) -> torch.nn.Module:
@@ -298,7 +323,7 @@ class Trainer:
                 disable=not accelerator.is_main_process,
             )
             with bar, _Signals() as signals:
-                batches = self._batches(self.start_step * config.gradient_accumulation)
+                batches = self._batches()
                 while self._step < config.steps and not stopped:
                     start = time.perf_counter()
                     loss, norm, stopped = self._take_step(
@@ -330,15 +355,32 @@ class Trainer:
             peak_memory=peak_memory(),
         )
 
-    def _batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of this process, for ever, from the `start`-th on."""
-        epoch, skipped = divmod(start, len(self.loader))
+    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of this process, for ever, from where the run is."""
+        progress = self.progress
         while True:
-            self.sampler.set_epoch(epoch)
-            self.loader.set_epoch(epoch)
-            self.data.train.set_epoch(epoch)
-            yield from self.accelerator.skip_first_batches(self.loader, skipped) if skipped else self.loader
-            epoch, skipped = epoch + 1, 0
+            first_step = self._step - progress.epoch_start
+            yield from self._epoch(progress.epoch, first_step)
+            if self._step == progress.epoch_start:
+                raise ValueError(
+                    f"The training split has fewer images than the {self.config.batch_size} of one step (batch_size); "
+                    "lower it."
+                )
+            progress.epoch, progress.epoch_start = progress.epoch + 1, self._step
+
+    def _epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of this process on its device, to the end of an epoch."""
+        accelerator = self.accelerator
+        if self.sampler is None:
+            self.loader.dataset.set_position(epoch, first_step)
+            for batch in self.loader:
+                yield send_to_device(batch, accelerator.device, non_blocking=True)
+            return
+        self.sampler.set_epoch(epoch)
+        self.loader.set_epoch(epoch)
+        self.data.train.set_epoch(epoch)
+        skipped = first_step * self.config.gradient_accumulation
+        yield from accelerator.skip_first_batches(self.loader, skipped) if skipped else self.loader
 
     def _take_step(self, batches: list[dict[str, torch.Tensor]], stop: bool) -> tuple[float, float | None, bool]:
         """One step of the optimizer -> loss over the whole step, norm of the gradient, whether anybody wants to stop.

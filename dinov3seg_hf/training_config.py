@@ -89,6 +89,8 @@ class TrainingConfig:
     mask_coding: Literal["integers", "ade20k-rgb"] = _option("integers", "how masks write numbers")
     templates: str | None = _option(None, "what names are wrapped in: a set of prompts.TEMPLATES or a text with {}")
     skip_bad: bool = _option(False, "skip and count rows that cannot be read, instead of stopping at them")
+    streaming: bool = _option(False, "read rows as they are needed, without downloading all of them first")
+    shuffle_buffer: int = _option(1000, "streamed rows that are held to be shuffled, in each process and worker")
     num_workers: int = _option(2, "processes that read and augment images, for each process that trains")
 
     # augmentation
@@ -150,7 +152,7 @@ class TrainingConfig:
     def _check_ranges(self) -> None:
         for names, least, most in (
             (("steps", "batch_size", "gradient_accumulation", "checkpoint_every", "keep_checkpoints"), 1, None),
-            (("log_every", "eval_batch_size", "crop_size"), 1, None),
+            (("log_every", "eval_batch_size", "crop_size", "shuffle_buffer"), 1, None),
             (("lora_rank", "num_workers", "warmup_steps", "eval_every", "num_overlays", "seed"), 0, None),
             (("learning_rate", "weight_decay", "max_grad_norm", "feature_noise"), 0, None),
             (("encoder_learning_rate_multiplier",), 0, None),

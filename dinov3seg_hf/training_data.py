@@ -8,6 +8,7 @@ seeds 0 to 1999. Training reads the seen names alone as its vocabulary, evaluati
 
 import dataclasses
 import functools
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +19,21 @@ from . import synthetic
 from .augmentation import PairedTransform
 from .data import (
     DRAWN_WORLD,
+    Dataset,
+    RowError,
     SegmentationDataset,
+    StreamedSegmentationDataset,
     drawn_world,
     drawn_world_vocabulary,
     find_vocabulary,
     open_dataset,
+    segmentation_dataset,
 )
 from .training_config import TrainingConfig
 from .vocabulary import Vocabulary
 
-# Rows of a data set, spread over it, that are read before training.
+Rows = SegmentationDataset | StreamedSegmentationDataset
+# Rows of a data set, spread over it (the first of a stream), that are read before training.
 NUM_LOOKS = 32
 # How much of the colour circle hues turn by, for each unit of the photometric augmentation.
 HUE_SHARE = 0.2
@@ -44,9 +50,9 @@ class TrainingData:
         evaluation_vocabulary: The classes that are evaluated.
     """
 
-    train: SegmentationDataset
+    train: Rows
     vocabulary: Vocabulary
-    evaluation: SegmentationDataset | None = None
+    evaluation: Rows | None = None
     evaluation_vocabulary: Vocabulary | None = None
 
 
@@ -65,7 +71,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     options = {"mask_values": config.mask_values, "mask_coding": config.mask_coding}
     columns = {"image_column": config.image_column, "mask_column": config.mask_column}
     own = _own_options(config.dataset)
-    train = SegmentationDataset(
+    train = segmentation_dataset(
         rows,
         vocabulary,
         **{**columns, **options, **own},
@@ -82,8 +88,8 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     source = config.eval_vocabulary or (config.vocabulary if same else None)
     rows, eval_vocabulary = _open(config, name, config.eval_split, source, training=False)
     if config.eval_images is not None:
-        rows = rows.select(range(min(config.eval_images, len(rows))))
-    evaluation = SegmentationDataset(
+        rows = rows.take(config.eval_images)
+    evaluation = segmentation_dataset(
         rows,
         eval_vocabulary,
         **({**columns, **options} if same and name != DRAWN_WORLD else {}),
@@ -133,9 +139,11 @@ def open_drawn_world(split: str) -> datasets.Dataset:
 
 def _open(
     config: TrainingConfig, name: str, split: str, source: str | None, training: bool
-) -> tuple[datasets.Dataset, Vocabulary]:
+) -> tuple[Dataset, Vocabulary]:
     if name == DRAWN_WORLD:
         rows = open_drawn_world(split)
+        if config.streaming:
+            rows = rows.to_iterable_dataset()
         if source is not None:
             raise ValueError(
                 f"The vocabulary of the drawn world is its own; {source!r} was named. Leave vocabulary and "
@@ -143,16 +151,22 @@ def _open(
             )
         vocabulary = seen_vocabulary() if training else drawn_world_vocabulary()
     else:
-        rows = open_dataset(name, split, config_name=config.dataset_config if name == config.dataset else None)
+        config_name = config.dataset_config if name == config.dataset else None
+        rows = open_dataset(name, split, config_name=config_name, streaming=config.streaming)
         vocabulary = find_vocabulary(rows, source, card=name)
     if config.templates is not None:
         vocabulary = dataclasses.replace(vocabulary, templates=config.templates)
     return rows, vocabulary
 
 
-def _look_at(data: SegmentationDataset) -> None:
-    for row in sorted({index * len(data) // NUM_LOOKS for index in range(NUM_LOOKS)}):
-        data[row]
+def _look_at(data: Rows) -> None:
+    if isinstance(data, SegmentationDataset):
+        for row in sorted({index * len(data) // NUM_LOOKS for index in range(NUM_LOOKS)}):
+            data[row]
+        return
+    for _, item in itertools.islice(data.rows(), NUM_LOOKS):
+        if isinstance(item, RowError) and not data.skip_bad:
+            raise item
 
 
 def _own_options(name: str) -> dict[str, Any]:

@@ -158,26 +158,28 @@ def test_told_to_stop_a_run_saves_its_step_and_says_how_to_go_on(folder, uninter
     assert losses(run) == losses(uninterrupted)[: len(losses(run))]
 
 
-def test_two_processes_give_the_gradients_and_the_scores_of_one(folder):
+@pytest.mark.parametrize("streaming", [(), ("--streaming", "--shuffle-buffer", 5)], ids=["stored", "streamed"])
+def test_two_processes_give_the_gradients_and_the_scores_of_one(folder, streaming):
     flags = ("--steps", 3, "--checkpoint-every", 1, "--keep-checkpoints", 3, "--max-grad-norm", 0, "--ema-decay", 0)
-    flags += ("--eval-split", "train", "--eval-images", 5)
-    one, two = train(folder, "one", *flags), train_in_two_processes(folder, "two", *flags)
+    flags += ("--eval-split", "train", "--eval-images", 5, *streaming)
+    names = [f"{count}-{'streamed' if streaming else 'stored'}" for count in ("one", "two")]
+    one, two = train(folder, names[0], *flags), train_in_two_processes(folder, names[1], *flags)
     assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
-    assert json.loads((folder / "two" / "run.json").read_text())["num_processes"] == 2
+    assert json.loads((folder / names[1] / "run.json").read_text())["num_processes"] == 2
 
     def gradients(run: str) -> list[torch.Tensor]:
         state = torch.load(folder / run / "checkpoints" / "step-00000001" / "optimizer.bin")["state"]
         return [state[index]["exp_avg"] / ONE_MINUS_BETA1 for index in sorted(state)]
 
-    pairs = list(zip(gradients("one"), gradients("two"), strict=True))
+    pairs = list(zip(*map(gradients, names), strict=True))
     assert len(pairs) > 40 and any(gradient.abs().max() > 1e-3 for gradient, _ in pairs)
     for gradient, other in pairs:
         torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-6)
-    curves = [[loss for _, loss in losses(folder / run)] for run in ("one", "two")]
+    curves = [[loss for _, loss in losses(folder / run)] for run in names]
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
 
-    results = [json.loads((folder / run / "results.json").read_text()) for run in ("one", "two")]
+    results = [json.loads((folder / run / "results.json").read_text()) for run in names]
     assert results[0]["num_images"] == results[1]["num_images"] == 5
     assert results[0]["scores"]["mean_iou"] == pytest.approx(results[1]["scores"]["mean_iou"], abs=2e-3)
 

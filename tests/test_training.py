@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dinov3seg_hf import TINY, Dinov3SegForSemanticSegmentation, Vocabulary, training
-from dinov3seg_hf.data import SegmentationDataset
+from dinov3seg_hf.data import SegmentationDataset, StreamedSegmentationDataset, write_parquet
 from dinov3seg_hf.evaluation import evaluate
 from dinov3seg_hf.feature_noise import FeatureNoise, add_noise
 from dinov3seg_hf.modeling_dinov3seg import segmentation_loss
@@ -83,6 +83,17 @@ def data(rows):
         vocabulary,
         SegmentationDataset(rows.select(range(3)), vocabulary),
         vocabulary,
+    )
+
+
+@pytest.fixture
+def streamed_data(rows, data):
+    """The same rows from a stream in three shards."""
+    stream, first = rows.to_iterable_dataset(num_shards=3), rows.take(3).to_iterable_dataset()
+    return dataclasses.replace(
+        data,
+        train=StreamedSegmentationDataset(stream, data.vocabulary, transform=data.train.transform),
+        evaluation=StreamedSegmentationDataset(first, data.vocabulary),
     )
 
 
@@ -374,7 +385,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one(tiny_checkpoint,
             feature_noise=0.5,
         )
         trainer = Trainer(config, data=data)
-        batches = trainer._batches(0)
+        batches = trainer._batches()
         set_training_mode(trainer.model)
         gradients.append(gradients_of(trainer, [next(batches) for _ in range(accumulation)])[0])
         trainer.folder.release()
@@ -386,7 +397,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one(tiny_checkpoint,
 def test_the_logged_loss_is_that_of_the_whole_step(tiny_checkpoint, tmp_path, data):
     config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), gradient_accumulation=2)
     trainer = Trainer(config, data=data)
-    batches = trainer._batches(0)
+    batches = trainer._batches()
     parts = [next(batches) for _ in range(2)]
     whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     processor = trainer.processor.image_processor
@@ -435,15 +446,26 @@ def test_mixed_precision_keeps_weights_in_fp32_and_scores_those_of_the_saved_mod
     assert later.scores["mean_iou"] == result.scores["mean_iou"]
 
 
-def test_workers_read_the_same_batches_over_the_ends_of_epochs_and_after_a_skip(tiny_checkpoint, tmp_path, data):
+def batches_of(trainer, epoch: int, epoch_start: int, steps: range) -> list[dict[str, torch.Tensor]]:
+    """Those of a run that stands before the first of the steps, in an epoch that began after step `epoch_start`."""
+    trainer.progress.epoch, trainer.progress.epoch_start = epoch, epoch_start
+    batches, found = trainer._batches(), []
+    for trainer._step in steps:
+        found.append(next(batches))
+    return found
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_workers_read_the_same_batches_over_the_ends_of_epochs_and_after_a_skip(
+    tiny_checkpoint, tmp_path, data, streamed_data, streamed
+):
     batches = []
     for num_workers in (0, 2):
         config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / str(num_workers)))
-        trainer = Trainer(dataclasses.replace(config, num_workers=num_workers), data=data)
-        stream = trainer._batches(0)
-        batches.append([next(stream) for _ in range(7)])  # three an epoch
-        stream = trainer._batches(4)
-        batches[-1] += [next(stream) for _ in range(3)]
+        config = dataclasses.replace(config, num_workers=num_workers, shuffle_buffer=5)
+        trainer = Trainer(config, data=streamed_data if streamed else data)
+        batches.append(batches_of(trainer, 0, 0, range(7)))  # three an epoch
+        batches[-1] += batches_of(trainer, 1, 3, range(4, 7))
         trainer.folder.release()
     for one, other in zip(*batches):
         assert_equal(one, other)
@@ -468,17 +490,18 @@ class Interrupted(Exception):
         {"ema_decay": 0.9, "gradient_accumulation": 2, "log_every": 3, "feature_noise": 0.5, "sampled_classes": [2, 3]},
         {"trainable_encoders": ["vision", "text"], "gradient_checkpointing": True},
         {"trainable_encoders": ["vision"], "lora_rank": 2},
+        {"streaming": True, "shuffle_buffer": 5, "gradient_accumulation": 2},
     ],
-    ids=["plain", "average-noise-sampling", "encoders", "lora"],
+    ids=["plain", "average-noise-sampling", "encoders", "lora", "streaming"],
 )
 @pytest.mark.parametrize("stopped_at", [3, 5])
 def test_a_run_that_goes_on_repeats_the_uninterrupted_one_exactly(
-    tiny_checkpoint, tmp_path, data, monkeypatch, options, stopped_at
+    tiny_checkpoint, tmp_path, data, streamed_data, monkeypatch, options, stopped_at
 ):
     if options.get("lora_rank"):
         pytest.importorskip("peft")
     config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "whole"), **options)
-    data = dataclasses.replace(data, evaluation=None)
+    data = dataclasses.replace(streamed_data if options.get("streaming") else data, evaluation=None)
     Trainer(config, data=data).train()
 
     parts = dataclasses.replace(config, output=str(tmp_path / "parts"))
@@ -575,6 +598,34 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_the_batch
 
 
 # --- what a run leaves -----------------------------------------------------------------------------------------------
+
+
+def test_streamed_data_are_trained_on_evaluated_and_drawn(tiny_checkpoint, tmp_path, rows):
+    """From a folder of parquet, by its name in the configuration."""
+    write_parquet(rows, tmp_path / "data", "train")
+    (tmp_path / "classes.txt").write_text("\n".join(NAMES))
+    config = small_config(
+        init=str(tiny_checkpoint),
+        output=str(tmp_path / "streamed"),
+        dataset=str(tmp_path / "data"),
+        vocabulary=str(tmp_path / "classes.txt"),
+        streaming=True,
+        eval_split="train",
+        eval_images=3,
+        num_overlays=2,
+    )
+    result = Trainer(config).train()
+    assert result.finished
+    run = json.loads((tmp_path / "streamed" / "run.json").read_text())
+    assert run["data"] is None and run["evaluation_data"] is None
+    saved = json.loads((tmp_path / "streamed" / "results.json").read_text())
+    assert saved["num_images"] == 3
+    plain = SegmentationDataset(rows.take(3), Vocabulary(NAMES))
+    trained = Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "streamed" / "model").eval()
+    later = evaluate(trained, load_starting_point(tiny_checkpoint)[1], plain, progress=False, num_resamples=0)
+    assert later.scores["mean_iou"] == saved["scores"]["mean_iou"]
+    pictures = sorted((tmp_path / "streamed" / "overlays" / "step-00000006").iterdir())
+    assert [path.name for path in pictures] == ["row-000000.png", "row-000001.png"]
 
 
 def test_configuration_provenance_scores_and_overlays_lie_beside_the_weights(tiny_checkpoint, tmp_path, data):
@@ -737,6 +788,12 @@ def test_fewer_images_than_a_step_takes_are_refused(tiny_checkpoint, tmp_path, d
     config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), batch_size=13)
     with pytest.raises(ValueError, match="12 images, fewer than the 13 of one step"):
         Trainer(config, data=data)
+
+
+def test_a_stream_shorter_than_a_step_is_refused(tiny_checkpoint, tmp_path, streamed_data):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), batch_size=13)
+    with pytest.raises(ValueError, match="fewer images than the 13 of one step"):
+        Trainer(config, data=streamed_data).train()
 
 
 def test_trackers_that_are_not_there_are_refused(tiny_checkpoint, tmp_path, data):
