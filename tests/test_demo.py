@@ -3,7 +3,11 @@
 """The demo's engine: the pipeline's very answers, nothing computed twice, nothing stale or another's, all bounded."""
 
 import json
+import os
+import platform
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 
@@ -186,6 +190,50 @@ def test_what_was_forgotten_is_computed_again(pipe, image):
     for _ in range(2):
         np.testing.assert_array_equal(cramped.segment("a", image, LABELS).label_map(), roomy.label_map())
     assert cramped.memory.num_bytes <= 1000
+
+
+def test_what_is_remembered_counts_with_the_photo_that_it_keeps_alive(pipe, image):
+    engine = DemoEngine(pipe)
+    result = engine.segment("a", image, LABELS)
+    photo = result.photo
+    pixels = {id(picture): 3 * picture.width * picture.height for picture in (photo.image, photo.shown)}
+    assert photo.num_bytes >= sum(pixels.values()) + len(photo.jpeg)
+    assert result.num_bytes >= photo.num_bytes + result.shown_labels.nbytes + result.scores.nbytes
+    assert engine.memory.num_bytes >= result.num_bytes + photo.num_bytes
+
+
+FREED = """
+import resource, threading, numpy
+{prelude}
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+def work():
+    numpy.ones(30 * 2**20, numpy.uint8)  # freed: from now on glibc takes such blocks for small ones
+    blocks = []
+    for _ in range(10):
+        blocks.append(numpy.ones(5 * 2**20, numpy.uint8))
+        small.append(bytearray(2000))  # what stays keeps the end of the heap from being cut off
+    del blocks
+small, before = [], resident()
+for _ in range(6):
+    started = [threading.Thread(target=work) for _ in range(4)]
+    [thread.start() for thread in started]
+    [thread.join() for thread in started]
+print(resident() - before)
+"""
+
+
+def test_freed_memory_is_given_back():
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("for glibc only")
+
+    def grown(prelude: str) -> float:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+        program = [sys.executable, "-c", FREED.format(prelude=prelude)]
+        return float(subprocess.run(program, capture_output=True, text=True, check=True, env=environment).stdout)
+
+    given_back = grown("from dinov3seg_hf.demo.allocator import give_back_freed_memory as f; assert f()")
+    assert given_back < 8 and grown("import dinov3seg_hf.demo.allocator") > 4 * 8
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

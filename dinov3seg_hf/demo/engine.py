@@ -137,6 +137,12 @@ class Photo:
         self.shown.save(buffer, "JPEG", quality=88)
         return buffer.getvalue()
 
+    @property
+    def num_bytes(self) -> int:
+        """Both images, and a byte a pixel for the JPEG."""
+        own, shown = (image.width * image.height for image in (self.image, self.shown))
+        return (3 * own if self.factor > 1 else 0) + 3 * shown + shown
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
@@ -168,8 +174,9 @@ class Segmentation:
 
     @property
     def num_bytes(self) -> int:
+        """With the photo, which lives as long as this does."""
         arrays = (self.shown_labels, self.shown_levels, self.counts, self.sums, self.scores)
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in arrays) + self.photo.num_bytes
 
     def label_map(self, threshold: float = 0.0, *, shown: bool = False) -> np.ndarray:
         """The label of every pixel, -1 where its score is lower than a threshold.
@@ -327,8 +334,7 @@ class DemoEngine:
                 shown = image.resize(size, Image.Resampling.LANCZOS)
             photo = Photo(digest, image, shown, source_size)
         if session is not None:
-            pixels = image.width * image.height + (shown.width * shown.height if factor > 1 else 0)
-            self.memory.put(session, key, photo, 3 * pixels)
+            self.memory.put(session, key, photo, photo.num_bytes)
         return photo
 
     # --- what is answered --------------------------------------------------------------------------------------------

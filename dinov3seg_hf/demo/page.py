@@ -30,6 +30,7 @@ from ..prompts import DEFAULT_TEMPLATE, TEMPLATES
 from ..synthetic import COLOURS, KINDS, NAMES, PATTERNS, draw_scene
 from ..visualization import IMAGE_SUFFIXES, overlay, save_image, save_mask, segments_as_json, with_legend
 from ..vocabulary import Vocabulary
+from .allocator import give_back_freed_memory
 from .engine import DemoEngine, Limits, Segmentation
 from .view import view_of
 
@@ -478,6 +479,7 @@ def serve(
     """
     from ..loading import load_pipeline
 
+    give_back_freed_memory()
     limits = limits or Limits()
     is_tiny = Path(model).resolve() == Path(TINY).resolve() if os.path.isdir(model) else False
     shown = examples_in(examples) if examples is not None else []
