@@ -30,10 +30,6 @@ def _one_more_axis(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
     return (tensors[key][None],)  # (1, D) -> (1, 1, D)
 
 
-def _scalar(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
-    return (tensors[key].reshape(()),)
-
-
 def _thirds(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
     return tensors[key].chunk(3)  # queries, keys, values
 
@@ -168,7 +164,7 @@ def dinotxt_rules(keys: Collection[str]) -> list[Rule]:
     head, text = "visual_model.head.", "text_model."
     return [
         # both sides hold the logarithm of the inverse temperature
-        Rule("logit_scale", ("logit_scale",), reason="[1] -> scalar", compute=_scalar),
+        Rule("logit_scale", ("logit_scale",)),
         *_blocks(keys, head, "vision_model.head.layer.", (*DINOV3_BLOCK, *DINOV3_GATED_MLP)),
         *_under(head, "vision_model.head.", _affine("ln_final", "norm")),
         *_under(text, "text_model.", TEXT),

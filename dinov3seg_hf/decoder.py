@@ -46,7 +46,7 @@ class Dinov3SegDecoder(nn.Module):
         # The decoder corrects the correlations themselves: training begins at the zero-shot head's answer instead of at
         # nothing, and names that training never saw keep what dino.txt knows of them.
         self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
-        self.correlation_offset = nn.Parameter(torch.empty(()))
+        self.correlation_offset = nn.Parameter(torch.empty(1))
 
     def forward(
         self,

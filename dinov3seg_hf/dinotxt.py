@@ -43,16 +43,14 @@ class Dinov3SegConvStem(nn.Module):
     def weight(self) -> torch.Tensor:
         return self.projection.weight
 
-    def maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, 3, H, W) -> a map a convolution, `(B, stem_channels[i], H / 2**(i+1), W / 2**(i+1))`."""
+    def forward(self, pixel_values: torch.Tensor, return_maps: bool = False) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """(B, 3, H, W) -> (B, D, H / patch, W / patch), or a map a convolution, `(B, stem_channels[i], H / 2**(i+1),
+        W / 2**(i+1))`."""
         maps, hidden_states = [], pixel_values
         for convolution, norm in zip(self.convolutions, self.norms):
             hidden_states = F.gelu(norm(convolution(hidden_states)))
             maps.append(hidden_states)
-        return tuple(maps)
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.projection(self.maps(pixel_values)[-1])  # (B, D, H / patch, W / patch)
+        return tuple(maps) if return_maps else self.projection(hidden_states)
 
 
 class Dinov3SegBackbone(DINOv3ViTModel):
@@ -148,7 +146,8 @@ class Dinov3SegVisionTower(nn.Module):
         stem = self.backbone.embeddings.patch_embeddings
         if not isinstance(stem, Dinov3SegConvStem):
             return ()
-        return stem.maps(self.to_whole_patches(pixel_values).to(stem.weight.dtype))
+        # called, not by a method of its own: FSDP gathers weights for calls
+        return stem(self.to_whole_patches(pixel_values).to(stem.weight.dtype), return_maps=True)
 
     def forward(self, pixel_values: torch.Tensor, patch_source: str = "head", **kwargs) -> Dinov3SegVisionOutput:
         pixel_values = self.to_whole_patches(pixel_values)

@@ -134,7 +134,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         self.text_model = CLIPTextModelWithProjection._from_config(config.text_config)
         # logarithm of the inverse temperature with which dino.txt was aligned; scales the zero-shot head's
         # probabilities
-        self.logit_scale = nn.Parameter(torch.empty(()))
+        self.logit_scale = nn.Parameter(torch.empty(1))  # FSDP takes no scalars
 
         self.early_refinement = Dinov3SegEarlyRefinement(config) if config.use_early_refinement else None
         self.semantic_prior = Dinov3SegSemanticPrior(config)
@@ -144,6 +144,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
 
         self._encoders_frozen = False
         self.post_init()
+        # FSDP refuses names of layers that are not there: CLIP's of images, and without SAM its own
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.backbone.embeddings.patch_embeddings

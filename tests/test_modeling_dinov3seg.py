@@ -60,6 +60,13 @@ def close(one, other, tolerance=1e-5):
     torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
+def test_sharding_finds_the_layers_that_it_is_told_of_and_no_scalars(model):
+    layers = {type(module).__name__ for module in model.modules()}
+    assert {"DINOv3ViTLayer", "CLIPEncoderLayer", "Dinov3SegSpatialLayer"} <= model._no_split_modules <= layers
+    assert ("SamVisionLayer" in model._no_split_modules) == (model.semantic_prior.encoder is not None)
+    assert all(parameter.ndim > 0 for parameter in model.parameters())
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(64, 64), (48, 88), (61, 45), (8, 8), (1, 1), (8, 120)])
 def test_any_size_gives_logits_at_half_the_patch_size(model, words, size):

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "train.py"
+SHARDED = ROOT / "tests" / "train_sharded.py"
 NAMES = ["red", "green", "blue", "grey"]
 # Many steps in a short time, so that a kill falls somewhere in between.
 STEPS, CHECKPOINT_EVERY = 24, 3
@@ -72,9 +74,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
-def command(folder: Path, output: str, *flags: object) -> list[str]:
+def command(folder: Path, output: str, *flags: object, script: Path = SCRIPT) -> list[str]:
     return [
-        *(str(SCRIPT), "--config", str(folder / "recipe.yaml"), "--output", str(folder / output)),
+        *(str(script), "--config", str(folder / "recipe.yaml"), "--output", str(folder / output)),
         *map(str, flags),
     ]
 
@@ -84,9 +86,11 @@ def train(folder: Path, output: str, *flags: object) -> subprocess.CompletedProc
     return subprocess.run(arguments, capture_output=True, text=True, env=environment())
 
 
-def train_in_two_processes(folder: Path, output: str, *flags: object) -> subprocess.CompletedProcess:
+def train_in_two_processes(
+    folder: Path, output: str, *flags: object, script: Path = SCRIPT
+) -> subprocess.CompletedProcess:
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    arguments = [sys.executable, *launcher, *command(folder, output, *flags)]
+    arguments = [sys.executable, *launcher, *command(folder, output, *flags, script=script)]
     return subprocess.run(arguments, capture_output=True, text=True, env=environment())
 
 
@@ -182,6 +186,27 @@ def test_two_processes_give_the_gradients_and_the_scores_of_one(folder, streamin
     results = [json.loads((folder / run / "results.json").read_text()) for run in names]
     assert results[0]["num_images"] == results[1]["num_images"] == 5
     assert results[0]["scores"]["mean_iou"] == pytest.approx(results[1]["scores"]["mean_iou"], abs=2e-3)
+
+
+def test_weights_that_are_cut_up_between_processes_learn_the_same_and_go_on_exactly(folder):
+    """FSDP: loss curve and weights of one process that holds them all; and again from the middle."""
+    flags = ("--steps", 4, "--checkpoint-every", 2, "--ema-decay", 0, "--trainable-encoders", "vision")
+    whole = train(folder, "whole", *flags)
+    assert whole.returncode == 0, whole.stderr
+    run = folder / "sharded"
+    for resume in ((), ("--resume",)):
+        sharded = train_in_two_processes(folder, "sharded", *flags, *resume, script=SHARDED)
+        assert sharded.returncode == 0, sharded.stderr
+        curves = [[loss for _, loss in losses(path)] for path in (folder / "whole", run)]
+        assert len(curves[0]) == 4 and curves[0] == pytest.approx(curves[1], rel=1e-5)
+        models = [load_file(path / "model" / "model.safetensors") for path in (folder / "whole", run)]
+        assert models[0].keys() == models[1].keys()
+        for name in models[0]:
+            torch.testing.assert_close(models[0][name], models[1][name], rtol=0, atol=1e-5, msg=name)
+        assert list((run / "checkpoints" / "step-00000004").glob("pytorch_model_fsdp_0/*_1_*"))  # parts of both
+        shutil.rmtree(run / "checkpoints" / "step-00000004")
+        shutil.rmtree(run / "model")
+    assert json.loads((run / "run.json").read_text())["resumed"] == [{"from_step": 2}]
 
 
 @pytest.mark.parametrize(
