@@ -163,6 +163,12 @@ class Trainer:
                 "and run scripts/evaluate.py afterwards."
             )
         self.batch_size = self._batch_size_of_a_process()
+        deepspeed = self.accelerator.state.deepspeed_plugin
+        if deepspeed is not None and deepspeed.zero_stage == 3:
+            raise ValueError(
+                "DeepSpeed's ZeRO stage 3 cuts weights up while they are loaded, which training is not made for; choose "
+                "stage 2, or FSDP."
+            )
 
         with self.accelerator.main_process_first():  # downloads once
             model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
@@ -256,6 +262,12 @@ class Trainer:
         )
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
+        if (deepspeed := accelerator.state.deepspeed_plugin) is not None:  # does these itself, with numbers of its own
+            deepspeed.deepspeed_config.update(
+                gradient_clipping=config.max_grad_norm,
+                gradient_accumulation_steps=config.gradient_accumulation,
+                train_micro_batch_size_per_gpu=self.batch_size,
+            )
         loader = self._make_loader()
         # a stream shares itself out; DeepSpeed wants to see any other loader together with the model
         shared_out = [] if self.sampler is None else [loader]
