@@ -166,8 +166,8 @@ class Trainer:
         deepspeed = self.accelerator.state.deepspeed_plugin
         if deepspeed is not None and deepspeed.zero_stage == 3:
             raise ValueError(
-                "DeepSpeed's ZeRO stage 3 cuts weights up while they are loaded, which training is not made for. Choose "
-                "stage 2 or FSDP."
+                "DeepSpeed's ZeRO stage 3 cuts weights up while they are loaded, which training is not made for. "
+                "Choose stage 2 or FSDP."
             )
 
         with self.accelerator.main_process_first():  # downloads once
