@@ -21,6 +21,12 @@ from .run_files import MODEL_FOLDER, RUN_FILE, first_line
 EMBEDDED = "embedded"
 # Everything that is not the head: copied whatever the head.
 _ENCODER_KEYS = ("vision_model.", "text_model.", "semantic_prior.encoder.", "logit_scale")
+# Tensors with a place for each half of the text embeddings, [global, local], and the axis of it.
+_HALVES = {
+    "correlation_embedding.text_threshold.weight": 0,
+    "correlation_embedding.convolution.weight": 1,
+    "decoder.correlation_weight": 0,
+}
 
 
 def load_starting_point(
@@ -31,7 +37,7 @@ def load_starting_point(
     Args:
         init: Folder or Hub id; `"embedded"` is the checkpoint inside the package.
         head: `"keep"` or `"fresh"`: newly initialised after the encoders.
-        ablate: Switches of the configuration to turn off, for a fresh head.
+        ablate: Switches of the configuration to turn off; a head that is kept loses those parts.
         seed: Of a fresh head.
 
     Raises:
@@ -52,14 +58,18 @@ def load_starting_point(
             "Convert or download it again."
         )
     model = source
-    if head == "fresh":
+    if head == "fresh" or ablate:
         for switch in ablate:
             setattr(config, switch, False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = Dinov3SegForSemanticSegmentation(config)
-        encoders = {key: value for key, value in source.state_dict().items() if key.startswith(_ENCODER_KEYS)}
-        model.load_state_dict(encoders, strict=False)
+        kept = source.state_dict()
+        if head == "fresh":
+            kept = {key: value for key, value in kept.items() if key.startswith(_ENCODER_KEYS)}
+        elif source.config.use_global_text and not config.use_global_text:
+            kept |= {key: kept[key].narrow(axis, 1, 1) for key, axis in _HALVES.items()}
+        model.load_state_dict(kept, strict=False)
     model.config.head = "full"  # a converted folder has the zero-shot head until the full one is trained
     return model.float(), _load_processor(init)
 

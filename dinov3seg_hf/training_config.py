@@ -71,7 +71,7 @@ class TrainingConfig:
 
     # model
     head: Literal["keep", "fresh"] = _option("keep", "the head of --init, or one that starts anew")
-    ablate: list[str] = _option([], f"contributions to leave out: {', '.join(SWITCHES)}; wants --head fresh")
+    ablate: list[str] = _option([], f"contributions to leave out: {', '.join(SWITCHES)}")
     trainable_encoders: list[str] = _option([], "encoders whose queries and values train as well: vision, text")
     encoder_learning_rate_multiplier: float = _option(0.01, "of what trains in the encoders")
     lora_rank: int = _option(0, "train adapters of this rank on queries and values in their place (needs peft); 0: off")
@@ -180,10 +180,6 @@ class TrainingConfig:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into {self.gradient_accumulation} equal batches "
                 "(gradient_accumulation); choose a multiple of it."
-            )
-        if self.ablate and self.head != "fresh":
-            raise ValueError(
-                f"ablate leaves out {', '.join(self.ablate)}, which the head of init was trained with; set head: fresh."
             )
         if self.lora_rank and not self.trainable_encoders:
             raise ValueError(

@@ -5,9 +5,11 @@
     accelerate launch --multi_gpu --num_processes 2 scripts/ablation.py --output runs/ablation
 
 Every variant starts from the embedded checkpoint's frozen dino.txt and is trained as often as there are seeds, which
-decide its first weights, the order of the scenes, the noise and the classes of each step. A run that was stopped goes
-on; a run that has its scores is not repeated. The table lies between two marks in the Markdown file: what else is
-written there stays.
+decide its first weights, the order of the scenes, the noise and the classes of each step. With `--head keep` it starts
+from the embedded checkpoint's head too, of which a part is taken out: what can the rest make up for in a few steps?
+
+A run that was stopped goes on; a run that has its scores is not repeated. The table lies between two marks in the
+Markdown file: what else is written there stays.
 """
 
 import argparse
@@ -44,7 +46,11 @@ OUTCOME, ZERO_SHOT_OUTCOME = "ablation.json", "zero-shot.json"
 FIRST_TEST_SEED = 700_000
 LARGE = 2  # the side of large scenes, in sides of a training crop
 COLUMNS, WHOLE = ("unseen", "seen", "unseen, large"), "unseen, large, whole"
-BEGIN, END = "<!-- table of scripts/ablation.py: begin -->", "<!-- table of scripts/ablation.py: end -->"
+# Where in the Markdown file a table lies, by the head that it began with.
+MARKS = {
+    "fresh": ("<!-- table of scripts/ablation.py: begin -->", "<!-- table of scripts/ablation.py: end -->"),
+    "keep": ("<!-- table of scripts/ablation.py --head keep: begin -->", "<!-- ... --head keep: end -->"),
+}
 
 
 def scene_sets(num_scenes: int, crop_size: int) -> dict[str, tuple[SegmentationDataset, dict]]:
@@ -159,14 +165,15 @@ def spread(values: list[float], signed: bool = False) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def write_table(path: Path, table: str) -> None:
+def write_table(path: Path, table: str, head: str = "fresh") -> None:
     """Between the marks, where the file has them."""
-    text = path.read_text(encoding="utf-8") if path.exists() else f"# Ablation\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{str(path)!r} has no place for the table; put the lines {BEGIN!r} and {END!r} into it.")
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    begin, end = MARKS[head]
+    text = path.read_text(encoding="utf-8") if path.exists() else f"# Ablation\n\n{begin}\n{end}\n"
+    if begin not in text or end not in text:
+        raise ValueError(f"{str(path)!r} has no place for the table; put the lines {begin!r} and {end!r} into it.")
+    before, after = text[: text.index(begin)], text[text.index(end) :]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, f"{before}{BEGIN}\n{table}\n{after}".encode())
+    write_whole(path, f"{before}{begin}\n{table}\n{after}".encode())
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -176,6 +183,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant (default 3)")
     parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--batch-size", type=int, help="in place of the recipe's")
+    parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
+    parser.add_argument("--feature-noise", type=float, help="in place of the recipe's")
+    parser.add_argument("--head", choices=MARKS, default="fresh", help="what a head begins with (default fresh)")
     parser.add_argument("--scenes", type=int, default=100, help="test scenes of each kind (default 100)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="some of them only")
     parser.add_argument("--table", type=Path, default=Path("docs/ablation.md"), help="default: docs/ablation.md")
@@ -195,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows, notes = ablate(options)
         if start_processes().is_main_process:
             table = markdown(rows, notes)
-            write_table(options.table, table)
+            write_table(options.table, table, options.head)
             print(table)
     except ValueError as error:
         print(f"scripts/ablation.py: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -207,10 +217,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
-    given = {"steps": options.steps, "batch_size": options.batch_size}
+    given = {key: getattr(options, key) for key in ("steps", "batch_size", "learning_rate", "feature_noise")}
     given = {key: value for key, value in given.items() if value is not None}
     # evaluated here, at the end
-    fixed = {"head": "fresh", "eval_split": None, "num_overlays": 0, "keep_checkpoints": 1, "trackers": ["none"]}
+    fixed = {"head": options.head, "eval_split": None, "num_overlays": 0, "keep_checkpoints": 1, "trackers": ["none"]}
     configs = {
         (variant, seed): TrainingConfig.from_yaml(
             options.recipe,
@@ -259,7 +269,9 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
         f"vocabulary: mean ± standard deviation over {seeds}, and the change from the full model with the same seed. "
         f"Scenes have {side} px a side, large ones {LARGE * side} px with local-global inference.",
         "",
-        f"Each head was trained for {config.steps} steps of {config.batch_size} scenes, {classes} a step"
+        f"{'Each head' if options.head == 'fresh' else 'What is left of the embedded head'} was trained for "
+        f"{config.steps} steps of {config.batch_size} scenes, {classes} a step"
+        + f", learning rate {config.learning_rate:g}, feature noise {config.feature_noise:g}"
         + (f", {statistics.mean(seconds):.2f} s a step" if seconds else "")
         + ". dino.txt is that of the embedded checkpoint, frozen.",
         "",

@@ -54,14 +54,17 @@ def test_every_contribution_with_a_switch_has_a_variant(ablation):
     assert all(hasattr(Dinov3SegConfig(), switch) for switch in SWITCHES)
 
 
+@pytest.mark.parametrize("head", ["fresh", "keep"])
 def test_runs_that_have_their_scores_are_not_repeated_and_the_table_is_theirs(
-    ablation, recipe, tmp_path, monkeypatch, capsys
+    head, ablation, recipe, tmp_path, monkeypatch, capsys
 ):
     table = tmp_path / "docs" / "ablation.md"
     table.parent.mkdir()
-    table.write_text(f"# Ablation\n\nWhy.\n\n{ablation.BEGIN}\nold\n{ablation.END}\n\nWhat follows.\n")
+    table.write_text(
+        f"# Ablation\n\nWhy.\n\n{ablation.MARKS[head][0]}\nold\n{ablation.MARKS[head][1]}\n\nWhat follows.\n"
+    )
     arguments = ["--recipe", recipe, "--output", tmp_path / "runs", "--table", table, "--seeds", 2, "--scenes", 2]
-    arguments = list(map(str, [*arguments, "--variants", "no early refinement"]))
+    arguments = list(map(str, [*arguments, "--head", head, "--variants", "no early refinement"]))
     monkeypatch.setattr(ablation.sys, "argv", [str(SCRIPT), *arguments])
     assert ablation.main(arguments) == 0
     printed = capsys.readouterr().out

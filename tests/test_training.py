@@ -747,6 +747,28 @@ def test_a_fresh_head_leaves_out_what_is_asked_and_keeps_the_encoders(tiny_check
     )
 
 
+@pytest.mark.parametrize("switches", [[switch] for switch in SWITCHES] + [list(SWITCHES)], ids="+".join)
+def test_a_head_that_is_kept_loses_what_is_left_out_and_keeps_the_rest(tiny_checkpoint, tiny_model, switches):
+    model, _ = load_starting_point(str(tiny_checkpoint), "keep", switches)
+    assert not any(getattr(model.config, switch) for switch in switches)
+    whole, rest = tiny_model.state_dict(), model.state_dict()
+    assert rest.keys() <= whole.keys() and (rest.keys() < whole.keys() or switches == ["use_global_text"])
+    for name, value in rest.items():
+        if value.shape == whole[name].shape:
+            assert torch.equal(value, whole[name]), name
+        else:  # the local half
+            assert "use_global_text" in switches and value.numel() * 2 == whole[name].numel()
+    # what is left of the correlations is what it was
+    pixels, text = torch.randn(1, 3, 32, 32), nn.functional.normalize(torch.randn(3, 2, 32), dim=-1)
+    if switches == ["use_global_text"]:
+        reduced = copy.deepcopy(tiny_model)
+        with torch.no_grad():
+            reduced.correlation_embedding.convolution.weight[:, 0] = 0
+            reduced.decoder.correlation_weight[0] = 0
+            expected = reduced(pixels, text_embeds=text).logits
+            torch.testing.assert_close(model.eval()(pixels, text_embeds=text).logits, expected)
+
+
 def test_columns_masks_and_vocabularies_that_do_not_fit_are_refused(tiny_checkpoint, tmp_path, rows):
     datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "data")
     classes = tmp_path / "classes.txt"
@@ -861,7 +883,6 @@ def test_every_field_is_a_flag_with_a_help_text():
         ([*GIVEN, "--scale-range", "2"], "scale_range"),
         ([*GIVEN, "--scale-range", "2", "1"], "scale_range"),
         ([*GIVEN, "--ablate", "use_everything"], "use_everything"),
-        ([*GIVEN, "--ablate", "use_guidance"], "head: fresh"),
         ([*GIVEN, "--lora-rank", "4"], "trainable_encoders"),
         ([*GIVEN, "--eval-every", "4"], "eval_split"),
         ([*GIVEN, "--batch-size", "9", "--gradient-accumulation", "2"], "cannot be cut into 2"),
