@@ -4,10 +4,12 @@
 
 python scripts/explain_ablation.py halves                      # what each half of the text embeddings knows
 python scripts/explain_ablation.py noise --runs runs/ablation  # the trained heads on spoilt patch features
+python scripts/explain_ablation.py few --runs runs/ablation    # the trained heads asked for few names at a time
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +32,11 @@ def main() -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["halves", "noise"])
+    parser.add_argument("what", choices=["halves", "noise", "few"])
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of scripts/ablation.py")
     parser.add_argument("--strength", type=float, default=4.0, help="of the noise; see feature_noise.py")
+    parser.add_argument("--names", type=int, default=24, help="of few: those in an image, and random others")
     options = parser.parse_args()
     vocabulary = drawn_world_vocabulary()
     data = SegmentationDataset(drawn_world(options.scenes, SPLIT, FIRST_SEED), vocabulary)
@@ -46,10 +49,12 @@ def main() -> int:
     if not runs:
         print(f"scripts/explain_ablation.py: error: no trained models in {str(options.runs)!r}", file=sys.stderr)
         return 2
-    print(f"mIoU in % on {options.scenes} {SPLIT} scenes, noise {options.strength:g}; a number a seed, and their mean")
+    strength, num_names = (options.strength, None) if options.what == "noise" else (0.0, options.names)
+    what = f"noise {strength:g}" if num_names is None else f"{num_names} names an image"
+    print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; a number a seed, and their mean")
     for name, models in runs.items():
-        report(name, [score(model, data, options.strength, "full") for model in models])
-    report("zero-shot head", [score(Path(TINY), data, options.strength, "dinotxt")])
+        report(name, [score(model, data, "full", strength, num_names) for model in models])
+    report("zero-shot head", [score(Path(TINY), data, "dinotxt", strength, num_names)])
     return 0
 
 
@@ -57,8 +62,8 @@ def report(name: str, scores: list[float]) -> None:
     print(f"{name:45s} {' '.join(f'{value:5.1f}' for value in scores)}   {np.mean(scores):5.1f}", flush=True)
 
 
-def score(folder: Path, data: SegmentationDataset, strength: float, head: str) -> float:
-    """mIoU in %, each image with a noise of its own, the same for all models."""
+def score(folder: Path, data: SegmentationDataset, head: str, strength: float, num_names: int | None) -> float:
+    """mIoU in %, each image with a noise and names of its own, the same for all models."""
     model = Dinov3SegForSemanticSegmentation.from_pretrained(folder).eval()
     pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
     noise = FeatureNoise(model.vision_model, strength)
@@ -66,11 +71,22 @@ def score(folder: Path, data: SegmentationDataset, strength: float, head: str) -
     matrix = ConfusionMatrix(len(data.vocabulary))
     for row in tqdm(range(len(data)), desc=folder.parent.name, leave=False):
         item = data.read(row)
+        labels = chosen_labels(item["labels"], len(data.vocabulary), num_names, row)
+        chosen = replace(text, tensor=text.tensor[labels], names=tuple(text.names[label] for label in labels))
         inputs = pipe.preprocess(item["image"], inference="whole")
         with noise.using([row]):
-            output = pipe.forward(inputs, text=text, head=head)
-        matrix.update(output["label_map"].numpy(), item["labels"])
+            output = pipe.forward(inputs, text=chosen, head=head)
+        matrix.update(labels[output["label_map"].numpy()], item["labels"])
     return 100 * matrix.scores()["mean_iou"]
+
+
+def chosen_labels(labels: np.ndarray, num_classes: int, num_names: int | None, seed: int) -> np.ndarray:
+    """What a model is asked for: all, or what is there and random others."""
+    if num_names is None:
+        return np.arange(num_classes)
+    present = np.unique(labels)
+    others = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(num_classes), present))
+    return np.sort(np.concatenate([present, others[: max(0, num_names - len(present))]]))
 
 
 def explain_halves(data: SegmentationDataset) -> None:
