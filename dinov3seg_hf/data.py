@@ -9,6 +9,7 @@ row that cannot be read so is a `RowError` that names it, or, where asked for, a
 
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Container, Iterator
@@ -109,7 +110,7 @@ def open_dataset(
             if isinstance(saved, datasets.Dataset):
                 saved = datasets.DatasetDict({str(saved.split or split): saved})
             dataset = _choose_split(saved, split, name)
-            return dataset.to_iterable_dataset() if streaming else dataset
+            return dataset.to_iterable_dataset(max(1, len(dataset.cache_files))) if streaming else dataset
         return datasets.load_dataset(
             str(folder) if folder.is_dir() else name,
             config_name,
@@ -119,11 +120,15 @@ def open_dataset(
             token=token,
         )
     except Exception as error:  # the library has a dozen kinds for what is not there or not to be read
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _reason(error)
         raise ValueError(
             f"The split {split!r} of the data set {name!r} cannot be opened: {reason} Expected a folder of parquet or "
             "images, one that save_to_disk wrote, or a Hub id, and one of its splits."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _choose_split(saved: datasets.DatasetDict, split: str, name: str) -> datasets.Dataset:
@@ -601,9 +606,9 @@ class StoredRow:
 class StreamedSegmentationDataset(torch.utils.data.IterableDataset):
     """The same from a streamed data set: items in its order, the arguments and items of `SegmentationDataset`.
 
-    `index` counts the rows of the stream. Workers share the rows out between them; each reads the whole stream and
-    decodes its part, so that a row has its number, and with it its augmentation, however many there are. Take few
-    workers. There is no fingerprint: nobody has seen all of the data.
+    `index` counts the rows of the stream (in training those of its shards, see `StoredRow`). Workers share the rows
+    out between them; each reads the whole stream and decodes its part, so that a row has its number, and with it its
+    augmentation, however many there are. Take few workers. There is no fingerprint: nobody has seen all of the data.
     """
 
     fingerprint = None
@@ -627,7 +632,13 @@ class StreamedSegmentationDataset(torch.utils.data.IterableDataset):
                 "open_dataset(streaming=True), or use SegmentationDataset."
             )
         if dataset.features is None:
-            dataset = dataset._resolve_features()  # reads the first rows; the library has no public name for it
+            try:
+                dataset = dataset._resolve_features()  # reads the first rows; the library has no public name for it
+            except Exception as error:
+                raise ValueError(
+                    f"The first rows of the stream cannot be read: {_reason(error)}. Look at its files, or say what "
+                    "its columns hold (`dataset.cast(features)`)."
+                ) from error
         self._reader = RowReader(dataset, vocabulary, image_column, mask_column, mask_values, mask_coding)
         self._rows = self._reader.prepare(dataset)
         self.transform, self.skip_bad, self.seed = transform, skip_bad, seed
@@ -672,12 +683,29 @@ class StreamedSegmentationDataset(torch.utils.data.IterableDataset):
         if shard is not None:
             rows = rows.shard(num_shards=num_shards, index=shard)
         # not iter(): in a worker of a data loader the library would share out shards, and numbers would be lost
-        for number, batch in enumerate(rows.iter(batch_size=1)):
+        batches = rows.iter(batch_size=1)
+        for number in itertools.count():
+            try:
+                batch = next(batches, None)
+            except Exception as error:  # of files, of the network, of whatever was mapped over the stream
+                where = number if shard is None else self.name_of(number * num_shards + shard)
+                raise ValueError(
+                    f"The stream cannot be read from row {where} on: {_reason(error)}. Look at its files and at the "
+                    "connection; what was interrupted can be gone on with."
+                ) from error
+            if batch is None:
+                return
             values = {key: column[0] for key, column in batch.items()}
-            if shard is None or num_shards == 1:
+            if shard is None:
                 yield StoredRow(number, number, values)
             else:
-                yield StoredRow(number * num_shards + shard, f"{number} of shard {shard}", values)
+                index = number * num_shards + shard
+                yield StoredRow(index, self.name_of(index), values)
+
+    def name_of(self, index: int) -> int | str:
+        """What errors call the row of an item that was read shard by shard."""
+        number, shard = divmod(index, self.num_shards)
+        return index if self.num_shards == 1 else f"{number} of shard {shard}"
 
     def item(self, row: StoredRow) -> dict[str, Any]:
         """A row, augmented.

@@ -31,6 +31,7 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     ProjectConfiguration,
     broadcast_object_list,
+    gather_object,
     send_to_device,
 )
 from safetensors.torch import load_file
@@ -338,9 +339,7 @@ class Trainer:
                 batches = self._batches()
                 while self._step < config.steps and not stopped:
                     start = time.perf_counter()
-                    loss, norm, stopped = self._take_step(
-                        [next(batches) for _ in range(config.gradient_accumulation)], signals.received
-                    )
+                    loss, norm, stopped = self._take_step(self._next_of(batches), signals.received)
                     seconds += time.perf_counter() - start
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
@@ -379,6 +378,25 @@ class Trainer:
                     "lower it."
                 )
             progress.epoch, progress.epoch_start = progress.epoch + 1, self._step
+
+    def _next_of(self, batches: Iterator[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+        """The batches of a step; if one process cannot read its part, all raise what that one has to say."""
+        read, error = [], None
+        try:
+            read = [next(batches) for _ in range(self.config.gradient_accumulation)]
+        except ValueError as caught:
+            error = caught
+            if "Original Traceback" in str(error):  # of a worker: what it says is behind its traceback
+                kind = type(error)
+                error = kind(str(error).rpartition(f"{kind.__name__}: ")[2].strip())
+        if self.accelerator.num_processes > 1:
+            failed = torch.tensor(float(error is not None), device=self.accelerator.device)
+            if self.accelerator.reduce(failed) > 0:
+                first = next(found for found in gather_object([error]) if found is not None)
+                raise ValueError(str(first)) from error
+        elif error is not None:
+            raise error
+        return read
 
     def _epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of this process on its device, to the end of an epoch."""
@@ -478,12 +496,14 @@ class Trainer:
             tensors,
             {"step": step, "loss": loss, "gradient_norm": norm},
         )
-        rows = tensors["index"].tolist()
+        rows = tensors["index"].tolist()[:8]
+        if self.sampler is None:
+            rows = [self.data.train.name_of(row) for row in rows]
         self.accelerator.wait_for_everyone()  # all have written
         steps = self.folder.checkpoint_steps()
         raise NonFiniteLoss(
             f"Step {step}: the loss is {loss}{'' if norm is None else f', the norm of the gradient {norm}'}. Stopped "
-            f"before the weights changed. The batch (rows {rows[:8]}) is in {str(path)!r}; "
+            f"before the weights changed. The batch (rows {', '.join(map(str, rows))}) is in {str(path)!r}; "
             f"{f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no checkpoint yet'}. Look at "
             "the batch, or go on in a new folder with a lower learning_rate or mixed_precision bf16."
         )
@@ -591,6 +611,8 @@ class Trainer:
         folder = self.folder.checkpoint(step)
         try:
             self.accelerator.load_state(str(folder))
+            # its count of batches: a step begins with the first of its own, however many the checkpoint's had
+            self.accelerator.step = 0
         except Exception as error:  # whatever unpickling and safetensors raise
             raise ValueError(
                 f"The checkpoint {str(folder)!r} cannot be loaded: {first_line(error)}. Remove its folder to go on "

@@ -79,7 +79,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         skip_bad=config.skip_bad,
         seed=config.seed,
     )
-    _look_at(train)
+    _look_at(train, config.batch_size)
     if config.eval_split is None:
         return TrainingData(train, vocabulary)
 
@@ -159,14 +159,23 @@ def _open(
     return rows, vocabulary
 
 
-def _look_at(data: Rows) -> None:
+def _look_at(data: Rows, least: int = 1) -> None:
+    """Reads some rows; of a stream, which does not know its length, at least so many have to be there."""
     if isinstance(data, SegmentationDataset):
         for row in sorted({index * len(data) // NUM_LOOKS for index in range(NUM_LOOKS)}):
             data[row]
         return
+    num_rows, num_good = 0, 0
     for _, item in itertools.islice(data.rows(), NUM_LOOKS):
-        if isinstance(item, RowError) and not data.skip_bad:
+        num_rows += 1
+        if not isinstance(item, RowError):
+            num_good += 1
+        elif not data.skip_bad:
             raise item
+    if num_rows < min(least, NUM_LOOKS):
+        raise ValueError(f"The stream has {num_rows} rows, and at least {least} are needed. Choose another split.")
+    if num_good == 0:
+        raise ValueError(f"None of the first {num_rows} rows can be read. Check the columns and the vocabulary.")
 
 
 def _own_options(name: str) -> dict[str, Any]:

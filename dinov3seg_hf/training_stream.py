@@ -24,7 +24,8 @@ class TrainingStream(torch.utils.data.IterableDataset):
     workers. What does not fill a last step is left out.
 
     Args:
-        data: The stream, with its augmentation.
+        data: The stream, with its augmentation: a whole split. Of one in several shards, `take` and `skip` of
+            `datasets` take and skip in every shard.
         batch_size: Images a step, over all processes and accumulated batches.
         accumulation: Batches that a process cuts its part of a step into.
         shuffle_buffer: How many rows are held for it, as they are stored, by each worker; 1 for the stream's order.

@@ -165,15 +165,25 @@ def spread(values: list[float], signed: bool = False) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
-def write_table(path: Path, table: str, head: str = "fresh") -> None:
-    """Between the marks, where the file has them."""
+def place_of_table(path: Path, head: str) -> tuple[str, str]:
+    """What stands before a table and after it, marks included.
+
+    Raises:
+        ValueError: The file is there, without the marks.
+    """
     begin, end = MARKS[head]
-    text = path.read_text(encoding="utf-8") if path.exists() else f"# Ablation\n\n{begin}\n{end}\n"
+    empty = "\n\n".join(f"{begin}\n{end}" for begin, end in MARKS.values())
+    text = path.read_text(encoding="utf-8") if path.exists() else f"# Ablation\n\n{empty}\n"
     if begin not in text or end not in text:
         raise ValueError(f"{str(path)!r} has no place for the table; put the lines {begin!r} and {end!r} into it.")
-    before, after = text[: text.index(begin)], text[text.index(end) :]
+    return text[: text.index(begin)] + begin, text[text.index(end) :]
+
+
+def write_table(path: Path, table: str, head: str = "fresh") -> None:
+    """Between the marks, where the file has them."""
+    before, after = place_of_table(path, head)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, f"{before}{begin}\n{table}\n{after}".encode())
+    write_whole(path, f"{before}\n{table}\n{after}".encode())
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -202,6 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable_progress_bar()
     options = parse(arguments)
     try:
+        place_of_table(options.table, options.head)  # before hours of training
         rows, notes = ablate(options)
         if start_processes().is_main_process:
             table = markdown(rows, notes)

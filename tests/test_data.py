@@ -310,6 +310,30 @@ def test_nothing_and_the_wrong_kind_are_refused():
         StreamedSegmentationDataset(rows_of(2), THREE)
 
 
+def test_a_stream_that_breaks_off_says_where():
+    rows = list(rows_of(4).cast_column("image", datasets.Image(decode=False)))
+
+    def broken():
+        yield from rows[:3]
+        raise OSError("the connection was lost")
+
+    stream = datasets.IterableDataset.from_generator(broken, features=rows_of(4).features)
+    data = StreamedSegmentationDataset(stream, THREE, skip_bad=True)
+    with pytest.raises(ValueError, match="from row 3 on: .*connection was lost"):
+        list(data)
+    nothing = datasets.IterableDataset.from_generator(broken).map(lambda row: {"image": row["image"] / 0})
+    with pytest.raises(ValueError, match="first rows of the stream cannot be read"):
+        StreamedSegmentationDataset(nothing, THREE)
+
+
+def test_a_saved_data_set_streams_in_the_files_that_it_was_saved_in(tmp_path):
+    rows_of(8).save_to_disk(tmp_path / "data", num_shards=4)
+    data = StreamedSegmentationDataset(open_dataset(tmp_path / "data", "train", streaming=True), THREE)
+    assert data.num_shards == 4
+    assert [row.name for row in data.stored_rows(2)] == ["0 of shard 2", "1 of shard 2"]
+    assert [data.name_of(row.index) for row in data.stored_rows(2)] == ["0 of shard 2", "1 of shard 2"]
+
+
 # --- chance -----------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@
 import json
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -186,6 +187,23 @@ def test_two_processes_give_the_gradients_and_the_scores_of_one(folder, streamin
     results = [json.loads((folder / run / "results.json").read_text()) for run in names]
     assert results[0]["num_images"] == results[1]["num_images"] == 5
     assert results[0]["scores"]["mean_iou"] == pytest.approx(results[1]["scores"]["mean_iou"], abs=2e-3)
+
+
+@pytest.mark.parametrize("streaming", [(), ("--streaming",)], ids=["stored", "streamed"])
+def test_a_bad_row_is_named_whoever_reads_it(folder, streaming):
+    """By a worker of one of two processes; the first rows, which are looked at before training, are good."""
+    rows = datasets.load_from_disk(folder / "data").cast_column("image", datasets.Image(decode=False))
+    many = [dict(rows[index % 16]) for index in range(240)]
+    for index in range(33, 240):  # but for those at which a look is taken
+        if streaming or index not in {look * 240 // 32 for look in range(32)}:
+            many[index]["image"] = {"bytes": b"nonsense", "path": None}
+    name = f"bad-{'streamed' if streaming else 'stored'}"
+    datasets.Dataset.from_list(many, features=rows.features).save_to_disk(folder / name)
+    flags = ("--dataset", folder / name, "--num-workers", 1, *streaming)
+    process = train_in_two_processes(folder, f"run-of-{name}", *flags)
+    assert process.returncode != 0
+    (line,) = [line for line in process.stderr.splitlines() if "train.py: error" in line]
+    assert re.fullmatch(r"scripts/train.py: error: Row \d+: the image cannot be decoded.*", line), line
 
 
 def test_weights_that_are_cut_up_between_processes_learn_the_same_and_go_on_exactly(folder):

@@ -528,6 +528,23 @@ def test_a_run_that_goes_on_repeats_the_uninterrupted_one_exactly(
     assert_equal(*models)
 
 
+@pytest.mark.parametrize("changes", [(1, 2), (2, 1), (1, 4)], ids=str)
+def test_accumulation_may_change_where_a_run_goes_on(tiny_checkpoint, tmp_path, data, changes):
+    """Also after an odd number of steps, where an epoch (of three) ends."""
+    data = dataclasses.replace(data, evaluation=None)
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "whole"), checkpoint_every=3)
+    Trainer(config, data=data).train()
+    before, after = (dataclasses.replace(config, gradient_accumulation=count) for count in changes)
+    parts = str(tmp_path / "parts")
+    Trainer(dataclasses.replace(before, output=parts), data=data).train()
+    shutil.rmtree(RunFolder(parts).checkpoint(6))
+    trainer = Trainer(dataclasses.replace(after, output=parts), resume=True, data=data)
+    assert trainer.start_step == 3
+    trainer.train()
+    for one, other in zip(curve(parts), curve(tmp_path / "whole"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
 def test_the_newest_checkpoints_are_kept_and_half_written_ones_are_not_taken_for_whole(tiny_checkpoint, tmp_path, data):
     config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), keep_checkpoints=2)
     Trainer(config, data=data).train()
@@ -800,6 +817,15 @@ def test_columns_masks_and_vocabularies_that_do_not_fit_are_refused(tiny_checkpo
         opened(dataset=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="background"):
         opened(vocabulary="pascal-voc-20b")
+
+    for streaming in (False, True):
+        few.write_text("red")
+        with pytest.raises(ValueError, match=r"Row 0: the mask holds 1"):
+            opened(vocabulary=str(few), streaming=streaming)
+    with pytest.raises(ValueError, match="stream has 12 rows, and at least 13 are needed"):
+        opened(streaming=True, batch_size=13)
+    with pytest.raises(ValueError, match="None of the first 12 rows"):
+        opened(streaming=True, skip_bad=True, vocabulary=str(few), mask_values="labels", split="train[:]")
 
     rows.remove_columns("mask").save_to_disk(tmp_path / "no-masks")
     with pytest.raises(ValueError, match="mask"):
