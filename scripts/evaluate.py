@@ -4,8 +4,8 @@
 
     python scripts/evaluate.py --benchmark drawn-world --images 30  # the embedded checkpoint, drawn scenes
     python scripts/evaluate.py --model runs/coco --benchmark A-150 --data data --output results/a-150
-    accelerate launch --num_processes 2 scripts/evaluate.py --model runs/coco --data data --output results \\
-        --benchmark A-847 PC-459 A-150 PC-59 PAS-20  # the paper's table
+    accelerate launch --multi_gpu --num_processes 2 scripts/evaluate.py --model runs/coco --data data \\
+        --output results --benchmark A-847 PC-459 A-150 PC-59 PAS-20  # the paper's table
     python scripts/evaluate.py --model runs/mine --benchmark me/my-masks --split test --classes classes.txt
 
 A benchmark is looked for in DATA/<its name>, where scripts/prepare_benchmark.py put it. The scores are written to
