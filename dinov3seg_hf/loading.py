@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSemanticSegmentation, pipeline
 
 from . import TASK, OpenVocabularySegmentationPipeline
+from .run_files import model_of_run
 
 
 def load_pipeline(
@@ -18,7 +19,7 @@ def load_pipeline(
     """Loads a checkpoint.
 
     Args:
-        model: Folder or Hub id.
+        model: Folder or Hub id; that of a training run stands for the model it trained.
         device: An accelerator if there is one, unless given.
         dtype: The checkpoint's unless given; float32 on the CPU, which computes slowly or badly in others.
 
@@ -30,6 +31,7 @@ def load_pipeline(
         raise ValueError(
             f"There is no model folder {model!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id."
         )
+    model = model_of_run(model)
     try:
         loaded, report = AutoModelForSemanticSegmentation.from_pretrained(
             model, dtype="auto" if dtype is None else getattr(torch, dtype), output_loading_info=True

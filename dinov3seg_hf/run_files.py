@@ -36,6 +36,20 @@ RUN_FILE, LOG_FILE, LOCK_FILE, MODEL_FOLDER = "run.json", "log.jsonl", ".lock", 
 LIBRARIES = ("dinov3seg_hf", "torch", "transformers", "accelerate", "datasets", "numpy", "pillow", "peft")
 
 
+def model_of_run(name: str) -> str:
+    """The folder of the trained model where `name` is that of a training run, else the name itself.
+
+    Raises:
+        ValueError: The run is not finished.
+    """
+    if not os.path.exists(os.path.join(name, RUN_FILE)) or os.path.exists(os.path.join(name, "config.json")):
+        return name
+    model = os.path.join(name, MODEL_FOLDER)
+    if not os.path.isdir(model):
+        raise ValueError(f"The run in {name!r} is not finished, so it has no model yet. Finish it with --resume first.")
+    return model
+
+
 class RunFolder:
     """The folder of one run.
 

@@ -16,7 +16,7 @@ from . import TINY
 from .configuration_dinov3seg import Dinov3SegConfig
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .processing_dinov3seg import Dinov3SegProcessor
-from .run_files import MODEL_FOLDER, RUN_FILE, first_line
+from .run_files import first_line, model_of_run
 
 EMBEDDED = "embedded"
 # Everything that is not the head: copied whatever the head.
@@ -76,17 +76,7 @@ def load_starting_point(
 
 def _resolve(init: str) -> str:
     """The folder or Hub id that holds the model."""
-    if init == EMBEDDED:
-        return TINY
-    if os.path.exists(os.path.join(init, RUN_FILE)) and not os.path.exists(os.path.join(init, "config.json")):
-        model = os.path.join(init, MODEL_FOLDER)
-        if not os.path.isdir(model):
-            raise ValueError(
-                f"The run in {init!r} is not finished, so it has no model to start from yet. Finish it with --resume "
-                "first."
-            )
-        return model
-    return init
+    return TINY if init == EMBEDDED else model_of_run(init)
 
 
 def _load_config(init: str) -> Dinov3SegConfig:

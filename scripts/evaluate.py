@@ -19,6 +19,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from transformers.utils import logging
 
@@ -36,6 +37,7 @@ from dinov3seg_hf.data import (
 from dinov3seg_hf.evaluation import EvaluationResult, evaluate, results_table
 from dinov3seg_hf.files import write_whole
 from dinov3seg_hf.loading import load_pipeline
+from dinov3seg_hf.run_files import model_of_run
 
 RESULTS, PROGRESS = "results.json", ".progress"
 TRAINING_VOCABULARY = "training_vocabulary.json"
@@ -175,14 +177,15 @@ class Task:
             return None
         if source is not None:
             return find_vocabulary(None, source)
-        noted = Path(self.args.model) / TRAINING_VOCABULARY
+        noted = Path(model_of_run(self.args.model)) / TRAINING_VOCABULARY
         if noted.is_file():
             return Vocabulary.from_file(noted)
         return synthetic.SEEN if self.args.model == TINY and self.name == DRAWN_WORLD else None
 
 
 def run(args: argparse.Namespace) -> list[EvaluationResult]:
-    accelerator = Accelerator(cpu=args.cpu)
+    # processes on CPUs take themselves for alone unless told that there is nothing else
+    accelerator = Accelerator(cpu=args.cpu or not torch.accelerator.is_available())
     tasks = [Task(args, name) for name in args.benchmark]
     opened = []
     for task in tasks:  # all that can go wrong early goes wrong here, before a model is loaded

@@ -5,6 +5,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,10 +128,11 @@ def test_what_is_wrong_is_told_in_one_line_before_a_model_is_run(script, tmp_pat
     assert captured.err.splitlines()[-1].startswith("evaluate: error: ")
 
 
-def launch(*arguments: object, num_processes: int = 2, **options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", num_processes]
+def launch(*arguments: object, **options) -> subprocess.Popen:
+    """As the script's header says, in two processes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2]
     command += ["--num_machines", 1, "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", 0]
-    command += [SCRIPT, "--cpu", "--resamples", 50, *arguments]
+    command += [SCRIPT, "--resamples", 50, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
@@ -145,6 +147,18 @@ def test_two_processes_give_the_figures_of_one(script, tiny_checkpoint, tmp_path
     assert len(out.splitlines()) == 2  # the table, once
     assert script(*arguments, "--output", tmp_path / "one") == 0
     assert results_of(tmp_path / "two") == results_of(tmp_path / "one")
+
+
+def test_a_training_run_stands_for_the_model_that_it_trained(script, tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    arguments = ("--benchmark", make_folder(tmp_path / "mine", 2), "--model", tmp_path / "run")
+    assert script(*arguments) == 2
+    assert "is not finished, so it has no model yet" in capsys.readouterr().err
+    shutil.copytree(tiny_checkpoint, tmp_path / "run" / "model")
+    Vocabulary(VOCABULARY.names[:2]).save(tmp_path / "run" / "model" / "training_vocabulary.json")
+    assert script(*arguments, "--output", tmp_path / "out") == 0
+    assert "seen_mean_iou" in results_of(tmp_path / "out")["scores"]
 
 
 @pytest.mark.slow
