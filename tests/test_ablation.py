@@ -10,18 +10,23 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
+from dinov3seg_hf import TINY
 from dinov3seg_hf.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.training_config import SWITCHES
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "ablation.py"
 
 
-@pytest.fixture(scope="module")
-def ablation():
-    specification = importlib.util.spec_from_file_location("ablation", SCRIPT)
+def load(path: Path):
+    specification = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def ablation():
+    return load(SCRIPT)
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +122,38 @@ def test_changes_are_taken_seed_by_seed(ablation):
     less = ablation.markdown(rows, []).splitlines()[3]
     # seeds differ by 10, yet both lose 2
     assert less == "| less | " + " | ".join(["53.0 ± 7.1 | -2.0 ± 0.0"] * 3) + " |"
+
+
+# --- why --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def explain(tmp_path, monkeypatch, capsys):
+    """Runs explain_ablation.py on the embedded checkpoint, as if a run had ended with it -> lines."""
+    module = load(SCRIPT.with_name("explain_ablation.py"))
+    (tmp_path / "runs" / "full-model" / "seed-0").mkdir(parents=True)
+    (tmp_path / "runs" / "full-model" / "seed-0" / "model").symlink_to(TINY)
+
+    def run(*arguments: object) -> list[str]:
+        monkeypatch.setattr(module.sys, "argv", ["explain_ablation.py", *map(str, arguments)])
+        assert module.main() == 0
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_the_local_half_names_patches_and_the_global_half_adds_nothing(explain):
+    shares = [float(line.split()[-2]) for line in explain("halves", "--scenes", 3)]
+    pure, by_global, by_local, only_global = shares
+    assert 50 < pure < 95 and by_global < 50 and by_local > 80 and only_global <= 100 - by_local + 0.1
+
+
+def test_noise_spoils_scores_and_few_names_raise_them(explain, tmp_path):
+    def score(*arguments: object) -> float:
+        line = explain(*arguments, "--scenes", 3, "--runs", tmp_path / "runs")[1]
+        assert line.startswith("full-model")
+        return float(line.split()[-1])
+
+    clean = score("noise", "--strength", 0)
+    assert score("noise", "--strength", 8) < 0.8 * clean
+    assert score("few", "--names", 8) > clean
