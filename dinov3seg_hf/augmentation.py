@@ -1,11 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Random scale, crop, flip and colour of an image together with its label map.
+"""Random scale, crop, flip and color of an image together with its label map.
 
 Every number is drawn from the generator that is passed in: the same generator gives the same bytes in every process.
-Pixels are resampled and coloured by Pillow, the library that the image processor's default backend resizes with, so
+Pixels are resampled and colored by Pillow, the library that the image processor's default backend resizes with, so
 that training sees what inference sees. (Of the usual libraries, albumentations is no longer kept and its successor's
-licence is AGPL, torchvision cannot be imported beside a CPU-only torch, and kornia's crops do not antialias.)
+license is AGPL, torchvision cannot be imported beside a CPU-only torch, and kornia's crops do not antialias.)
 """
 
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ class PairedTransform:
 
     The image is scaled so that its shorter side is `scale` times the crop's shorter side, with the scale drawn
     log-uniformly (twice the size is as likely as half of it). A crop is cut from it at random; where the image is
-    smaller than the crop, it is set into a border of the mean colour of ImageNet, whose labels are ignored. Then flip
-    and colour.
+    smaller than the crop, it is set into a border of the mean color of ImageNet, whose labels are ignored. Then flip
+    and color.
 
     Args:
         crop_size: One number or (height, width) in pixels.
         scale: Least and greatest scale.
         flip: Probability of a mirror image.
         brightness, contrast, saturation: A factor is drawn between 1 - x and 1 + x, `0 <= x < 1`.
-        hue: The hue is turned by up to this share of the colour circle, at most 0.5.
-        colour: Probability that the colours are changed at all.
+        hue: The hue is turned by up to this share of the color circle, at most 0.5.
+        color: Probability that the colors are changed at all.
         border: RGB of the border.
 
     Raises:
@@ -46,7 +46,7 @@ class PairedTransform:
     contrast: float = 0.25
     saturation: float = 0.25
     hue: float = 0.05
-    colour: float = 0.8
+    color: float = 0.8
     border: tuple[int, int, int] = (124, 116, 104)
 
     def __post_init__(self):
@@ -55,7 +55,7 @@ class PairedTransform:
             raise ValueError(f"crop_size is {self.crop_size!r}; expected pixels, one number or (height, width).")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {self.scale!r}; expected (least, greatest), both positive.")
-        for name, largest in {"flip": 1, "colour": 1, "hue": 0.5}.items():
+        for name, largest in {"flip": 1, "color": 1, "hue": 0.5}.items():
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number between 0 and {largest}.")
         for name in ("brightness", "contrast", "saturation"):
@@ -87,8 +87,8 @@ class PairedTransform:
         image, labels = self._crop(image, labels, rng)
         if rng.random() < self.flip:
             image, labels = ImageOps.mirror(image), labels[:, ::-1]
-        if rng.random() < self.colour:
-            image = self._recolour(image, rng)
+        if rng.random() < self.color:
+            image = self._recolor(image, rng)
         return np.array(image), np.ascontiguousarray(labels)
 
     def _crop(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
@@ -108,7 +108,7 @@ class PairedTransform:
         canvas = Image.new("RGB", self.crop_size[::-1], self.border)
         canvas.paste(window, (places[1], places[0]))
 
-        # nearest neighbour by the centres of the pixels; by index, for labels of any dtype
+        # nearest neighbor by the centers of the pixels; by index, for labels of any dtype
         rows, columns = (
             np.minimum(offset + (np.arange(seen) + 0.5) * span / seen, side - 1).astype(np.intp)
             for offset, seen, span, side in zip(offsets, visible, spans, labels.shape)
@@ -117,7 +117,7 @@ class PairedTransform:
         cropped[places[0] : places[0] + visible[0], places[1] : places[1] + visible[1]] = labels[rows[:, None], columns]
         return canvas, cropped
 
-    def _recolour(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def _recolor(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         steps = (
             (ImageEnhance.Brightness, self.brightness),
             (ImageEnhance.Contrast, self.contrast),

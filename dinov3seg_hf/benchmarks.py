@@ -120,7 +120,7 @@ def _refuse_unpaired(photos: dict[str, Any], maps: dict[str, Any], images: Path,
 
 
 def _read_png(path: Path) -> np.ndarray:
-    """Grey of 8 or 16 bits, or a palette's indices."""
+    """Gray of 8 or 16 bits, or a palette's indices."""
     return read_label_map(path).numpy()
 
 
@@ -495,7 +495,7 @@ def _row(benchmark: Benchmark, sample: Sample) -> dict[str, Any]:
 
 def _shrink(image: Image.Image, labels: np.ndarray, factor: float) -> tuple[Image.Image, np.ndarray]:
     height, width = (round(side * factor) for side in labels.shape)
-    # nearest neighbour by the centres of the pixels, in whole numbers
+    # nearest neighbor by the centers of the pixels, in whole numbers
     rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * labels.shape[1] // (2 * width)
     return image.resize((width, height), Image.Resampling.BICUBIC), labels[rows[:, None], columns]
@@ -525,7 +525,7 @@ def _card(benchmark: Benchmark, output: Path) -> str:
         "of none.\n\n"
         + "".join(f"- {split}: {count:,} of {benchmark.splits[split]:,} images\n" for split, count in counts.items())
         + "\nMade from the original download by `scripts/prepare_benchmark.py` of dinov3seg_hf; images and annotations "
-        "stay under their own licences.\n"
+        "stay under their own licenses.\n"
     )
 
 

@@ -39,7 +39,7 @@ def _masked_bias(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
     mask = tensors[f"{key}_mask"]
     if not torch.isfinite(mask).all():
         raise ValueError(
-            f"{key}_mask holds NaN: the file was saved from a model that was never initialised. Give the published "
+            f"{key}_mask holds NaN: the file was saved from a model that was never initialized. Give the published "
             f"file, {PUBLISHED_BACKBONE}."
         )
     query, keys, value = (tensors[key] * mask.to(tensors[key].dtype)).chunk(3)

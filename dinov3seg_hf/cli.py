@@ -29,7 +29,7 @@ from .visualization import (
     IMAGE_SUFFIXES,
     Region,
     check_writable,
-    colour_palette,
+    color_palette,
     overlay,
     percent,
     regions_of,
@@ -203,7 +203,7 @@ def _segment(options: argparse.Namespace) -> int:
     settings = {name: value for name, value in settings.items() if value is not None}
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
-    palette = colour_palette(len(vocabulary))
+    palette = color_palette(len(vocabulary))
 
     num_failed = 0
     for task in tasks:

@@ -195,7 +195,7 @@ class Dinov3SegConfig(PreTrainedConfig):
             ("correlation_kernel_size", self.correlation_kernel_size),
         ):
             if size < 1 or size % 2 == 0:
-                raise ValueError(f"{name} is {size}; a window centred on a patch needs an odd size of at least 1.")
+                raise ValueError(f"{name} is {size}; a window centered on a patch needs an odd size of at least 1.")
         if len(self.decoder_hidden_sizes) != len(self.decoder_prior_sizes):
             raise ValueError(
                 f"decoder_hidden_sizes has {len(self.decoder_hidden_sizes)} steps and decoder_prior_sizes "

@@ -96,7 +96,7 @@ class ConversionReport:
         output: The folder that was written.
         files: Role ("backbone", "dinotxt", "prior", "tokenizer") -> what was given for it.
         keys: One entry for every tensor of every file.
-        new: Part of the model -> its tensors that no file holds: newly initialised, to be trained.
+        new: Part of the model -> its tensors that no file holds: newly initialized, to be trained.
         missing: Tensors of the model without an origin. Empty, or there would be an error in place of a report.
         sizes: What was inferred from the tensors.
         num_parameters: Numbers that the folder holds.
@@ -171,7 +171,7 @@ def _read_tensors(path: Path, role: str) -> Tensors:
         elif start.startswith(b"\x80"):  # ... and before torch 1.6 wrote a bare pickle, which cannot be mapped
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            hint = "a web page (was its licence accepted before the download?)" if b"<" in start else "something else"
+            hint = "a web page (was its license accepted before the download?)" if b"<" in start else "something else"
             raise ValueError(
                 f"{what} is no checkpoint, neither .safetensors nor written by torch.save, but {hint}. Download it "
                 "again."
@@ -269,7 +269,7 @@ def _load_config(source: str, role: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{role} {source} is neither a file, nor a checkpoint folder, nor a Hub id that can be read "
-            f"({_first_line(error)}). Check the name; for a gated repository accept its licence on the Hub and log in "
+            f"({_first_line(error)}). Check the name; for a gated repository accept its license on the Hub and log in "
             "with `hf auth login`."
         ) from error
 
@@ -538,7 +538,7 @@ def convert(
     """Turns published checkpoints into a folder that `Dinov3SegForSemanticSegmentation.from_pretrained` loads.
 
     The folder's configuration says `head="dinotxt"`: it segments zero-shot as it is. The parts that dinov3.seg trains
-    on top are in no published file; they are initialised anew from `seed`, and the report lists them.
+    on top are in no published file; they are initialized anew from `seed`, and the report lists them.
 
     Args:
         backbone: DINOv3 as published (`.pth` or `.safetensors`), or a folder or Hub id of a `transformers` DINOv3 ViT.

@@ -404,14 +404,14 @@ class RowReader:
         if labels.shape != image.shape[:2]:
             raise RowError(
                 f"Row {name}: the mask is {labels.shape[0]} x {labels.shape[1]}, its image {image.shape[0]} x "
-                f"{image.shape[1]} (height x width). Resize the mask by nearest neighbour, or look for a turned image."
+                f"{image.shape[1]} (height x width). Resize the mask by nearest neighbor, or look for a turned image."
             )
         return image, labels
 
     def _labels(self, value: Any) -> np.ndarray:
         mask = _decoded(value, "mask")
         if isinstance(mask, Image.Image):
-            raw = self._decode_colours(mask) if mask.mode in ("RGB", "RGBA") else read_label_map(mask).numpy()
+            raw = self._decode_colors(mask) if mask.mode in ("RGB", "RGBA") else read_label_map(mask).numpy()
         else:
             try:
                 raw = np.asarray(mask)
@@ -435,14 +435,14 @@ class RowReader:
                 )
         return np.where(labels == self.vocabulary.ignore_label, IGNORED, labels)
 
-    def _decode_colours(self, mask: Image.Image) -> np.ndarray:
+    def _decode_colors(self, mask: Image.Image) -> np.ndarray:
         pixels = np.asarray(mask.convert("RGB")).astype(np.int64)
         if self.mask_coding == "ade20k-rgb":
             return ade20k_raw_ids(pixels)
         if (pixels == pixels[..., :1]).all():
-            return pixels[..., 0]  # grey, saved in three equal channels
+            return pixels[..., 0]  # gray, saved in three equal channels
         raise ValueError(
-            "the mask is coloured, and numbers are expected. Decode its colours to labels first; the colours of "
+            "the mask is colored, and numbers are expected. Decode its colors to labels first; the colors of "
             'ADE20K\'s full annotation are mask_coding="ade20k-rgb".'
         )
 
@@ -482,7 +482,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
         seed: Of the augmentation.
         mask_values: `"labels"` or `"raw_ids"`. By default raw ids if the vocabulary has them, but labels in data sets
             that `scripts/prepare_benchmark.py` wrote.
-        mask_coding: `"ade20k-rgb"` for the colours of ADE20K's full annotation.
+        mask_coding: `"ade20k-rgb"` for the colors of ADE20K's full annotation.
 
     Raises:
         ValueError: The columns are not found, or the data set is known to have another number of classes.

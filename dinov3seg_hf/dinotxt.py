@@ -168,7 +168,7 @@ class Dinov3SegVisionTower(nn.Module):
 def encode_prompts(
     text_model: CLIPTextModelWithProjection, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Prompts -> text embeddings of classes, both halves normalised (paper section 3.2).
+    """Prompts -> text embeddings of classes, both halves normalized (paper section 3.2).
 
     Args:
         text_model: The text tower.
@@ -176,7 +176,7 @@ def encode_prompts(
         attention_mask: `(C, P, L)`; a prompt whose mask is all zero is padding and counts for nothing.
 
     Returns:
-        `(C, 2, D)`: [global, local]. Several prompts are normalised, averaged and normalised again.
+        `(C, 2, D)`: [global, local]. Several prompts are normalized, averaged and normalized again.
     """
     num_classes, num_prompts, _ = input_ids.shape
     if attention_mask is None:

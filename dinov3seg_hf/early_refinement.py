@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Early refinement (paper section 3.3): patch features are re-weighted among their neighbours before they meet text.
+"""Early refinement (paper section 3.3): patch features are re-weighted among their neighbors before they meet text.
 
 Queries come from the image and the features, keys from the features, **values are the raw features themselves**: every
 output vector is a convex combination of the input vectors in its window, so it stays in the space that text is aligned
@@ -35,7 +35,7 @@ def rotate(states: torch.Tensor) -> torch.Tensor:
     """Rotary position encoding on a grid: half of the channels turn with the row, the other half with the column.
 
     `(B, heads, d, h, w)` -> the same. The slowest wave turns once in 100 patches, the fastest half a turn a patch, so
-    that neighbours differ clearly and no two positions of a window agree.
+    that neighbors differ clearly and no two positions of a window agree.
     """
     head_size, height, width = states.shape[2:]
     frequencies = math.pi / 100.0 ** torch.linspace(0, 1, head_size // 4, device=states.device)  # (d/4)
@@ -56,7 +56,7 @@ def window_logits(query: torch.Tensor, key: torch.Tensor, window_size: int) -> t
     """Dot product of each query with the keys of its window; `-inf` outside the map.
 
     `(B, heads, d, h, w)` twice -> `(B, heads, window_size**2, h, w)`. One shifted product a place of the window: no
-    copy of the neighbourhoods is ever made.
+    copy of the neighborhoods is ever made.
     """
     height, width = query.shape[-2:]
     radius = window_size // 2
@@ -109,8 +109,8 @@ class Dinov3SegEarlyRefinement(nn.Module):
         )  # (B, heads, d, h, w)
 
         logits = window_logits(rotate(query) * query.shape[2] ** -0.5, rotate(key), self.window_size)
-        centre = torch.arange(self.window_size**2, device=logits.device) == self.window_size**2 // 2
-        logits = logits + self.self_bias[:, None, None, None] * centre[:, None, None]
+        center = torch.arange(self.window_size**2, device=logits.device) == self.window_size**2 // 2
+        logits = logits + self.self_bias[:, None, None, None] * center[:, None, None]
         return logits.softmax(dim=2, dtype=torch.float32).mean(dim=1).to(patch_features.dtype)
 
     def forward(self, patch_features: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -210,7 +210,7 @@ def evaluate(
         benchmark, model_name: What data and model are called in the result.
 
     Raises:
-        ValueError: Vocabulary and data differ, no pixel is labelled, the folder holds another evaluation, the weights
+        ValueError: Vocabulary and data differ, no pixel is labeled, the folder holds another evaluation, the weights
             are spread over processes.
         RowError: A row cannot be read.
     """
@@ -560,7 +560,7 @@ def _result(
         matrix.add(image.labels, image.predictions, image.counts)
     if not matrix.counts.any():
         raise ValueError(
-            f"None of the {len(images)} images has a labelled pixel: check the mask column, and that the vocabulary is "
+            f"None of the {len(images)} images has a labeled pixel: check the mask column, and that the vocabulary is "
             "the one its masks were made with."
         )
     groups = {"mean_iou": range(len(names))}

@@ -253,7 +253,7 @@ def _explain(error: BaseException, repo_id: str, api: HfApi) -> NoReturn:
         reason = f"The Hub does not accept the token: it is wrong or expired. {_LOGIN}"
     elif status in (401, 403, 404):
         reason = (
-            f"The Hub does not let this token write to {repo_id}. Choose a name under an account or organisation of "
+            f"The Hub does not let this token write to {repo_id}. Choose a name under an account or organization of "
             f"your own, or take a token that can write there. {untouched} {_LOGIN}"
         )
     elif status == 429:

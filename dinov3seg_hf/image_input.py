@@ -2,13 +2,13 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """From anything a person calls an image to 8-bit pixels, or an `ImageError` that says what to do about it.
 
-Knows files, PIL, numpy and torch; knows nothing of resizing, normalisation or models. The rules:
+Knows files, PIL, numpy and torch; knows nothing of resizing, normalization or models. The rules:
 
 - The orientation that a camera notes in EXIF is applied first. Of an animation the first frame counts.
-- Transparency is laid over white. Palettes, CMYK and other colour spaces become RGB, grey becomes three equal channels.
-- 16-bit grey (PIL modes `I` and `I;16`, uint16 arrays) is divided by 257; floats are in [0, 1]; other integers in
+- Transparency is laid over white. Palettes, CMYK and other color spaces become RGB, gray becomes three equal channels.
+- 16-bit gray (PIL modes `I` and `I;16`, uint16 arrays) is divided by 257; floats are in [0, 1]; other integers in
   0..255.
-- Label maps keep their numbers: no colour conversion, no scaling.
+- Label maps keep their numbers: no color conversion, no scaling.
 """
 
 import base64
@@ -29,8 +29,8 @@ MAX_DOWNLOAD_BYTES = 256 * 2**20
 DOWNLOAD_TIMEOUT_SECONDS = 30
 
 ImageSource = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
-_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
-_HALF_A_GREY_LEVEL = 0.5 / 255  # rounding to 8 bits forgives floats this far outside [0, 1]
+_CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
+_HALF_A_GRAY_LEVEL = 0.5 / 255  # rounding to 8 bits forgives floats this far outside [0, 1]
 
 
 class ImageError(ValueError):
@@ -67,7 +67,7 @@ def read_pixels(
     Args:
         image: As for `open_image`.
         max_pixels: As for `open_image`.
-        convert_rgb: `False` leaves the channels of grey and RGBA images as they are.
+        convert_rgb: `False` leaves the channels of gray and RGBA images as they are.
         channel_dim: Where the channels of an array are. By default the axis of length 3 or 4, else of length 1; if that
             leaves a choice, the last for numpy and the first for torch.
 
@@ -223,7 +223,7 @@ def _pil_pixels(image: Image.Image, name: str) -> torch.Tensor:
 def _pil_labels(image: Image.Image, name: str) -> torch.Tensor:
     if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
         raise ImageError(
-            f"{name} has mode {image.mode}, but a label map has one channel: decode its colours to labels first."
+            f"{name} has mode {image.mode}, but a label map has one channel: decode its colors to labels first."
         )
     return torch.from_numpy(np.array(image).astype(np.int64))
 
@@ -290,10 +290,10 @@ def _to_8_bit(pixels: torch.Tensor, name: str) -> torch.Tensor:
     if not pixels.isfinite().all():
         raise ImageError(f"{name} holds NaN or infinite values: repair them before segmenting.")
     low, high = (bound.item() for bound in pixels.aminmax())
-    if low < -_HALF_A_GREY_LEVEL or high > 1 + _HALF_A_GREY_LEVEL:
+    if low < -_HALF_A_GRAY_LEVEL or high > 1 + _HALF_A_GRAY_LEVEL:
         raise ImageError(
             f"{name} has floats from {low:.4g} to {high:.4g}, expected [0, 1]: divide 8-bit values by 255 or pass "
-            "them as uint8, and pass images before normalisation."
+            "them as uint8, and pass images before normalization."
         )
     return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 

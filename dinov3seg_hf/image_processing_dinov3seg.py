@@ -45,7 +45,7 @@ class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
     window_size (`int`, *optional*, defaults to `self.window_size`):
         Side of a window in pixels of the resized image.
     window_stride (`int`, *optional*, defaults to `self.window_stride`):
-        Step between neighbouring windows in pixels of the resized image.
+        Step between neighboring windows in pixels of the resized image.
     max_image_pixels (`int`, *optional*, defaults to `self.max_image_pixels`):
         Images with more pixels are refused, before or after resizing.
     """
@@ -112,7 +112,7 @@ class Dinov3SegImageProcessing:
             - `window_pixel_values`, with `do_windows`: float32 `(B, N, 3, h, w)`, where h = w = `window_size` unless
               the resized image is smaller;
             - `window_boxes`, with `do_windows`: int64 `(N, 4)`, top, left, height, width in pixels of `pixel_values`;
-            - `labels`, with `segmentation_maps`: int64 `(B, H, W)`, resized by nearest neighbour.
+            - `labels`, with `segmentation_maps`: int64 `(B, H, W)`, resized by nearest neighbor.
 
             Without `return_tensors`, lists with one entry for each image (`window_boxes` is one array all the same).
 
@@ -330,9 +330,9 @@ def _prepare_labels(
         if tuple(labels.shape) != source_size:
             raise ValueError(
                 f"A segmentation map of {labels.shape[0]} x {labels.shape[1]} came for an image of {source_size[0]} x "
-                f"{source_size[1]} (height x width): resize it by nearest neighbour, or check for a rotated image."
+                f"{source_size[1]} (height x width): resize it by nearest neighbor, or check for a rotated image."
             )
-        # nearest neighbour by index: PIL and interpolation would squeeze labels into bytes or floats
+        # nearest neighbor by index: PIL and interpolation would squeeze labels into bytes or floats
         rows = torch.arange(height, device=labels.device)
         columns = torch.arange(width, device=labels.device)
         rows = (2 * rows + 1) * labels.shape[0] // (2 * height)
@@ -358,7 +358,7 @@ def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: 
 
     Channels last, in which the resize is several times faster than map by map.
     """
-    # where the rows lie in the source, by the centres of the pixels
+    # where the rows lie in the source, by the centers of the pixels
     rows = (torch.arange(first, last, device=logits.device) + 0.5) * (logits.shape[1] / size[0]) - 0.5
     rows = rows.clamp(min=0)
     upper = rows.long().clamp(max=logits.shape[1] - 1)

@@ -37,7 +37,7 @@ def segment_windows(
 
     Args:
         model: In eval mode.
-        pixel_values: `(B, 3, H, W)`, normalised, any H and W.
+        pixel_values: `(B, 3, H, W)`, normalized, any H and W.
         text_embeds: `(C, 2, D)` from `model.get_text_features`.
         window_size, stride: In pixels, one number or (height, width); see `plan_windows`.
         head: `"full"` or `"dinotxt"`; the configuration's unless given.

@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The model card of a checkpoint: the template, filled with what can be read off or was measured, and nothing else.
 
-Scores come from `results.json` files alone. What nobody but the authors of a checkpoint can know (licence, base model,
+Scores come from `results.json` files alone. What nobody but the authors of a checkpoint can know (license, base model,
 data sets, how it was trained, what it is bad at) comes from the `README.md` in its folder, if there is one: from its
 front matter, the text before the first heading, and the sections "Training" and "Limits".
 """
@@ -191,12 +191,12 @@ def make_card(
         metadata: Fields of the front matter, in place of those of the notes.
 
     Raises:
-        PublishingError: The licence is unknown, or the template cannot be filled.
+        PublishingError: The license is unknown, or the template cannot be filled.
     """
     fields = {**notes.metadata, **{key: value for key, value in metadata.items() if value}}
     if "license" not in fields:
         raise PublishingError(
-            "The licence of the weights is unknown. Pass --license (such as apache-2.0), or write it into the front "
+            "The license of the weights is unknown. Pass --license (such as apache-2.0), or write it into the front "
             "matter of README.md in the model's folder."
         )
     name = repo_id.rpartition("/")[2]

@@ -36,7 +36,7 @@ class Dinov3SegImageFeatures(ModelOutput):
     All that the model knows of an image, before any text: reusable with any vocabulary.
 
     cls_embeds (`torch.Tensor` of shape `(batch_size, hidden_size)`):
-        The global image embedding (the CLS token after the vision head), not normalised.
+        The global image embedding (the CLS token after the vision head), not normalized.
     patch_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`):
         dino.txt's patch tokens, fused with those of the windows where there are windows.
     refined_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`, *optional*):
@@ -65,9 +65,9 @@ class Dinov3SegOutput(ModelOutput):
     logits (`torch.Tensor` of shape `(batch_size, num_classes, logits_height, logits_width)`):
         Full head: before the sigmoid, at a fraction of the patch size. Zero-shot head: cosines, at the grid of patches.
     text_embeds (`torch.Tensor` of shape `(num_classes, 2, hidden_size)`):
-        The normalised [global, local] embeddings that were used.
+        The normalized [global, local] embeddings that were used.
     image_embeds (`torch.Tensor` of shape `(batch_size, hidden_size)`):
-        The global image embedding, normalised: its dot product with the global half is the image-level score.
+        The global image embedding, normalized: its dot product with the global half is the image-level score.
     hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
         The backbone's for the global view.
     """
@@ -81,7 +81,7 @@ class Dinov3SegOutput(ModelOutput):
 
 
 class Dinov3SegPreTrainedModel(PreTrainedModel):
-    """What loading, saving and initialising need to know of the model."""
+    """What loading, saving and initializing need to know of the model."""
 
     config: Dinov3SegConfig
     base_model_prefix = "dinov3seg"
@@ -100,12 +100,12 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """The trained parts; dino.txt and the prior encoder initialise themselves."""
+        """The trained parts; dino.txt and the prior encoder initialize themselves."""
         super()._init_weights(module)
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, Dinov3SegEarlyRefinement):
-            # half of the weight on the patch itself, the other half on its neighbours
+            # half of the weight on the patch itself, the other half on its neighbors
             init.constant_(module.self_bias, torch.log(torch.tensor(max(module.window_size**2 - 1, 1.0))).item())
         elif isinstance(module, Dinov3SegTextThreshold):
             init.zeros_(module.weight)
@@ -308,7 +308,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
     ) -> Dinov3SegOutput:
         r"""
         Args:
-            pixel_values: `(B, 3, H, W)`, normalised, any H and W.
+            pixel_values: `(B, 3, H, W)`, normalized, any H and W.
             input_ids, attention_mask: `(C, P, L)`, P prompts for each of C classes. Either these ...
             text_embeds: ... or `(C, 2, D)` from `get_text_features`.
             window_pixel_values, window_boxes: `(B, N, 3, S, S')` and `(N, 4)`: windows for local-global inference.

@@ -478,15 +478,15 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             score_function=score_function,
             return_scores=True,
         )[0]
-        labelled = {"label_map": result.segmentation.cpu(), "score_map": result.scores.cpu()}
+        labeled = {"label_map": result.segmentation.cpu(), "score_map": result.scores.cpu()}
         if return_scores:
             activation = {
                 "sigmoid": torch.sigmoid,
                 "softmax": lambda logits: logits.softmax(dim=0),
                 "none": lambda p: p,
             }
-            labelled["scores"] = activation[score_function](maps).half().cpu()
-        return labelled
+            labeled["scores"] = activation[score_function](maps).half().cpu()
+        return labeled
 
     def postprocess(
         self,

@@ -322,7 +322,7 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
 
 
 def _metadata_of_conversion(report: dict[str, Any] | None) -> dict[str, Any]:
-    """Converted weights stay under the licence of DINOv3, and come from where they were taken."""
+    """Converted weights stay under the license of DINOv3, and come from where they were taken."""
     if report is None:
         return {}
     files = [str(given) for given in report.get("files", {}).values()]
@@ -442,7 +442,7 @@ def _pinned(requirements: Sequence[Requirement], constraints: str | os.PathLike 
 def _with_defaults(app: str, variables: dict[str, str]) -> str:
     """They are set before anything is imported that reads them; those that are set on the Space win."""
     lines = "".join(f'os.environ.setdefault("{name}", "{value}")\n' for name, value in variables.items())
-    # after the licence header and the docstring, before the imports
+    # after the license header and the docstring, before the imports
     start = re.match(r'(?:#.*\n)*\s*(?:"""(?:.|\n)*?"""\s*\n)?\s*', app).end()
     return f"{app[:start]}import os\n\n{lines}\n{app[start:]}"
 

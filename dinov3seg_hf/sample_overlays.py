@@ -12,7 +12,7 @@ from PIL import Image
 
 from .data import RowError, SegmentationDataset, StreamedSegmentationDataset
 from .pipeline import OpenVocabularySegmentationPipeline
-from .visualization import colour_palette, overlay, regions_of, with_legend
+from .visualization import color_palette, overlay, regions_of, with_legend
 from .vocabulary import Vocabulary
 
 GAP = 8  # pixels between truth and prediction
@@ -38,7 +38,7 @@ def draw_samples(
         image = Image.fromarray(np.asarray(item["image"]))
         result = pipe(image, text, inference=inference, return_label_map=True, return_masks=False)
         maps = np.asarray(item["labels"]), vocabulary.to_scored(result["label_map"])
-        palette = colours_of(maps, len(vocabulary.scored_names))
+        palette = colors_of(maps, len(vocabulary.scored_names))
         pictures[row] = side_by_side(*(draw(image, labels, vocabulary, palette) for labels in maps))
     return pictures
 
@@ -54,11 +54,11 @@ def _samples(
         yield from itertools.islice(readable, num_samples)
 
 
-def colours_of(label_maps: Sequence[np.ndarray], num_labels: int) -> np.ndarray:
+def colors_of(label_maps: Sequence[np.ndarray], num_labels: int) -> np.ndarray:
     """A palette `(num_labels, 3)` that tells the labels of these maps apart, however many others there are."""
     found = np.unique(np.concatenate([labels[labels >= 0] for labels in label_maps]))
     palette = np.zeros((num_labels, 3), np.uint8)
-    palette[found] = colour_palette(max(len(found), 1))[: len(found)]
+    palette[found] = color_palette(max(len(found), 1))[: len(found)]
     return palette
 
 

@@ -65,8 +65,8 @@ class ConfusionMatrix:
         starts = np.concatenate([[0], starts])
         lengths = np.diff(starts, append=len(places))
         places = places[starts].astype(np.intp)
-        labelled = places < self.counts.size
-        np.add.at(self.counts.reshape(-1), places[labelled], lengths[labelled])
+        labeled = places < self.counts.size
+        np.add.at(self.counts.reshape(-1), places[labeled], lengths[labeled])
 
     def add(self, labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> None:
         """Adds counts of pairs: int arrays of one length, predictions of none of the classes as `num_classes`."""
@@ -93,7 +93,7 @@ class ConfusionMatrix:
         return _mean(self.accuracy())
 
     def pixel_accuracy(self) -> float:
-        """Share of labelled pixels that are right."""
+        """Share of labeled pixels that are right."""
         return float(np.diagonal(self.counts).sum() / max(self.counts.sum(), 1))
 
     def frequency_weighted_iou(self) -> float:
@@ -102,12 +102,12 @@ class ConfusionMatrix:
         return float(np.nansum(truth * self.iou()) / truth.sum()) if truth.any() else float("nan")
 
     def scores(self) -> dict[str, float]:
-        """All of the above as one number each; NaN where no pixel is labelled."""
-        labelled = bool(self.counts.any())
+        """All of the above as one number each; NaN where no pixel is labeled."""
+        labeled = bool(self.counts.any())
         return {
             "mean_iou": self.mean_iou(),
             "mean_accuracy": self.mean_accuracy(),
-            "overall_accuracy": self.pixel_accuracy() if labelled else float("nan"),
+            "overall_accuracy": self.pixel_accuracy() if labeled else float("nan"),
             "frequency_weighted_iou": self.frequency_weighted_iou(),
         }
 

@@ -78,7 +78,7 @@ class Dinov3SegSemanticPrior(nn.Module):
             stem = [stem_map.permute(0, 2, 3, 1) for stem_map in stem_maps[::-1][: self.num_stem_steps]]
             return maps[-1], [*stem, *maps[:-1]]
         side = self.encoder.config.image_size
-        # SAM's position embedding has one size; DINOv3 and SAM normalise pixels alike.
+        # SAM's position embedding has one size; DINOv3 and SAM normalize pixels alike.
         if pixel_values.shape[-2:] != (side, side):
             pixel_values = F.interpolate(pixel_values, size=(side, side), mode="bilinear", align_corners=False)
         outputs = self.encoder(pixel_values.to(self.encoder.dtype), output_hidden_states=True)

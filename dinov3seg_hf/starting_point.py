@@ -36,7 +36,7 @@ def load_starting_point(
 
     Args:
         init: Folder or Hub id; `"embedded"` is the checkpoint inside the package.
-        head: `"keep"` or `"fresh"`: newly initialised after the encoders.
+        head: `"keep"` or `"fresh"`: newly initialized after the encoders.
         ablate: Switches of the configuration to turn off; a head that is kept loses those parts.
         seed: Of a fresh head.
 

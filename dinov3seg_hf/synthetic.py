@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A procedurally drawn world whose regions are named "{colour} {pattern} {kind}".
+"""A procedurally drawn world whose regions are named "{color} {pattern} {kind}".
 
 Contract: every scene is one background and one or more objects, every pixel has exactly one of the 192 ``NAMES`` as its
 label, and a scene is a pure function of ``(seed, split, size)`` and the drawing options: the same bytes in every
@@ -20,16 +20,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 PATTERNS = ("plain", "striped", "dotted", "checkered")
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 KINDS = (*SHAPES, "background")
-NAMES = tuple(" ".join(factors) for factors in itertools.product(COLOURS, PATTERNS, KINDS))
+NAMES = tuple(" ".join(factors) for factors in itertools.product(COLORS, PATTERNS, KINDS))
 
-# Product blocks (colours x patterns x kinds) over two halves of the colours and two halves of the patterns. Two factors
-# of an unseen name leave 3 or 4 unseen colours, 2 unseen patterns or 2 to 4 unseen kinds for the third and never give
-# it away; and each colour-pattern, colour-kind and pattern-kind pair is still met in training. Backgrounds are held out
-# in colour-pattern pairs in which objects are, so that their kind is no giveaway either.
+# Product blocks (colors x patterns x kinds) over two halves of the colors and two halves of the patterns. Two factors
+# of an unseen name leave 3 or 4 unseen colors, 2 unseen patterns or 2 to 4 unseen kinds for the third and never give
+# it away; and each color-pattern, color-kind and pattern-kind pair is still met in training. Backgrounds are held out
+# in color-pattern pairs in which objects are, so that their kind is no giveaway either.
 HOLDOUT_BLOCKS = (
     (("red", "yellow", "blue", "white"), ("plain", "dotted"), ("circle", "triangle", "cross")),
     (("orange", "green", "purple", "black"), ("striped", "checkered"), ("square", "star")),
@@ -47,8 +47,8 @@ _ATTEMPTS = 24  # at a place for one object
 _BASE_SIZE = 96  # px: the canvas that the default radius and number of objects are meant for
 _LABEL_OF = {name: label for label, name in enumerate(NAMES)}
 
-# Colours in HSV as (hue in degrees, saturation, value) ranges: the hues leave gaps wide enough that the colour cast and
-# the light below cannot carry one colour into its neighbour.
+# Colors in HSV as (hue in degrees, saturation, value) ranges: the hues leave gaps wide enough that the color cast and
+# the light below cannot carry one color into its neighbor.
 _HSV = {
     "red": ((-7.0, 4.0), (0.85, 0.97), (0.78, 0.93)),
     "orange": ((25.0, 32.0), (0.88, 1.00), (0.95, 1.00)),
@@ -59,7 +59,7 @@ _HSV = {
     "white": ((0.0, 360.0), (0.00, 0.03), (0.93, 1.00)),
     "black": ((0.0, 360.0), (0.00, 0.20), (0.03, 0.11)),
 }
-# The grey levels that a pattern's second tone may be mixed towards: only those that show. Yellow and white are too
+# The gray levels that a pattern's second tone may be mixed towards: only those that show. Yellow and white are too
 # light to be lightened, blue, purple and black too dark to be darkened.
 _TOWARDS = {
     "red": (0.0, 1.0),
@@ -80,7 +80,7 @@ class SceneObject:
     Attributes:
         name: its full name, one of ``NAMES``.
         label: the index of the name.
-        centre: (y, x) in pixels.
+        center: (y, x) in pixels.
         radius: px; the shape's nominal radius (a circle's own).
         rotation: degrees, clockwise in the image.
         visible: the share of the whole shape's area that is inside the canvas and not covered.
@@ -88,7 +88,7 @@ class SceneObject:
 
     name: str
     label: int
-    centre: tuple[float, float]
+    center: tuple[float, float]
     radius: float
     rotation: float
     visible: float
@@ -117,18 +117,18 @@ class Scene:
 
 
 def factors_of(name: str) -> tuple[str, str, str]:
-    """The (colour, pattern, kind) of a full name.
+    """The (color, pattern, kind) of a full name.
 
     Raises:
         ValueError: the name is none of ``NAMES``.
     """
     if name not in _LABEL_OF:
         raise ValueError(
-            f"{name!r} is not a name of the drawn world. Expected '{{colour}} {{pattern}} {{kind}}' with a colour of "
-            f"{', '.join(COLOURS)}, a pattern of {', '.join(PATTERNS)} and a kind of {', '.join(KINDS)}."
+            f"{name!r} is not a name of the drawn world. Expected '{{color}} {{pattern}} {{kind}}' with a color of "
+            f"{', '.join(COLORS)}, a pattern of {', '.join(PATTERNS)} and a kind of {', '.join(KINDS)}."
         )
-    colour, pattern, kind = name.split()
-    return colour, pattern, kind
+    color, pattern, kind = name.split()
+    return color, pattern, kind
 
 
 def phrases_of(name: str) -> tuple[str, ...]:
@@ -145,9 +145,9 @@ def phrase_groups() -> dict[str, tuple[str, ...]]:
     """The phrases of one word and of two, by what they speak of: of each group, just one is true of any name.
 
     Returns:
-        `colour`, `pattern`, `kind`, `colour pattern`, `colour kind` and `pattern kind`, with all their phrases.
+        `color`, `pattern`, `kind`, `color pattern`, `color kind` and `pattern kind`, with all their phrases.
     """
-    parts = {"colour": COLOURS, "pattern": PATTERNS, "kind": KINDS}
+    parts = {"color": COLORS, "pattern": PATTERNS, "kind": KINDS}
     return {
         " ".join(chosen): tuple(" ".join(words) for words in itertools.product(*(parts[part] for part in chosen)))
         for count in (1, 2)
@@ -212,7 +212,7 @@ def draw_scene(
         SceneObject(
             name=item.name,
             label=_LABEL_OF[item.name],
-            centre=(item.y, item.x),
+            center=(item.y, item.x),
             radius=item.radius,
             rotation=math.degrees(item.angle),
             visible=min(1.0, item.visible_pixels / item.area),
@@ -276,7 +276,7 @@ class _Placed:
 
     def __init__(self, name: str, y: float, x: float, radius: float, angle: float, height: int, width: int):
         self.name, self.y, self.x, self.radius, self.angle = name, y, x, radius, angle
-        self.colour, self.pattern, self.shape = factors_of(name)
+        self.color, self.pattern, self.shape = factors_of(name)
         self.area = _AREA[self.shape] * radius * radius
         self.visible_pixels = 0
         reach = _REACH[self.shape] * radius + _SHADOW_REACH
@@ -290,7 +290,7 @@ class _Placed:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def local(self, shift_y: float, shift_x: float) -> tuple[np.ndarray, np.ndarray]:
-        """Pixel centres of the box in the object's own rotated axes, origin at its centre moved by the shift."""
+        """Pixel centers of the box in the object's own rotated axes, origin at its center moved by the shift."""
         dy = np.arange(self.top, self.bottom, dtype=np.float32) + np.float32(0.5 - self.y - shift_y)
         dx = np.arange(self.left, self.right, dtype=np.float32) + np.float32(0.5 - self.x - shift_x)
         return _rotated(dy, dx, self.angle)
@@ -318,19 +318,19 @@ def _first_object(seed: int, split: str) -> str:
     return names[_name_order(split, turn)[position]]
 
 
-def _choose_background(rng: np.random.Generator, split: str, object_colour: str) -> str:
+def _choose_background(rng: np.random.Generator, split: str, object_color: str) -> str:
     names = _names_of(split, background=True)
     while True:
         name = names[int(rng.integers(len(names)))]
-        if factors_of(name)[0] != object_colour:
+        if factors_of(name)[0] != object_color:
             return name
 
 
-def _choose_object(rng: np.random.Generator, split: str, background_colour: str) -> str:
+def _choose_object(rng: np.random.Generator, split: str, background_color: str) -> str:
     names = _names_of(split, background=False)
     while True:
         name = names[int(rng.integers(len(names)))]
-        if factors_of(name)[0] != background_colour:
+        if factors_of(name)[0] != background_color:
             return name
 
 
@@ -348,9 +348,9 @@ def _place_objects(
     owner = np.zeros(size, np.intp)
     placed: list[_Placed] = []
     count = int(rng.integers(num_objects[0], num_objects[1] + 1))
-    background_colour = factors_of(background)[0]
+    background_color = factors_of(background)[0]
     for index in range(count):
-        name = first if index == 0 else _choose_object(rng, split, background_colour)
+        name = first if index == 0 else _choose_object(rng, split, background_color)
         for attempt in range(_ATTEMPTS):
             # A crowded canvas is first tried again elsewhere, then with a smaller object.
             room = 1.0 if attempt < 4 else 1.0 - attempt / _ATTEMPTS
@@ -370,8 +370,8 @@ def _place_objects(
 
 def _apart(name: str, y: float, x: float, radius: float, other: _Placed) -> bool:
     distance = math.hypot(y - other.y, x - other.x)
-    colour, _, shape = factors_of(name)
-    if colour == other.colour:  # two regions of one colour must not touch: nothing would show where one ends
+    color, _, shape = factors_of(name)
+    if color == other.color:  # two regions of one color must not touch: nothing would show where one ends
         return distance > _REACH[shape] * radius + _REACH[other.shape] * other.radius + 3.0
     return distance > 0.62 * (radius + other.radius)
 
@@ -444,7 +444,7 @@ def _cross(u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
 
 
 _DISTANCE = {"circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "cross": _cross}
-# Largest distance from the centre and area, for radius 1.
+# Largest distance from the center and area, for radius 1.
 _REACH = {
     "circle": 1.0,
     "square": _SQUARE_HALF * math.sqrt(2),
@@ -462,7 +462,7 @@ _AREA = {
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Colour, pattern, light. Canvases are planar float32 (3, H, W) in 0..1: numpy is slow along an innermost axis of 3
+# Color, pattern, light. Canvases are planar float32 (3, H, W) in 0..1: numpy is slow along an innermost axis of 3
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -472,19 +472,19 @@ def _rotated(dy: np.ndarray, dx: np.ndarray, angle: float) -> tuple[np.ndarray, 
     return (dx * cos)[None, :] + (dy * sin)[:, None], (dy * cos)[:, None] - (dx * sin)[None, :]
 
 
-def _rgb(rng: np.random.Generator, colour: str) -> np.ndarray:
-    hue, saturation, value = (float(rng.uniform(*bounds)) for bounds in _HSV[colour])
+def _rgb(rng: np.random.Generator, color: str) -> np.ndarray:
+    hue, saturation, value = (float(rng.uniform(*bounds)) for bounds in _HSV[color])
     sector = np.array([5.0, 3.0, 1.0]) + hue / 60.0
     ramp = np.mod(sector, 6.0)
     return (value - value * saturation * np.clip(np.minimum(ramp, 4.0 - ramp), 0.0, 1.0)).astype(np.float32)
 
 
-def _tones(rng: np.random.Generator, colour: str) -> tuple[np.ndarray, np.ndarray]:
-    """The named colour and the pattern's second tone, each (3, 1, 1)."""
-    base = _rgb(rng, colour)
-    towards = _TOWARDS[colour]
-    grey = np.float32(towards[int(rng.integers(len(towards)))])
-    second = base + (grey - base) * np.float32(rng.uniform(0.5, 0.65))
+def _tones(rng: np.random.Generator, color: str) -> tuple[np.ndarray, np.ndarray]:
+    """The named color and the pattern's second tone, each (3, 1, 1)."""
+    base = _rgb(rng, color)
+    towards = _TOWARDS[color]
+    gray = np.float32(towards[int(rng.integers(len(towards)))])
+    second = base + (gray - base) * np.float32(rng.uniform(0.5, 0.65))
     return base[:, None, None], second[:, None, None]
 
 
@@ -503,7 +503,7 @@ def _pattern(rng: np.random.Generator, pattern: str, u: np.ndarray, v: np.ndarra
         distance = np.sqrt(du * du + dv * dv)
     else:
         cell = float(rng.uniform(5.0, 7.0))
-        half = 0.47 * cell  # a little less than half a cell: the named colour keeps the larger area
+        half = 0.47 * cell  # a little less than half a cell: the named color keeps the larger area
         du, dv = _triangle_wave(u, 2 * cell, rng), _triangle_wave(v, 2 * cell, rng)
         far = np.float32(cell)
         distance = np.minimum(np.maximum(du, dv), np.maximum(far - du, far - dv))
@@ -516,9 +516,9 @@ def _triangle_wave(x: np.ndarray, period: float, rng: np.random.Generator) -> np
     return np.abs(scaled - np.rint(scaled)) * np.float32(period)
 
 
-def _fill(rng: np.random.Generator, colour: str, pattern: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Colour and pattern over the given coordinates: (3, h, w), or (3, 1, 1) for plain."""
-    base, second = _tones(rng, colour)
+def _fill(rng: np.random.Generator, color: str, pattern: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Color and pattern over the given coordinates: (3, h, w), or (3, 1, 1) for plain."""
+    base, second = _tones(rng, color)
     # Stripes may run any way; the two lattices repeat after a quarter turn.
     turn = float(rng.uniform(0.0, math.pi if pattern == "striped" else math.pi / 2))
     cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))
@@ -527,13 +527,13 @@ def _fill(rng: np.random.Generator, colour: str, pattern: str, u: np.ndarray, v:
 
 
 def _paint_background(rng: np.random.Generator, name: str, height: int, width: int) -> np.ndarray:
-    colour, pattern, _ = factors_of(name)
+    color, pattern, _ = factors_of(name)
     u, v = _rotated(np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32), 0.0)
     coarse = rng.standard_normal((height // 24 + 3, width // 24 + 3), np.float32)
     cloud = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
     amount = float(rng.uniform(0.015, 0.04))
     # Multiplied and added: black, too, gets a texture.
-    canvas = _fill(rng, colour, pattern, u, v) * (1 + np.float32(amount) * cloud) + np.float32(0.25 * amount) * cloud
+    canvas = _fill(rng, color, pattern, u, v) * (1 + np.float32(amount) * cloud) + np.float32(0.25 * amount) * cloud
     return np.ascontiguousarray(canvas, np.float32)
 
 
@@ -544,17 +544,17 @@ def _paint_object(rng: np.random.Generator, canvas: np.ndarray, item: _Placed) -
         shadow = np.clip(0.5 - _DISTANCE[item.shape](u, v, item.radius) * np.float32(0.25), 0.0, 1.0)
         region *= 1 - np.float32(rng.uniform(0.15, 0.35)) * shadow
     alpha = np.clip(0.5 - item.distance, 0.0, 1.0)
-    fill = _fill(rng, item.colour, item.pattern, item.u, item.v)
+    fill = _fill(rng, item.color, item.pattern, item.u, item.v)
     if rng.uniform() < 0.3:
-        grey = np.float32(0.05 if rng.uniform() < 0.5 else 0.95)
+        gray = np.float32(0.05 if rng.uniform() < 0.5 else 0.95)
         thickness = np.float32(rng.uniform(0.8, 1.5))
         line = np.clip(item.distance + thickness + 0.5, 0.0, 1.0) * np.float32(rng.uniform(0.5, 0.8))
-        fill = fill + line * (grey - fill)
+        fill = fill + line * (gray - fill)
     region += alpha * (fill - region)
 
 
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Light, colour cast, blur and sensor noise: (3, H, W) float -> (H, W, 3) uint8."""
+    """Light, color cast, blur and sensor noise: (3, H, W) float -> (H, W, 3) uint8."""
     _, height, width = canvas.shape
     gain = float(rng.uniform(0.84, 1.1))
     slope_y, slope_x = (float(slope) for slope in rng.uniform(-0.12, 0.12, 2))

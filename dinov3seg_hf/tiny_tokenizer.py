@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from .prompts import DEFAULT_TEMPLATE
-from .synthetic import COLOURS, KINDS, PATTERNS
+from .synthetic import COLORS, KINDS, PATTERNS
 
 
 def make_tokenizer() -> CLIPTokenizer:
     """Deterministic: the same words give the same token ids."""
-    words = sorted({*DEFAULT_TEMPLATE.replace("{}", "").lower().split(), *COLOURS, *PATTERNS, *KINDS})
+    words = sorted({*DEFAULT_TEMPLATE.replace("{}", "").lower().split(), *COLORS, *PATTERNS, *KINDS})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=100_000, initial_alphabet=alphabet, end_of_word_suffix="</w>", min_frequency=1, show_progress=False

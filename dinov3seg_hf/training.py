@@ -3,7 +3,7 @@
 """The training loop (paper section 4), with Accelerate: one process or many, stopped and resumed at will.
 
 Everything that chance decides in a step is a function of seed, step and place in the step (`training_batches.py`), and
-the loss is normalised over the whole step. So a run that goes on from a checkpoint repeats what the uninterrupted run
+the loss is normalized over the whole step. So a run that goes on from a checkpoint repeats what the uninterrupted run
 did, and neither the number of processes nor that of accumulated batches changes a gradient.
 
 What is checked before the first step is checked in `Trainer.__init__`.

@@ -55,7 +55,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8 `(B, 3, H, W)` -> float32, as the image processor rescales and normalises."""
+    """uint8 `(B, 3, H, W)` -> float32, as the image processor rescales and normalizes."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
     return (images.float() / 255 - mean) / std
 

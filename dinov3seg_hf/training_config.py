@@ -97,14 +97,14 @@ class TrainingConfig:
     crop_size: int = _option(384, "side of the square crops, in pixels")
     scale_range: list[float] = _option([0.5, 2.0], "least and most of the random scale; 1 1: none")
     flip_probability: float = _option(0.5, "of a mirrored image")
-    colour_jitter: float = _option(0.25, "strength of the photometric augmentation, 0 to 1")
+    color_jitter: float = _option(0.25, "strength of the photometric augmentation, 0 to 1")
     feature_noise: float = _option(
         0.0,
         "strength of Gaussian noise on dino.txt's patch features while the head trains, in units of their norm; "
         "0: off",
     )
 
-    # optimisation
+    # optimization
     steps: int = _option(80_000, "of the optimizer")
     batch_size: int = _option(16, "images a step, over all processes and accumulated batches together")
     gradient_accumulation: int = _option(1, "batches that a step's images are cut into, on every process")
@@ -156,7 +156,7 @@ class TrainingConfig:
             (("lora_rank", "num_workers", "warmup_steps", "eval_every", "num_overlays", "seed"), 0, None),
             (("learning_rate", "weight_decay", "max_grad_norm", "feature_noise"), 0, None),
             (("encoder_learning_rate_multiplier",), 0, None),
-            (("flip_probability", "colour_jitter"), 0, 1),
+            (("flip_probability", "color_jitter"), 0, 1),
             (("ema_decay",), 0, 0.999999),
             (("eval_images",), 1, None),
         ):

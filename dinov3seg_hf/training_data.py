@@ -35,7 +35,7 @@ from .vocabulary import Vocabulary
 Rows = SegmentationDataset | StreamedSegmentationDataset
 # Rows of a data set, spread over it (the first of a stream), that are read before training.
 NUM_LOOKS = 32
-# How much of the colour circle hues turn by, for each unit of the photometric augmentation.
+# How much of the color circle hues turn by, for each unit of the photometric augmentation.
 HUE_SHARE = 0.2
 
 
@@ -101,7 +101,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
 
 def make_transform(config: TrainingConfig) -> PairedTransform:
     """The paired augmentation of a configuration."""
-    jitter = config.colour_jitter
+    jitter = config.color_jitter
     return PairedTransform(
         crop_size=config.crop_size,
         scale=tuple(config.scale_range),
@@ -110,7 +110,7 @@ def make_transform(config: TrainingConfig) -> PairedTransform:
         contrast=jitter,
         saturation=jitter,
         hue=HUE_SHARE * jitter,
-        colour=0.8 if jitter else 0.0,
+        color=0.8 if jitter else 0.0,
     )
 
 

@@ -3,7 +3,7 @@
 """Label maps as people and programs want them: overlays with a legend, mask files, JSON.
 
 Knows images, label maps and label names; nothing of models. A label map is an integer array `(H, W)` in which a
-negative value means "none of these". A colour belongs to the number of a label, so that a label looks the same in all
+negative value means "none of these". A color belongs to the number of a label, so that a label looks the same in all
 images of a vocabulary, in overlays, legends and mask files. Files appear whole or not at all.
 """
 
@@ -26,13 +26,13 @@ from .files import write_whole
 from .vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
 
 NONE_NAME = "none of these"
-NONE_COLOUR = (158, 158, 162)
+NONE_COLOR = (158, 158, 162)
 
 # A small picture is enlarged to this short side, as far as the long one allows: no legend would fit a 96 px scene.
 MIN_DISPLAY_SIDE, MAX_ENLARGED_SIDE = 512, 4096
 MAX_LEGEND_ROWS = 24
-# Choosing the farthest colour takes time for each; beyond these, colours are only different.
-MAX_FARTHEST_COLOURS = 1024
+# Choosing the farthest color takes time for each; beyond these, colors are only different.
+MAX_FARTHEST_COLORS = 1024
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -48,35 +48,35 @@ _PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), 
 _DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
 
 
-# Colours
+# Colors
 
 
-def colour_palette(num_colours: int) -> np.ndarray:
-    """Distinct colours, always the same; a shorter palette is the beginning of a longer one.
+def color_palette(num_colors: int) -> np.ndarray:
+    """Distinct colors, always the same; a shorter palette is the beginning of a longer one.
 
-    Each colour is the farthest from all before it, in Oklab, both for the usual eye and for the worse of the two common
-    kinds of colour blindness. None is close to grey, white or black, or of glaring saturation.
+    Each color is the farthest from all before it, in Oklab, both for the usual eye and for the worse of the two common
+    kinds of color blindness. None is close to gray, white or black, or of glaring saturation.
 
     Args:
-        num_colours: How many, at least 0.
+        num_colors: How many, at least 0.
 
     Returns:
-        uint8 `(num_colours, 3)`, sRGB.
+        uint8 `(num_colors, 3)`, sRGB.
     """
-    if num_colours <= MAX_FARTHEST_COLOURS:
+    if num_colors <= MAX_FARTHEST_COLORS:
         # powers of two, so that few palettes are ever computed
-        return _farthest_colours(1 << max(num_colours - 1, 31).bit_length())[:num_colours].copy()
-    colours = np.concatenate([_farthest_colours(MAX_FARTHEST_COLOURS), _more_colours()])
-    return np.resize(colours, (num_colours, 3))
+        return _farthest_colors(1 << max(num_colors - 1, 31).bit_length())[:num_colors].copy()
+    colors = np.concatenate([_farthest_colors(MAX_FARTHEST_COLORS), _more_colors()])
+    return np.resize(colors, (num_colors, 3))
 
 
 @lru_cache(maxsize=8)
-def _farthest_colours(num_colours: int) -> np.ndarray:
-    candidates, seen = _usable_colours(step=15)
+def _farthest_colors(num_colors: int) -> np.ndarray:
+    candidates, seen = _usable_colors(step=15)
     first = int(np.argmin(np.abs(candidates - np.array([0, 120, 225])).sum(axis=1)))  # a blue, clear to every eye
     chosen = [first]
     distance = np.full(len(candidates), np.inf)
-    while len(chosen) < num_colours:
+    while len(chosen) < num_colors:
         usual, *others = np.linalg.norm(seen - seen[:, chosen[-1] : chosen[-1] + 1], axis=2)
         distance = np.minimum(distance, usual + np.minimum(*others))
         chosen.append(int(distance.argmax()))
@@ -84,27 +84,27 @@ def _farthest_colours(num_colours: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _more_colours() -> np.ndarray:
-    """So many that no eye could tell them apart anyway: just different ones, neighbours unlike."""
-    candidates, _ = _usable_colours(step=4)
-    farthest = {tuple(colour) for colour in _farthest_colours(MAX_FARTHEST_COLOURS).tolist()}
-    candidates = candidates[[tuple(colour) not in farthest for colour in candidates.tolist()]]
+def _more_colors() -> np.ndarray:
+    """So many that no eye could tell them apart anyway: just different ones, neighbors unlike."""
+    candidates, _ = _usable_colors(step=4)
+    farthest = {tuple(color) for color in _farthest_colors(MAX_FARTHEST_COLORS).tolist()}
+    candidates = candidates[[tuple(color) not in farthest for color in candidates.tolist()]]
     return np.random.default_rng(0).permutation(candidates).astype(np.uint8)
 
 
-def _usable_colours(step: int) -> tuple[np.ndarray, np.ndarray]:
+def _usable_colors(step: int) -> tuple[np.ndarray, np.ndarray]:
     """sRGB `(N, 3)` and how it is seen `(3 eyes, N, 3)`."""
     levels = np.arange(20, 246, step)
-    colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    seen = _as_seen(colours)
+    colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    seen = _as_seen(colors)
     lightness, chroma = seen[0, :, 0], np.hypot(seen[0, :, 1], seen[0, :, 2])
     usable = (lightness > 0.42) & (lightness < 0.92) & (chroma > 0.09)
-    return colours[usable], seen[:, usable]
+    return colors[usable], seen[:, usable]
 
 
-def _as_seen(colours: np.ndarray) -> np.ndarray:
+def _as_seen(colors: np.ndarray) -> np.ndarray:
     """sRGB (N, 3) -> Oklab (3 eyes, N, 3)."""
-    values = colours / 255
+    values = colors / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     eyes = (np.eye(3), np.array(_PROTANOPIA), np.array(_DEUTERANOPIA))
     return np.stack([_oklab(np.clip(linear @ eye.T, 0, 1)) for eye in eyes])
@@ -182,13 +182,13 @@ def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str
 def overlay(
     image: Image.Image, label_map: np.ndarray, *, alpha: float = 0.5, palette: np.ndarray | None = None
 ) -> Image.Image:
-    """Lays the colours of a label map over its image, every region with an outline; "none of these" is grey.
+    """Lays the colors of a label map over its image, every region with an outline; "none of these" is gray.
 
     Args:
         image: The picture.
         label_map: Integers `(H, W)` of the picture's size.
-        alpha: Between 0 (picture) and 1 (colours).
-        palette: uint8 `(C, 3)`; `colour_palette` unless given.
+        alpha: Between 0 (picture) and 1 (colors).
+        palette: uint8 `(C, 3)`; `color_palette` unless given.
 
     Returns:
         RGB; small pictures enlarged by a whole factor to a short side of `MIN_DISPLAY_SIDE`.
@@ -203,7 +203,7 @@ def overlay(
             f"{image.height} x {image.width}; expected the same size. Ask for the label map at the image's size."
         )
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; expected a number between 0 (picture) and 1 (colours).")
+        raise ValueError(f"alpha is {alpha}; expected a number between 0 (picture) and 1 (colors).")
     image = image.convert("RGB")
     factor = min(-(-MIN_DISPLAY_SIDE // min(image.size)), max(1, MAX_ENLARGED_SIDE // max(image.size)))
     if factor > 1:
@@ -211,14 +211,14 @@ def overlay(
         label_map = label_map.repeat(factor, axis=0).repeat(factor, axis=1)
 
     largest = max(int(label_map.max()), 0)
-    palette = colour_palette(largest + 1) if palette is None else np.asarray(palette, np.uint8)
+    palette = color_palette(largest + 1) if palette is None else np.asarray(palette, np.uint8)
     if largest >= len(palette):
         raise ValueError(
-            f"The palette has {len(palette)} colours, but label {largest} was found; give {largest + 1} colours."
+            f"The palette has {len(palette)} colors, but label {largest} was found; give {largest + 1} colors."
         )
-    colours = np.concatenate([palette[: largest + 1], [NONE_COLOUR]]).astype(np.uint8)[label_map]  # -1 is the last
-    flat = Image.fromarray(colours)
-    # The picture gives light and texture and little of its own colour: blue on orange would be grey, not blue.
+    colors = np.concatenate([palette[: largest + 1], [NONE_COLOR]]).astype(np.uint8)[label_map]  # -1 is the last
+    flat = Image.fromarray(colors)
+    # The picture gives light and texture and little of its own color: blue on orange would be gray, not blue.
     blended = Image.blend(Image.blend(image, image.convert("L").convert("RGB"), min(1.0, 1.6 * alpha)), flat, alpha)
 
     width = max(1, round(min(image.size) / 260))
@@ -241,7 +241,7 @@ def _near_borders(label_map: np.ndarray, width: int) -> np.ndarray:
 
 
 def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.ndarray | None = None) -> Image.Image:
-    """Puts a legend under a picture: colour, label, share of the area, score.
+    """Puts a legend under a picture: color, label, share of the area, score.
 
     Args:
         picture: As `overlay` makes it.
@@ -249,10 +249,10 @@ def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.
         palette: As for `overlay`.
 
     Returns:
-        RGB, the picture's pixels unchanged at the top, centred where the legend needs more width.
+        RGB, the picture's pixels unchanged at the top, centered where the legend needs more width.
     """
     if palette is None:
-        palette = colour_palette(max((region.index for region in regions), default=0) + 1)
+        palette = color_palette(max((region.index for region in regions), default=0) + 1)
     # letters in proportion to the picture, smaller where there are many names
     size = min((picture.width * picture.height) ** 0.5 / 30, picture.width / 20) * (1 if len(regions) <= 12 else 0.75)
     size = int(np.clip(round(size), 16, 72))
@@ -293,10 +293,10 @@ def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.
                 draw.text((right, top), "score", fill=_FAINT_INK, font=small, anchor="ra")
         for row, region in enumerate(shown[column * num_rows : (column + 1) * num_rows]):
             middle = rows_top + row * row_height + row_height // 2
-            colour = NONE_COLOUR if region.index < 0 else tuple(palette[region.index].tolist())
+            color = NONE_COLOR if region.index < 0 else tuple(palette[region.index].tolist())
             box = (left, middle - swatch // 2, left + swatch, middle - swatch // 2 + swatch)
             draw.rounded_rectangle(
-                box, radius=max(2, size // 5), fill=colour, outline=_darker(colour), width=max(1, size // 14)
+                box, radius=max(2, size // 5), fill=color, outline=_darker(color), width=max(1, size // 14)
             )
             font = _font_for(region.label, size)
             start = left + swatch + round(0.6 * size)
@@ -321,8 +321,8 @@ def percent(share: float) -> str:
     return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
-def _darker(colour: tuple[int, int, int]) -> tuple[int, ...]:
-    return tuple(round(0.7 * value) for value in colour)
+def _darker(color: tuple[int, int, int]) -> tuple[int, ...]:
+    return tuple(round(0.7 * value) for value in color)
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
@@ -431,10 +431,10 @@ def save_mask(
     buffer = BytesIO()
     if num_labels <= IGNORE_8_BIT:
         image = Image.fromarray(np.where(label_map < 0, IGNORE_8_BIT, label_map).astype(np.uint8))
-        colours = np.zeros((256, 3), np.uint8)
-        colours[:num_labels] = colour_palette(num_labels) if palette is None else palette[:num_labels]
-        colours[IGNORE_8_BIT] = NONE_COLOUR
-        image.putpalette(colours.tobytes())
+        colors = np.zeros((256, 3), np.uint8)
+        colors[:num_labels] = color_palette(num_labels) if palette is None else palette[:num_labels]
+        colors[IGNORE_8_BIT] = NONE_COLOR
+        image.putpalette(colors.tobytes())
     else:
         image = Image.fromarray(np.where(label_map < 0, IGNORE_16_BIT, label_map).astype(np.uint16))
     image.save(buffer, "PNG")

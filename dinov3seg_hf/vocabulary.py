@@ -425,7 +425,7 @@ class TextEmbeddings:
     """A vocabulary as a model reads it.
 
     Args:
-        tensor: `(C, 2, D)`, float32, normalised: [global, local] of each class; `text_embeds` of the model's forward.
+        tensor: `(C, 2, D)`, float32, normalized: [global, local] of each class; `text_embeds` of the model's forward.
         names: The C display names.
         vocabulary_fingerprint: Of the vocabulary that was encoded.
         model_fingerprint: Of the model that encoded it.

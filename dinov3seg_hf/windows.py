@@ -26,7 +26,7 @@ def plan_windows(
     Args:
         image_size: (height, width) in pixels, each at least 1.
         window_size: Side of a window in pixels, or (height, width).
-        stride: Step between neighbouring windows in pixels, or (vertical, horizontal).
+        stride: Step between neighboring windows in pixels, or (vertical, horizontal).
 
     Returns:
         Boxes (top, left, height, width) in pixels, row by row; all have the same height and width.
@@ -79,7 +79,7 @@ def merge_windows(
 ) -> torch.Tensor:
     """Puts the windows' maps at their places and averages where they overlap.
 
-    The output is a grid of cells over the source image. A cell takes the mean over the windows in which its centre
+    The output is a grid of cells over the source image. A cell takes the mean over the windows in which its center
     lies, each sampled bilinearly at that very point. Where a window's grid falls onto the output grid (boxes that are
     multiples of the patch size) sampling is the identity; where the output is the image itself, it is the usual
     bilinear resize of each window to its box.
@@ -134,9 +134,9 @@ def merge_windows(
 
 
 def _cells_within(start: int, length: int, num_cells: int, num_pixels: int) -> slice:
-    """The output cells whose centres lie in [start, start + length) pixels.
+    """The output cells whose centers lie in [start, start + length) pixels.
 
-    The centre of cell i lies at (2i + 1) * num_pixels / (2 * num_cells) pixels. All of it stays in integers, so that no
+    The center of cell i lies at (2i + 1) * num_pixels / (2 * num_cells) pixels. All of it stays in integers, so that no
     cell falls between two windows by rounding.
     """
     first, last = (-((num_pixels - 2 * edge * num_cells) // (2 * num_pixels)) for edge in (start, start + length))
@@ -146,10 +146,10 @@ def _cells_within(start: int, length: int, num_cells: int, num_pixels: int) -> s
 def _sample(
     window: torch.Tensor, dim: int, cells: slice, start: int, length: int, num_cells: int, num_pixels: int
 ) -> torch.Tensor:
-    """Samples one axis of a window, which spans [start, start + length) pixels, linearly at the centres of `cells`."""
+    """Samples one axis of a window, which spans [start, start + length) pixels, linearly at the centers of `cells`."""
     size = window.shape[dim]
     denominator = 2 * num_cells * length
-    # where the centres lie in the window's own cells, as a fraction; border cells are extended outwards
+    # where the centers lie in the window's own cells, as a fraction; border cells are extended outwards
     position = (2 * torch.arange(cells.start, cells.stop, device=window.device) + 1) * num_pixels
     position = (position - 2 * num_cells * start) * size - num_cells * length
     position = position.clamp(0, (size - 1) * denominator)

@@ -42,7 +42,7 @@ def oracle(scenes: list, blind: int, rng: np.random.Generator) -> ConfusionMatri
 
     A blind kind is drawn among the shapes for an object: a background is known for one by its mask.
     """
-    factors = (synthetic.COLOURS, synthetic.PATTERNS, synthetic.SHAPES)
+    factors = (synthetic.COLORS, synthetic.PATTERNS, synthetic.SHAPES)
     matrix = ConfusionMatrix(NUM_NAMES)
     for scene in scenes:
         prediction = np.empty_like(scene.labels)
@@ -136,7 +136,7 @@ def main() -> None:
                 pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
             ),
         }
-        for blind, factor in enumerate(("colour", "pattern", "shape")):
+        for blind, factor in enumerate(("color", "pattern", "shape")):
             scores[f"oracle blind to {factor}"] = oracle(scenes, blind, np.random.default_rng(blind))
         results[split] = {name: summary(matrix) for name, matrix in scores.items()}
         few = scenes[: args.phrase_scenes]

@@ -3,7 +3,7 @@
 """Why contributions help or do not help on the drawn world: what docs/ablation.md says beside its tables.
 
 python scripts/explain_ablation.py halves                      # what each half of the text embeddings knows
-python scripts/explain_ablation.py noise --runs runs/ablation  # the trained heads on spoilt patch features
+python scripts/explain_ablation.py noise --runs runs/ablation  # the trained heads on spoiled patch features
 python scripts/explain_ablation.py few --runs runs/ablation    # the trained heads asked for few names at a time
 """
 

@@ -91,7 +91,7 @@ class Phrases:
     """Every phrase that is true of a seen name, in seven groups; each group divides the names among its phrases."""
 
     def __init__(self):
-        parts = ("colour", "pattern", "kind")
+        parts = ("color", "pattern", "kind")
         self.phrases: list[str] = []
         self.groups: list[slice] = []
         for length in (3, 2, 1):
@@ -127,7 +127,7 @@ class Phrases:
 
 
 def load_images(images: np.ndarray) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W), normalised."""
+    """(B, H, W, 3) uint8 -> (B, 3, H, W), normalized."""
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
 
 
@@ -224,7 +224,7 @@ def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[
     background = torch.tensor([name.endswith("background") for name in phrases.phrases[phrases.groups[0]]]).float()
     weights = 1 + 5 * (1 - (targets[..., phrases.groups[0]] * background).sum(-1))
     weights = weights / weights.mean()
-    # Which of a word's colours never come with its pattern and kind must not be learnt: it would rule out just the
+    # Which of a word's colors never come with its pattern and kind must not be learned: it would rule out just the
     # combinations that are held out. So a phrase competes only with those that would make a seen name in its place.
     choices = (targets_of_names > 0).float() @ phrases.choices > 0
     patch_logits = patch_logits.masked_fill(~choices, -1e4)

@@ -24,7 +24,7 @@ def test_every_pixel_keeps_its_label_whatever_scale_crop_and_flip(height, width,
     image, labels = coordinates(height, width)
     # enlarged only: a shrunken pixel is the mean of many, and has one label
     same_size = min(height, width) / min(crop)
-    transform = PairedTransform(crop, scale=(same_size, 3 * same_size), colour=0)
+    transform = PairedTransform(crop, scale=(same_size, 3 * same_size), color=0)
     cropped, kept = transform(image, labels, np.random.default_rng(seed))
     valid = kept >= 0
     # half a pixel is what nearest and bicubic differ by; the cubic overshoots at the image's edges
@@ -63,52 +63,52 @@ def test_draws_differ():
 
 def test_nothing_is_changed_where_there_is_nothing_to_draw():
     image, labels = coordinates(30, 40)
-    transform = PairedTransform((30, 40), scale=(1, 1), flip=0, colour=0)
+    transform = PairedTransform((30, 40), scale=(1, 1), flip=0, color=0)
     same = transform(image, labels, np.random.default_rng(0))
     assert np.array_equal(same[0], image) and np.array_equal(same[1], labels)
 
 
 def test_flip_mirrors_both():
     image, labels = coordinates(30, 40)
-    transform = PairedTransform((30, 40), scale=(1, 1), flip=1, colour=0)
+    transform = PairedTransform((30, 40), scale=(1, 1), flip=1, color=0)
     mirrored = transform(image, labels, np.random.default_rng(0))
     assert np.array_equal(mirrored[0], image[:, ::-1]) and np.array_equal(mirrored[1], labels[:, ::-1])
 
 
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
-def test_colour_leaves_geometry_and_labels_alone(seed):
+def test_color_leaves_geometry_and_labels_alone(seed):
     image, labels = coordinates(30, 40)
-    plain = PairedTransform(24, colour=1, brightness=0, contrast=0, saturation=0, hue=0)
-    strong = PairedTransform(24, colour=1, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
+    plain = PairedTransform(24, color=1, brightness=0, contrast=0, saturation=0, hue=0)
+    strong = PairedTransform(24, color=1, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
     before, after = (transform(image, labels, np.random.default_rng(seed)) for transform in (plain, strong))
     assert np.array_equal(before[1], after[1])
     assert not np.array_equal(before[0], after[0])
 
 
-def test_each_kind_of_colour_change_does_what_its_name_says():
+def test_each_kind_of_color_change_does_what_its_name_says():
     image = np.full((8, 8, 3), (160, 64, 32), np.uint8)
     labels = np.zeros((8, 8), np.int64)
     off = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
-    def colours(**strength) -> np.ndarray:
-        transform = PairedTransform(8, scale=(1, 1), flip=0, colour=1, **{**off, **strength})
+    def colors(**strength) -> np.ndarray:
+        transform = PairedTransform(8, scale=(1, 1), flip=0, color=1, **{**off, **strength})
         crops = [transform(image, labels, np.random.default_rng(seed))[0][0, 0] for seed in range(40)]
         return np.array(crops, float)
 
-    brightness = colours(brightness=0.5)
-    assert np.allclose(brightness / brightness[:, :1], image[0, 0] / 160, atol=0.03)  # the colour remains
+    brightness = colors(brightness=0.5)
+    assert np.allclose(brightness / brightness[:, :1], image[0, 0] / 160, atol=0.03)  # the color remains
     assert brightness[:, 0].min() < 100 and brightness[:, 0].max() > 210
-    spread = np.ptp(colours(saturation=0.5), axis=1)
+    spread = np.ptp(colors(saturation=0.5), axis=1)
     assert spread.min() < 90 < 160 < spread.max()
-    turned = colours(hue=0.3)
-    assert np.allclose(turned.max(axis=1), 160, atol=4)  # as bright as before, and another colour
+    turned = colors(hue=0.3)
+    assert np.allclose(turned.max(axis=1), 160, atol=4)  # as bright as before, and another color
     assert len(set(turned.argmax(axis=1))) > 1
 
 
 def test_a_shrunken_image_lies_in_a_border_that_is_ignored():
     image, labels = coordinates(40, 40)
-    transform = PairedTransform(40, scale=(0.5, 0.5), flip=0, colour=0, border=(1, 2, 3))
+    transform = PairedTransform(40, scale=(0.5, 0.5), flip=0, color=0, border=(1, 2, 3))
     places = set()
     for seed in range(10):
         cropped, kept = transform(image, labels, np.random.default_rng(seed))
@@ -121,7 +121,7 @@ def test_a_shrunken_image_lies_in_a_border_that_is_ignored():
 
 def test_scale_reaches_both_ends():
     image, labels = coordinates(60, 60)
-    transform = PairedTransform(60, scale=(0.5, 2), colour=0)
+    transform = PairedTransform(60, scale=(0.5, 2), color=0)
     seen = [len(np.unique(transform(image, labels, np.random.default_rng(seed))[1])) for seed in range(60)]
     assert min(seen) < 1.2 * 30 * 30 and max(seen) > 0.9 * 60 * 60
 

@@ -369,7 +369,7 @@ BROKEN = {
         "holds 200, which A-150",
     ),
     "another size": (lambda image, mask: Image.new("L", (3, 4)).save(mask), "the annotation is 4 x 3"),
-    "coloured annotation": (lambda image, mask: Image.new("RGB", (3, 4)).save(mask), "has mode RGB"),
+    "colored annotation": (lambda image, mask: Image.new("RGB", (3, 4)).save(mask), "has mode RGB"),
 }
 
 

@@ -170,7 +170,7 @@ def test_parts_to_be_trained_depend_on_the_seed_alone(converted, run, tmp_path):
     assert_equal(first, weights(converted[1]))
     differing = {key for key in first if not torch.equal(first[key], other[key])}
     assert differing and differing <= set(all_new(report))
-    assert first["decoder.correlation_offset"].item() == pytest.approx(0.1)  # the model's own initialisation
+    assert first["decoder.correlation_offset"].item() == pytest.approx(0.1)  # the model's own initialization
 
 
 @pytest.fixture(scope="module")
@@ -405,7 +405,7 @@ def test_files_and_names_that_are_not_there_are_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"folder without config\.json"):
         run(tmp_path / "empty")
-    with pytest.raises(ValueError, match="accept its licence on the Hub and log in"):
+    with pytest.raises(ValueError, match="accept its license on the Hub and log in"):
         run("somebody/nothing")
     with pytest.raises(ValueError, match="prior somebody/nothing is neither a file"):
         run(prior="somebody/nothing")

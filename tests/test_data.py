@@ -187,7 +187,7 @@ def encodings(labels: np.ndarray) -> dict[str, tuple]:
         palette.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
         forms["8-bit png"] = (stored(encode_png(labels.astype(np.uint8))), None, {})
         forms["palette png"] = (png(palette), None, {})
-        forms["grey as rgb"] = (stored(encode_png(np.stack([labels] * 3, -1).astype(np.uint8))), None, {})
+        forms["gray as rgb"] = (stored(encode_png(np.stack([labels] * 3, -1).astype(np.uint8))), None, {})
     return forms
 
 
@@ -248,7 +248,7 @@ BAD = {
     "no image at all": ((stored(b"nonsense"), ...), "image cannot be decoded"),
     "truncated mask": ((..., stored(encode_png(np.zeros((99, 99), np.uint8))[:60])), "mask cannot be decoded"),
     "no mask": ((..., None), "there is no mask"),
-    "coloured mask": ((..., stored(GOOD_IMAGE)), "mask is coloured"),
+    "colored mask": ((..., stored(GOOD_IMAGE)), "mask is colored"),
 }
 
 

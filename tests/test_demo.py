@@ -22,7 +22,7 @@ from dinov3seg_hf import OpenVocabularySegmentationPipeline, Vocabulary, cli
 from dinov3seg_hf.demo.engine import DemoEngine, Limits, Memory, level_of
 from dinov3seg_hf.demo.view import MAX_ABSENT, view_of
 from dinov3seg_hf.image_input import open_image
-from dinov3seg_hf.visualization import colour_palette
+from dinov3seg_hf.visualization import color_palette
 
 LABELS = "red circle, blue square|blue box, yellow triangle, green background"
 
@@ -254,7 +254,7 @@ def test_sessions_share_nothing(engine, counts, image):
 def test_nobody_is_remembered(engine, counts, image):
     for _ in range(2):
         engine.segment(None, image, "cat, dog")
-        engine.colours(None, Vocabulary(["cat"]))
+        engine.colors(None, Vocabulary(["cat"]))
         assert counts.taken() == (1, 2)
     assert len(engine.memory) == 0
 
@@ -279,15 +279,15 @@ def test_threads_get_their_own_answers(engine, tmp_path, sample_image):
         np.testing.assert_array_equal(answers[number], expected[number])
 
 
-def test_word_keeps_its_colour_while_others_come_and_go(engine):
-    def colours(*words):
-        return dict(zip(words, map(tuple, engine.colours("a", Vocabulary(words)).tolist())))
+def test_word_keeps_its_color_while_others_come_and_go(engine):
+    def colors(*words):
+        return dict(zip(words, map(tuple, engine.colors("a", Vocabulary(words)).tolist())))
 
-    first = colours("cat", "dog", "bird")
-    assert list(first.values()) == [tuple(colour) for colour in colour_palette(3).tolist()]
-    fewer = colours("bird", "Cat")
+    first = colors("cat", "dog", "bird")
+    assert list(first.values()) == [tuple(color) for color in color_palette(3).tolist()]
+    fewer = colors("bird", "Cat")
     assert fewer == {"bird": first["bird"], "Cat": first["cat"]}
-    more = colours("bird", "cat", "fox", "owl")
+    more = colors("bird", "cat", "fox", "owl")
     assert more["bird"] == first["bird"] and len(set(more.values())) == 4
 
 
@@ -393,7 +393,7 @@ def test_first_frame_of_an_animation_counts(engine, tmp_path, sample_image):
 @pytest.mark.parametrize(
     ("mode", "name"), [("CMYK", "photo.tif"), ("CMYK", "photo.jpg"), ("LA", "photo.png"), ("I;16", "photo.png")]
 )
-def test_unusual_colours_are_read(engine, tmp_path, sample_image, mode, name):
+def test_unusual_colors_are_read(engine, tmp_path, sample_image, mode, name):
     path = tmp_path / name
     if mode == "I;16":
         Image.fromarray(np.asarray(sample_image.convert("L")).astype(np.uint16) * 257).save(path)
@@ -489,7 +489,7 @@ def unpacked(packed):
 @pytest.mark.parametrize("num_labels", [4, 300])
 def test_view_holds_every_pixel_and_every_threshold(engine, image, num_labels):
     result = engine.segment("a", image, ", ".join(f"thing {i}" for i in range(num_labels)), head="dinotxt")
-    view = json.loads(json.dumps(view_of(result, engine.colours("a", result.vocabulary), {"model": "x"})))
+    view = json.loads(json.dumps(view_of(result, engine.colors("a", result.vocabulary), {"model": "x"})))
     size, legend = view["size"], view["legend"]
     names = np.array([entry["label"] for entry in legend])
     shown = names[unpacked(view["labels"])].reshape(size)
@@ -522,7 +522,7 @@ def test_view_of_a_large_photo_and_many_labels_stays_small(engine, tmp_path):
     picture.save(path)
     labels = ", ".join(f"thing {i}" for i in range(300))
     result = engine.segment("a", path, labels, head="dinotxt")
-    assert len(json.dumps(view_of(result, engine.colours("a", result.vocabulary), {}))) < 4 * 2**20
+    assert len(json.dumps(view_of(result, engine.colors("a", result.vocabulary), {}))) < 4 * 2**20
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

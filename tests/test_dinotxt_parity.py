@@ -104,7 +104,7 @@ def test_agrees_with_the_reference(name, model, recorded):
     assert (computed - expected).abs().max() < TOLERANCE
 
 
-def test_text_features_are_the_two_halves_normalised(model, recorded):
+def test_text_features_are_the_two_halves_normalized(model, recorded):
     halves = model.get_text_features(recorded["in"]["input_ids"])
     expected = torch.nn.functional.normalize(recorded["out"]["text_features"].unflatten(-1, (2, -1)), dim=-1)
     torch.testing.assert_close(halves, expected, rtol=0, atol=TOLERANCE)

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Early refinement re-weights neighbours and does nothing else."""
+"""Early refinement re-weights neighbors and does nothing else."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_every_output_is_a_convex_combination_of_its_window(refinement, height, 
     assert weights.min() >= 0
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, height, width))
 
-    # the definition, written with loops: sum of weight x neighbour inside the map, nothing else
+    # the definition, written with loops: sum of weight x neighbor inside the map, nothing else
     refined = refinement(patches, pixels)
     radius = refinement.window_size // 2
     expected = torch.zeros_like(patches)
@@ -70,13 +70,11 @@ def test_position_counts_only_relatively():
     # away from the border (and from what the roll brought round) a shifted map gives shifted logits
     torch.testing.assert_close(logits[..., 1:7, 1:7], rolled[..., 2:8, 2:8], atol=1e-4, rtol=1e-4)
     plain = window_logits(query, key, 3)
-    assert (
-        plain[:, :, 0, 1:-1, 1:-1] - logits[:, :, 0, 1:-1, 1:-1]
-    ).abs().max() > 0.1  # a neighbour's place does count
-    torch.testing.assert_close(plain[:, :, 4], logits[:, :, 4], atol=1e-4, rtol=1e-4)  # the centre is not turned
+    assert (plain[:, :, 0, 1:-1, 1:-1] - logits[:, :, 0, 1:-1, 1:-1]).abs().max() > 0.1  # a neighbor's place does count
+    torch.testing.assert_close(plain[:, :, 4], logits[:, :, 4], atol=1e-4, rtol=1e-4)  # the center is not turned
 
 
-def test_window_average_of_the_centre_alone_is_the_identity():
+def test_window_average_of_the_center_alone_is_the_identity():
     values = features(4, 6)
     weights = torch.zeros(2, 25, 4, 6)
     weights[:, 12] = 1

@@ -160,9 +160,9 @@ def test_bootstrap_agrees_with_drawing_images_one_by_one():
 
 
 def test_classes_with_a_word_of_training_are_seen():
-    vocabulary = Vocabulary.from_list(["cat|kitten", "Sofa|couch", "grey wolf"])
+    vocabulary = Vocabulary.from_list(["cat|kitten", "Sofa|couch", "gray wolf"])
     assert seen_classes(vocabulary, Vocabulary.from_list(["Kitten", "couch|settee"])) == [True, True, False]
-    assert seen_classes(vocabulary, ["GREY  wolf"]) == [False, False, True]
+    assert seen_classes(vocabulary, ["GRAY  wolf"]) == [False, False, True]
     background = Vocabulary(["cat", "tree", "sky"], background_from=1)
     assert seen_classes(background, ["sky"]) == [False, True]
 
@@ -300,9 +300,9 @@ def test_bad_rows_are_left_out_and_counted_where_asked_for(run, streamed):
     assert "3 (2 skipped)" in result.table()
 
 
-def test_data_without_a_labelled_pixel_are_an_error(run):
+def test_data_without_a_labeled_pixel_are_an_error(run):
     rows = ROWS.map(lambda row: {"mask": row["mask"].point(lambda value: 255)})
-    with pytest.raises(ValueError, match="None of the 5 images has a labelled pixel"):
+    with pytest.raises(ValueError, match="None of the 5 images has a labeled pixel"):
         run(make_data(rows))
 
 

@@ -231,7 +231,7 @@ def test_files_that_readme_commands_read_are_there():
 # --- files and names --------------------------------------------------------------------------------------------------
 
 
-def test_module_begins_with_licence_and_contract():
+def test_module_begins_with_license_and_contract():
     for path in MODULES:
         text = path.read_text()
         assert text.startswith("# Copyright 2026 The dinov3seg_hf Authors.\n#"), relative(path)

@@ -113,7 +113,7 @@ def test_paths_urls_and_data_strings_give_the_same_pixels(photo, monkeypatch):
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
 )
-def test_every_colour_mode_becomes_rgb(mode):
+def test_every_color_mode_becomes_rgb(mode):
     image = Image.new("RGB", (4, 3), (255, 255, 255))
     for step in {"La": ["LA", "La"], "PA": ["P", "PA"], "RGBa": ["RGBA", "RGBa"], "LA": ["L", "LA"]}.get(mode, [mode]):
         image = image.convert(step)
@@ -135,15 +135,15 @@ def test_transparency_is_laid_over_white_in_images_and_arrays():
     assert np.asarray(open_image(palette)).tolist() == [[[255, 255, 255]]]
 
 
-def test_grey_images_and_arrays_get_three_equal_channels():
-    grey = PIXELS[..., 0]
-    for source in (Image.fromarray(grey), grey, grey[..., None], grey[None], torch.from_numpy(grey), grey / 255):
-        assert np.array_equal(np.asarray(open_image(source)), np.repeat(grey[..., None], 3, axis=2))
-    assert np.asarray(open_image(grey > 100)).tolist() == np.asarray(open_image((grey > 100) * 255)).tolist()
+def test_gray_images_and_arrays_get_three_equal_channels():
+    gray = PIXELS[..., 0]
+    for source in (Image.fromarray(gray), gray, gray[..., None], gray[None], torch.from_numpy(gray), gray / 255):
+        assert np.array_equal(np.asarray(open_image(source)), np.repeat(gray[..., None], 3, axis=2))
+    assert np.asarray(open_image(gray > 100)).tolist() == np.asarray(open_image((gray > 100) * 255)).tolist()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path, suffix):
     values = np.array([[0, 128, 129, 257, 32896, 65535]], dtype=np.uint16)
     expected = [0, 0, 1, 1, 128, 255]
     path = tmp_path / f"deep{suffix}"
@@ -165,7 +165,7 @@ def test_camera_orientation_is_applied(tmp_path):
 
 
 def test_the_first_frame_of_an_animation_counts(tmp_path):
-    frames = [Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (3, 2), color) for color in ("red", "blue")]
     path = tmp_path / "moving.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:])
     assert np.asarray(open_image(path))[0, 0].tolist() == [255, 0, 0]
@@ -240,7 +240,7 @@ def test_a_truncated_file_never_ends_in_anything_but_an_image_error(file_format,
         (np.zeros((1, 2, 3, 4, 3)), "shape"),
         (np.full((4, 4, 3), np.nan), "NaN"),
         (torch.full((3, 4, 4), torch.inf), "NaN or infinite"),
-        (torch.full((3, 4, 4), -0.5), "before normalisation"),
+        (torch.full((3, 4, 4), -0.5), "before normalization"),
         (np.full((4, 4, 3), 128.0), "divide 8-bit values by 255"),
         (np.full((4, 4, 3), -1), "integers from -1"),
         (np.full((4, 4, 3), 1000), "uint16"),

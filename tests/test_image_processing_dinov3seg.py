@@ -66,7 +66,7 @@ def test_windows_merge_back_to_the_resized_image(pil, height, width, window_size
     torch.testing.assert_close(merged, batch["pixel_values"], rtol=1e-4, atol=1e-4)
 
 
-def test_pixels_are_normalised_with_the_statistics_of_imagenet(backend):
+def test_pixels_are_normalized_with_the_statistics_of_imagenet(backend):
     batch = backend(do_windows=False)(Image.new("RGB", (8, 8), (255, 0, 51)), return_tensors="pt")
     expected = (torch.tensor([1.0, 0.0, 0.2]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
         [0.229, 0.224, 0.225]
@@ -126,7 +126,7 @@ def test_every_kind_of_input_gives_the_same_tensors(backend, tmp_path):
             torch.testing.assert_close(batch[key], reference[key])
 
 
-def test_a_grey_single_pixel_works(backend):
+def test_a_gray_single_pixel_works(backend):
     assert backend()(np.array([[7]], dtype=np.uint8), return_tensors="pt")["pixel_values"].shape == (1, 3, 640, 640)
 
 
@@ -220,7 +220,7 @@ def test_bad_requests_are_refused(backend, images, options, words):
 
 @settings(deadline=None, max_examples=40)
 @given(*[st.integers(1, 40)] * 4)
-def test_labels_follow_by_nearest_neighbour(pil, height, width, new_height, new_width):
+def test_labels_follow_by_nearest_neighbor(pil, height, width, new_height, new_width):
     labels = np.arange(height)[:, None] * 100 + np.arange(width)  # each tells where it stood
     batch = pil(
         photo(height, width),
@@ -234,7 +234,7 @@ def test_labels_follow_by_nearest_neighbour(pil, height, width, new_height, new_
         (batch["labels"][0, :, 0] // 100, height, new_height),
         (batch["labels"][0, 0] % 100, width, new_width),
     ):
-        # distances between centres in whole numbers: floats would break exact ties at random
+        # distances between centers in whole numbers: floats would break exact ties at random
         distances = ((2 * torch.arange(new)[:, None] + 1) * old - (2 * torch.arange(old) + 1) * new).abs()
         assert torch.equal(distances.gather(1, chosen[:, None])[:, 0], distances.amin(dim=1))
 

@@ -237,7 +237,7 @@ def test_offline_mode_is_named(hub, api, folder, monkeypatch):
 
 
 def test_card_that_the_hub_refuses_publishes_nothing(hub, api, folder):
-    (folder / "README.md").write_text("---\nlicense: Not A Licence\n---\n")
+    (folder / "README.md").write_text("---\nlicense: Not A License\n---\n")
     with pytest.raises(PublishingError, match="license"):
         upload_folder(folder, "org/model", api=api)
     assert commits(api) == []
@@ -362,7 +362,7 @@ def test_card_is_valid_and_its_scores_are_those_measured(built):
 
 def test_card_shows_how_to_use_this_model_and_nothing_that_is_not_there(built):
     text = (built.model_folder / "README.md").read_text()
-    for heading in ("Use", "Results", "Training", "Limits and risks", "Licences", "Citation"):
+    for heading in ("Use", "Results", "Training", "Limits and risks", "Licenses", "Citation"):
         assert f"\n## {heading}\n" in text
     assert 'pipeline("open-vocabulary-segmentation", "org/dinov3-seg")' in text
     assert 'pipeline("dinov3seg", "org/dinov3-seg", trust_remote_code=True)' in text
@@ -477,12 +477,12 @@ def test_results_of_the_drawn_world_are_read(tmp_path):
     assert unseen.scores == {"mean_iou": 69.57, "overall_accuracy": 90.0}
 
 
-def test_weights_without_a_licence_are_not_published(build, tiny_checkpoint):
-    with pytest.raises(PublishingError, match="licence of the weights is unknown. Pass --license"):
+def test_weights_without_a_license_are_not_published(build, tiny_checkpoint):
+    with pytest.raises(PublishingError, match="license of the weights is unknown. Pass --license"):
         build(tiny_checkpoint)
 
 
-def test_converted_weights_stay_under_the_licence_of_dinov3(build, tiny_checkpoint, tmp_path):
+def test_converted_weights_stay_under_the_license_of_dinov3(build, tiny_checkpoint, tmp_path):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "converted")
     report = {"files": {"backbone": "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth", "prior": "facebook/sam-vit-large"}}
     (folder / "conversion_report.json").write_text(json.dumps(report))

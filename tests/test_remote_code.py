@@ -122,13 +122,13 @@ def test_revision_pins_code_and_weights_together(client):
 
 
 def test_pipeline_travels_with_the_checkpoint(client, tiny_model, tiny_processor, image):
-    travelled = outcome(client, "pipeline_travels")
-    assert travelled["classes"] == ["OpenVocabularySegmentationPipeline"] * 2
-    assert travelled["module"].endswith(".pipeline") and travelled["module"].startswith("transformers_modules.")
+    traveled = outcome(client, "pipeline_travels")
+    assert traveled["classes"] == ["OpenVocabularySegmentationPipeline"] * 2
+    assert traveled["module"].endswith(".pipeline") and traveled["module"].startswith("transformers_modules.")
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     expected = pipe(str(image), LABELS, return_label_map=True, inference="whole")["label_map"]
-    np.testing.assert_array_equal(travelled["label_map"], expected)
-    np.testing.assert_array_equal(travelled["from_saved_words"], expected)
+    np.testing.assert_array_equal(traveled["label_map"], expected)
+    np.testing.assert_array_equal(traveled["from_saved_words"], expected)
 
 
 def test_what_was_loaded_from_the_hub_is_saved_with_its_code(client):

@@ -51,7 +51,7 @@ def test_the_second_stage_leaves_dinotxt_as_the_first_made_it(trained):
     aligned, refined = (AutoModel.from_pretrained(folder).state_dict() for folder in trained)
     frozen = {name for name in aligned if name.startswith(("vision_model.", "text_model.", "logit_scale"))}
     assert all(torch.equal(aligned[name], refined[name]) for name in frozen)
-    # the first step of a zero-initialised classifier reaches the classifier alone, the second everything
+    # the first step of a zero-initialized classifier reaches the classifier alone, the second everything
     changed = {name.split(".")[0] for name in aligned if not torch.equal(aligned[name], refined[name])}
     assert changed == {"early_refinement", "semantic_prior", "correlation_embedding", "late_refinement", "decoder"}
 
@@ -70,7 +70,7 @@ def test_evaluation_scores_heads_and_oracles(trained, tmp_path):
             "full model",
             "zero-shot head",
             "full model, shuffled names",
-            "oracle blind to colour",
+            "oracle blind to color",
             "oracle blind to pattern",
             "oracle blind to shape",
         ]
@@ -98,13 +98,13 @@ def train_tiny():
 def test_a_phrase_competes_with_just_those_that_make_a_seen_name_in_its_place(train_tiny):
     phrases = train_tiny.Phrases()
     for label, name in enumerate(synthetic.NAMES):
-        colour, pattern, kind = synthetic.factors_of(name)
+        color, pattern, kind = synthetic.factors_of(name)
         chosen = {phrase for phrase, is_choice in zip(phrases.phrases, phrases.choices[label]) if is_choice}
         assert {word for word in chosen if word in synthetic.KINDS} == {
-            other for other in synthetic.KINDS if f"{colour} {pattern} {other}" in synthetic.SEEN
+            other for other in synthetic.KINDS if f"{color} {pattern} {other}" in synthetic.SEEN
         }
-        assert {word for word in chosen if word in synthetic.COLOURS} == {
-            other for other in synthetic.COLOURS if f"{other} {pattern} {kind}" in synthetic.SEEN
+        assert {word for word in chosen if word in synthetic.COLORS} == {
+            other for other in synthetic.COLORS if f"{other} {pattern} {kind}" in synthetic.SEEN
         }
         assert set(synthetic.SEEN) <= chosen
         if name in synthetic.SEEN:

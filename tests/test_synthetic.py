@@ -14,7 +14,7 @@ import pytest
 
 from dinov3seg_hf import synthetic
 from dinov3seg_hf.synthetic import (
-    COLOURS,
+    COLORS,
     KINDS,
     NAMES,
     PATTERNS,
@@ -30,7 +30,7 @@ from dinov3seg_hf.synthetic import (
     true_phrase,
 )
 
-FACTOR_PAIRS = ((0, 1), (0, 2), (1, 2))  # of (colour, pattern, kind)
+FACTOR_PAIRS = ((0, 1), (0, 2), (1, 2))  # of (color, pattern, kind)
 
 
 def rgb_of(image, mask):
@@ -41,8 +41,8 @@ def rgb_of(image, mask):
 
 
 def test_names_are_all_combinations_once():
-    assert len(NAMES) == len(set(NAMES)) == len(COLOURS) * len(PATTERNS) * len(KINDS) == 192
-    assert {factors_of(name) for name in NAMES} == set(itertools.product(COLOURS, PATTERNS, KINDS))
+    assert len(NAMES) == len(set(NAMES)) == len(COLORS) * len(PATTERNS) * len(KINDS) == 192
+    assert {factors_of(name) for name in NAMES} == set(itertools.product(COLORS, PATTERNS, KINDS))
 
 
 def test_seen_and_unseen_part_the_names_and_about_a_quarter_is_held_out():
@@ -85,9 +85,9 @@ def test_every_pair_of_words_is_seen_in_training(pair):
     assert {tuple(f[i] for i in pair) for f in objects} == {p for p in possible if "background" not in p}
 
 
-def test_backgrounds_show_every_word_and_do_not_give_away_colour_or_pattern():
+def test_backgrounds_show_every_word_and_do_not_give_away_color_or_pattern():
     seen = [factors_of(name)[:2] for name in SEEN if name.endswith("background")]
-    assert {colour for colour, _ in seen} == set(COLOURS) and {pattern for _, pattern in seen} == set(PATTERNS)
+    assert {color for color, _ in seen} == set(COLORS) and {pattern for _, pattern in seen} == set(PATTERNS)
     unseen = [factors_of(name) for name in UNSEEN if name.endswith("background")]
     for pair in ((0, 2), (1, 2)):
         assert min(Counter(tuple(factors[i] for i in pair) for factors in unseen).values()) >= 2
@@ -96,7 +96,7 @@ def test_backgrounds_show_every_word_and_do_not_give_away_colour_or_pattern():
 def test_every_word_loses_some_combination_and_keeps_most():
     unseen = Counter(word for name in UNSEEN for word in name.split())
     seen = Counter(word for name in SEEN for word in name.split())
-    for word in COLOURS + PATTERNS + KINDS:
+    for word in COLORS + PATTERNS + KINDS:
         assert 0 < unseen[word] < seen[word], word
 
 
@@ -200,18 +200,18 @@ def test_labels_say_what_was_drawn():
         assert scene.background.endswith("background")
         for item in scene.objects:
             assert NAMES[item.label] == item.name and factors_of(item.name)[2] in SHAPES
-        # The top object is never covered: its centre, inside every shape, carries its label.
+        # The top object is never covered: its center, inside every shape, carries its label.
         top = scene.objects[-1]
-        assert scene.labels[int(top.centre[0]), int(top.centre[1])] == top.label
+        assert scene.labels[int(top.center[0]), int(top.center[1])] == top.label
 
 
-def test_every_object_stays_visible_with_its_centre_inside():
+def test_every_object_stays_visible_with_its_center_inside():
     occluded = 0
     for seed in range(150):
         scene = draw_scene(seed)
         height, width = scene.labels.shape
         for index, item in enumerate(scene.objects):
-            y, x = item.centre
+            y, x = item.center
             assert 0.7 * item.radius <= y <= height - 0.7 * item.radius
             assert 0.7 * item.radius <= x <= width - 0.7 * item.radius
             assert 17 <= item.radius <= 32 and -30 <= item.rotation <= 30
@@ -223,32 +223,32 @@ def test_every_object_stays_visible_with_its_centre_inside():
     assert occluded > 10
 
 
-def test_touching_regions_differ_in_colour():
+def test_touching_regions_differ_in_color():
     for seed in range(120):
         scene = draw_scene(seed, "all")
-        colour = np.array([COLOURS.index(factors_of(name)[0]) for name in NAMES])[scene.labels]
+        color = np.array([COLORS.index(factors_of(name)[0]) for name in NAMES])[scene.labels]
         for a, b, la, lb in (
-            (colour[1:], colour[:-1], scene.labels[1:], scene.labels[:-1]),
-            (colour[:, 1:], colour[:, :-1], scene.labels[:, 1:], scene.labels[:, :-1]),
+            (color[1:], color[:-1], scene.labels[1:], scene.labels[:-1]),
+            (color[:, 1:], color[:, :-1], scene.labels[:, 1:], scene.labels[:, :-1]),
         ):
             assert not np.any((a == b) & (la != lb))
 
 
-def test_plain_regions_show_their_named_colour():
+def test_plain_regions_show_their_named_color():
     hues = {"red": 0, "orange": 28, "yellow": 56, "green": 128, "blue": 221, "purple": 287}
     checked = Counter()
     for seed in range(250):
         scene = draw_scene(seed, "all")
         for name in scene.names:
-            colour, pattern, _ = factors_of(name)
+            color, pattern, _ = factors_of(name)
             if pattern != "plain":
                 continue
             red, green, blue = rgb_of(scene.image, scene.labels == NAMES.index(name))
             high, low = max(red, green, blue), min(red, green, blue)
-            checked[colour] += 1
-            if colour == "white":
+            checked[color] += 1
+            if color == "white":
                 assert low > 150, (seed, name)
-            elif colour == "black":
+            elif color == "black":
                 assert high < 70, (seed, name)
             else:
                 span = high - low
@@ -259,8 +259,8 @@ def test_plain_regions_show_their_named_colour():
                     blue: (red - green) / span + 4,
                 }[high] * 60
                 nearest = min(hues, key=lambda word: abs((hue - hues[word] + 180) % 360 - 180))
-                assert nearest == colour, (seed, name, hue)
-    assert set(checked) == set(COLOURS)
+                assert nearest == color, (seed, name, hue)
+    assert set(checked) == set(COLORS)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -297,7 +297,7 @@ def test_the_background_is_textured_even_when_plain():
 
 
 @pytest.mark.parametrize("size", [16, 17, 96, (16, 300), (131, 40), (63, 64), (250, 190)])
-def test_any_size_is_labelled_throughout(size):
+def test_any_size_is_labeled_throughout(size):
     height, width = (size, size) if isinstance(size, int) else size
     for seed, split in itertools.product(range(6), ("seen", "unseen")):
         scene = draw_scene(seed, split, size)

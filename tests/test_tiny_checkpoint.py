@@ -51,7 +51,7 @@ def test_it_reads_the_names(pipe, scenes):
 
 @pytest.mark.parametrize("group", synthetic.phrase_groups())
 def test_phrases_of_fewer_words_mean_what_they_say(pipe, scenes, group):
-    """Of all phrases of a kind, each pixel gets the one that is true of it: the colours, the colours with patterns,
+    """Of all phrases of a kind, each pixel gets the one that is true of it: the colors, the colors with patterns,
     ..."""
     phrases = synthetic.phrase_groups()[group]
     truth, right, total = synthetic.true_phrase(phrases), 0, 0

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "train.py"
 SHARDED = ROOT / "tests" / "train_sharded.py"
-NAMES = ["red", "green", "blue", "grey"]
+NAMES = ["red", "green", "blue", "gray"]
 # Many steps in a short time, so that a kill falls somewhere in between.
 STEPS, CHECKPOINT_EVERY = 24, 3
 # Adam's first moment after one step is this share of the gradient.
@@ -37,12 +37,12 @@ def folder(tmp_path_factory, tiny_checkpoint):
     all runs have in common."""
     folder = tmp_path_factory.mktemp("train")
     rng = np.random.default_rng(0)
-    colours = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [120, 120, 120]], np.uint8)
+    colors = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [120, 120, 120]], np.uint8)
     images, masks = [], []
     for index in range(16):
         labels = np.full((32, 32), index % 4, np.uint8)
         labels[8:24, 4 : 10 + index] = (index + 1) % 4
-        images.append(Image.fromarray(colours[labels] + rng.integers(0, 30, (32, 32, 3), dtype=np.uint8)))
+        images.append(Image.fromarray(colors[labels] + rng.integers(0, 30, (32, 32, 3), dtype=np.uint8)))
         labels[: 2 * index % 30] = 255
         masks.append(Image.fromarray(labels))
     features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})

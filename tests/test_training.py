@@ -46,7 +46,7 @@ from dinov3seg_hf.training_data import (
     seen_vocabulary,
 )
 
-NAMES = ["red", "green", "blue", "grey"]
+NAMES = ["red", "green", "blue", "gray"]
 
 
 @pytest.fixture(autouse=True)
@@ -59,14 +59,14 @@ def fresh_accelerate():
 
 @pytest.fixture(scope="module")
 def rows():
-    """12 images of 32 px, two colours each; ignored pixels are more in some than in others."""
+    """12 images of 32 px, two colors each; ignored pixels are more in some than in others."""
     rng = np.random.default_rng(0)
-    colours = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [120, 120, 120]], np.uint8)
+    colors = np.array([[220, 30, 30], [30, 200, 30], [30, 30, 220], [120, 120, 120]], np.uint8)
     images, masks = [], []
     for index in range(12):
         labels = np.full((32, 32), index % 4, np.uint8)
         labels[8:24, 4 : 10 + index] = (index + 1) % 4
-        image = colours[labels] + rng.integers(0, 30, (32, 32, 3), dtype=np.uint8)
+        image = colors[labels] + rng.integers(0, 30, (32, 32, 3), dtype=np.uint8)
         labels[: index * 2] = 255
         images.append(Image.fromarray(image))
         masks.append(Image.fromarray(labels))
@@ -317,7 +317,7 @@ def test_relabelling_keeps_what_a_pixel_is_called():
     assert present_classes([labels], 4).tolist() == [1, 1, 1, 2]
 
 
-def test_pixels_are_normalised_as_the_image_processor_does(tiny_processor):
+def test_pixels_are_normalized_as_the_image_processor_does(tiny_processor):
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     expected = tiny_processor(images=Image.fromarray(image))["pixel_values"][0]
     processor = tiny_processor.image_processor

@@ -18,7 +18,7 @@ VOCABULARY = Vocabulary(["cat", "dog", "grass"])
 
 
 def rows_of(num_rows: int, bad: tuple[int, ...] = ()) -> datasets.Dataset:
-    """Images of one colour, that of their number."""
+    """Images of one color, that of their number."""
     images = [{"bytes": encode_png(np.full((6, 6, 3), row, np.uint8)), "path": None} for row in range(num_rows)]
     masks = [{"bytes": encode_png(np.full((6, 6), row % 3, np.uint8)), "path": None} for row in range(num_rows)]
     for row in bad:
@@ -34,7 +34,7 @@ def stream_of(rows: datasets.Dataset, num_shards: int = 1, skip_bad: bool = Fals
     return TrainingStream(data, **options)
 
 
-def colours(items) -> list[int]:
+def colors(items) -> list[int]:
     return [int(item["image"][0, 0, 0]) for item in items]
 
 
@@ -85,8 +85,8 @@ def test_an_epoch_has_rows_once_in_whole_steps(num_rows, num_shards, batch_size,
     rows = rows_of(num_rows)
     stream = stream_of(rows, min(num_shards, num_rows), batch_size=batch_size, shuffle_buffer=shuffle_buffer)
     stream.set_position(epoch)
-    found = colours(stream)
-    assert found == colours(stream)
+    found = colors(stream)
+    assert found == colors(stream)
     assert len(found) == num_rows - num_rows % batch_size and len(set(found)) == len(found)
 
 
@@ -94,7 +94,7 @@ def test_epochs_and_seeds_have_orders_of_their_own_and_shards_are_shuffled():
     def order(seed, epoch, **options):
         stream = stream_of(rows_of(12), 4, seed=seed, batch_size=1, **options)
         stream.set_position(epoch)
-        return tuple(colours(stream))
+        return tuple(colors(stream))
 
     assert len({order(seed, epoch, shuffle_buffer=12) for seed in range(3) for epoch in range(3)}) == 9
     assert order(0, 0, shuffle_buffer=1) == order(1, 5, shuffle_buffer=1) == tuple(range(12))
@@ -118,7 +118,7 @@ def test_processes_and_accumulated_batches_share_out_the_same_steps(
     rows = rows_of(28)
     alone = stream_of(rows, num_shards, batch_size=8, shuffle_buffer=9)
     alone.set_position(1)
-    whole = steps_of(colours(alone), 8)
+    whole = steps_of(colors(alone), 8)
     parts = []
     for process_index in range(num_processes):
         stream = stream_of(
@@ -131,9 +131,9 @@ def test_processes_and_accumulated_batches_share_out_the_same_steps(
             num_processes=num_processes,
         )
         stream.set_position(1, first_step)
-        parts.append(steps_of(colours(stream), stream.images_at_once))
+        parts.append(steps_of(colors(stream), stream.images_at_once))
     # batch by batch over the processes is place by place of the step
-    together = [colour for batches in zip(*parts, strict=True) for batch in batches for colour in batch]
+    together = [color for batches in zip(*parts, strict=True) for batch in batches for color in batch]
     assert steps_of(together, 8) == whole[first_step:]
 
 
@@ -175,8 +175,8 @@ def test_a_bad_row_is_replaced_by_the_next_of_its_step_whoever_reads_it(num_proc
             process_index=process_index,
             num_processes=num_processes,
         )
-        parts.append(steps_of(colours(stream), stream.images_at_once))
-    assert [colour for batches in zip(*parts) for batch in batches for colour in batch] == [0, 1, 0, 0, 4, 5, 6, 4]
+        parts.append(steps_of(colors(stream), stream.images_at_once))
+    assert [color for batches in zip(*parts) for batch in batches for color in batch] == [0, 1, 0, 0, 4, 5, 6, 4]
 
 
 def test_a_step_of_bad_rows_is_an_error():

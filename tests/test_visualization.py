@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Colours that can be told apart, pictures that can be read, files that hold what they should or do not exist."""
+"""Colors that can be told apart, pictures that can be read, files that hold what they should or do not exist."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from dinov3seg_hf.image_input import read_label_map
 from dinov3seg_hf.visualization import (
     MAX_LEGEND_ROWS,
     MIN_DISPLAY_SIDE,
-    NONE_COLOUR,
+    NONE_COLOR,
     Region,
     check_writable,
-    colour_palette,
+    color_palette,
     overlay,
     percent,
     regions_of,
@@ -35,33 +35,33 @@ label_maps = npst.arrays(np.int32, npst.array_shapes(min_dims=2, max_dims=2, max
 NAMES = ["red circle", "blue square", "yellow triangle", "green background", "cat"]
 
 
-def flat_image(height, width, colour=(90, 120, 60)):
-    return Image.new("RGB", (width, height), colour)
+def flat_image(height, width, color=(90, 120, 60)):
+    return Image.new("RGB", (width, height), color)
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------
+# --- colors ---------------------------------------------------------------------------------------------------------
 
 
 def test_palette_is_the_same_whatever_its_length():
-    longest = colour_palette(3000)
+    longest = color_palette(3000)
     for length in (0, 1, 2, 20, 33, 255, 1024, 1025, 2999):
-        np.testing.assert_array_equal(colour_palette(length), longest[:length])
+        np.testing.assert_array_equal(color_palette(length), longest[:length])
     assert longest.dtype == np.uint8 and longest.shape == (3000, 3)
 
 
 def test_palette_cannot_be_spoilt_by_its_user():
-    colour_palette(3)[:] = 0
-    assert colour_palette(3).any()
+    color_palette(3)[:] = 0
+    assert color_palette(3).any()
 
 
 @pytest.mark.parametrize("length", [20, 847, 65535])
-def test_colours_are_all_different(length):
-    assert len(np.unique(colour_palette(length), axis=0)) == length
+def test_colors_are_all_different(length):
+    assert len(np.unique(color_palette(length), axis=0)) == length
 
 
-def test_first_colours_differ_for_every_eye_and_from_none():
-    colours = np.concatenate([colour_palette(20), [NONE_COLOUR]])
-    for eye, least in zip(visualization._as_seen(colours), (0.09, 0.02, 0.02)):
+def test_first_colors_differ_for_every_eye_and_from_none():
+    colors = np.concatenate([color_palette(20), [NONE_COLOR]])
+    for eye, least in zip(visualization._as_seen(colors), (0.09, 0.02, 0.02)):
         apart = np.linalg.norm(eye[:, None] - eye[None], axis=-1) + np.eye(len(eye))
         assert apart.min() > least
 
@@ -115,14 +115,14 @@ def test_large_pictures_keep_their_size():
     assert overlay(flat_image(600, 800), np.zeros((600, 800), int)).size == (800, 600)
 
 
-def test_alpha_leads_from_the_picture_to_the_colours():
+def test_alpha_leads_from_the_picture_to_the_colors():
     image, label_map = flat_image(600, 600), np.zeros((600, 600), int)
     label_map[:, 300:] = 3
     inside = (slice(100, 500), slice(100, 200))
     nothing, everything = (np.asarray(overlay(image, label_map, alpha=alpha)) for alpha in (0, 1))
     assert (nothing[inside] == (90, 120, 60)).all()
-    assert (everything[inside] == colour_palette(1)[0]).all()
-    assert (everything[100:500, 400:500] == colour_palette(4)[3]).all()
+    assert (everything[inside] == color_palette(1)[0]).all()
+    assert (everything[100:500, 400:500] == color_palette(4)[3]).all()
     for alpha in (-0.1, 1.1):
         with pytest.raises(ValueError, match="alpha"):
             overlay(image, label_map, alpha=alpha)
@@ -137,7 +137,7 @@ def test_borders_are_drawn_between_regions_only():
     assert (two[:, 299:301] == 255).all()
 
 
-def test_none_of_these_has_no_colour():
+def test_none_of_these_has_no_color():
     picture = np.asarray(overlay(flat_image(600, 600), np.full((600, 600), -1))).astype(int)
     assert np.ptp(picture, axis=-1).max() < 20
 
@@ -145,18 +145,18 @@ def test_none_of_these_has_no_colour():
 def test_overlay_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="same size"):
         overlay(flat_image(4, 6), np.zeros((6, 4), int))
-    with pytest.raises(ValueError, match="palette has 2 colours"):
-        overlay(flat_image(4, 6), np.full((4, 6), 2), palette=colour_palette(2))
+    with pytest.raises(ValueError, match="palette has 2 colors"):
+        overlay(flat_image(4, 6), np.full((4, 6), 2), palette=color_palette(2))
 
 
-def test_legend_leaves_the_picture_alone_and_shows_each_colour():
+def test_legend_leaves_the_picture_alone_and_shows_each_color():
     label_map = np.arange(6 * 90).reshape(6, 90) // 90 - 1
     picture = overlay(flat_image(6, 90), label_map)
     sheet = np.asarray(with_legend(picture, regions_of(label_map, NAMES, dict.fromkeys(NAMES, 0.5))))
     left = (sheet.shape[1] - picture.width) // 2
     np.testing.assert_array_equal(sheet[: picture.height, left : left + picture.width], picture)
-    legend = {tuple(colour) for colour in np.unique(sheet[picture.height :].reshape(-1, 3), axis=0).tolist()}
-    assert {tuple(colour) for colour in colour_palette(5).tolist()} | {NONE_COLOUR} <= legend
+    legend = {tuple(color) for color in np.unique(sheet[picture.height :].reshape(-1, 3), axis=0).tolist()}
+    assert {tuple(color) for color in color_palette(5).tolist()} | {NONE_COLOR} <= legend
 
 
 def test_legend_of_many_labels_stays_bounded():
@@ -202,9 +202,9 @@ def test_mask_file_holds_the_label_map(tmp_path_factory, label_map, num_labels):
     with Image.open(path) as image:
         assert image.mode == ("P" if num_labels <= 255 else "I;16")
         if num_labels <= 255:
-            colours = np.asarray(image.convert("RGB"))
-            expected = np.concatenate([colour_palette(5), [NONE_COLOUR]])[label_map]
-            np.testing.assert_array_equal(colours, expected)
+            colors = np.asarray(image.convert("RGB"))
+            expected = np.concatenate([color_palette(5), [NONE_COLOR]])[label_map]
+            np.testing.assert_array_equal(colors, expected)
 
 
 def test_mask_at_the_limits_of_its_formats(tmp_path):

@@ -293,7 +293,7 @@ def test_json_is_a_list_or_the_arguments(tmp_path):
         ("a.csv", "cat\n", "ends in '.csv'; expected .txt, .tsv, .json"),
         ("a.tsv", "", "No labels came"),
         ("a.tsv", "label\traw_id\n0\t1\n", "line 1, the header, .*expected 'names'"),
-        ("a.tsv", "names\tcolour\ncat\tred\n", "line 1, the header"),
+        ("a.tsv", "names\tcolor\ncat\tred\n", "line 1, the header"),
         ("a.tsv", "names\tnames\ncat\tred\n", "line 1, the header"),
         ("a.tsv", "label\tnames\n0\tcat\n0\tdog\n", "line 3 has label 0; expected 1"),
         ("a.tsv", "label\tnames\nzero\tcat\n", "line 2: 'zero' came; expected a whole number"),

@@ -114,8 +114,8 @@ def test_a_linear_ramp_comes_back_at_its_true_place(plan, output_size, cell):
     (height, width), boxes, _, _ = plan
     tall = boxes[0][2]
     rows = max(1, tall // cell)
-    centres = (torch.arange(rows) + 0.5) * tall / rows
-    maps = torch.stack([(top + centres)[:, None].expand(rows, 2) for top, _, _, _ in boxes])[None, :, None]
+    centers = (torch.arange(rows) + 0.5) * tall / rows
+    maps = torch.stack([(top + centers)[:, None].expand(rows, 2) for top, _, _, _ in boxes])[None, :, None]
     merged = merge_windows(maps, boxes, output_size, (height, width))
     truth = (torch.arange(output_size[0]) + 0.5) * height / output_size[0]
     error = (merged[0, 0] - truth[:, None]).abs().max()

@@ -28,7 +28,7 @@ from PIL import Image
 from ..image_input import open_image
 from ..pipeline import Inference, OpenVocabularySegmentationPipeline, _weights_key
 from ..prompts import DEFAULT_TEMPLATE, resolve_templates
-from ..visualization import MIN_DISPLAY_SIDE, Region, colour_palette, regions_of
+from ..visualization import MIN_DISPLAY_SIDE, Region, color_palette, regions_of
 from ..vocabulary import TextEmbeddings, Vocabulary, model_fingerprint
 
 Head = Literal["full", "dinotxt"]
@@ -490,10 +490,10 @@ class DemoEngine:
             scores=(outputs["scores"].float().clamp(0, 1) * 255).round().to(torch.uint8).numpy(),
         )
 
-    def colours(self, session: str | None, vocabulary: Vocabulary) -> np.ndarray:
-        """A colour for each label, uint8 `(C, 3)`; a word keeps its colour while others come and go."""
+    def colors(self, session: str | None, vocabulary: Vocabulary) -> np.ndarray:
+        """A color for each label, uint8 `(C, 3)`; a word keeps its color while others come and go."""
         words = [name.casefold() for name in vocabulary.names]
-        book: dict[str, int] = (self.memory.get(session, "colours") if session is not None else None) or {}
+        book: dict[str, int] = (self.memory.get(session, "colors") if session is not None else None) or {}
         slots = {word: book[word] for word in words if word in book}
         taken, free = set(slots.values()), 0
         for word in words:
@@ -503,8 +503,8 @@ class DemoEngine:
                 slots[word] = free
                 taken.add(free)
         if session is not None:
-            self.memory.put(session, "colours", slots, 128 * len(slots))
-        return colour_palette(max(slots.values()) + 1)[[slots[word] for word in words]]
+            self.memory.put(session, "colors", slots, 128 * len(slots))
+        return color_palette(max(slots.values()) + 1)[[slots[word] for word in words]]
 
     def shown(self, session: str | None) -> str | None:
         """The key of the segmentation that a session's page shows, as far as that is remembered."""

@@ -27,7 +27,7 @@ from PIL import Image
 from .. import TINY
 from ..image_input import open_image
 from ..prompts import DEFAULT_TEMPLATE, TEMPLATES
-from ..synthetic import COLOURS, KINDS, NAMES, PATTERNS, draw_scene
+from ..synthetic import COLORS, KINDS, NAMES, PATTERNS, draw_scene
 from ..visualization import IMAGE_SUFFIXES, overlay, save_image, save_mask, segments_as_json, with_legend
 from ..vocabulary import Vocabulary
 from .allocator import give_back_freed_memory
@@ -126,7 +126,7 @@ def build_demo(
     presets = {"": ""}
     if drawn_world:
         presets |= {
-            "Colours of the drawn world (8)": ", ".join(COLOURS),
+            "Colors of the drawn world (8)": ", ".join(COLORS),
             "Patterns of the drawn world (4)": ", ".join(PATTERNS),
             "Kinds of the drawn world (6)": ", ".join(KINDS),
             "All names of the drawn world (192)": ", ".join(NAMES),
@@ -158,7 +158,7 @@ def build_demo(
                 if engine.shown(session) == shown:
                     return gr.skip()
                 progress(0.9, desc="Drawing")
-                answer = view_of(result, engine.colours(session, result.vocabulary), engine.model_facts)
+                answer = view_of(result, engine.colors(session, result.vocabulary), engine.model_facts)
         except (ValueError, MemoryError) as error:
             shown, answer = None, {"error": str(error)}
         except Exception:  # an older result must not stay in the place of this one
@@ -204,7 +204,7 @@ def build_demo(
     def overlay_file(image, labels, inference, head, templates, threshold, opacity, request: gr.Request) -> str:
         result = segmented(image, labels, inference, head, templates, request)
         with _as_error():
-            palette = engine.colours(request.session_hash, result.vocabulary)
+            palette = engine.colors(request.session_hash, result.vocabulary)
             picture = overlay(
                 result.photo.shown, result.label_map(threshold, shown=True), alpha=opacity, palette=palette
             )
@@ -215,7 +215,7 @@ def build_demo(
     def label_map_file(image, labels, inference, head, templates, threshold, request: gr.Request) -> str:
         result = segmented(image, labels, inference, head, templates, request)
         with _as_error():
-            palette = engine.colours(request.session_hash, result.vocabulary)
+            palette = engine.colors(request.session_hash, result.vocabulary)
             path = _new_file(f"{_stem(image)}_labels.png")
             save_mask(path, result.label_map(threshold), len(result.vocabulary), palette=palette)
             return path
@@ -393,7 +393,7 @@ def build_demo(
             [photo, words, one_label, mode, head, templates],
             file,
             api_name="heat_map",
-            api_description="The score of one of the labels at every pixel, times 255, as a grey PNG file.",
+            api_description="The score of one of the labels at every pixel, times 255, as a gray PNG file.",
             preprocess=False,
             **model,
         )
@@ -511,7 +511,7 @@ def _end_cleanly_when_terminated() -> None:
 
 def _intro(drawn_world: bool) -> str:
     note = (
-        '<p class="note">The built-in model is a small one for <b>drawn scenes</b>: colours, patterns, shapes, such as '
+        '<p class="note">The built-in model is a small one for <b>drawn scenes</b>: colors, patterns, shapes, such as '
         "<i>purple striped square</i>. For photographs, start the demo with <code>--model</code> and real weights."
         "</p>"
         if drawn_world

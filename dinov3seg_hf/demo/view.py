@@ -3,7 +3,7 @@
 """A segmentation as the page's viewer takes it: one JSON object that holds everything the viewer can be asked to show.
 
 With it opacity, threshold, solo, heat maps and comparison are drawn in the browser, without asking the server again.
-`assets/viewer.js` is the other half of this contract. Arrays travel as differences of neighbours, deflated, in base64.
+`assets/viewer.js` is the other half of this contract. Arrays travel as differences of neighbors, deflated, in base64.
 """
 
 import base64
@@ -19,17 +19,17 @@ MAX_HEAT_MAPS = 64
 MAX_HEAT_VALUES = 2**21
 
 
-def view_of(segmentation: Segmentation, colours: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
+def view_of(segmentation: Segmentation, colors: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
     """Everything that the page shows of a segmentation.
 
     Args:
         segmentation: As the engine makes it.
-        colours: uint8 `(C, 3)`.
+        colors: uint8 `(C, 3)`.
         facts: Of the model; shown with the times.
 
     Returns:
         JSON: `image` (a data URL), `size` ([height, width]), `labels` and `levels` (arrays of that size: place in the
-        legend, score in hundredths), `legend` (found labels, largest first, then others: `label`, `words`, `colour`,
+        legend, score in hundredths), `legend` (found labels, largest first, then others: `label`, `words`, `color`,
         `counts` and `sums` at each level, `peak` score), `heat` (`size`, `maps`: places in the legend, `values`: scores
         times 255) and `facts`.
     """
@@ -57,7 +57,7 @@ def view_of(segmentation: Segmentation, colours: np.ndarray, facts: dict[str, An
             {
                 "label": vocabulary.names[index],
                 "words": list(vocabulary.synonyms[index]),
-                "colour": "#" + bytes(colours[index].tolist()).hex(),
+                "color": "#" + bytes(colors[index].tolist()).hex(),
                 "counts": segmentation.counts[index].tolist() if areas[index] else None,
                 "sums": segmentation.sums[index].round(3).tolist() if areas[index] else None,
                 "peak": round(int(peaks[index]) / 255, 3),

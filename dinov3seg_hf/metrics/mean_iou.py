@@ -165,7 +165,7 @@ class MeanIoU(evaluate.Metric):
         if not several and self.num_process > 1:
             raise ValueError(
                 f"The metric is made for {self.num_process} processes, but torch.distributed, which adds their counts, "
-                "is not initialised. Start them by accelerate launch or torchrun."
+                "is not initialized. Start them by accelerate launch or torchrun."
             )
         if self.num_labels is None or (self._matrix is None and not several):
             raise ValueError("Nothing was added: add label maps, or pass predictions and references.")

@@ -136,7 +136,7 @@ class CommonModelTests(ModelTesterMixin):
 
     def test_can_init_all_missing_weights(self):
         # Outside transformers `_init_weights` is not called for modules without tensors of their own, which is where
-        # some of the library's modules initialise their children: here ours counts as the library's.
+        # some of the library's modules initialize their children: here ours counts as the library's.
         with mock.patch.object(PreTrainedModel, "is_custom_code", classmethod(lambda cls: False)):
             super().test_can_init_all_missing_weights()
 

@@ -11,7 +11,7 @@ let turn = 0; // of what arrives; an older one never replaces a newer one
 let drawn = null; // labels and borders at the present threshold
 const shown = { mode: "overlay", opacity: 55, threshold: 0, solo: null, hover: null, heat: null };
 
-const NONE_COLOUR = "#9e9ea2";
+const NONE_COLOR = "#9e9ea2";
 const RAMP = ["#03051a", "#3b1c58", "#851e5b", "#cb1b4f", "#f06043", "#f6ab83", "#faebdd"];
 
 // --- arrays ---
@@ -43,7 +43,7 @@ async function receive(value) {
   }
   const [labels, levels, heat] = await Promise.all(
     [value.labels, value.levels, value.heat.values].map(unpack));
-  const images = [find(".photo"), find(".grey")];
+  const images = [find(".photo"), find(".gray")];
   if (mine !== turn) return;
   for (const image of images) image.src = value.image;
   await Promise.all(images.map((image) => image.decode().catch(() => {})));
@@ -67,8 +67,8 @@ async function receive(value) {
   paint();
   list();
   tell();
-  document.dispatchEvent(new CustomEvent("dinov3seg:colours", {
-    detail: Object.fromEntries(view.legend.map((entry) => [entry.label.toLowerCase(), entry.found ? entry.colour : ""])),
+  document.dispatchEvent(new CustomEvent("dinov3seg:colors", {
+    detail: Object.fromEntries(view.legend.map((entry) => [entry.label.toLowerCase(), entry.found ? entry.color : ""])),
   }));
 }
 
@@ -105,7 +105,7 @@ function measure() {
   drawn = { places, edges };
 }
 
-const packedColour = ([red, green, blue], alpha) =>
+const packedColor = ([red, green, blue], alpha) =>
   ((Math.round(255 * Math.min(1, Math.max(0, alpha))) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 
 function paint() {
@@ -116,9 +116,9 @@ function paint() {
   root.dataset.opacity = alpha.toFixed(2);
   root.dataset.solo = shown.solo === null ? "" : view.legend[shown.solo].label;
   const heat = shown.mode === "heat" && shown.heat !== null;
-  // the photo gives light and texture and little of its own colour: blue on orange would be grey, not blue
+  // the photo gives light and texture and little of its own color: blue on orange would be gray, not blue
   const only = shown.hover ?? shown.solo;
-  find(".grey").style.filter = heat || only === null ? `grayscale(${Math.min(1, 1.6 * alpha)})` : "none";
+  find(".gray").style.filter = heat || only === null ? `grayscale(${Math.min(1, 1.6 * alpha)})` : "none";
   top_.style.clipPath = shown.mode === "compare" ? `inset(0 0 0 ${split.value}%)` : "none";
   divider.style.left = split.value + "%";
   if (heat) paintHeat(alpha); else paintLabels(alpha, only);
@@ -134,15 +134,15 @@ function paintLabels(alpha, only) {
   const { places, edges } = drawn, none = view.legend.length;
   const fill = new Uint32Array(none + 1), line = new Uint32Array(none + 1);
   for (let place = 0; place <= none; place++) {
-    const colour = channels(place === none ? NONE_COLOUR : view.legend[place].colour);
+    const color = channels(place === none ? NONE_COLOR : view.legend[place].color);
     if (only === null) {
-      fill[place] = packedColour(colour, alpha);
-      line[place] = packedColour([255, 255, 255], Math.min(1, 2 * alpha));
+      fill[place] = packedColor(color, alpha);
+      line[place] = packedColor([255, 255, 255], Math.min(1, 2 * alpha));
     } else if (place === only) {
-      fill[place] = packedColour(colour, Math.min(alpha, 0.35));
-      line[place] = packedColour([255, 255, 255], 1);
+      fill[place] = packedColor(color, Math.min(alpha, 0.35));
+      line[place] = packedColor([255, 255, 255], 1);
     } else {
-      fill[place] = line[place] = packedColour([12, 12, 16], 0.72);
+      fill[place] = line[place] = packedColor([12, 12, 16], 0.72);
     }
   }
   const image = context.createImageData(canvas.width, canvas.height);
@@ -153,12 +153,12 @@ function paintLabels(alpha, only) {
 
 function paintHeat(alpha) {
   const [height, width] = view.heat.size, start = view.heat.maps.indexOf(shown.heat) * height * width;
-  const colours = RAMP.map(channels), peak = Math.max(1, 255 * view.legend[shown.heat].peak);
+  const colors = RAMP.map(channels), peak = Math.max(1, 255 * view.legend[shown.heat].peak);
   const small = new OffscreenCanvas(width, height), image = new ImageData(width, height);
   for (let i = 0; i < height * width; i++) {
     const position = Math.min(1, view.heat.values[start + i] / peak) * (RAMP.length - 1);
     const below = Math.min(RAMP.length - 2, Math.floor(position)), rest = position - below;
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = colours[below][c] * (1 - rest) + colours[below + 1][c] * rest;
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = colors[below][c] * (1 - rest) + colors[below + 1][c] * rest;
     image.data[4 * i + 3] = 255;
   }
   small.getContext("2d").putImageData(image, 0, 0);
@@ -186,7 +186,7 @@ function list() {
   const found = find(".found");
   found.replaceChildren(...rows.map(rowOf));
   const rest = 1 - covered / pixels;
-  if (covered < pixels) found.append(rowOf({ place: null, entry: { label: "none of these", colour: NONE_COLOUR }, area: rest }));
+  if (covered < pixels) found.append(rowOf({ place: null, entry: { label: "none of these", color: NONE_COLOR }, area: rest }));
   find(".absent").hidden = !absent.length;
   find(".absent ul").replaceChildren(...absent.map(({ place, entry }) => {
     const item = document.createElement("li"), button = document.createElement("button");
@@ -220,7 +220,7 @@ function rowOf({ place, entry, area, score }) {
     part.textContent = text;
     button.append(part);
   }
-  button.style.setProperty("--colour", entry.colour);
+  button.style.setProperty("--color", entry.color);
   button.style.setProperty("--share", (100 * area).toFixed(2) + "%");
   const synonyms = (entry.words || []).filter((word) => word !== entry.label);
   button.title = `${entry.label}${synonyms.length ? " (also " + synonyms.join(", ") + ")" : ""}: ${percent(area)} of the image` +
@@ -313,7 +313,7 @@ frame.addEventListener("pointermove", (event) => {
   if (!at) { tip.hidden = true; return; }
   const entry = view.legend[at.place];
   const swatch = document.createElement("i"), score = document.createElement("small");
-  swatch.style.background = entry ? entry.colour : NONE_COLOUR;
+  swatch.style.background = entry ? entry.color : NONE_COLOR;
   score.textContent = (view.levels[at.index] / 100).toFixed(2);
   tip.replaceChildren(swatch, entry ? entry.label : "none of these", score);
   tip.hidden = false;

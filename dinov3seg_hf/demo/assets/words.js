@@ -13,7 +13,7 @@ const parse = (text) => {
   return list;
 };
 
-let words = parse(props.value), colours = {}, earlier = [], open = false;
+let words = parse(props.value), colors = {}, earlier = [], open = false;
 
 function commit(list, spoken) {
   earlier.push(words);
@@ -62,7 +62,7 @@ function render() {
     text.className = "name";
     text.title = synonyms.length ? `${label.replaceAll("|", ", ")}. Click to edit.` : "Click to edit";
     const dot = document.createElement("i");
-    dot.style.background = colours[item.dataset.key] || "";
+    dot.style.background = colors[item.dataset.key] || "";
     text.append(dot, name);
     if (synonyms.length) {
       const more = document.createElement("small");
@@ -142,11 +142,11 @@ find(".as-text").addEventListener("click", () => {
   find(".as-text").setAttribute("aria-pressed", String(writing));
   (writing ? area : input).focus();
 });
-document.addEventListener("dinov3seg:colours", (event) => {
-  colours = event.detail;
+document.addEventListener("dinov3seg:colors", (event) => {
+  colors = event.detail;
   for (const item of chips.children) {
     const dot = item.querySelector("i");
-    if (dot) dot.style.background = colours[item.dataset.key] || "";
+    if (dot) dot.style.background = colors[item.dataset.key] || "";
   }
 });
 watch("value", () => {
