@@ -6,29 +6,26 @@ Importing the package makes its classes known to transformers: to `AutoConfig`, 
 `AutoProcessor`, `AutoModelForSemanticSegmentation` and `pipeline("open-vocabulary-segmentation")`.
 """
 
-from pathlib import Path
-
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_dinov3seg import Dinov3SegConfig
-from .image_processing_dinov3seg import Dinov3SegImageProcessor
-from .image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
-from .modeling_dinov3seg import (
+from .about import TINY, __version__
+from .model.configuration_dinov3seg import Dinov3SegConfig
+from .model.image_processing_dinov3seg import Dinov3SegImageProcessor
+from .model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
+from .model.image_stages import EncodedImage
+from .model.inference_settings import InferenceSettings
+from .model.modeling_dinov3seg import (
     Dinov3SegForSemanticSegmentation,
     Dinov3SegImageFeatures,
     Dinov3SegOutput,
     Dinov3SegPreTrainedModel,
 )
-from .pipeline import TASK, EncodedImage, OpenVocabularySegmentationPipeline
-from .processing_dinov3seg import Dinov3SegProcessor
-from .prompts import TEMPLATES
-from .vocabulary import TextEmbeddings, Vocabulary
-
-__version__ = "0.1.0"
-
-# The folder of the embedded checkpoint, which segments drawn scenes: for `from_pretrained` and `pipeline`.
-TINY = str(Path(__file__).parent / "checkpoints" / "tiny")
+from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
+from .model.processing_dinov3seg import Dinov3SegProcessor
+from .model.prompts import TEMPLATES
+from .model.text_embeddings import TextEmbeddings
+from .model.vocabulary import Vocabulary
 
 
 def _register() -> None:
@@ -71,7 +68,9 @@ __all__ = [
     "Dinov3SegPreTrainedModel",
     "Dinov3SegProcessor",
     "EncodedImage",
+    "InferenceSettings",
     "OpenVocabularySegmentationPipeline",
     "TextEmbeddings",
     "Vocabulary",
+    "__version__",
 ]

@@ -9,22 +9,23 @@ from pathlib import Path
 
 from PIL import Image
 
-from dinov3seg_hf import synthetic
+from dinov3seg_hf.drawn_world.names import SPLITS, UNSEEN
+from dinov3seg_hf.drawn_world.scenes import draw_scene
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--split", choices=sorted(synthetic.SPLITS), default="all")
+    parser.add_argument("--split", choices=sorted(SPLITS), default="all")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 96), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--objects", type=int, nargs=2, metavar=("FEWEST", "MOST"))
     parser.add_argument("--output", type=Path, required=True, help="image file")
     args = parser.parse_args()
     num_objects = None if args.objects is None else tuple(args.objects)
-    scene = synthetic.draw_scene(args.seed, args.split, tuple(args.size), num_objects=num_objects)
+    scene = draw_scene(args.seed, args.split, tuple(args.size), num_objects=num_objects)
     Image.fromarray(scene.image).save(args.output)
     for name in scene.names:
-        print(name + ("   (never seen in training)" if name in synthetic.UNSEEN else ""))
+        print(name + ("   (never seen in training)" if name in UNSEEN else ""))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ torch.set_num_threads(int(os.environ.get("DINOV3SEG_TEST_THREADS", "1")))
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """CLIP's byte-level BPE with a small vocabulary, made offline; writes any text."""
-    from dinov3seg_hf.tiny_tokenizer import make_tokenizer
+    from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 
     return make_tokenizer()
 
@@ -31,7 +31,7 @@ def tiny_tokenizer():
 @pytest.fixture(scope="session")
 def tiny_config(tiny_tokenizer):
     """Every part of the model, as small as it goes; no prior encoder. Copy before changing."""
-    from dinov3seg_hf.configuration_dinov3seg import Dinov3SegConfig
+    from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 
     return Dinov3SegConfig(
         vision_config={
@@ -74,7 +74,7 @@ def tiny_config(tiny_tokenizer):
 @pytest.fixture(scope="session")
 def tiny_model(tiny_config):
     """Random weights, float32, eval mode, no gradients. Different places and different words get different answers."""
-    from dinov3seg_hf.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+    from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -88,8 +88,8 @@ def tiny_model(tiny_config):
 @pytest.fixture(scope="session")
 def tiny_processor(tiny_tokenizer):
     """Short side 64, windows of 48 at a stride of 24 for local-global inference (off unless asked for)."""
-    from dinov3seg_hf.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
-    from dinov3seg_hf.processing_dinov3seg import Dinov3SegProcessor
+    from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
+    from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 
     image_processor = Dinov3SegImageProcessorPil(
         size={"shortest_edge": 64}, size_divisor=8, do_windows=False, window_size=48, window_stride=24

@@ -20,12 +20,13 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 import dinov3seg_hf
 
+from places import REPO
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-REPO = Path(__file__).resolve().parent.parent
 PACKAGE = REPO / "dinov3seg_hf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((REPO / "scripts").glob("*.py"))

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Segmentation
+from .segmentation import Segmentation
 
 MAX_ABSENT = 60  # labels that were not found are listed up to so many
+
 MAX_HEAT_MAPS = 64
+
 MAX_HEAT_VALUES = 2**21
 
 

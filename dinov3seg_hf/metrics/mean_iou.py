@@ -11,16 +11,17 @@ added up exactly.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# not `from evaluate import Metric`: the loader takes the first metric class that it finds here
 import datasets
 import evaluate
 import numpy as np
 import torch
 
-from dinov3seg_hf.scoring import ConfusionMatrix
+from .scoring import ConfusionMatrix
 
 DESCRIPTION = "Intersection over union of semantic segmentation: the mean over classes, each class, accuracies."
+
 CITATION = ""
+
 INPUTS = """
 Args:
     num_labels: C; a label is one of 0 .. C-1.
@@ -68,8 +69,8 @@ class MeanIoU(evaluate.Metric):
             raise ValueError(f"num_labels is {num_labels}; expected at least one class.")
         if label_names is not None and (len(label_names) != num_labels or len(set(label_names)) != num_labels):
             raise ValueError(
-                f"{len(label_names)} label names, {len(set(label_names))} of them different, came for {num_labels} "
-                "classes; expected a name of its own for each."
+                f"Got {len(label_names)} label names, {len(set(label_names))} of them different, for {num_labels} "
+                "classes; pass a different name per class."
             )
         self.num_labels, self.ignore_index, self.label_names = num_labels, ignore_index, label_names
         self._matrix: ConfusionMatrix | None = None
@@ -180,7 +181,7 @@ class MeanIoU(evaluate.Metric):
     @staticmethod
     def _refuse(kwargs: dict[str, Any]) -> None:
         if kwargs:
-            raise ValueError(f"The metric knows no {', '.join(map(repr, kwargs))}: check the spelling.")
+            raise ValueError(f"Unknown options of the metric: {', '.join(map(repr, kwargs))}. Check the spelling.")
 
 
 def _array(label_map: Any) -> np.ndarray:

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.testing_utils import torch_device
 
-from dinov3seg_hf.configuration_dinov3seg import Dinov3SegConfig
-from dinov3seg_hf.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
+from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 
 from skipping import skip
 from tests.test_configuration_common import ConfigTester

@@ -4,7 +4,7 @@ import unittest
 from typing import Any
 
 from dinov3seg_hf import Dinov3SegImageProcessorPil, Dinov3SegProcessor
-from dinov3seg_hf.tiny_tokenizer import make_tokenizer
+from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 
 from skipping import skip
 from tests.test_processing_common import ProcessorTesterMixin

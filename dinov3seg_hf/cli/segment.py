@@ -1,0 +1,245 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg segment`: images and words in, a table, overlays, label maps and JSON out."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+from PIL import Image
+
+from ..about import DTYPES, EMBEDDED
+from ..loading import load_pipeline, title_of
+from ..model.image_input import open_image
+from ..model.inference_settings import InferenceSettings
+from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.prompts import TEMPLATES
+from ..model.vocabulary import Vocabulary, as_vocabulary
+from ..visualization.colors import color_palette
+from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, save_json, save_mask, segments_as_json
+from ..visualization.legend import percent, with_legend
+from ..visualization.pictures import Region, overlay, regions_of
+from ..visualization.tables import aligned_table
+from .console import EXIT_ERROR, EXIT_OK, Parser, print_error, share
+
+# Encoding so many labels takes long enough to want a bar.
+MANY_LABELS = 500
+
+EXAMPLES = """\
+examples:
+  dinov3seg segment scene.png --labels "red circle, blue striped square" --output overlay.png
+  dinov3seg segment scene.png --labels "sofa|couch, cat" --mask labels.png --json segments.json
+  dinov3seg segment photos/*.jpg --model DIR_OR_HUB_ID --preset ade20k-150 --output overlays/
+"""
+
+
+def make_parser(prog: str) -> Parser:
+    """The parser of `dinov3seg segment`."""
+    parser = Parser(
+        prog=prog,
+        description="Segments images by words: prints the labels found with area and score, writes overlays, label "
+        "maps and JSON.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or http(s) addresses")
+
+    words = parser.add_argument_group("words (one of these)").add_mutually_exclusive_group(required=True)
+    words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms by "|"')
+    words.add_argument("--labels-file", metavar="FILE", help="class names from a .txt (one a line), .tsv or .json file")
+    words.add_argument("--preset", metavar="NAME", help=f"a benchmark's vocabulary: {', '.join(Vocabulary.presets())}")
+    parser.add_argument(
+        "--templates",
+        metavar="TEMPLATE",
+        action="append",
+        help=f'what names are wrapped in: {", ".join(TEMPLATES)}, or a text with one "{{}}"; may be repeated',
+    )
+
+    files = parser.add_argument_group(
+        "files",
+        "With several images, or where the name ends in / or is a folder: a folder, made if need be, for "
+        "<image>_overlay.png, <image>_mask.png and <image>.json.",
+    )
+    files.add_argument(
+        "--output", metavar="FILE", help=f"picture with overlay and legend ({', '.join(IMAGE_SUFFIXES)})"
+    )
+    files.add_argument(
+        "--mask", metavar="FILE", help="label map (.png): palette up to 255 labels, 255 is none; above 16 bits"
+    )
+    files.add_argument("--json", metavar="FILE", help="segments with label, score, area, box and mask (.json)")
+    files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default 0.5)")
+
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model", default=EMBEDDED, metavar="DIR_OR_HUB_ID", help="default: the embedded one, for drawn scenes"
+    )
+    model.add_argument(
+        "--inference", choices=("whole", "local-global", "slide"), help="default: what the checkpoint is set to"
+    )
+    model.add_argument(
+        "--head", choices=("full", "dinotxt"), help="trained head, or zero-shot (default: the checkpoint's)"
+    )
+    model.add_argument(
+        "--threshold", type=share, metavar="T", help='pixels that score lower are "none of these", 0 to 1'
+    )
+    model.add_argument("--device", help='such as "cpu", "cuda" or "cuda:1" (default: an accelerator if there is one)')
+    model.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's; float32 on the CPU")
+    return parser
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One image and the files to be made of it."""
+
+    image: str
+    overlay: Path | None
+    mask: Path | None
+    json: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.overlay, self.mask, self.json) if path is not None]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segments the images."""
+    # All that can go wrong early goes wrong here, before a model is loaded.
+    vocabulary = _vocabulary(options)
+    tasks = _plan(options)
+
+    pipe = load_pipeline(options.model, options.device, options.dtype)
+    settings = InferenceSettings(inference=options.inference, head=options.head, threshold=options.threshold)
+    progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
+    text = pipe.encode_labels(vocabulary, progress=progress)
+    palette = color_palette(len(vocabulary))
+
+    num_failed = 0
+    for task in tasks:
+        try:
+            image = open_image(task.image, max_pixels=pipe.image_processor.max_image_pixels)
+            result = pipe(image, text, return_label_map=True, return_masks=False, **settings.given())
+            scores = {segment["label"]: segment["score"] for segment in result["segments"]}
+            regions = regions_of(result["label_map"], vocabulary.names, scores)
+            _write(task, image, result["label_map"], regions, vocabulary, palette, pipe, options)
+        except (ValueError, OSError, MemoryError) as error:
+            if len(tasks) == 1:
+                raise
+            print_error("dinov3seg segment", error)  # the other images are not to blame
+            num_failed += 1
+            continue
+        if len(tasks) > 1:
+            print(f"{task.image}:")
+        print(_table(regions))
+        if len(tasks) > 1:
+            print()
+        sys.stdout.flush()
+    return EXIT_ERROR if num_failed else EXIT_OK
+
+
+def _vocabulary(options: argparse.Namespace) -> Vocabulary:
+    templates = options.templates
+    if templates is not None and len(templates) == 1:
+        templates = templates[0]  # one word may be the name of a set
+    if options.labels is not None:
+        return as_vocabulary(options.labels, templates)
+    if options.labels_file is not None:
+        return Vocabulary.from_file(options.labels_file, templates=templates)
+    return Vocabulary.from_preset(options.preset, **({} if templates is None else {"templates": templates}))
+
+
+def _plan(options: argparse.Namespace) -> list[_Task]:
+    """Which files come of which image; refuses what could not be written, or would be written over."""
+    images = options.images
+    for image in images:
+        if not _is_address(image) and not Path(image).exists():
+            raise ValueError(f"There is no image {image!r} (now in {os.getcwd()!r}). Check the path.")
+    columns = []
+    for target, suffixes, ending in (
+        (options.output, IMAGE_SUFFIXES, "_overlay.png"),
+        (options.mask, (".png",), "_mask.png"),
+        (options.json, (".json",), ".json"),
+    ):
+        if target is None:
+            columns.append([None] * len(images))
+        elif len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
+            folder = Path(target)
+            if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
+                raise ValueError(f"{target!r} names a file; a folder for several files is wanted. Name a folder.")
+            paths = [folder / f"{_stem(image)}{ending}" for image in images]
+            for path in paths if folder.is_dir() else [folder]:  # a folder that can be made can be written to
+                check_writable(path)
+            columns.append(paths)
+        else:
+            check_writable(target, suffixes)
+            columns.append([Path(target)])
+    tasks = [_Task(*row) for row in zip(images, *columns)]
+
+    inputs = {Path(image).resolve(): image for image in images if not _is_address(image)}
+    owner: dict[Path, str] = {}
+    for task in tasks:
+        for path in task.files:
+            key = path.resolve()
+            if key in inputs:
+                raise ValueError(f"{str(path)!r} would be written over the image {inputs[key]!r}. Choose another name.")
+            if key in owner:
+                raise ValueError(
+                    f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Choose different "
+                    "names, or segment images of the same name apart."
+                )
+            owner[key] = task.image
+    return tasks
+
+
+def _is_address(image: str) -> bool:
+    return image.startswith(("http://", "https://", "data:image/"))
+
+
+def _stem(image: str) -> str:
+    if image.startswith("data:image/"):
+        return "image"
+    return Path(urlparse(image).path if _is_address(image) else image).stem or "image"
+
+
+def _write(
+    task: _Task,
+    image: Image.Image,
+    label_map,
+    regions: list[Region],
+    vocabulary: Vocabulary,
+    palette,
+    pipe: OpenVocabularySegmentationPipeline,
+    options: argparse.Namespace,
+) -> None:
+    for path in task.files:
+        path.parent.mkdir(exist_ok=True)
+    if task.overlay is not None:
+        picture = overlay(image, label_map, alpha=options.alpha, palette=palette)
+        save_image(task.overlay, with_legend(picture, regions, palette=palette))
+    if task.mask is not None:
+        save_mask(task.mask, label_map, len(vocabulary), palette=palette)
+    if task.json is not None:
+        content = {
+            "image": task.image,
+            "height": image.height,
+            "width": image.width,
+            "model": title_of(options.model),
+            "head": options.head or pipe.model.config.head,
+            "inference": options.inference or pipe.default_inference,
+            "threshold": options.threshold,
+            "labels": list(vocabulary.names),
+            "segments": segments_as_json(label_map, regions),
+        }
+        save_json(task.json, content)
+
+
+def _table(regions: Sequence[Region]) -> str:
+    rows = [("label", "area", "score")]
+    rows += [
+        (region.label, percent(region.area), "" if region.score is None else f"{region.score:.2f}")
+        for region in regions
+    ]
+    return aligned_table(rows)

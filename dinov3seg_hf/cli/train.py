@@ -1,0 +1,55 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg train`, and `accelerate launch scripts/train.py`: trains as a recipe and flags say."""
+
+import argparse
+from argparse import Namespace
+
+from ..distributed import start_processes
+from ..training.config import config_from_options
+from ..training.config import make_parser as training_parser
+from ..training.trainer import Trainer
+from .console import EXIT_INTERRUPTED, EXIT_OK
+
+EXAMPLES = """\
+examples:
+  # a few minutes on two CPU cores: a new head on the embedded checkpoint's dino.txt
+  export OMP_NUM_THREADS=1
+  accelerate launch --multi_gpu --num_processes 2 scripts/train.py --config recipes/drawn_world.yaml \\
+      --output runs/drawn
+
+  # COCO-Stuff, on the GPUs that `accelerate config` was told of; the same command goes on after an interruption
+  accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init dinov3seg-vitl16 --output runs/stuff \\
+      --dataset data/coco-stuff-171 --resume
+
+  # masks of your own: any data set with an image and a mask column
+  accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init runs/stuff --output runs/mine \\
+      --dataset me/my-masks --vocabulary classes.txt --eval-split test --steps 2000 --learning-rate 5e-5
+
+Every field of a recipe is a flag, and flags win. What is wrong with them is said before the first step. (`--multi_gpu`
+means several processes, on CPUs too.)
+"""
+INTERRUPTED = "interrupted; go on with --resume"
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The parser of `dinov3seg train`: a flag for every field of `TrainingConfig`."""
+    return training_parser(
+        prog=prog,
+        description="Trains dinov3.seg: on the drawn world in minutes, on COCO-Stuff, or on masks of your own.",
+        epilog=EXAMPLES,
+    )
+
+
+def run(options: Namespace) -> int:
+    """Trains to the last step, or until stopped."""
+    processes = start_processes()
+    config, resume = config_from_options(options)
+    trainer = Trainer(config, resume)
+    result = trainer.train()
+    if processes.is_main_process:
+        print(result.summary(), flush=True)
+        state = f"The model is in {config.output}/model." if result.finished else "Stopped; go on with --resume."
+        print(state, flush=True)
+    trainer.accelerator.end_training()
+    return EXIT_OK if result.finished else EXIT_INTERRUPTED

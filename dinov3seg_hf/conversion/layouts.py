@@ -1,0 +1,201 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Which key of a published checkpoint becomes which parameter: DINOv3, dino.txt and SAM, as tables.
+
+Knows names and how a tensor is cut, nothing of files or sizes: the layers that are there say which keys there must be.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+Tensors = dict[str, torch.Tensor]
+
+Action = Literal["taken", "split", "dropped", "resized", "zeros"]
+
+PUBLISHED_BACKBONE = "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth"
+
+PUBLISHED_DINOTXT = "dinov3_vitl16_dinotxt_vision_head_and_text_encoder-a442d8f5.pth"
+
+
+def _take(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
+    return (tensors[key],)
+
+
+def _one_more_axis(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
+    return (tensors[key][None],)  # (1, D) -> (1, 1, D)
+
+
+def _thirds(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
+    return tensors[key].chunk(3)  # queries, keys, values
+
+
+def _masked_bias(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
+    """The bias of queries and values as the reference applies it: times its mask, which is 0 for the keys."""
+    mask = tensors[f"{key}_mask"]
+    if not torch.isfinite(mask).all():
+        raise ValueError(
+            f"{key}_mask holds NaN: the file was saved from a model that was never initialized. Give the published "
+            f"file, {PUBLISHED_BACKBONE}."
+        )
+    query, keys, value = (tensors[key] * mask.to(tensors[key].dtype)).chunk(3)
+    if keys.any():
+        raise ValueError(
+            f"{key} leaves the keys a bias under its mask; the published DINOv3 models have none there, and it would "
+            f"be lost. Give the published file, {PUBLISHED_BACKBONE}."
+        )
+    return query, value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where one tensor of a published file goes."""
+
+    source: str
+    targets: tuple[str, ...] = ()
+    action: Action = "taken"
+    reason: str = ""
+    compute: Callable[[Tensors, str], tuple[torch.Tensor, ...]] = _take
+
+
+def _affine(source: str, target: str) -> tuple[Rule, Rule]:
+    """A module with a weight and a bias."""
+    return Rule(f"{source}.weight", (f"{target}.weight",)), Rule(f"{source}.bias", (f"{target}.bias",))
+
+
+def _fused(source: str, target: str) -> Rule:
+    """The weight of queries, keys and values in one."""
+    return Rule(source, tuple(f"{target}.{name}_proj.weight" for name in "qkv"), "split", "in thirds", _thirds)
+
+
+DINOV3 = (
+    Rule("cls_token", ("embeddings.cls_token",)),
+    Rule("storage_tokens", ("embeddings.register_tokens",)),
+    Rule("mask_token", ("embeddings.mask_token",), reason="one more axis", compute=_one_more_axis),
+    *_affine("patch_embed.proj", "embeddings.patch_embeddings"),
+    *_affine("norm", "norm"),
+    Rule("rope_embed.periods", (), "dropped", "the model computes 1 / periods itself; compared"),
+)
+
+DINOV3_BLOCK = (
+    *_affine("norm1", "norm1"),
+    *_affine("norm2", "norm2"),
+    _fused("attn.qkv.weight", "attention"),
+    *_affine("attn.proj", "attention.o_proj"),
+    Rule("ls1.gamma", ("layer_scale1.lambda1",)),
+    Rule("ls2.gamma", ("layer_scale2.lambda1",)),
+)
+
+DINOV3_BIAS = (
+    Rule(
+        "attn.qkv.bias",
+        ("attention.q_proj.bias", "attention.v_proj.bias"),
+        "split",
+        "times bias_mask, which is 0 in the keys' third",
+        _masked_bias,
+    ),
+    Rule("attn.qkv.bias_mask", (), "dropped", "applied to attn.qkv.bias"),
+)
+
+DINOV3_MLP = (*_affine("mlp.fc1", "mlp.up_proj"), *_affine("mlp.fc2", "mlp.down_proj"))
+
+DINOV3_GATED_MLP = (
+    *_affine("mlp.w1", "mlp.gate_proj"),
+    *_affine("mlp.w2", "mlp.up_proj"),
+    *_affine("mlp.w3", "mlp.down_proj"),
+)
+
+TEXT = (
+    Rule("backbone.token_embedding.weight", ("text_model.embeddings.token_embedding.weight",)),
+    Rule("backbone.positional_embedding", ("text_model.embeddings.position_embedding.weight",)),
+    *_affine("backbone.ln_final", "text_model.final_layer_norm"),
+    Rule("head.linear_projection.weight", ("text_projection.weight",)),
+)
+
+TEXT_BLOCK = (
+    *_affine("attention_norm", "layer_norm1"),
+    *_affine("ffn_norm", "layer_norm2"),
+    _fused("attention.qkv.weight", "self_attn"),
+    *_affine("attention.proj", "self_attn.out_proj"),
+    *_affine("feed_forward.fc1", "mlp.fc1"),
+    *_affine("feed_forward.fc2", "mlp.fc2"),
+)
+
+SAM = (
+    Rule("pos_embed", ("pos_embed",)),
+    *_affine("patch_embed.proj", "patch_embed.projection"),
+    Rule("neck.0.weight", ("neck.conv1.weight",)),
+    *_affine("neck.1", "neck.layer_norm1"),
+    Rule("neck.2.weight", ("neck.conv2.weight",)),
+    *_affine("neck.3", "neck.layer_norm2"),
+)
+
+SAM_BLOCK = (
+    *_affine("norm1", "layer_norm1"),
+    *_affine("norm2", "layer_norm2"),
+    *_affine("attn.qkv", "attn.qkv"),
+    *_affine("attn.proj", "attn.proj"),
+    Rule("attn.rel_pos_h", ("attn.rel_pos_h",)),
+    Rule("attn.rel_pos_w", ("attn.rel_pos_w",)),
+    *_affine("mlp.lin1", "mlp.lin1"),
+    *_affine("mlp.lin2", "mlp.lin2"),
+)
+
+# Parts of SAM beside its image encoder, under both layouts.
+SAM_OTHERS = ("prompt_encoder.", "mask_decoder.", "shared_image_embedding.")
+
+SAM_OTHERS_REASON = "only SAM's image encoder guides the late refinement"
+
+
+def num_blocks(keys: Iterable[str], prefix: str) -> int:
+    """Layers under `prefix`, at least 1: in a file without any, those of the first are what is missing."""
+    indices = [int(match[1]) for key in keys if (match := re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key))]
+    return 1 + max(indices, default=0)
+
+
+def backbone_rules(keys: Collection[str]) -> list[Rule]:
+    """DINOv3 -> `DINOv3ViTModel`."""
+    biased, gated = "blocks.0.attn.qkv.bias" in keys, "blocks.0.mlp.w1.weight" in keys
+    block = (*DINOV3_BLOCK, *(DINOV3_BIAS if biased else ()), *(DINOV3_GATED_MLP if gated else DINOV3_MLP))
+    return [*DINOV3, *_blocks(keys, "", "model.layer.", block)]
+
+
+def dinotxt_rules(keys: Collection[str]) -> list[Rule]:
+    """dino.txt's vision head and text encoder -> the parameters of `Dinov3SegForSemanticSegmentation`."""
+    head, text = "visual_model.head.", "text_model."
+    return [
+        # both sides hold the logarithm of the inverse temperature
+        Rule("logit_scale", ("logit_scale",)),
+        *_blocks(keys, head, "vision_model.head.layer.", (*DINOV3_BLOCK, *DINOV3_GATED_MLP)),
+        *_under(head, "vision_model.head.", _affine("ln_final", "norm")),
+        *_under(text, "text_model.", TEXT),
+        *_blocks(keys, f"{text}backbone.", "text_model.text_model.encoder.layers.", TEXT_BLOCK),
+    ]
+
+
+def sam_rules(keys: Collection[str]) -> list[Rule]:
+    """SAM as published -> `SamVisionModel`."""
+    prefix, target = "image_encoder.", "vision_encoder."
+    return [
+        *_under(prefix, target, SAM),
+        *_blocks(keys, prefix, f"{target}layers.", SAM_BLOCK),
+        *(Rule(key, (), "dropped", SAM_OTHERS_REASON) for key in keys if key.startswith(SAM_OTHERS)),
+    ]
+
+
+def _blocks(keys: Collection[str], prefix: str, target: str, block: Iterable[Rule]) -> list[Rule]:
+    return [
+        rule
+        for index in range(num_blocks(keys, prefix))
+        for rule in _under(f"{prefix}blocks.{index}.", f"{target}{index}.", block)
+    ]
+
+
+def _under(source: str, target: str, rules: Iterable[Rule]) -> list[Rule]:
+    return [
+        replace(rule, source=source + rule.source, targets=tuple(target + name for name in rule.targets))
+        for rule in rules
+    ]

@@ -1,0 +1,50 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The folder that a conversion writes: whole or not at all."""
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ..file_names import CONVERSION_REPORT
+from ..model.checks import first_line
+from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from .reading import quiet_library
+from .report import ConversionReport
+
+
+def write_checkpoint(
+    model: Dinov3SegForSemanticSegmentation, processor: Any, report: ConversionReport, output: Path, max_shard_size: str
+) -> None:
+    """Writes beside `output` first, then takes its place."""
+    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
+    earlier = partial.with_suffix(".earlier")
+    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(output.parent).free
+        if needed > free:
+            raise ValueError(
+                f"output {output} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there. Make room, or "
+                "choose bfloat16."
+            )
+        partial.mkdir()
+        with quiet_library():
+            model.save_pretrained(partial, max_shard_size=max_shard_size)
+            processor.save_pretrained(partial)
+        kept = {name: value for name, value in report.to_dict().items() if name != "output"}
+        (partial / CONVERSION_REPORT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        if output.exists():
+            output.rename(earlier)
+        partial.rename(output)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"output {output} cannot be written ({first_line(error)}). Give another folder.") from error
+    finally:
+        if earlier.exists() and not output.exists():
+            earlier.rename(output)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)

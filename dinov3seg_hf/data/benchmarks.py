@@ -1,0 +1,298 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The benchmarks: where their original downloads keep what, how annotations are encoded, what has been published.
+
+Turns an unpacked download into parquet with images as they are and label maps of the vocabulary's labels, in parts that
+appear whole or not at all, so that a broken run goes on where it stopped. What a raw value means is said by the
+vocabulary of the same name; which values may be there besides, here. Knows neither models nor scores.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..model.image_input import read_label_map
+from ..model.vocabulary import Vocabulary
+from .rows import ade20k_raw_ids
+
+# Raised when the same download gives other label maps than before.
+PROTOCOL_VERSION = 1
+
+# mIoU in %, as published: dinov3.seg by its paper (arXiv 2603.19531), and the best of others that it compares with.
+PUBLISHED = {
+    "ade20k-847": {"dinov3.seg (paper)": 20.09, "best elsewhere": 18.1, "by": "ESC-Net"},
+    "pascal-context-459": {"dinov3.seg (paper)": 27.80, "best elsewhere": 27.0, "by": "ESC-Net"},
+    "ade20k-150": {"dinov3.seg (paper)": 42.19, "best elsewhere": 44.0, "by": "RetCLIP"},
+    "pascal-context-59": {"dinov3.seg (paper)": 64.27, "best elsewhere": 65.6, "by": "ESC-Net"},
+    "pascal-voc-20": {"dinov3.seg (paper)": 97.86, "best elsewhere": 98.5, "by": "DPSeg"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """An image of a download and how to read its annotation."""
+
+    name: str
+    image: Path
+    read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One data set and its protocol.
+
+    Attributes:
+        name: That of its vocabulary preset.
+        title: What papers call it.
+        splits: Split -> number of images.
+        layout: What the unpacked download holds.
+        find: `(source, split)` -> its samples, sorted.
+        ignored: Raw values that stand for no class; any other unknown value is an error. `None`: all unknown ones are.
+        short_side: Images of a greater short side are shrunk to it, with their label maps.
+    """
+
+    name: str
+    title: str
+    splits: dict[str, int]
+    layout: str
+    find: Callable[[Path, str], list[Sample]]
+    ignored: frozenset[int] | None
+    short_side: int | None = None
+
+    @property
+    def protocol(self) -> str:
+        return f"{self.name}/{PROTOCOL_VERSION}"
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.from_preset(self.name)
+
+
+def _folder(source: Path, *candidates: str) -> Path:
+    """The first of the places that there is."""
+    for candidate in candidates:
+        if (source / candidate).is_dir():
+            return source / candidate
+    raise ValueError(f"{str(source)!r} has no folder {' or '.join(map(repr, candidates))}.")
+
+
+def _file(source: Path, *candidates: str) -> Path:
+    for candidate in candidates:
+        if (source / candidate).is_file():
+            return source / candidate
+    raise ValueError(f"{str(source)!r} has no file {' or '.join(map(repr, candidates))}.")
+
+
+def _paired(images: Path, annotations: Path, read: Callable[[Path], np.ndarray]) -> list[Sample]:
+    """Images and annotations of the same stem in two folders."""
+    maps = {path.stem: path for path in annotations.glob("*.png")}
+    photos = {path.stem: path for path in images.glob("*.jpg")}
+    _refuse_unpaired(photos, maps, images, annotations)
+    return [Sample(name, photos[name], functools.partial(read, maps[name])) for name in sorted(maps)]
+
+
+def _refuse_unpaired(photos: dict[str, Any], maps: dict[str, Any], images: Path, annotations: Path) -> None:
+    for those, others, what, place in ((maps, photos, "image", images), (photos, maps, "annotation", annotations)):
+        if missing := sorted(set(those) - set(others)):
+            raise ValueError(
+                f"{len(missing)} of {len(those)} have no {what} in {str(place)!r}, such as {missing[0]!r}. Unpack the "
+                "download again."
+            )
+
+
+def _read_png(path: Path) -> np.ndarray:
+    """Gray of 8 or 16 bits, or a palette's indices."""
+    return read_label_map(path).numpy()
+
+
+def _read_rgb_ids(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        if image.mode != "RGB":
+            raise ValueError(f"the annotation {str(path)!r} has mode {image.mode}; expected RGB, as ADE20K encodes it.")
+        return ade20k_raw_ids(np.asarray(image))
+
+
+def _read_mat(path: Path) -> np.ndarray:
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path)
+    except Exception as error:  # scipy reports what it cannot read in many ways
+        raise ValueError(f"the annotation {str(path)!r} cannot be read ({error}).") from error
+    if "LabelMap" not in content:
+        raise ValueError(f"the annotation {str(path)!r} has no 'LabelMap', but {', '.join(sorted(content))}.")
+    return content["LabelMap"].astype(np.int64)
+
+
+def _read_merged(annotations: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
+    """Masks of categories laid over each other in their order; 0 where there is none."""
+    from pycocotools import mask as coco_mask
+
+    raw = np.zeros(size, np.int64)
+    for annotation in annotations:
+        encoded = annotation["segmentation"]
+        if isinstance(encoded, list) or isinstance(encoded.get("counts"), list):  # polygons, or uncompressed runs
+            encoded = coco_mask.frPyObjects(encoded, *size)
+        if isinstance(encoded, list):
+            encoded = coco_mask.merge(encoded)
+        mask = coco_mask.decode(encoded)  # (H, W), 0 or 1
+        if mask.shape != size:
+            raise ValueError(f"the mask of annotation {annotation.get('id')} is {mask.shape}; its image is {size}.")
+        raw[mask > 0] = annotation["category_id"]
+    return raw
+
+
+def _find_coco_stuff(source: Path, split: str) -> list[Sample]:
+    part = {"train": "train2017", "validation": "val2017"}[split]
+    images = _folder(source, f"images/{part}", part)
+    maps = _folder(source, f"stuffthingmaps/{part}", f"stuffthingmaps_trainval2017/{part}", f"annotations/{part}")
+    return _paired(images, maps, _read_png)
+
+
+def _find_ade20k_150(source: Path, split: str) -> list[Sample]:
+    root = source / "ADEChallengeData2016"
+    root = root if root.is_dir() else source
+    return _paired(_folder(root, "images/validation"), _folder(root, "annotations/validation"), _read_png)
+
+
+def _find_ade20k_847(source: Path, split: str) -> list[Sample]:
+    root = source / "ADE20K_2021_17_01"
+    root = _folder(root if root.is_dir() else source, "images/ADE/validation", "images/validation")
+    maps = {path.name.removesuffix("_seg.png"): path for path in root.rglob("*_seg.png")}  # a folder for each scene
+    photos = {name: path.with_name(f"{name}.jpg") for name, path in maps.items()}
+    photos = {name: path for name, path in photos.items() if path.is_file()}
+    _refuse_unpaired(photos, maps, root, root)
+    return [Sample(name, photos[name], functools.partial(_read_rgb_ids, maps[name])) for name in sorted(maps)]
+
+
+def _find_pascal_context_59(source: Path, split: str) -> list[Sample]:
+    images = _folder(source, "VOCdevkit/VOC2010/JPEGImages", "VOC2010/JPEGImages", "JPEGImages")
+    path = _file(source, "trainval_merged.json", "VOCdevkit/VOC2010/trainval_merged.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        records = [record for record in content["images"] if record["phase"] == "val"]
+        annotations_of: dict[Any, list[dict]] = {record["image_id"]: [] for record in records}
+        for annotation in content["annos_segmentation"]:
+            if annotation["image_id"] in annotations_of:
+                annotations_of[annotation["image_id"]].append(annotation)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not the merged annotation of Pascal Context ({error}): expected 'images' with phase and "
+            "image_id, and 'annos_segmentation' with image_id, category_id and segmentation."
+        ) from error
+    photos = {Path(record["file_name"]).stem: images / record["file_name"] for record in records}
+    photos = {name: photo for name, photo in photos.items() if photo.is_file()}
+    _refuse_unpaired(photos, {Path(record["file_name"]).stem: record for record in records}, images, path)
+    samples = []
+    for record in records:
+        name = Path(record["file_name"]).stem
+        read = functools.partial(_read_merged, annotations_of[record["image_id"]], (record["height"], record["width"]))
+        samples.append(Sample(name, photos[name], read))
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def _find_pascal_context_459(source: Path, split: str) -> list[Sample]:
+    images = _folder(source, "VOCdevkit/VOC2010/JPEGImages", "VOC2010/JPEGImages", "JPEGImages")
+    maps = _folder(source, "trainval", "VOCdevkit/VOC2010/trainval", "pascal_context/trainval")
+    voc = images.parent
+    listed = _file(voc, "ImageSets/SegmentationContext/val.txt", "pascalcontext_val.txt", "ImageSets/Main/val.txt")
+    samples = []
+    for line in listed.read_text().splitlines():
+        # one image of the list was never annotated in full, and is no part of the set
+        if line.strip() and (path := maps / f"{line.split()[0]}.mat").is_file():
+            photo = images / f"{path.stem}.jpg"
+            if not photo.is_file():
+                raise ValueError(f"There is no image {str(photo)!r}. Unpack the download again.")
+            samples.append(Sample(path.stem, photo, functools.partial(_read_mat, path)))
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def _find_pascal_voc(source: Path, split: str) -> list[Sample]:
+    root = _folder(source, "VOCdevkit/VOC2012", "VOC2012", ".")
+    names = _file(root, "ImageSets/Segmentation/val.txt").read_text().split()
+    photos = {name: root / "JPEGImages" / f"{name}.jpg" for name in names}
+    maps = {name: root / "SegmentationClass" / f"{name}.png" for name in names}
+    for path in (*photos.values(), *maps.values()):
+        if not path.is_file():
+            raise ValueError(f"There is no file {str(path)!r}, which the list names. Unpack the download again.")
+    return [Sample(name, photos[name], functools.partial(_read_png, maps[name])) for name in sorted(names)]
+
+
+VOC_2010 = "VOCdevkit/VOC2010/JPEGImages/*.jpg"
+
+VOC_2012 = "VOCdevkit/VOC2012/ with ImageSets/Segmentation/val.txt, JPEGImages/*.jpg, SegmentationClass/*.png"
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark(
+            "coco-stuff-171",
+            "COCO-Stuff",
+            {"train": 118_287, "validation": 5_000},
+            "train2017/*.jpg, val2017/*.jpg, stuffthingmaps/train2017/*.png, stuffthingmaps/val2017/*.png",
+            _find_coco_stuff,
+            ignored=None,
+        ),
+        Benchmark(
+            "ade20k-150",
+            "A-150",
+            {"validation": 2_000},
+            "ADEChallengeData2016/images/validation/*.jpg and annotations/validation/*.png",
+            _find_ade20k_150,
+            ignored=frozenset({0}),
+        ),
+        Benchmark(
+            "ade20k-847",
+            "A-847",
+            {"validation": 2_000},
+            "ADE20K_2021_17_01/images/ADE/validation/**/*.jpg and *_seg.png",
+            _find_ade20k_847,
+            ignored=None,
+            short_side=512,
+        ),
+        Benchmark(
+            "pascal-context-59",
+            "PC-59",
+            {"validation": 5_105},
+            f"trainval_merged.json and {VOC_2010}",
+            _find_pascal_context_59,
+            ignored=None,
+        ),
+        Benchmark(
+            "pascal-context-459",
+            "PC-459",
+            {"validation": 5_104},
+            f"trainval/*.mat, VOCdevkit/VOC2010/ImageSets/Main/val.txt and {VOC_2010}",
+            _find_pascal_context_459,
+            ignored=frozenset({0}),
+        ),
+        Benchmark(
+            "pascal-voc-20", "PAS-20", {"validation": 1_449}, VOC_2012, _find_pascal_voc, ignored=frozenset({0, 255})
+        ),
+        Benchmark(
+            "pascal-voc-20b", "PAS-20b", {"validation": 1_449}, VOC_2012, _find_pascal_voc, ignored=frozenset({255})
+        ),
+    )
+}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """A benchmark by its name or title, whatever the letter case.
+
+    Raises:
+        ValueError: There is none; says which there are.
+    """
+    for benchmark in BENCHMARKS.values():
+        if name.casefold() in (benchmark.name, benchmark.title.casefold()):
+            return benchmark
+    known = ", ".join(f"{benchmark.title} ({benchmark.name})" for benchmark in BENCHMARKS.values())
+    raise ValueError(f"There is no benchmark {name!r}. Known are {known}.")
+
+
+__all__ = ["BENCHMARKS", "Benchmark", "PUBLISHED", "Sample", "find_benchmark"]

@@ -1,0 +1,67 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Scenes of the drawn world as a data set, in the columns of a prepared benchmark.
+
+`seen[:2000]` are the scenes of seeds 0 to 1999.
+"""
+
+import functools
+import re
+
+import datasets
+import numpy as np
+
+from ..drawn_world.names import NAMES, SEEN, SPLITS
+from ..drawn_world.scenes import draw_scene
+from ..model.vocabulary import Vocabulary
+from .parquet import PREPARED_FEATURES, encode_png
+from .presets import DRAWN_WORLD, PROTOCOL_COLUMN
+
+
+def drawn_world(
+    num_scenes: int, split: str = "seen", first_seed: int = 0, size: int | tuple[int, int] = 96
+) -> datasets.Dataset:
+    """Scenes of consecutive seeds; labels are those of `drawn_world.names.NAMES`.
+
+    Args:
+        num_scenes: How many.
+        split: `"seen"`, `"unseen"` or `"all"`: which names occur.
+        first_seed: The seed of the first.
+        size: Pixels, one number or (height, width).
+
+    Raises:
+        ValueError: No scenes, or what `draw_scene` refuses.
+    """
+    if num_scenes < 1:
+        raise ValueError(f"num_scenes is {num_scenes}; expected at least 1.")
+
+    rows = {"image": [], "label_map": [], "name": [], PROTOCOL_COLUMN: [f"{DRAWN_WORLD}/1"] * num_scenes}
+    for seed in range(first_seed, first_seed + num_scenes):
+        scene = draw_scene(seed, split, size)
+        name = f"{split}-{seed}"
+        rows["image"].append({"bytes": encode_png(scene.image), "path": f"{name}.png"})
+        rows["label_map"].append({"bytes": encode_png(scene.labels.astype(np.uint8)), "path": f"{name}_labels.png"})
+        rows["name"].append(name)
+    return datasets.Dataset.from_dict(rows, features=PREPARED_FEATURES)
+
+
+@functools.lru_cache(maxsize=8)  # many runs on the same scenes draw them once
+def open_drawn_world(split: str) -> datasets.Dataset:
+    """`"seen[:2000]"` -> the scenes of seeds 0 to 1999.
+
+    Raises:
+        ValueError: The split is not of this form.
+    """
+    match = re.fullmatch(r"(\w+)\[(\d*):(\d+)\]", split)
+    first, last = (int(match[2] or 0), int(match[3])) if match else (0, 0)
+    if match is None or match[1] not in SPLITS or first >= last:
+        raise ValueError(
+            f"The split of the drawn world is {split!r}; expected {', '.join(SPLITS)} with the seeds of its scenes, "
+            "such as seen[:2000] or unseen[5000:5100]."
+        )
+    return drawn_world(last - first, match[1], first)
+
+
+def seen_vocabulary() -> Vocabulary:
+    """The names of the drawn world that training may know, with the labels of its maps as raw ids."""
+    return Vocabulary(SEEN, raw_ids={NAMES.index(name): label for label, name in enumerate(SEEN)})

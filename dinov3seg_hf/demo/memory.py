@@ -1,0 +1,61 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""What is remembered of all sessions together, within a number of bytes."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+
+
+class Memory:
+    """Values by key, of which those used longest ago are forgotten where all together exceed a number of bytes."""
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[tuple[str, Hashable], tuple[Any, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, session: str, key: Hashable) -> Any | None:
+        """What a session has put under a key; `None` if it was forgotten."""
+        with self._lock:
+            if (session, key) not in self._entries:
+                return None
+            self._entries.move_to_end((session, key))
+            return self._entries[session, key][0]
+
+    def put(self, session: str, key: Hashable, value: Any, num_bytes: int) -> None:
+        """Remembers a value; one that is larger than everything may be is not remembered at all."""
+        with self._lock:
+            self._remove((session, key))
+            if num_bytes > self.max_bytes:
+                return
+            self._entries[session, key] = (value, num_bytes)
+            self.num_bytes += num_bytes
+            while self.num_bytes > self.max_bytes:
+                self._remove(next(iter(self._entries)))
+
+    def forget(self, session: str) -> None:
+        """Everything of a session."""
+        with self._lock:
+            for key in [key for key in self._entries if key[0] == session]:
+                self._remove(key)
+
+    def _remove(self, key: tuple[str, Hashable]) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.num_bytes -= entry[1]
+
+
+def num_bytes_of(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, (list, tuple)):
+        return sum(map(num_bytes_of, value))
+    return sum(map(num_bytes_of, value.values())) if isinstance(value, dict) else 0

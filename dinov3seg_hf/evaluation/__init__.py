@@ -1,0 +1,6 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""A model scored on a data set: rows -> pipeline -> counts -> results.
+
+May import `model`, `metrics`, `data` and `visualization`.
+"""

@@ -1,0 +1,62 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""All that decides what an evaluation measures, but for the weights; its fingerprint tells results apart."""
+
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from ..about import __version__
+from ..data.segmentation import SegmentationDataset
+from ..data.streamed import StreamedSegmentationDataset
+from ..model.inference_settings import InferenceSettings
+from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.vocabulary import Vocabulary
+
+
+def describe_protocol(
+    pipe: OpenVocabularySegmentationPipeline,
+    data: SegmentationDataset | StreamedSegmentationDataset,
+    vocabulary: Vocabulary,
+    settings: InferenceSettings,
+) -> dict[str, Any]:
+    """Data, vocabulary, templates, settings, sizes and versions, as JSON can hold them."""
+    processor = pipe.image_processor.to_dict()
+    image_options = ("size", "size_divisor", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize")
+    image_options += ("image_mean", "image_std", "window_size", "window_stride")
+    return {
+        "data": {
+            "fingerprint": data.fingerprint,
+            "protocol": data.protocol,
+            "columns": list(data.columns),
+            "num_rows": len(data) if isinstance(data, SegmentationDataset) else None,
+        },
+        "vocabulary": {
+            "num_classes": len(vocabulary),
+            "num_scored": len(vocabulary.scored_names),
+            "fingerprint": vocabulary.fingerprint,
+            "ignore_label": vocabulary.ignore_label,
+            "background_from": vocabulary.background_from,
+        },
+        "templates": list(vocabulary.templates),
+        "inference": settings.given(),
+        "image_processor": {name: _plain(processor[name]) for name in image_options if name in processor},
+        "versions": {
+            "dinov3seg_hf": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (bool, float, str, type(None))) else int(value)

@@ -1,0 +1,230 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The model card of a checkpoint: the template, filled with what can be read off or was measured, and nothing else.
+
+Scores come from `results.json` files alone. What nobody but the authors of a checkpoint can know (license, base model,
+data sets, how it was trained, what it is bad at) comes from the `README.md` in its folder, if there is one: from its
+front matter, the text before the first heading, and the sections "Training" and "Limits".
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .upload import PublishingError
+
+TAGS = ("open-vocabulary-segmentation", "semantic-segmentation", "zero-shot", "dinov3", "dino.txt", "dinov3seg")
+
+PIPELINE_TAG = "image-segmentation"
+
+FRONT_MATTER_FIELDS = ("license", "license_name", "license_link", "base_model", "datasets", "language", "tags")
+
+DINOV3_LICENSE = {
+    "license": "other",
+    "license_name": "dinov3-license",
+    "license_link": "https://ai.meta.com/resources/models-and-libraries/dinov3-license/",
+}
+
+SCORES = {
+    "mean_iou": "mIoU",
+    "mean_accuracy": "mean accuracy",
+    "overall_accuracy": "pixel accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "seen_mean_iou": "mIoU, classes seen in training",
+    "unseen_mean_iou": "mIoU, unseen classes",
+    "harmonic_mean": "harmonic mean of the two",
+}
+
+
+@dataclass(frozen=True)
+class AuthorsNotes:
+    """What the `README.md` in a checkpoint's folder says."""
+
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    introduction: str = ""
+    training: str = ""
+    limits: str = ""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "AuthorsNotes":
+        """Reads a README; one that does not exist says nothing.
+
+        Raises:
+            PublishingError: Its front matter is no YAML.
+        """
+        if not Path(path).is_file():
+            return cls()
+        try:
+            card = ModelCard.load(path, ignore_metadata_errors=True)
+        except Exception as error:  # of YAML, or of what the library expects in it
+            raise PublishingError(f"{str(path)!r} has no readable front matter ({error}). Mend it.") from error
+        metadata = card.data.to_dict()
+        text = without_relative_links(card.text)
+        introduction, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+        by_title = {title.strip().lower(): body.strip() for title, _, body in (s.partition("\n") for s in sections)}
+        introduction = re.sub(r"^# .*$", "", introduction, flags=re.MULTILINE)
+        return cls(
+            {key: metadata[key] for key in FRONT_MATTER_FIELDS if metadata.get(key)},
+            introduction.partition("```")[0].strip(),
+            by_title.get("training", ""),
+            by_title.get("limits", ""),
+        )
+
+
+def without_relative_links(text: str) -> str:
+    """Links into the repository that the text was written for lead nowhere on the Hub; their words stay."""
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)[^)]*\)", r"\1", text)
+
+
+@dataclass(frozen=True)
+class MeasuredResult:
+    """The scores of one data set, in percent.
+
+    Attributes:
+        name: Of the data set.
+        scores: By the names in `SCORES`, percent, rounded to hundredths.
+        interval: The 95 % interval of the mIoU, if it was measured.
+        num_images: How many images were scored.
+        inference: How the images were segmented.
+        protocol: The fingerprint of all that decides what is measured, or "".
+        weights: The fingerprint of the weights that were measured, or "".
+    """
+
+    name: str
+    scores: Mapping[str, float]
+    interval: tuple[float, float] | None
+    num_images: int
+    inference: str
+    protocol: str
+    weights: str
+
+
+def read_results(path: str | os.PathLike) -> list[MeasuredResult]:
+    """Reads a `results.json` of `scripts/evaluate.py`, or of `scripts/evaluate_tiny.py` for the drawn world.
+
+    Raises:
+        PublishingError: The file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        splits = [split for split in ("unseen", "seen") if split in content]
+        return [_of_drawn_world(content, split) for split in splits] or [_of_evaluation(content)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PublishingError(
+            f"{str(path)!r} holds no results ({type(error).__name__}: {error}). Expected what scripts/evaluate.py "
+            "wrote."
+        ) from error
+
+
+def _of_evaluation(content: dict[str, Any]) -> MeasuredResult:
+    scores = content["scores"]
+    low, high = scores.get("mean_iou_low"), scores.get("mean_iou_high")
+    protocol = content["protocol"]
+    return MeasuredResult(
+        content.get("benchmark") or "data set",
+        {name: round(100 * scores[name], 2) for name in SCORES if scores.get(name) is not None},
+        None if low is None or high is None else (round(100 * low, 2), round(100 * high, 2)),
+        int(content["num_images"]),
+        str(protocol.get("inference", {}).get("inference") or ""),
+        content["protocol_fingerprint"],
+        str(content["model"].get("fingerprint", "")),
+    )
+
+
+def _of_drawn_world(content: dict[str, Any], split: str) -> MeasuredResult:
+    scores = content[split]["full model"]
+    names = {"mean_iou": "miou", "overall_accuracy": "pixel_accuracy"}
+    return MeasuredResult(
+        f"drawn world, {split} combinations",
+        {name: float(scores[key]) for name, key in names.items() if key in scores},
+        None,
+        int(content["scenes"]),
+        "whole",
+        "",
+        str(content.get("weights", "")),
+    )
+
+
+def model_index(results: Sequence[MeasuredResult]) -> list[EvalResult]:
+    """What the Hub shows beside the card and finds models by."""
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAG,
+            task_name="Open-vocabulary semantic segmentation",
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", result.name.lower()).strip("-"),
+            dataset_name=result.name,
+            metric_type=name,
+            metric_name=SCORES[name],
+            metric_value=value,
+            metric_args={"protocol": result.protocol} if result.protocol else None,
+        )
+        for result in results
+        for name, value in result.scores.items()
+    ]
+
+
+def make_card(
+    template: str | os.PathLike,
+    repo_id: str,
+    facts: Mapping[str, Any],
+    notes: AuthorsNotes,
+    results: Sequence[MeasuredResult],
+    metadata: Mapping[str, Any],
+) -> str:
+    """Fills the template.
+
+    Args:
+        template: A Jinja file; see `model_card.md`.
+        repo_id: Where the model will be.
+        facts: More for the template to use.
+        notes: Of the authors.
+        results: Measured.
+        metadata: Fields of the front matter, in place of those of the notes.
+
+    Raises:
+        PublishingError: The license is unknown, or the template cannot be filled.
+    """
+    fields = {**notes.metadata, **{key: value for key, value in metadata.items() if value}}
+    if "license" not in fields:
+        raise PublishingError(
+            "The license of the weights is unknown. Pass --license (such as apache-2.0), or write it into the front "
+            "matter of README.md in the model's folder."
+        )
+    name = repo_id.rpartition("/")[2]
+    tags = [*TAGS, *(tag for tag in fields.pop("tags", None) or () if tag not in TAGS)]
+    data = ModelCardData(
+        **fields,
+        library_name="transformers",
+        pipeline_tag=PIPELINE_TAG,
+        tags=tags,
+        metrics=["mean_iou"] if results else None,
+        model_name=name if results else None,
+        eval_results=model_index(results) or None,
+    )
+    try:
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        template = environment.from_string(Path(template).read_text(encoding="utf-8"))
+        text = template.render(
+            card_data=data.to_yaml(),
+            repo_id=repo_id,
+            name=name,
+            notes=notes,
+            results=results,
+            score_names=SCORES,
+            shown_scores=[key for key in SCORES if any(key in result.scores for result in results)],
+            **{**{key: None for key in FRONT_MATTER_FIELDS}, **data.to_dict()},
+            **facts,
+        )
+    except (OSError, jinja2.TemplateError) as error:
+        raise PublishingError(f"The card's template {str(template)!r} cannot be filled: {error}.") from error
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+__all__ = ["AuthorsNotes", "MeasuredResult", "make_card", "model_index", "read_results", "without_relative_links"]

@@ -1,0 +1,235 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""All that a model's repository on the Hub holds, made from a checkpoint and checked before it goes up.
+
+Weights as sharded safetensors, code, processor, card, example. The folder is loaded in a fresh process that cannot
+import this package, and must segment the example as the checkpoint does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..about import __version__
+from ..file_names import CONVERSION_REPORT, RUN_DESCRIPTION
+from ..loading import is_hub_id, load_model, load_processor
+from ..model.fingerprints import weights_fingerprint
+from ..model.image_input import open_image
+from ..model.pipeline import TASK, OpenVocabularySegmentationPipeline
+from ..model.remote_code import CUSTOM_PIPELINES, remote_files
+from ..visualization.files import save_image
+from ..visualization.legend import with_legend
+from ..visualization.pictures import overlay, regions_of
+from .example import Example
+from .model_card import DINOV3_LICENSE, AuthorsNotes, make_card, read_results
+from .upload import PublishingError
+
+MAX_SHARD_SIZE = "2GB"
+
+CHECK_TIMEOUT_SECONDS = 1800
+
+SCORE_TOLERANCE = 2e-3  # scores travel as float16, whose steps near 1 are half a thousandth
+
+
+def build_model_folder(
+    model: str | os.PathLike,
+    repo_id: str,
+    output: str | os.PathLike,
+    *,
+    card_template: str | os.PathLike,
+    example: Example,
+    space_id: str | None = None,
+    results: Sequence[str | os.PathLike] = (),
+    metadata: dict[str, Any] | None = None,
+    max_shard_size: str = MAX_SHARD_SIZE,
+) -> Path:
+    """Writes all that the model's repository holds, and checks it in a fresh process.
+
+    Args, Raises: As `publish`.
+
+    Returns:
+        The folder.
+    """
+    source, output = Path(model), Path(output)
+    pipe = _load(source)
+    output.mkdir(parents=True)
+    pipe.model.save_pretrained(output, max_shard_size=max_shard_size)
+    pipe.processor.save_pretrained(output)
+    _check_code(output)
+
+    measured = [result for path in results for result in read_results(path)]
+    _check_results_are_of(pipe.model, measured)
+    shown = _show_example(pipe, example, output / "examples")
+    notes = AuthorsNotes.read(source / "README.md")
+    conversion = _read_json(source / CONVERSION_REPORT)
+    run = _read_json(source / RUN_DESCRIPTION) or _read_json(
+        source.resolve().parent / RUN_DESCRIPTION
+    )  # a run's output/model
+    fields = {**_metadata_of_conversion(conversion), **notes.metadata, **(metadata or {})}
+    facts = {
+        "task": TASK,
+        "remote_task": next(iter(CUSTOM_PIPELINES)),
+        "package_version": __version__,
+        "num_parameters": sum(parameter.numel() for parameter in pipe.model.parameters()),
+        "dtype": str(pipe.model.dtype).removeprefix("torch."),
+        "config": pipe.model.config,
+        "image_size": {key: value for key, value in dict(pipe.image_processor.size).items() if value},
+        "window_size": pipe.image_processor.window_size,
+        "window_stride": pipe.image_processor.window_stride,
+        "default_inference": pipe.default_inference,
+        "example": shown,
+        "space_id": space_id,
+        "run": run,
+        "conversion": conversion,
+    }
+    card = make_card(card_template, repo_id, facts, notes, measured, fields)
+    (output / "README.md").write_text(card, encoding="utf-8")
+
+    check_model_folder(output, pipe, Example(output / shown["image"], example.labels))
+    return output
+
+
+def _load(folder: Path) -> OpenVocabularySegmentationPipeline:
+    if not folder.is_dir():
+        raise PublishingError(f"There is no checkpoint in {str(folder)!r}. Check the path.")
+    try:
+        model = load_model(folder, local_files_only=True, use_safetensors=True)
+        processor = load_processor(folder, local_files_only=True)
+    except ValueError as error:
+        raise PublishingError(
+            f"{error} What is published are its weights as safetensors, and its processor."
+        ) from error
+    return OpenVocabularySegmentationPipeline(model=model, processor=processor, device="cpu")
+
+
+def _check_code(folder: Path) -> None:
+    """Exactly the code that is meant to travel, and no file that runs when it is read."""
+    code = {path.name for path in folder.glob("*.py")}
+    if code != (expected := {path.name for path in remote_files()}):
+        raise PublishingError(f"The code in {str(folder)!r} is not what belongs there: {sorted(code ^ expected)}.")
+    pickles = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+    if found := [path.name for path in folder.rglob("*") if path.suffix in pickles]:
+        raise PublishingError(f"{', '.join(found)} in {str(folder)!r} could run code when it is read. Remove it.")
+
+
+def _check_results_are_of(model: torch.nn.Module, results: Sequence[Any]) -> None:
+    if not any(result.weights for result in results):
+        return
+    fingerprint = weights_fingerprint(model)
+    for result in results:
+        if result.weights and result.weights != fingerprint:
+            raise PublishingError(
+                f"The results on {result.name} were measured with other weights ({result.weights[:12]}; these are "
+                f"{fingerprint[:12]}). Evaluate this checkpoint."
+            )
+
+
+def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, folder: Path) -> dict[str, Any]:
+    """The example, its overlay, and what was found, as the card shows them."""
+    image = open_image(example.image)
+    model, dtype = pipe.model, pipe.model.dtype
+    model.float()  # what the CPU computes well
+    try:
+        result = pipe(image, example.labels, return_label_map=True, return_masks=False)
+    finally:
+        model.to(dtype)
+    scores = {segment["label"]: segment["score"] for segment in result["segments"]}
+    regions = regions_of(result["label_map"], result["labels"], scores)
+    if not regions:
+        raise PublishingError(f"None of the labels was found in the example {str(example.image)!r}. Choose others.")
+    folder.mkdir()
+    name = f"{example.image.stem}.png"
+    save_image(folder / name, image)
+    save_image(folder / f"overlay-{name}", with_legend(overlay(image, result["label_map"]), regions))
+    return {
+        "image": f"examples/{name}",
+        "overlay": f"examples/overlay-{name}",
+        "labels": result["labels"],
+        "regions": regions,
+    }
+
+
+def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, example: Example) -> None:
+    """Segments the example in a process without the package, and compares with what `pipe` makes of it.
+
+    Raises:
+        PublishingError: The folder does not load there, or gives something else.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "result.npz"
+        # a home of its own, where nothing was fetched before; no token, since nothing is to be asked of the Hub
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
+        environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1"}
+        script = Path(__file__).with_name("published_check.py").read_text(encoding="utf-8")
+        command = [sys.executable, "-c", script, *map(str, (folder.resolve(), example.image.resolve(), example.labels))]
+        try:
+            done = subprocess.run(
+                [*command, str(output)],
+                cwd=scratch,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=CHECK_TIMEOUT_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PublishingError(
+                f"The folder {str(folder)!r} did not load and segment within {CHECK_TIMEOUT_SECONDS} s. Nothing was "
+                "published."
+            ) from error
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            raise PublishingError(
+                f"The folder {str(folder)!r} does not work without the package: {lines[-1]} Nothing was published."
+            )
+        with np.load(output) as found:
+            label_map, scores = found["label_map"], found["scores"]
+    model, dtype = pipe.model, pipe.model.dtype
+    model.float()
+    try:
+        expected = pipe(
+            str(example.image),
+            example.labels,
+            inference="whole",
+            return_label_map=True,
+            return_scores=True,
+            return_masks=False,
+        )
+    finally:
+        model.to(dtype)
+    error = float(np.abs(scores.astype(np.float32) - expected["scores"].astype(np.float32)).max())
+    if label_map.shape != expected["label_map"].shape or error > SCORE_TOLERANCE:
+        raise PublishingError(
+            f"The folder {str(folder)!r} segments the example otherwise than the checkpoint: scores differ by "
+            f"{error:.2g}. Nothing was published."
+        )
+
+
+def _metadata_of_conversion(report: dict[str, Any] | None) -> dict[str, Any]:
+    """Converted weights stay under the license of DINOv3, and come from where they were taken."""
+    if report is None:
+        return {}
+    files = [str(given) for given in report.get("files", {}).values()]
+    hub_ids = [given for given in files if is_hub_id(given)]
+    if any("lvd1689m" in given for given in files):
+        hub_ids.insert(0, "facebook/dinov3-vitl16-pretrain-lvd1689m")
+    return {**DINOV3_LICENSE, "base_model": list(dict.fromkeys(hub_ids)) or None}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PublishingError(f"{str(path)!r} cannot be read ({error}). Mend or remove it.") from error
+
+
+__all__ = ["Example", "build_model_folder", "check_model_folder"]

@@ -1,0 +1,67 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The decoder: light convolutions lift each class's refined correlation above the patch grid."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .configuration_dinov3seg import Dinov3SegConfig
+
+
+class Dinov3SegDecoderStep(nn.Module):
+    """x2: a transposed convolution, the prior feature of that size joined, two convolutions."""
+
+    def __init__(self, in_size: int, out_size: int, prior_size: int):
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_size, out_size, kernel_size=2, stride=2)
+        self.convolution1 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
+        # Joined by concatenation, written as a sum: the prior's part is the same for all classes of an image.
+        self.prior_convolution = nn.Conv2d(prior_size, out_size, kernel_size=3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(max(1, out_size // 16), out_size)
+        self.convolution2 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
+        self.norm2 = nn.GroupNorm(max(1, out_size // 16), out_size)
+
+    def forward(self, hidden_states: torch.Tensor, prior_feature: torch.Tensor) -> torch.Tensor:
+        """(B C, in, h, w), (B, prior, 2h, 2w) -> (B C, out, 2h, 2w)."""
+        hidden_states = self.convolution1(self.upsample(hidden_states))
+        guided = (
+            hidden_states.unflatten(0, (prior_feature.shape[0], -1)) + self.prior_convolution(prior_feature)[:, None]
+        )
+        hidden_states = F.relu(self.norm1(guided.flatten(0, 1)))
+        return F.relu(self.norm2(self.convolution2(hidden_states)))
+
+
+class Dinov3SegDecoder(nn.Module):
+    """One logit a class at 2**steps times the grid of patches."""
+
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        sizes = [config.correlation_hidden_size, *config.decoder_hidden_sizes]
+        self.steps = nn.ModuleList(
+            Dinov3SegDecoderStep(in_size, out_size, prior_size)
+            for in_size, out_size, prior_size in zip(sizes, sizes[1:], config.decoder_prior_sizes)
+        )
+        self.classifier = nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1)
+        # The decoder corrects the correlations themselves: training begins at the zero-shot head's answer instead of at
+        # nothing, and names that training never saw keep what dino.txt knows of them.
+        self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
+        self.correlation_offset = nn.Parameter(torch.empty(1))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        correlation: torch.Tensor,
+        scale: torch.Tensor,
+        prior_features: tuple[torch.Tensor, ...],
+    ) -> torch.Tensor:
+        """(B, C, h, w, E), (B, C, K, h, w), inverse temperature -> (B, C, 2**steps h, 2**steps w); classes are
+        independent."""
+        batch_size, num_classes = hidden_states.shape[:2]
+        hidden_states = hidden_states.permute(0, 1, 4, 2, 3).flatten(0, 1)  # (B C, E, h, w)
+        for step, prior_feature in zip(self.steps, prior_features):
+            hidden_states = step(hidden_states, prior_feature)
+        logits = self.classifier(hidden_states).reshape(batch_size, num_classes, *hidden_states.shape[-2:])
+        cosine = torch.einsum("bckhw,k->bchw", correlation, self.correlation_weight.to(correlation.dtype))
+        cosine = F.interpolate(cosine, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+        return logits + scale.to(logits.dtype) * (cosine - self.correlation_offset)

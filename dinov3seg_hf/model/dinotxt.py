@@ -1,0 +1,194 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""dino.txt (arXiv 2412.16334): a frozen DINOv3 backbone, a shallow vision head, a text tower.
+
+Knows images as pixels and texts as token ids. Everything is composed of library modules: the backbone is
+`DINOv3ViTModel`, a head block is a `DINOv3ViTLayer` without rotation, the text tower is `CLIPTextModelWithProjection`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPTextModelWithProjection, DINOv3ViTConfig, DINOv3ViTModel
+from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer, DINOv3ViTPreTrainedModel
+from transformers.utils import ModelOutput
+
+from .chunking import map_chunks
+from .configuration_dinov3seg import Dinov3SegConfig
+
+# Prompts that go through the text tower at a time outside training: 847 classes in 80 templates would take 16 GB at
+# once.
+PROMPT_CHUNK_SIZE = 512
+
+
+class Dinov3SegConvStem(nn.Module):
+    """Patch embedding by stride-2 convolutions ("Early Convolutions Help Transformers See Better", arXiv 2106.14881).
+
+    Small models trained from scratch learn faster with it. `weight` stands for the patch projection, whose dtype the
+    library asks for.
+    """
+
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        widths = [config.vision_config.num_channels, *config.stem_channels]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1) for c_in, c_out in zip(widths, widths[1:])
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(1, c_out) for c_out in widths[1:])
+        self.projection = nn.Conv2d(widths[-1], config.vision_config.hidden_size, kernel_size=2, stride=2)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.projection.weight
+
+    def forward(self, pixel_values: torch.Tensor, return_maps: bool = False) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """(B, 3, H, W) -> (B, D, H / patch, W / patch), or a map a convolution, `(B, stem_channels[i], H / 2**(i+1),
+        W / 2**(i+1))`."""
+        maps, hidden_states = [], pixel_values
+        for convolution, norm in zip(self.convolutions, self.norms):
+            hidden_states = F.gelu(norm(convolution(hidden_states)))
+            maps.append(hidden_states)
+        return tuple(maps) if return_maps else self.projection(hidden_states)
+
+
+class Dinov3SegBackbone(DINOv3ViTModel):
+    """`DINOv3ViTModel`, with a convolutional stem where the configuration asks for one."""
+
+    def __init__(self, config: DINOv3ViTConfig, patch_embeddings: nn.Module | None = None):
+        super().__init__(config)
+        if patch_embeddings is not None:
+            self.embeddings.patch_embeddings = patch_embeddings
+            self.post_init()
+
+
+class Dinov3SegVisionHead(DINOv3ViTPreTrainedModel):
+    """Transformer blocks over [CLS; registers; patches] and a final LayerNorm, no rotary embedding."""
+
+    def __init__(self, config: DINOv3ViTConfig):
+        super().__init__(config)
+        self.layer = nn.ModuleList(DINOv3ViTLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, 1 + R + N, D) -> (B, 1 + R + N, D)."""
+        # A rotary table over zero patches leaves every token unrotated.
+        head_size = self.config.hidden_size // self.config.num_attention_heads
+        no_rotation = hidden_states.new_empty(0, head_size)
+        for layer in self.layer:
+            hidden_states = layer(hidden_states, position_embeddings=(no_rotation, no_rotation))
+        return self.norm(hidden_states)
+
+
+def vision_head_config(config: Dinov3SegConfig) -> DINOv3ViTConfig:
+    """The backbone's configuration, changed where the blocks of the vision head differ."""
+    return DINOv3ViTConfig(
+        **{
+            **{
+                k: getattr(config.vision_config, k)
+                for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size")
+            },
+            "num_hidden_layers": config.vision_head_num_layers,
+            "intermediate_size": config.vision_head_intermediate_size,
+            "use_gated_mlp": True,
+            "hidden_act": "silu",
+            "query_bias": False,
+            "key_bias": False,
+            "value_bias": False,
+            "layer_norm_eps": 1e-5,
+            "initializer_range": config.vision_config.initializer_range,
+            "layerscale_value": config.vision_config.layerscale_value,
+            "attn_implementation": config.vision_config._attn_implementation,
+        }
+    )
+
+
+@dataclass
+class Dinov3SegVisionOutput(ModelOutput):
+    """
+    cls_token (`torch.Tensor` of shape `(batch_size, hidden_size)`): the global image embedding, after the vision head.
+    patch_tokens (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`): after the head, or before it.
+    hidden_states, attentions (`tuple(torch.Tensor)`, *optional*): the backbone's, one a layer.
+    """
+
+    cls_token: torch.Tensor | None = None
+    patch_tokens: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class Dinov3SegVisionTower(nn.Module):
+    """Backbone and vision head: pixels -> CLS token and patch tokens in the space of the text embeddings."""
+
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        self.patch_size = config.vision_config.patch_size
+        stem = None if config.stem_channels is None else Dinov3SegConvStem(config)
+        self.backbone = Dinov3SegBackbone._from_config(config.vision_config, patch_embeddings=stem)
+        self.head = Dinov3SegVisionHead._from_config(vision_head_config(config))
+
+    def to_whole_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Sides that are no multiple of the patch are stretched to the next one, as the reference does."""
+        size = tuple(-(-side // self.patch_size) * self.patch_size for side in pixel_values.shape[-2:])
+        if pixel_values.shape[-2:] == size:
+            return pixel_values
+        stretched = F.interpolate(pixel_values.float(), size=size, mode="bicubic", align_corners=False)
+        return stretched.to(pixel_values.dtype)
+
+    def stem_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The maps of the convolutional stem, the finest first; none without one.
+
+        Computed once more: that is cheap (8 % of the embedded checkpoint's backbone, on a CPU), and the library's own
+        forward has no place for them.
+        """
+        stem = self.backbone.embeddings.patch_embeddings
+        if not isinstance(stem, Dinov3SegConvStem):
+            return ()
+        # called, not by a method of its own: FSDP gathers weights for calls
+        return stem(self.to_whole_patches(pixel_values).to(stem.weight.dtype), return_maps=True)
+
+    def forward(self, pixel_values: torch.Tensor, patch_source: str = "head", **kwargs) -> Dinov3SegVisionOutput:
+        pixel_values = self.to_whole_patches(pixel_values)
+        height, width = (side // self.patch_size for side in pixel_values.shape[-2:])
+        backbone_outputs = self.backbone(pixel_values, **kwargs)
+        before_head = backbone_outputs.last_hidden_state  # (B, 1 + R + h w, D)
+        after_head = self.head(before_head)
+        tokens = after_head if patch_source == "head" else before_head
+        patch_tokens = tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))  # (B, D, h, w)
+        return Dinov3SegVisionOutput(
+            cls_token=after_head[:, 0],
+            patch_tokens=patch_tokens,
+            hidden_states=backbone_outputs.hidden_states,
+            attentions=backbone_outputs.attentions,
+        )
+
+
+def encode_prompts(
+    text_model: CLIPTextModelWithProjection, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Prompts -> text embeddings of classes, both halves normalized.
+
+    Args:
+        text_model: The text tower.
+        input_ids: `(C, P, L)`, long: P prompts a class.
+        attention_mask: `(C, P, L)`; a prompt whose mask is all zero is padding and counts for nothing.
+
+    Returns:
+        `(C, 2, D)`: [global, local]. Several prompts are normalized, averaged and normalized again.
+    """
+    num_classes, num_prompts, _ = input_ids.shape
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    is_prompt = attention_mask.any(dim=-1).flatten()  # (C P)
+    # The tower is causal and pooled at end-of-text, so what follows a prompt never changes it: no mask is needed.
+    text_embeds = map_chunks(
+        lambda prompts: text_model(input_ids=prompts).text_embeds,
+        input_ids.flatten(0, 1),
+        dim=0,
+        chunk_size=None if torch.is_grad_enabled() else PROMPT_CHUNK_SIZE,
+    )  # (C P, 2 D)
+    halves = F.normalize(text_embeds.unflatten(-1, (2, -1)), dim=-1)  # (C P, 2, D)
+    halves = (halves * is_prompt[:, None, None].to(halves.dtype)).unflatten(0, (num_classes, num_prompts))
+    return F.normalize(halves.sum(dim=1), dim=-1)  # (C, 2, D)

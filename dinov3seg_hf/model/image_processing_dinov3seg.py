@@ -1,0 +1,391 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Images to `pixel_values` and windows, logits to label maps: what both backends share, and the torchvision one.
+
+Knows sizes, pixel statistics and window geometry; knows neither text nor class names. The PIL backend, which needs no
+further library, is in `image_processing_pil_dinov3seg.py`.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ImageInput,
+    PILImageResampling,
+    SizeDict,
+)
+from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import is_torchvision_available
+
+from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
+from .remote_code import attach_remote_code
+from .windows import cut_windows, plan_windows
+
+# Values of resized logits held at a time (16 MiB in fp32, near what a cache holds): 847 classes at 4000 x 3000 would
+# take 38 GiB at once.
+MAX_RESIZED_VALUES = 2**22
+
+
+class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
+        With `size={"shortest_edge": ...}`, both sides of the resized image are rounded to a multiple of this (the patch
+        size). A fixed `{"height", "width"}` is taken literally.
+    do_windows (`bool`, *optional*, defaults to `self.do_windows`):
+        Whether to cut the resized image into overlapping windows as well, for local-global inference.
+    window_size (`int`, *optional*, defaults to `self.window_size`):
+        Side of a window in pixels of the resized image.
+    window_stride (`int`, *optional*, defaults to `self.window_stride`):
+        Step between neighboring windows in pixels of the resized image.
+    max_image_pixels (`int`, *optional*, defaults to `self.max_image_pixels`):
+        Images with more pixels are refused, before or after resizing.
+    """
+
+    size_divisor: int | None
+    do_windows: bool | None
+    window_size: int | None
+    window_stride: int | None
+    max_image_pixels: int | None
+
+
+class Dinov3SegImageProcessing:
+    """What the two backends share: reading, sizes, windows, labels and post-processing.
+
+    The defaults are the paper's inference: 640 x 640, and nine windows of 384 at a stride of 128.
+    """
+
+    valid_kwargs = Dinov3SegImageProcessorKwargs
+    do_convert_rgb = True
+    do_resize = True
+    size = {"height": 640, "width": 640}  # noqa: RUF012, copied for each instance by the base class
+    default_to_square = True
+    size_divisor = 16
+    resample = PILImageResampling.BICUBIC
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    do_windows = True
+    window_size = 384
+    window_stride = 128
+    max_image_pixels = MAX_IMAGE_PIXELS
+
+    @property
+    def model_input_names(self) -> list[str]:
+        windows = ["window_pixel_values", "window_boxes"] if self.do_windows else []
+        return ["pixel_values", *windows]
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """Writes the JSON, and beside it the code of both backends for where this package is missing."""
+        attach_remote_code(self, json_file_path, "image_processor")
+        super().to_json_file(json_file_path)
+
+    def preprocess(
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        **kwargs: Unpack[Dinov3SegImageProcessorKwargs],
+    ) -> BatchFeature:
+        """Turns images into the model's inputs.
+
+        Args:
+            images: One image or a (nested) list of them: PIL, numpy, torch, path or URL; see `open_image`. An array
+                with four dimensions is a batch.
+            segmentation_maps: One map of integer labels for each image, of the image's size: PIL, numpy, torch, path.
+            **kwargs: Override the processor's attributes for this call. `do_rescale=False` keeps the scale of the
+                input: [0, 1] for floats, 0..255 for integers.
+
+        Returns:
+            A `BatchFeature` with
+
+            - `pixel_values`: float32 `(B, 3, H, W)`;
+            - `window_pixel_values`, with `do_windows`: float32 `(B, N, 3, h, w)`, where h = w = `window_size` unless
+              the resized image is smaller;
+            - `window_boxes`, with `do_windows`: int64 `(N, 4)`, top, left, height, width in pixels of `pixel_values`;
+            - `labels`, with `segmentation_maps`: int64 `(B, H, W)`, resized by nearest neighbor.
+
+            Without `return_tensors`, lists with one entry for each image (`window_boxes` is one array all the same).
+
+        Raises:
+            ValueError: If an image cannot be read (see `open_image`), labels do not fit their image, or images of
+                different sizes would have to be stacked.
+        """
+        return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def _preprocess_image_like_inputs(
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        *,
+        do_convert_rgb: bool | None,
+        input_data_format: Any,
+        do_resize: bool | None,
+        size: SizeDict,
+        size_divisor: int | None,
+        resample: Any,
+        do_rescale: bool | None,
+        do_windows: bool | None,
+        window_size: int | None,
+        window_stride: int | None,
+        max_image_pixels: int,
+        return_tensors: Any,
+        device: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        for option in ("do_center_crop", "do_pad"):
+            if kwargs.pop(option, None):
+                raise ValueError(f"`{option}` is not offered, since labels and windows would not follow: use `size`.")
+        images = flatten_images(images)
+        if not images:
+            raise ValueError("Got no images; pass at least one.")
+        pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
+        source_sizes = [tuple(image.shape[-2:]) for image in pixels]
+        sizes = source_sizes
+        if do_resize:
+            sizes = [_resized_size(source, size, size_divisor, max_image_pixels) for source in source_sizes]
+
+        prepared = []
+        for image, source, (height, width) in zip(images, pixels, sizes, strict=True):
+            array = self._to_backend(source, device)
+            if do_resize:
+                array = self.resize(array, SizeDict(height=height, width=width), resample)
+            if not do_rescale and _is_float(image):
+                array = self.rescale(array, 1 / 255)  # reading has made 8-bit values of it
+            prepared.append(array)
+        prepared = super()._preprocess(
+            prepared,
+            do_resize=False,
+            size=size,
+            resample=resample,
+            do_center_crop=False,
+            do_pad=False,
+            do_rescale=do_rescale,
+            return_tensors=None,
+            **kwargs,
+        )["pixel_values"]
+        data = {"pixel_values": prepared}
+
+        if len(set(sizes)) > 1 and (do_windows or return_tensors is not None):
+            raise ValueError(
+                f"The images of this batch come to different sizes (height, width) {sorted(set(sizes))} and cannot be "
+                "stacked: set a fixed size={'height': ..., 'width': ...}, or process them one at a time."
+            )
+        if do_windows:
+            boxes = torch.tensor(plan_windows(sizes[0], window_size, window_stride))
+            data["window_pixel_values"] = [
+                self._to_backend(cut_windows(torch.as_tensor(image), boxes), device) for image in prepared
+            ]
+            data["window_boxes"] = self._to_backend(boxes, device)
+        if segmentation_maps is not None:
+            data["labels"] = [
+                self._to_backend(labels, device)
+                for labels in _prepare_labels(segmentation_maps, source_sizes, sizes, max_image_pixels)
+            ]
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _to_backend(self, tensor: torch.Tensor, device: Any) -> Any:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
+        threshold: float | None = None,
+        none_label: int = -1,
+        score_function: Literal["sigmoid", "softmax", "none"] = "sigmoid",
+        temperature: float = 1.0,
+        return_scores: bool = False,
+        return_segmentation_scores: bool = False,
+    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
+        """Turns logits into label maps at the size of the original images.
+
+        Logits are resized bilinearly, a strip of rows at a time: the map of all classes at full size is never held.
+
+        Args:
+            outputs: Model outputs with `logits` `(B, C, h, w)`.
+            target_sizes: (height, width) in pixels for each image; by default the size of the logits.
+            threshold: Pixels whose best score is below it, in [0, 1], are none of the classes.
+            none_label: The label of those pixels. The default lies outside every vocabulary, unlike 255.
+            score_function: How logits become scores: `"sigmoid"` of each class (the full head), `"softmax"` over the
+                classes (the zero-shot head), or `"none"`: they are scores already.
+            temperature: Logits are divided by it first. The zero-shot head's, which are cosines, want
+                `1 / model.logit_scale.exp()`.
+            return_scores: Whether to return the score of the winning class of each pixel as well.
+            return_segmentation_scores: Whether to return the resized logits of all classes as well, as other models of
+                transformers do; these are held at full size.
+
+        Returns:
+            For each image an int32 label map `(height, width)`; or, with either `return_...`, an object with
+            `segmentation` (that map), `scores` (float32 `(height, width)` in [0, 1]) and `segmentation_scores` (float32
+            `(C, height, width)`), as asked for.
+
+        Raises:
+            ValueError: If shapes, sizes, threshold or score function are none that are known.
+        """
+        logits = outputs.logits
+        if score_function not in ("sigmoid", "softmax", "none"):
+            raise ValueError(f"Expected 'sigmoid', 'softmax' or 'none' as `score_function`, got {score_function!r}.")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"`temperature` is {temperature!r}: choose a positive number.")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(
+                f"`threshold` is compared with scores in [0, 1], got {threshold!r}: choose one in between."
+            )
+        if logits.ndim != 4 or 0 in logits.shape[1:]:
+            raise ValueError(f"Expected logits of shape (B, C, h, w) with C >= 1, got {tuple(logits.shape)}.")
+
+        results = []
+        for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
+            labels, scores = _label_and_score(image_logits, size, score_function, temperature)
+            if threshold is not None:
+                labels = labels.masked_fill(scores < threshold, none_label)
+            if not (return_scores or return_segmentation_scores):
+                results.append(labels)
+                continue
+            data = {"segmentation": labels}
+            if return_scores:
+                data["scores"] = scores
+            if return_segmentation_scores:
+                data["segmentation_scores"] = _resize_rows(image_logits, size, 0, size[0])
+            results.append(SemanticSegmentationPostProcessorOutput(data=data))
+        return results
+
+
+class Dinov3SegImageProcessor(Dinov3SegImageProcessing, TorchvisionBackend):
+    """Image processor of dinov3.seg on torchvision: works on tensors, on a GPU with `device="cuda"`.
+
+    Its parameters are in `Dinov3SegImageProcessorKwargs`.
+
+    Raises:
+        ImportError: If torchvision cannot be imported.
+    """
+
+    def __init__(self, **kwargs: Unpack[Dinov3SegImageProcessorKwargs]):
+        if not is_torchvision_available():
+            raise ImportError(
+                "Dinov3SegImageProcessor needs torchvision: install it, or use Dinov3SegImageProcessorPil, which gives "
+                "the same results up to rounding."
+            )
+        super().__init__(**kwargs)
+
+    def _to_backend(self, tensor: torch.Tensor, device: Any) -> torch.Tensor:
+        return tensor.to(device) if device is not None else tensor
+
+
+def _is_float(image: Any) -> bool:
+    if isinstance(image, torch.Tensor):
+        return image.is_floating_point()
+    return getattr(getattr(image, "dtype", None), "kind", "") == "f" or getattr(image, "mode", "") == "F"
+
+
+def _resized_size(
+    source_size: tuple[int, int], size: SizeDict, size_divisor: int | None, max_image_pixels: int
+) -> tuple[int, int]:
+    if size.height and size.width:
+        resized = (size.height, size.width)
+    elif size.shortest_edge and not size.height and not size.width:
+        scale = size.shortest_edge / min(source_size)
+        if size.longest_edge:
+            scale = min(scale, size.longest_edge / max(source_size))
+        divisor = size_divisor or 1
+        patches = [max(1, int(side * scale / divisor + 0.5)) for side in source_size]
+        if size.longest_edge:  # a limit holds after rounding too
+            patches = [min(count, max(1, size.longest_edge // divisor)) for count in patches]
+        resized = (patches[0] * divisor, patches[1] * divisor)
+    else:
+        raise ValueError(
+            f"Expected size={{'height', 'width'}} or {{'shortest_edge'}} with or without 'longest_edge', all "
+            f"positive, got {dict(size)}."
+        )
+    if min(resized) < 1 or resized[0] * resized[1] > max_image_pixels:
+        raise ValueError(
+            f"An image of {source_size[0]} x {source_size[1]} pixels would be resized to {resized[0]} x {resized[1]}, "
+            f"and the limit is {max_image_pixels} pixels: set a 'longest_edge', or a fixed height and width."
+        )
+    return resized
+
+
+def _prepare_labels(
+    segmentation_maps: Any,
+    source_sizes: list[tuple[int, int]],
+    sizes: list[tuple[int, int]],
+    max_image_pixels: int,
+) -> list[torch.Tensor]:
+    maps = [read_label_map(item, max_image_pixels) for item in flatten_images(segmentation_maps, num_dims=2)]
+    if len(maps) != len(sizes):
+        raise ValueError(f"Got {len(maps)} segmentation maps for {len(sizes)} images; pass one per image.")
+    resized = []
+    for labels, source_size, (height, width) in zip(maps, source_sizes, sizes, strict=True):
+        if tuple(labels.shape) != source_size:
+            raise ValueError(
+                f"Got a segmentation map of {labels.shape[0]} x {labels.shape[1]} for an image of {source_size[0]} x "
+                f"{source_size[1]} (height x width): resize it by nearest neighbor, or check for a rotated image."
+            )
+        # nearest neighbor by index: PIL and interpolation would squeeze labels into bytes or floats
+        rows = torch.arange(height, device=labels.device)
+        columns = torch.arange(width, device=labels.device)
+        rows = (2 * rows + 1) * labels.shape[0] // (2 * height)
+        columns = (2 * columns + 1) * labels.shape[1] // (2 * width)
+        resized.append(labels[rows[:, None], columns])
+    return resized
+
+
+def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, int]]:
+    if target_sizes is None:
+        return [tuple(logits.shape[-2:])] * len(logits)
+    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
+    if len(sizes) != len(logits):
+        raise ValueError(f"Got {len(sizes)} target sizes for {len(logits)} images; pass one (height, width) per image.")
+    for size in sizes:
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"Expected target sizes (height, width) of at least 1 pixel, got {tuple(size)}.")
+    return [(int(height), int(width)) for height, width in sizes]
+
+
+def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: int) -> torch.Tensor:
+    """Rows first .. last - 1 of `(c, h, w)` resized bilinearly to `(c, *size)`, fp32.
+
+    Channels last, in which the resize is several times faster than map by map.
+    """
+    # where the rows lie in the source, by the centers of the pixels
+    rows = (torch.arange(first, last, device=logits.device) + 0.5) * (logits.shape[1] / size[0]) - 0.5
+    rows = rows.clamp(min=0)
+    upper = rows.long().clamp(max=logits.shape[1] - 1)
+    lower = (upper + 1).clamp(max=logits.shape[1] - 1)
+    source = logits[None].to(torch.float32, memory_format=torch.channels_last)
+    source = torch.lerp(source[:, :, upper], source[:, :, lower], (rows - upper)[:, None])
+    source = source.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(source, size=(last - first, size[1]), mode="bilinear", align_corners=False)[0]
+
+
+def _label_and_score(
+    logits: torch.Tensor, size: tuple[int, int], score_function: str, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The winning class of each pixel and its score, a strip of rows at a time: the result is that of all at once."""
+    num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
+    labels = torch.empty(size, dtype=torch.int32, device=logits.device)
+    scores = torch.empty(size, dtype=torch.float32, device=logits.device)
+    for first in range(0, size[0], num_rows):
+        last = min(first + num_rows, size[0])
+        strip = _resize_rows(logits, size, first, last) / temperature  # (C, rows, W)
+        best, winners = strip.max(dim=0)
+        labels[first:last] = winners
+        if score_function == "softmax":
+            best = (best - strip.logsumexp(dim=0)).exp()
+        elif score_function == "sigmoid":
+            best = best.sigmoid()
+        scores[first:last] = best
+    return labels, scores
+
+
+__all__ = ["Dinov3SegImageProcessor", "Dinov3SegImageProcessorKwargs"]

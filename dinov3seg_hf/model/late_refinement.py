@@ -1,0 +1,246 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Late refinement: the embedded correlations attend across the image, then across the classes.
+
+Guidance joins queries and keys only. Joining by concatenation, `W [x; g]`, is written as `W_x x + W_g g`: the guidance
+of an image is the same for all its classes (and that of a class for all positions), so its part is computed once.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .chunking import map_chunks
+from .configuration_dinov3seg import Dinov3SegConfig
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out, in the form of the library's interface: `(N, heads, L, d)` -> `(N, L, heads, d)`."""
+    weights = query @ key.transpose(-1, -2) * scaling  # (N, heads, L, L)
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = weights.softmax(dim=-1)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class Dinov3SegGuidedAttention(nn.Module):
+    """Multi-head attention over the second-to-last axis whose queries and keys see the guidance."""
+
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        self.config = config
+        self.is_causal = False
+        width = config.correlation_hidden_size
+        self.head_size = width // config.late_num_attention_heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        if config.use_guidance:
+            self.guidance_query = nn.Linear(config.guidance_hidden_size, width, bias=False)
+            self.guidance_key = nn.Linear(config.guidance_hidden_size, width, bias=False)
+
+    def project(
+        self, hidden_states: torch.Tensor, guidance: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys, values; `guidance` broadcasts against `hidden_states` (..., E)."""
+        query, key = self.query(hidden_states), self.key(hidden_states)
+        if guidance is not None:
+            query, key = query + self.guidance_query(guidance), key + self.guidance_key(guidance)
+        return query, key, self.value(hidden_states)
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`(N, heads, L, d)` three times, `bias` broadcastable to `(N, heads, L, L)` -> `(N, L, heads, d)`."""
+        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, _ = attention_interface(self, query, key, value, bias, scaling=self.head_size**-0.5, dropout=0.0)
+        return attended
+
+
+class Dinov3SegFeedForward(nn.Module):
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        width = config.correlation_hidden_size
+        inner = int(width * config.late_mlp_ratio)
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down(F.gelu(self.up(hidden_states)))
+
+
+def window_regions(height: int, width: int, padded: tuple[int, int], shift: int, device: torch.device) -> torch.Tensor:
+    """An id for every cell of the padded and rolled map: cells attend to each other only where ids agree.
+
+    Ids separate what a roll brought together from opposite borders, and padding (0) from the map.
+    """
+    rows, columns = torch.arange(padded[0], device=device), torch.arange(padded[1], device=device)
+    rows, columns = (rows + shift) % padded[0], (columns + shift) % padded[1]
+    wrapped = (rows < shift)[:, None] * 2 + (columns < shift)[None, :] * 1
+    inside = (rows < height)[:, None] & (columns < width)[None, :]
+    return torch.where(inside, wrapped + 1, 0)
+
+
+class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
+    """One Swin layer over the positions of each class map; every second one works on shifted windows."""
+
+    def __init__(self, config: Dinov3SegConfig, shifted: bool):
+        super().__init__()
+        self.window_size = config.late_window_size
+        self.shifted = shifted
+        self.num_attention_heads = config.late_num_attention_heads
+        self.norm1 = nn.LayerNorm(config.correlation_hidden_size)
+        self.attention = Dinov3SegGuidedAttention(config)
+        self.norm2 = nn.LayerNorm(config.correlation_hidden_size)
+        self.mlp = Dinov3SegFeedForward(config)
+        # A bias for every relative position in a window, one a head (Swin, arXiv 2103.14030).
+        self.relative_bias = nn.Parameter(torch.empty((2 * self.window_size - 1) ** 2, self.num_attention_heads))
+
+    def position_bias(self) -> torch.Tensor:
+        """(heads, L, L) for the L = window_size**2 positions of a window."""
+        size, device = self.window_size, self.relative_bias.device
+        index = torch.arange(size, device=device)
+        relative = index[:, None] - index[None, :] + size - 1  # (size, size), from 0 to 2 size - 2
+        table = relative[:, None, :, None] * (2 * size - 1) + relative[None, :, None, :]  # (row, column, row', column')
+        return self.relative_bias[table.reshape(size**2, size**2)].permute(2, 0, 1)
+
+    def attend(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
+        """(N, h, w, E), guidance (1, h, w, G) -> (N, h, w, E)."""
+        height, width = hidden_states.shape[1:3]
+        size, heads = self.window_size, self.num_attention_heads
+        padded = (-(-height // size) * size, -(-width // size) * size)
+        shift = size // 2 if self.shifted else 0
+        grid = (padded[0] // size, padded[1] // size)
+
+        def windows(states: torch.Tensor) -> torch.Tensor:  # (N, h, w, E) -> (N, windows * heads, L, d)
+            states = F.pad(states, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
+            states = torch.roll(states, (-shift, -shift), dims=(1, 2)) if shift else states
+            states = states.reshape(states.shape[0], grid[0], size, grid[1], size, heads, -1)
+            return states.permute(0, 1, 3, 5, 2, 4, 6).reshape(states.shape[0], grid[0] * grid[1] * heads, size**2, -1)
+
+        query, key, value = (windows(states) for states in self.attention.project(hidden_states, guidance))
+
+        regions = window_regions(height, width, padded, shift, hidden_states.device)
+        regions = regions.reshape(grid[0], size, grid[1], size).transpose(1, 2).reshape(grid[0] * grid[1], 1, size**2)
+        apart = regions[..., :, None] != regions[..., None, :]  # (windows, 1, L, L)
+        bias = self.position_bias()[None].to(query.dtype)
+        bias = bias.masked_fill(apart, torch.finfo(query.dtype).min).flatten(0, 1)[None]  # (1, windows * heads, L, L)
+
+        attended = self.attention.attend(query, key, value, bias)  # (N, L, windows * heads, d)
+        attended = attended.reshape(-1, size, size, grid[0], grid[1], heads * attended.shape[-1])
+        attended = attended.permute(0, 3, 1, 4, 2, 5).reshape(-1, *padded, hidden_states.shape[-1])
+        attended = torch.roll(attended, (shift, shift), dims=(1, 2)) if shift else attended
+        return self.attention.output(attended[:, :height, :width])
+
+    def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
+        """(B, C, h, w, E), guidance (B, h, w, G) -> (B, C, h, w, E); classes are independent."""
+        refined = []
+        for index, classes in enumerate(hidden_states):  # an image: (C, h, w, E)
+            image_guidance = None if guidance is None else guidance[index : index + 1]
+            classes = classes + self.attend(self.norm1(classes), image_guidance)
+            refined.append(classes + self.mlp(self.norm2(classes)))
+        return torch.stack(refined)
+
+
+class Dinov3SegClassLayer(GradientCheckpointingLayer):
+    """Attention across the classes at each position: equivariant to their order."""
+
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        self.num_attention_heads = config.late_num_attention_heads
+        self.norm1 = nn.LayerNorm(config.correlation_hidden_size)
+        self.attention = Dinov3SegGuidedAttention(config)
+        self.norm2 = nn.LayerNorm(config.correlation_hidden_size)
+        self.mlp = Dinov3SegFeedForward(config)
+
+    def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
+        """(B, C, N, E) at N positions, guidance (C, G) -> (B, C, N, E); positions are independent."""
+        hidden_states = hidden_states.transpose(1, 2)  # (B, N, C, E)
+
+        def split_heads(states: torch.Tensor) -> torch.Tensor:  # (B, N, C, E) -> (B N, heads, C, d)
+            return states.flatten(0, 1).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
+
+        query, key, value = self.attention.project(self.norm1(hidden_states), guidance)
+        attended = self.attention.attend(*(split_heads(states) for states in (query, key, value)))  # (B N, C, heads, d)
+        hidden_states = hidden_states + self.attention.output(attended.reshape(hidden_states.shape))
+        hidden_states = hidden_states + self.mlp(self.norm2(hidden_states))
+        return hidden_states.transpose(1, 2)
+
+
+def guided(layer: nn.Module, guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The layer with its guidance, as a second argument by place: reentrant checkpointing sees no other."""
+    return lambda hidden_states: layer(hidden_states, guidance)
+
+
+class Dinov3SegLateRefinement(nn.Module):
+    """`late_num_layers` times: a pair of spatial layers (plain, shifted), then a class layer."""
+
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        self.spatial_layers = nn.ModuleList()
+        self.class_layers = nn.ModuleList()
+        for _ in range(config.late_num_layers):
+            if config.use_spatial_refinement:
+                self.spatial_layers.append(
+                    nn.ModuleList(Dinov3SegSpatialLayer(config, shifted) for shifted in (False, True))
+                )
+            if config.use_class_refinement:
+                self.class_layers.append(Dinov3SegClassLayer(config))
+        self.use_guidance = config.use_guidance
+        self.num_layers = config.late_num_layers
+        if config.use_guidance and config.use_class_refinement:
+            # global and local halves side by side guide the class attention
+            self.text_projection = nn.Linear(2 * config.vision_config.hidden_size, config.guidance_hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        image_guidance: torch.Tensor | None,
+        text_embeds: torch.Tensor,
+        class_chunk_size: int | None = None,
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: `(B, C, h, w, E)` embedded correlations.
+            image_guidance: `(B, G, h, w)` from the semantic prior.
+            text_embeds: `(C, 2, D)`.
+            class_chunk_size: Classes at a time in the spatial layers; the class layers take as many positions at a time
+                as cost the same memory.
+        """
+        height, width = hidden_states.shape[2:4]
+        image_guidance = image_guidance.permute(0, 2, 3, 1) if self.use_guidance else None  # (B, h, w, G)
+        text_guidance = None
+        if self.use_guidance and self.class_layers:
+            text_guidance = self.text_projection(text_embeds.flatten(1).to(hidden_states.dtype))  # (C, G)
+        position_chunk_size = None
+        if class_chunk_size is not None:
+            position_chunk_size = max(1, class_chunk_size * height * width // hidden_states.shape[1])
+
+        for index in range(self.num_layers):
+            for layer in self.spatial_layers[index] if self.spatial_layers else ():
+                hidden_states = map_chunks(
+                    guided(layer, image_guidance), hidden_states, dim=1, chunk_size=class_chunk_size
+                )
+            if self.class_layers:
+                layer = guided(self.class_layers[index], text_guidance)
+                positions = hidden_states.flatten(2, 3)  # (B, C, h w, E)
+                positions = map_chunks(layer, positions, dim=2, chunk_size=position_chunk_size)
+                hidden_states = positions.unflatten(2, (height, width))
+        return hidden_states

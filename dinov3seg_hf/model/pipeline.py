@@ -1,0 +1,486 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The one way from images and words to masks: a transformers pipeline named "open-vocabulary-segmentation".
+
+Knows the order of things: labels are encoded once a vocabulary, pixels once an image; label maps and masks have the
+size of the original image. Command line, demo and evaluation go through it.
+"""
+
+import dataclasses
+import difflib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import Pipeline
+
+from .image_input import read_pixels
+from .image_stages import EncodedImage, LabeledImage, PreparedImage
+from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
+from .modeling_dinov3seg import Dinov3SegImageFeatures
+from .pipeline_results import SegmentationResults
+from .sliding_window import segment_windows
+from .text_cache import TextCache
+from .text_embeddings import TextEmbeddings
+from .vocabulary import Vocabulary, as_vocabulary
+
+TASK = "open-vocabulary-segmentation"
+
+Labels = str | Iterable[str] | Vocabulary | TextEmbeddings
+
+
+class OpenVocabularySegmentationPipeline(Pipeline):
+    """Segments images by any list of labels.
+
+    Example:
+
+    ```python
+    >>> import dinov3seg_hf
+    >>> from transformers import pipeline
+
+    >>> pipe = pipeline("open-vocabulary-segmentation", model=dinov3seg_hf.TINY)
+    >>> segments = pipe("scene.png", candidate_labels=["red circle", "blue striped square", "background"])
+    >>> segments[0]["label"], segments[0]["mask"].size
+    ('red circle', (96, 96))
+    ```
+
+    Any option of a call may be given to `pipeline(...)` as well and is the default of all calls then.
+
+    Args:
+        model: A `Dinov3SegForSemanticSegmentation`; put in eval mode.
+        processor: Its `Dinov3SegProcessor`. With an `image_processor` alone, labels have to come as `TextEmbeddings`.
+        candidate_labels: Labels for calls that give none.
+        templates: Templates for calls that give none.
+    """
+
+    # Optional: a checkpoint that was converted without a tokenizer has an image processor only.
+    _load_processor = None
+    _load_image_processor = None
+    _load_tokenizer = False
+    _load_feature_extractor = False
+
+    def __init__(
+        self, *args, candidate_labels: Labels | None = None, templates: str | Sequence[str] | None = None, **kwargs
+    ):
+        kwargs.pop("local_files_only", None)  # `pipeline` passes it on
+        super().__init__(*args, **kwargs)
+        if getattr(self.model.config, "model_type", None) != "dinov3seg":
+            raise ValueError(
+                f"The model is a {type(self.model).__name__}; expected a Dinov3SegForSemanticSegmentation. Load one "
+                "from a checkpoint of dinov3.seg."
+            )
+        if self.processor is not None:
+            self.image_processor, self.tokenizer = self.processor.image_processor, self.processor.tokenizer
+        if self.image_processor is None:
+            raise ValueError("The model has no processor. Pass processor=AutoProcessor.from_pretrained(...).")
+        self.model.eval()
+        self._candidate_labels, self._templates = candidate_labels, templates
+        self._text_cache = TextCache()
+
+    def _sanitize_parameters(
+        self,
+        text: TextEmbeddings | None = None,
+        return_label_map: bool | None = None,
+        return_scores: bool | None = None,
+        return_masks: bool | None = None,
+        **options: Any,
+    ) -> tuple[dict, dict, dict]:
+        known = [field.name for field in dataclasses.fields(InferenceSettings)]
+        if unknown := [name for name in options if name not in known]:
+            known += ["candidate_labels", "templates", "return_label_map", "return_scores", "return_masks"]
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
+            raise TypeError(f"Unknown option {unknown[0]!r} of the pipeline. {hint}")
+        settings = self.settings.updated(**options)
+        forward = {"text": text, "settings": settings, "return_scores": return_scores}
+        postprocess = {
+            "labels": None if text is None else text.names,
+            "return_label_map": return_label_map,
+            "return_masks": return_masks,
+        }
+        return (
+            {"settings": settings},
+            {key: value for key, value in forward.items() if value is not None},
+            {key: value for key, value in postprocess.items() if value is not None},
+        )
+
+    @property
+    def settings(self) -> InferenceSettings:
+        """The options of `pipeline(...)`: what calls do unless told otherwise."""
+        return getattr(self, "_preprocess_params", {}).get("settings", InferenceSettings())
+
+    def __call__(
+        self,
+        images: Any,
+        candidate_labels: Labels | None = None,
+        *,
+        templates: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Segments images.
+
+        Args:
+            images: One image or a list: PIL, numpy, torch, path, URL (see `open_image`), `EncodedImage`. Or a data set
+                or generator of them, which is read as the results are.
+            candidate_labels: Class names, each "word" or "word|synonym|synonym"; or one string of them, separated by
+                commas; or a `Vocabulary`; or its `TextEmbeddings`.
+            templates: What names are wrapped in: the name of a set in `prompts.TEMPLATES`, one template, or several.
+            inference, head, patch_source, threshold, temperature, size, window_size, window_stride: See
+                `InferenceSettings`. On an image that is no larger than a window, `"local-global"` is `"whole"`.
+            return_label_map: Also return the dense label map.
+            return_scores: Also return each label's score everywhere.
+            return_masks: `False` leaves the masks out of the segments: one image for each label found takes its time.
+            batch_size: How many images go through the model at once. They may have different sizes.
+            num_workers: Processes that read images.
+
+        Returns:
+            For each image a list of the labels found, in the order of the labels, in transformers' form: `score` (the
+            mean over its pixels), `label`, `mask` (PIL `L`, 0 or 255, of the original image's size).
+
+            With `return_label_map` or `return_scores` a dict: `segments` (that list), `labels` (all names), `label_map`
+            (int32 `(H, W)`, the label of every pixel of the original image, -1 for none), and where asked for `scores`
+            (float16 `(C, h, w)`, every label's score at the resolution of the model). Labels are those that are
+            prompted; `Vocabulary.to_scored` makes one background of those from `background_from` on.
+
+            A score of the full head is the sigmoid of a label on its own. A score of the zero-shot head is the softmax
+            over the labels of cosines divided by `temperature`, and so depends on what other labels there are.
+
+        Raises:
+            ValueError: No labels, bad labels, an image that cannot be read, an option out of range.
+            MemoryError: Too many labels for an image of this size, with what to do about it.
+        """
+        if images is None:
+            raise ValueError("Got no images; pass one image or a list.")
+        if isinstance(images, tuple):
+            images = list(images)
+        if candidate_labels is None:
+            candidate_labels = self._candidate_labels
+        text = self.encode_labels(candidate_labels, templates)
+        if isinstance(images, list) and not images:
+            return []
+        return super().__call__(images, text=text, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Writes model and processor, so that `pipeline` loads them again; the base class leaves the processor out."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory, **kwargs)
+
+    # --- text --------------------------------------------------------------------------------------------------------
+
+    def encode_labels(
+        self, candidate_labels: Labels | None, templates: str | Sequence[str] | None = None, *, progress: bool = False
+    ) -> TextEmbeddings:
+        """The embeddings of labels, which calls take in the place of the labels.
+
+        A class that was encoded lately, with the same prompts and the same weights, is not encoded again.
+
+        Args:
+            candidate_labels, templates: As for a call.
+            progress: Shows a bar.
+
+        Raises:
+            ValueError: No labels, bad labels, embeddings of another model.
+        """
+        templates = self._templates if templates is None else templates
+        if isinstance(candidate_labels, TextEmbeddings):
+            if templates is not None:
+                raise ValueError(
+                    "Got templates for text embeddings, which are made already. Leave them out, or pass the labels."
+                )
+            return self._text_cache.check(candidate_labels, self.model)
+        vocabulary = as_vocabulary(candidate_labels, templates)
+        if self.processor is None:
+            raise ValueError(
+                "The checkpoint has no tokenizer (or one that cannot be read), which words need. Convert it again with "
+                "one, or pass text embeddings."
+            )
+        return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
+
+    # --- image -------------------------------------------------------------------------------------------------------
+
+    @property
+    def default_inference(self) -> Inference:
+        """What is done where a call does not say: what the checkpoint's image processor is set to."""
+        return default_inference(self.image_processor)
+
+    def prepare(self, image: Any, settings: InferenceSettings | None = None) -> PreparedImage | EncodedImage:
+        """Reads, resizes and normalizes an image, and cuts its windows: all that needs neither model nor labels.
+
+        Args:
+            image: One image; see `open_image`. An `EncodedImage` is given back.
+            settings: How it will be segmented; those of the pipeline unless given.
+
+        Raises:
+            ValueError: The image cannot be read, or was encoded for other settings.
+        """
+        settings = self.settings if settings is None else settings
+        overrides = {
+            "size": settings.size,
+            "window_size": settings.window_size,
+            "window_stride": settings.window_stride,
+        }
+        overrides = {key: value for key, value in overrides.items() if value is not None}
+        if isinstance(image, EncodedImage):
+            if settings.inference not in (None, image.inference) or overrides:
+                raise ValueError(
+                    f'The image is encoded already, for inference="{image.inference}", which cannot be changed now. '
+                    "Pass the image itself, or encode it again."
+                )
+            return image
+        inference = settings.inference or self.default_inference
+        pixels = read_pixels(image, max_pixels=self.image_processor.max_image_pixels)  # (3, H, W), decoded once
+        tensors = dict(
+            self.image_processor(
+                pixels,
+                do_windows=inference == "local-global",
+                input_data_format="channels_first",
+                return_tensors="pt",
+                **overrides,
+            )
+        )
+        if inference == "local-global" and len(tensors["window_boxes"]) == 1:
+            del tensors["window_pixel_values"], tensors["window_boxes"]  # the window is the image: nothing to be added
+        return PreparedImage(tensors, tuple(pixels.shape[-2:]), inference)
+
+    def preprocess(self, image: Any, settings: InferenceSettings | None = None) -> PreparedImage | EncodedImage:
+        """`prepare`, under the name that the base class calls."""
+        return self.prepare(image, settings)
+
+    def encode_image(
+        self,
+        image: Any,
+        *,
+        inference: Inference | None = None,
+        head: Head | None = None,
+        patch_source: PatchSource | None = None,
+        size: dict[str, int] | None = None,
+        window_size: int | None = None,
+        window_stride: int | None = None,
+    ) -> EncodedImage:
+        """Does all that does not depend on labels, once: `pipe(pipe.encode_image(image), candidate_labels=...)`.
+
+        Args:
+            image: One image; see `open_image`.
+            inference, head, patch_source, size, window_size, window_stride: As for a call; but not `inference="slide"`,
+                which has nothing to keep.
+
+        Raises:
+            ValueError: As a call.
+        """
+        self._check_mode()
+        settings = self.settings.updated(
+            inference=inference,
+            head=head,
+            patch_source=patch_source,
+            size=size,
+            window_size=window_size,
+            window_stride=window_stride,
+        ).resolved(self.model.config, self.image_processor)
+        prepared = self.prepare(image, settings)
+        if isinstance(prepared, EncodedImage):
+            raise ValueError("The image is encoded already. Pass the image itself to encode it in another way.")
+        if prepared.inference == "slide":
+            raise ValueError('inference="slide" segments each window afresh. Encode with "whole" or "local-global".')
+        with self.device_placement(), self.get_inference_context()():
+            features = self._encode([prepared], settings)
+        return EncodedImage.of(features, prepared, settings, self.model)
+
+    def _check_mode(self) -> None:
+        if self.model.training:
+            raise ValueError("The model is in training mode, in which its answers vary. Call model.eval() first.")
+
+    def _encode(self, images: list[PreparedImage], settings: InferenceSettings) -> Dinov3SegImageFeatures:
+        """Images of one kind -> features of the batch."""
+        batch = {
+            key: torch.cat([image.tensors[key] for image in images]).to(self.device, self.model.dtype)
+            for key in ("pixel_values", "window_pixel_values")
+            if key in images[0].tensors
+        }
+        return self.model.get_image_features(
+            **batch,
+            window_boxes=images[0].tensors.get("window_boxes"),
+            head=settings.head,
+            patch_source=settings.patch_source,
+        )
+
+    # --- images and text ---------------------------------------------------------------------------------------------
+
+    def segment_prepared(
+        self,
+        images: Sequence[PreparedImage | EncodedImage],
+        text: TextEmbeddings,
+        settings: InferenceSettings | None = None,
+        *,
+        return_scores: bool = False,
+    ) -> list[LabeledImage]:
+        """Segments images that `prepare` has made ready; those of one kind go through the model together.
+
+        Args:
+            images: Of any sizes.
+            text: Of `encode_labels`.
+            settings: Those that the images were prepared with; the pipeline's unless given.
+            return_scores: Whether to keep each label's score everywhere.
+
+        Raises:
+            ValueError: An image was encoded by another model or for other settings, or the model is in training mode.
+            MemoryError: Too many labels for an image of this size, with what to do about it.
+        """
+        settings = self.settings if settings is None else settings
+        return self.forward(list(images), text=text, settings=settings, return_scores=return_scores)
+
+    def get_iterator(
+        self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
+    ) -> SegmentationResults:
+        """The results of a list, data set or generator, as they are read."""
+        return SegmentationResults(
+            self, inputs, batch_size, num_workers, preprocess_params, forward_params, postprocess_params
+        )
+
+    def forward(self, model_inputs: Any, **forward_params: Any) -> Any:
+        """As the base class, but says what to do where memory does not suffice."""
+        try:
+            return super().forward(model_inputs, **forward_params)
+        except RuntimeError as error:
+            # torch says so of CUDA with a class of its own, of the CPU in words
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            num_labels = len(forward_params["text"])
+            raise MemoryError(
+                f"{num_labels} labels need more memory than there is on {self.device}. Take fewer labels, smaller "
+                'images or head="dinotxt", which needs least; or lower batch_size and model.config.class_chunk_size.'
+            ) from error
+
+    def _forward(
+        self,
+        model_inputs: PreparedImage | EncodedImage | list[PreparedImage | EncodedImage],
+        text: TextEmbeddings,
+        settings: InferenceSettings,
+        return_scores: bool = False,
+    ) -> LabeledImage | list[LabeledImage]:
+        self._check_mode()
+        images = model_inputs if isinstance(model_inputs, list) else [model_inputs]
+        text_embeds = text.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
+
+        groups = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[_kind_of(image, index)].append(index)
+        labeled: list[Any] = [None] * len(images)
+        for indices in groups.values():
+            group = [images[index] for index in indices]
+            maps, score_function = self._score_maps(group, text_embeds, settings)
+            for index, image, image_maps in zip(indices, group, maps):
+                labeled[index] = self._label(image_maps, score_function, image.size, settings.threshold, return_scores)
+        return labeled if isinstance(model_inputs, list) else labeled[0]
+
+    def _score_maps(
+        self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings
+    ) -> tuple[torch.Tensor, str]:
+        """Images of one kind -> (B, C, h, w), and what makes scores of them: "sigmoid", "softmax" or "none"."""
+        temperature = settings.temperature
+        if temperature is None:
+            temperature = float(torch.exp(-self.model.logit_scale.float()))
+        if isinstance(group[0], EncodedImage):
+            (encoded,) = group
+            encoded.check(self.model, settings)
+            settings = settings.updated(head=encoded.head, patch_source=encoded.patch_source)
+            features = encoded.features
+        else:
+            settings = settings.resolved(self.model.config, self.image_processor)
+            if group[0].inference == "slide":
+                return self._slide(group, text_embeds, settings, temperature), "none"
+            features = self._encode(group, settings)
+        logits = self.model(
+            image_features=features, text_embeds=text_embeds, head=settings.head, patch_source=settings.patch_source
+        ).logits
+        logits = _finite(logits.float())
+        return (logits, "sigmoid") if settings.head == "full" else (logits / temperature, "softmax")
+
+    def _slide(
+        self, group: list[PreparedImage], text_embeds: torch.Tensor, settings: InferenceSettings, temperature: float
+    ) -> torch.Tensor:
+        """Probabilities `(B, C, H, W)` of sliding windows."""
+        window_size = self.image_processor.window_size if settings.window_size is None else settings.window_size
+        pixel_values = torch.cat([image.tensors["pixel_values"] for image in group])
+        probabilities = segment_windows(
+            self.model,
+            pixel_values.to(self.device, self.model.dtype),
+            text_embeds,
+            window_size=window_size,
+            stride=max(1, window_size // 2) if settings.window_stride is None else settings.window_stride,
+            head=settings.head,
+            patch_source=settings.patch_source,
+            temperature=temperature if settings.head == "dinotxt" else 1.0,
+        )
+        return _finite(probabilities)
+
+    def _label(
+        self,
+        maps: torch.Tensor,
+        score_function: str,
+        size: tuple[int, int],
+        threshold: float | None,
+        return_scores: bool,
+    ) -> LabeledImage:
+        """(C, h, w) -> label and score of every pixel of the original image, on the CPU."""
+        result = self.image_processor.post_process_semantic_segmentation(
+            SimpleNamespace(logits=maps[None]),
+            target_sizes=[size],
+            threshold=threshold,
+            score_function=score_function,
+            return_scores=True,
+        )[0]
+        scores = None
+        if return_scores:
+            activation = {
+                "sigmoid": torch.sigmoid,
+                "softmax": lambda logits: logits.softmax(dim=0),
+                "none": lambda p: p,
+            }
+            scores = activation[score_function](maps).half().cpu().numpy()
+        return LabeledImage(result.segmentation.cpu().numpy(), result.scores.cpu().numpy(), scores)
+
+    def postprocess(
+        self,
+        model_outputs: LabeledImage,
+        labels: tuple[str, ...],
+        return_label_map: bool = False,
+        return_masks: bool = True,
+    ) -> list[dict[str, Any]] | dict[str, Any]:
+        """The labels found, in transformers' form; see `__call__`."""
+        label_map = model_outputs.label_map
+        places = label_map.ravel() + 1  # none of these is counted in the first place
+        counts = np.bincount(places, minlength=len(labels) + 1)[1:]
+        sums = np.bincount(places, weights=model_outputs.score_map.ravel(), minlength=len(labels) + 1)[1:]
+        segments = []
+        for index in np.flatnonzero(counts).tolist():
+            segment = {"score": float(sums[index] / counts[index]), "label": labels[index]}
+            if return_masks:
+                segment["mask"] = Image.fromarray((label_map == index).view(np.uint8) * np.uint8(255))
+            segments.append(segment)
+        if not return_label_map and model_outputs.scores is None:
+            return segments
+        result = {"segments": segments, "labels": list(labels), "label_map": label_map}
+        if model_outputs.scores is not None:
+            result["scores"] = model_outputs.scores
+        return result
+
+
+def _kind_of(image: PreparedImage | EncodedImage, index: int) -> tuple:
+    """Images that go through the model together have the same."""
+    if isinstance(image, EncodedImage):
+        return ("encoded", index)
+    return (image.inference, *(tuple(tensor.shape) for tensor in image.tensors.values()))
+
+
+def _finite(maps: torch.Tensor) -> torch.Tensor:
+    if not maps.isfinite().all():
+        raise ValueError(
+            "The model's logits are not finite. Load it in float32 or bfloat16; float16 holds no large numbers."
+        )
+    return maps

@@ -1,0 +1,83 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Results of many images, one after the other: what a pipeline gives for a list, a data set or a generator."""
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+
+class Segmenter(Protocol):
+    """What is asked of the pipeline."""
+
+    def preprocess(self, image: Any, **params: Any) -> Any: ...
+
+    def forward(self, model_inputs: Any, **params: Any) -> Any: ...
+
+    def postprocess(self, model_outputs: Any, **params: Any) -> Any: ...
+
+
+class SegmentationResults:
+    """The results of many images, computed as they are read. Knows its length where the images do.
+
+    Args:
+        pipe: Prepares images, computes with batches of them (lists: images of a batch may have different sizes), and
+            makes results.
+        images: A list, a data set, or a generator, which is read once.
+        batch_size: Images at a time.
+        num_workers: Processes that read images; of a generator one at the most, since each would read all of it.
+        preprocess_params, forward_params, postprocess_params: For the pipeline's steps.
+    """
+
+    def __init__(
+        self,
+        pipe: Segmenter,
+        images: Any,
+        batch_size: int,
+        num_workers: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ):
+        self._pipe = pipe
+        self._forward_params, self._postprocess_params = forward_params, postprocess_params
+        is_sized = isinstance(images, Sized)
+        self._loader = DataLoader(
+            (_Images if is_sized else _ImageStream)(images, pipe.preprocess, preprocess_params),
+            batch_size=batch_size,
+            num_workers=num_workers if is_sized else min(num_workers, 1),
+            collate_fn=list,
+        )
+
+    def __len__(self) -> int:
+        return len(self._loader.dataset)  # a stream has none: TypeError, as of a generator
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            for labeled in self._pipe.forward(batch, **self._forward_params):
+                yield self._pipe.postprocess(labeled, **self._postprocess_params)
+
+
+class _Images(Dataset):
+    """What can be indexed, prepared one by one."""
+
+    def __init__(self, images: Any, prepare: Any, params: dict[str, Any]):
+        self._images, self._prepare, self._params = images, prepare, params
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._prepare(self._images[index], **self._params)
+
+
+class _ImageStream(IterableDataset):
+    """What can be read once, prepared as it is read."""
+
+    def __init__(self, images: Iterable[Any], prepare: Any, params: dict[str, Any]):
+        self._images, self._prepare, self._params = images, prepare, params
+
+    def __iter__(self) -> Iterator[Any]:
+        for image in self._images:
+            yield self._prepare(image, **self._params)

@@ -1,0 +1,114 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The code that travels with a checkpoint, so that `trust_remote_code=True` loads it where the package is missing.
+
+Knows which class answers to which name of transformers, and which files that takes. What is saved refers to the files
+that lie beside this one: in the package all of them, in a checkpoint that was itself loaded from the Hub those that
+were needed. (transformers' own `register_for_auto_class` notes one name a class, no backends and no pipeline.)
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
+
+_MODEL = "modeling_dinov3seg.Dinov3SegForSemanticSegmentation"
+
+CONFIG_AUTO_MAP = {
+    "AutoConfig": "configuration_dinov3seg.Dinov3SegConfig",
+    "AutoModel": _MODEL,
+    "AutoModelForSemanticSegmentation": _MODEL,
+}
+
+IMAGE_PROCESSOR_AUTO_MAP = {
+    "AutoImageProcessor": {
+        "torchvision": "image_processing_dinov3seg.Dinov3SegImageProcessor",
+        "pil": "image_processing_pil_dinov3seg.Dinov3SegImageProcessorPil",
+    }
+}
+
+PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_dinov3seg.Dinov3SegProcessor"}
+
+# Not the name of the task that the package registers: an entry of a repository hides a task of the same name, and asks
+# for trust even where the package is installed.
+CUSTOM_PIPELINES = {
+    "dinov3seg": {
+        "impl": "pipeline.OpenVocabularySegmentationPipeline",
+        "pt": ["AutoModelForSemanticSegmentation"],
+        "type": "multimodal",
+    }
+}
+
+# What `save_pretrained` calls the JSON file of each.
+JSON_FILES = {"config": CONFIG_NAME, "image_processor": IMAGE_PROCESSOR_NAME, "processor": PROCESSOR_NAME}
+
+_HERE = Path(__file__).parent
+
+
+def attach_remote_code(
+    target: Any, json_file: str | os.PathLike, kind: Literal["config", "image_processor", "processor"]
+) -> None:
+    """Copies the code of an object beside its JSON file, and notes its names in the object (`auto_map`).
+
+    Only where the file has the name that `save_pretrained` gives it: a configuration that somebody writes elsewhere
+    (`config.to_json_file("notes.json")`) brings no code along.
+
+    Args:
+        target: Configuration, image processor or processor that is being saved.
+        json_file: Its file.
+        kind: Which of these it is.
+    """
+    json_file = Path(json_file)
+    if json_file.name != JSON_FILES[kind]:
+        return
+    if kind == "config":
+        target.auto_map = {name: code for name, code in CONFIG_AUTO_MAP.items() if _is_here(code)}
+        target.custom_pipelines = {name: task for name, task in CUSTOM_PIPELINES.items() if _is_here(task["impl"])}
+        _copy_code(
+            [*target.auto_map.values(), *(t["impl"] for t in target.custom_pipelines.values())], json_file.parent
+        )
+        return
+    image_processor = target if kind == "image_processor" else target.image_processor
+    backends = IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"]
+    backends = {backend: code for backend, code in backends.items() if _is_here(code)}
+    image_processor.auto_map = {"AutoImageProcessor": backends}
+    _copy_code(backends.values(), json_file.parent)
+    if kind == "processor":
+        target.auto_map = dict(PROCESSOR_AUTO_MAP)
+        _copy_code(PROCESSOR_AUTO_MAP.values(), json_file.parent)
+
+
+def remote_files() -> list[Path]:
+    """All files of the package that a checkpoint on the Hub needs, sorted by name."""
+    targets = [
+        *CONFIG_AUTO_MAP.values(),
+        *IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"].values(),
+        *PROCESSOR_AUTO_MAP.values(),
+        *(task["impl"] for task in CUSTOM_PIPELINES.values()),
+    ]
+    return sorted(set().union(*map(_files_of, targets)))
+
+
+def _module_file(target: str) -> Path:
+    return _HERE / f"{target.partition('.')[0]}.py"
+
+
+def _is_here(target: str) -> bool:
+    return _module_file(target).is_file()
+
+
+def _files_of(target: str) -> set[Path]:
+    entry = _module_file(target)
+    return {entry, *map(Path, get_relative_import_files(entry))}
+
+
+def _copy_code(targets: Any, folder: str | os.PathLike) -> None:
+    os.makedirs(folder, exist_ok=True)
+    for file in set().union(*map(_files_of, targets)):
+        shutil.copyfile(file, Path(folder) / file.name)
+
+
+__all__ = ["CONFIG_AUTO_MAP", "CUSTOM_PIPELINES", "IMAGE_PROCESSOR_AUTO_MAP", "PROCESSOR_AUTO_MAP", "remote_files"]

@@ -1,0 +1,121 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The semantic prior: what guides the late refinement and sharpens the decoder, and knows no text.
+
+SAM's image encoder, or, without one, the intermediate layers of the DINOv3 backbone, which cost nothing more. Where the
+backbone has a convolutional stem, the decoder gets its maps, which are as fine as the decoder's steps.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import SamVisionModel
+from transformers.utils import ModelOutput
+
+from .configuration_dinov3seg import Dinov3SegConfig
+
+
+@dataclass
+class Dinov3SegPriorOutput(ModelOutput):
+    """
+    guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`): at the grid of patches.
+    features (`tuple(torch.Tensor)`): one a decoder step,
+        `(batch_size, decoder_prior_sizes[i], 2**(i+1) height, 2**(i+1) width)`.
+    """
+
+    guidance: torch.Tensor | None = None
+    features: tuple[torch.Tensor, ...] | None = None
+
+
+class Dinov3SegSemanticPrior(nn.Module):
+    """Encoder layers -> guidance (the last one) and decoder features (earlier ones, the first for the finest step)."""
+
+    def __init__(self, config: Dinov3SegConfig):
+        super().__init__()
+        if config.prior_config is None:
+            self.encoder = None
+            width = guidance_width = config.vision_config.hidden_size
+            num_layers = config.vision_config.num_hidden_layers
+            stem_widths = list(reversed(config.stem_channels or []))  # the coarsest map first, as the decoder's steps
+        else:
+            self.encoder = SamVisionModel._from_config(config.prior_config)
+            width, guidance_width = config.prior_config.hidden_size, config.prior_config.output_channels
+            num_layers = config.prior_config.num_hidden_layers
+            stem_widths = []
+        num_steps = len(config.decoder_prior_sizes)
+        self.num_stem_steps = min(len(stem_widths), num_steps)
+        # two steps of a 24-layer encoder: layers 16 and 8; index 0 of the hidden states is the embedding
+        self.layer_indices = [
+            num_layers * (num_steps - step) // (num_steps + 1) for step in range(self.num_stem_steps, num_steps)
+        ]
+        self.guidance_norm = nn.LayerNorm(guidance_width)
+        self.guidance_projection = nn.Linear(guidance_width, config.guidance_hidden_size)
+        self.feature_norms, self.feature_projections = nn.ModuleList(), nn.ModuleList()
+        for step, size in enumerate(config.decoder_prior_sizes):
+            if step < self.num_stem_steps:
+                self.feature_norms.append(nn.LayerNorm(stem_widths[step]))
+                self.feature_projections.append(nn.Conv2d(stem_widths[step], size, kernel_size=1))
+            else:
+                factor = 2 ** (step + 1)
+                self.feature_norms.append(nn.LayerNorm(width))
+                self.feature_projections.append(nn.ConvTranspose2d(width, size, kernel_size=factor, stride=factor))
+
+    def encode(
+        self,
+        pixel_values: torch.Tensor,
+        backbone_states: tuple[torch.Tensor, ...],
+        stem_maps: tuple[torch.Tensor, ...],
+        size: tuple[int, int],
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The last layer, and a map for each step of the decoder, all `(B, rows, columns, width)`."""
+        if self.encoder is None:
+            num_patches = size[0] * size[1]
+            maps = [
+                backbone_states[index][:, -num_patches:].unflatten(1, size) for index in (*self.layer_indices, -1)
+            ]  # without CLS and registers
+            stem = [stem_map.permute(0, 2, 3, 1) for stem_map in stem_maps[::-1][: self.num_stem_steps]]
+            return maps[-1], [*stem, *maps[:-1]]
+        side = self.encoder.config.image_size
+        # SAM's position embedding has one size; DINOv3 and SAM normalize pixels alike.
+        if pixel_values.shape[-2:] != (side, side):
+            pixel_values = F.interpolate(pixel_values, size=(side, side), mode="bilinear", align_corners=False)
+        outputs = self.encoder(pixel_values.to(self.encoder.dtype), output_hidden_states=True)
+        states = outputs.hidden_states
+        return outputs.last_hidden_state.permute(0, 2, 3, 1), [states[index] for index in self.layer_indices]
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        backbone_states: tuple[torch.Tensor, ...],
+        stem_maps: tuple[torch.Tensor, ...],
+        size: tuple[int, int],
+    ) -> Dinov3SegPriorOutput:
+        """
+        Args:
+            pixel_values: `(B, 3, H, W)`.
+            backbone_states: The backbone's hidden states, `(B, 1 + R + h w, D)` each; used without a prior encoder.
+            stem_maps: Of the backbone's convolutional stem, the finest first; empty if it has none.
+            size: (h, w), the grid of patches.
+        """
+        last, earlier = self.encode(pixel_values, backbone_states, stem_maps, size)
+        guidance = self.guidance_projection(self.guidance_norm(last)).permute(0, 3, 1, 2)  # (B, G, rows, columns)
+        features = [
+            projection(norm(states).permute(0, 3, 1, 2))
+            for states, norm, projection in zip(earlier, self.feature_norms, self.feature_projections)
+        ]
+        return Dinov3SegPriorOutput(
+            guidance=resize(guidance, size),
+            features=tuple(
+                resize(feature, (size[0] * 2 ** (step + 1), size[1] * 2 ** (step + 1)))
+                for step, feature in enumerate(features)
+            ),
+        )
+
+
+def resize(states: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear, only where the size differs (a prior encoder has a grid of its own)."""
+    if states.shape[-2:] == size:
+        return states
+    return F.interpolate(states, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,216 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The files that class names are kept in: text, TSV and JSON, read to and written from the arguments of `Vocabulary`.
+
+Knows syntax only: what the arguments mean, and which of them are wrong, is the vocabulary's business. The seven
+benchmark vocabularies lie beside this module as TSV; a checkpoint on the Hub, which carries this file along, has none.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from .checks import checked_integer, quoted
+
+Fields = dict[str, Any]  # arguments of `Vocabulary`
+
+TSV_COLUMNS = ("label", "raw_id", "names", "display")
+TSV_DIRECTIVES = ("ignore_label", "background_from", "shared_synonyms", "templates")
+JSON_KEYS = ("names", "synonyms", "templates", "ignore_label", "raw_ids", "background_from", "shared_synonyms")
+
+
+def preset_folder() -> Traversable:
+    """Where the benchmark vocabularies lie, if this is the package."""
+    return resources.files(__package__) / "vocabularies"
+
+
+def split_synonyms(items: Iterable[Any]) -> Fields:
+    """Class names, each "word" or "word|synonym|synonym"; the first word is the one displayed.
+
+    Raises:
+        ValueError: An item is not a string.
+    """
+    synonyms = []
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            raise ValueError(f"Label {index} is {quoted(item)} of type {type(item).__name__}; expected a string.")
+        synonyms.append(item.split("|"))
+    return {"names": [words[0] for words in synonyms], "synonyms": synonyms}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_vocabulary_file(path: str | os.PathLike) -> Fields:
+    """Reads a `.txt`, `.tsv` or `.json` file; see `Vocabulary.from_file`.
+
+    Raises:
+        ValueError: The file cannot be read, is of another kind, or breaks its syntax; says where.
+    """
+    path = Path(path)
+    parse = PARSERS.get(path.suffix.lower())
+    if parse is None:
+        raise ValueError(
+            f"Vocabulary file {str(path)!r} ends in {path.suffix!r}; expected {', '.join(PARSERS)}. Rename it."
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is not part of the first name
+    except OSError as error:
+        raise ValueError(f"Vocabulary file {str(path)!r} cannot be read: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Vocabulary file {str(path)!r} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    return parse(text)
+
+
+def parse_txt(text: str) -> Fields:
+    """A class a line, synonyms separated by `|`."""
+    items = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if "," in line:
+            # "cat, dog" would silently be one class
+            raise ValueError(
+                f"line {number}, {quoted(line)}, holds a comma; expected one class a line, its synonyms "
+                "separated by '|'. Names with commas can be kept in .json."
+            )
+        items.append(line)
+    return split_synonyms(items)
+
+
+def parse_json(text: str) -> Fields:
+    """A list of names, or an object with the arguments of `Vocabulary`."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error}).") from error
+    if isinstance(content, list):
+        return split_synonyms(content)
+    if not isinstance(content, dict) or "names" not in content or not set(content) <= set(JSON_KEYS):
+        found = f"an object with {quoted(list(content))}" if isinstance(content, dict) else quoted(content)
+        raise ValueError(
+            f"holds {found}; expected a list of names, or an object with 'names', of {', '.join(JSON_KEYS)}."
+        )
+    if isinstance(content.get("raw_ids"), dict):
+        # keys of JSON objects are strings
+        content["raw_ids"] = {_parsed_number(key, "raw_ids"): label for key, label in content["raw_ids"].items()}
+    return content
+
+
+def parse_tsv(text: str) -> Fields:
+    """A table with the columns `TSV_COLUMNS`, and lines `#: <directive> <JSON value>`."""
+    fields: Fields = {}
+    header: list[str] | None = None
+    names, synonyms, raw_id_cells = [], [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.startswith("#:"):
+            key, value = _parse_directive(line, number)
+            fields[key] = value
+            continue
+        if not line.strip() or line.startswith("#"):
+            continue
+        cells = line.split("\t")
+        if header is None:
+            header = _checked_header(cells, number)
+            continue
+        if len(cells) != len(header):
+            raise ValueError(
+                f"line {number}, {quoted(line)}, has {len(cells)} columns; expected {len(header)}: {', '.join(header)}."
+            )
+        row = dict(zip(header, cells))
+        if "label" in row and _parsed_number(row["label"], f"line {number}") != len(names):
+            raise ValueError(
+                f"line {number} has label {row['label']}; expected {len(names)}, because labels count from 0."
+            )
+        words = row["names"].split(",")
+        synonyms.append(words)
+        names.append(row["display"] if row.get("display", "").strip() else words[0])
+        raw_id_cells.append(row.get("raw_id", ""))
+    if header is not None and "raw_id" in header:
+        fields["raw_ids"] = _raw_ids_of(raw_id_cells, fields.get("background_from"))
+    return {"names": names, "synonyms": synonyms, **fields}
+
+
+PARSERS: dict[str, Callable[[str], Fields]] = {".txt": parse_txt, ".tsv": parse_tsv, ".json": parse_json}
+
+
+def _parse_directive(line: str, number: int) -> tuple[str, Any]:
+    key, _, value = line[2:].strip().partition(" ")
+    if key not in TSV_DIRECTIVES:
+        raise ValueError(f"line {number} sets {quoted(key)}; expected one of {', '.join(TSV_DIRECTIVES)}.")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number} sets {key} to {quoted(value)}; expected a JSON value ({error}).") from error
+
+
+def _checked_header(cells: list[str], number: int) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if "names" not in header or not set(header) <= set(TSV_COLUMNS) or len(set(header)) < len(header):
+        raise ValueError(
+            f"line {number}, the header, has the columns {quoted(header)}; expected 'names' and, where wanted, "
+            "'label', 'raw_id', 'display', separated by tabs."
+        )
+    return header
+
+
+def _raw_ids_of(cells: list[str], background_from: Any) -> dict[int, int]:
+    if background_from is not None:
+        checked_integer(background_from, "background_from")
+    raw_ids: dict[int, int] = {}
+    for label, cell in enumerate(cells):
+        if background_from is not None:
+            label = min(label, background_from)  # all classes of the background share its raw ids
+        for part in cell.split(","):
+            if part.strip():
+                raw_id = _parsed_number(part, f"the raw_id of label {label}")
+                if raw_ids.setdefault(raw_id, label) != label:
+                    raise ValueError(
+                        f"raw_id {raw_id} stands for the labels {raw_ids[raw_id]} and {label}; expected one."
+                    )
+    return raw_ids
+
+
+def _parsed_number(text: str, what: str) -> int:
+    if not (text.strip().isascii() and text.strip().isdecimal()):
+        raise ValueError(f"{what} is {quoted(text)}; expected a whole number.")
+    return int(text)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def format_json(fields: Mapping[str, Any]) -> str:
+    """What `parse_json` reads, from the arguments in `JSON_KEYS`; `None` is left out."""
+    return json.dumps({k: v for k, v in fields.items() if v is not None}, ensure_ascii=False, indent=1) + "\n"
+
+
+def format_tsv(fields: Mapping[str, Any]) -> str:
+    """What `parse_tsv` reads, from the arguments in `JSON_KEYS`.
+
+    Raises:
+        ValueError: A word holds a comma, which separates words.
+    """
+    names, synonyms = fields["names"], fields["synonyms"]
+    for words in synonyms:
+        for word in words:
+            if "," in word:
+                raise ValueError(f"The word {quoted(word)} holds a comma, which separates words in TSV. Save as .json.")
+    directives = {key: fields[key] for key in TSV_DIRECTIVES if fields[key] not in (None, False)}
+    columns = {"label": [str(label) for label in range(len(names))]}
+    if fields["raw_ids"] is not None:
+        raw_ids_of = defaultdict(list)
+        for raw_id, label in fields["raw_ids"].items():
+            raw_ids_of[label].append(str(raw_id))
+        columns["raw_id"] = [",".join(raw_ids_of[label]) for label in range(len(names))]
+    columns["names"] = [", ".join(words) for words in synonyms]
+    if any(name != words[0] for name, words in zip(names, synonyms)):
+        columns["display"] = list(names)
+    lines = [f"#: {key} {json.dumps(value)}" for key, value in directives.items()]
+    lines += ["\t".join(columns), *("\t".join(row) for row in zip(*columns.values()))]
+    return "\n".join(lines) + "\n"

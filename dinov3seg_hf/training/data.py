@@ -1,0 +1,151 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The data sets and vocabularies of a training run, from its configuration.
+
+`drawn-world` stands for the scenes that the package draws: one for every seed, so that `seen[:2000]` are the scenes of
+seeds 0 to 1999. Training reads the seen names alone as its vocabulary, evaluation all of them.
+"""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.augmentation import PairedTransform
+from ..data.columns import Dataset
+from ..data.drawn_world import open_drawn_world, seen_vocabulary
+from ..data.opening import find_vocabulary, open_dataset
+from ..data.presets import DRAWN_WORLD, drawn_world_vocabulary
+from ..data.rows import RowError
+from ..data.segmentation import SegmentationDataset
+from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
+from ..model.vocabulary import Vocabulary
+from .config import TrainingConfig
+
+Rows = SegmentationDataset | StreamedSegmentationDataset
+
+# Rows of a data set, spread over it (the first of a stream), that are read before training.
+NUM_LOOKS = 32
+
+# How much of the color circle hues turn by, for each unit of the photometric augmentation.
+HUE_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run reads.
+
+    Attributes:
+        train: Augmented.
+        vocabulary: The classes that are trained.
+        evaluation: As it is; `None` for no evaluation.
+        evaluation_vocabulary: The classes that are evaluated.
+    """
+
+    train: Rows
+    vocabulary: Vocabulary
+    evaluation: Rows | None = None
+    evaluation_vocabulary: Vocabulary | None = None
+
+
+def open_training_data(config: TrainingConfig) -> TrainingData:
+    """Opens what a configuration names and reads some rows of each, so that what is wrong shows before training.
+
+    Raises:
+        ValueError: A data set, split, column or vocabulary that is not there or does not fit; a bad row.
+    """
+    rows, vocabulary = _open(config, config.dataset, config.split, config.vocabulary, training=True)
+    if vocabulary.background_from is not None:
+        raise ValueError(
+            "The vocabulary has background classes that count as one (background_from), which evaluation can do and "
+            "training cannot. Train with the vocabulary of the classes themselves."
+        )
+    options = {"mask_values": config.mask_values, "mask_coding": config.mask_coding}
+    columns = {"image_column": config.image_column, "mask_column": config.mask_column}
+    own = _own_options(config.dataset)
+    train = segmentation_dataset(
+        rows,
+        vocabulary,
+        **{**columns, **options, **own},
+        transform=make_transform(config),
+        skip_bad=config.skip_bad,
+        seed=config.seed,
+    )
+    preflight(train, config.batch_size)
+    if config.eval_split is None:
+        return TrainingData(train, vocabulary)
+
+    same = config.eval_dataset in (None, config.dataset)
+    name = config.dataset if same else config.eval_dataset
+    source = config.eval_vocabulary or (config.vocabulary if same else None)
+    rows, eval_vocabulary = _open(config, name, config.eval_split, source, training=False)
+    if config.eval_images is not None:
+        rows = rows.take(config.eval_images)
+    evaluation = segmentation_dataset(
+        rows,
+        eval_vocabulary,
+        **({**columns, **options} if same and name != DRAWN_WORLD else {}),
+        skip_bad=config.skip_bad,
+    )
+    preflight(evaluation)
+    return TrainingData(train, vocabulary, evaluation, eval_vocabulary)
+
+
+def make_transform(config: TrainingConfig) -> PairedTransform:
+    """The paired augmentation of a configuration."""
+    jitter = config.color_jitter
+    return PairedTransform(
+        crop_size=config.crop_size,
+        scale=tuple(config.scale_range),
+        flip=config.flip_probability,
+        brightness=jitter,
+        contrast=jitter,
+        saturation=jitter,
+        hue=HUE_SHARE * jitter,
+        color=0.8 if jitter else 0.0,
+    )
+
+
+def _open(
+    config: TrainingConfig, name: str, split: str, source: str | None, training: bool
+) -> tuple[Dataset, Vocabulary]:
+    if name == DRAWN_WORLD:
+        rows = open_drawn_world(split)
+        if config.streaming:
+            rows = rows.to_iterable_dataset()
+        if source is not None:
+            raise ValueError(
+                f"The vocabulary of the drawn world is its own; {source!r} was named. Leave vocabulary and "
+                "eval_vocabulary out."
+            )
+        vocabulary = seen_vocabulary() if training else drawn_world_vocabulary()
+    else:
+        config_name = config.dataset_config if name == config.dataset else None
+        rows = open_dataset(name, split, config_name=config_name, streaming=config.streaming)
+        vocabulary = find_vocabulary(rows, source, card=name)
+    if config.templates is not None:
+        vocabulary = dataclasses.replace(vocabulary, templates=config.templates)
+    return rows, vocabulary
+
+
+def preflight(data: Rows, least: int = 1) -> None:
+    """Reads some rows; of a stream, which does not know its length, at least so many have to be there."""
+    if isinstance(data, SegmentationDataset):
+        for row in sorted({index * len(data) // NUM_LOOKS for index in range(NUM_LOOKS)}):
+            data[row]
+        return
+    num_rows, num_good = 0, 0
+    for _, item in itertools.islice(data.rows(), NUM_LOOKS):
+        num_rows += 1
+        if not isinstance(item, RowError):
+            num_good += 1
+        elif not data.skip_bad:
+            raise item
+    if num_rows < min(least, NUM_LOOKS):
+        raise ValueError(f"The stream has {num_rows} rows, and at least {least} are needed. Choose another split.")
+    if num_good == 0:
+        raise ValueError(f"None of the first {num_rows} rows can be read. Check the columns and the vocabulary.")
+
+
+def _own_options(name: str) -> dict[str, Any]:
+    return {"mask_values": "raw_ids", "mask_coding": "integers"} if name == DRAWN_WORLD else {}

@@ -1,0 +1,177 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""What is trained, and how fast: trainable parts, parameter groups, the moving average of the weights.
+
+Knows modules and parameters; no data, no files.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+
+# Under the towers' names: queries and values of every attention of backbone, vision head and text tower.
+_ENCODER_PREFIXES = {"vision": "vision_model", "text": "text_model"}
+
+_QUERY_OR_VALUE = re.compile(r"\b(q_proj|v_proj)\b")
+
+
+def choose_trainable(
+    model: Dinov3SegForSemanticSegmentation, encoders: Sequence[str] = (), lora_rank: int = 0
+) -> Dinov3SegForSemanticSegmentation:
+    """Freezes dino.txt and the prior encoder, then frees what `encoders` names. In place.
+
+    Args:
+        model: Everything after the encoders stays trainable.
+        encoders: `"vision"`, `"text"`: their query and value projections train.
+        lora_rank: Where positive, low-rank adapters of these projections train in their place.
+
+    Raises:
+        ValueError: LoRA without peft.
+    """
+    model.freeze_encoders()
+    if not (model.config.use_guidance and model.config.use_spatial_refinement):
+        # nobody asks for image guidance then, and data parallelism would wait for its gradient
+        for module in (model.semantic_prior.guidance_norm, model.semantic_prior.guidance_projection):
+            module.requires_grad_(False)
+    prefixes = tuple(f"{_ENCODER_PREFIXES[encoder]}." for encoder in encoders)
+    if prefixes and lora_rank:
+        _add_lora(model, prefixes, lora_rank)
+    elif prefixes:
+        for name, parameter in model.named_parameters():
+            if name.startswith(prefixes) and _QUERY_OR_VALUE.search(name):
+                parameter.requires_grad_(True)
+    return model
+
+
+def _add_lora(model: nn.Module, prefixes: tuple[str, ...], rank: int) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("lora_rank needs peft, which is not installed: pip install peft") from error
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if name.startswith(prefixes) and isinstance(module, nn.Linear) and _QUERY_OR_VALUE.search(name)
+    ]
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), model)
+    # peft freezes all but the adapters
+    for name, parameter in model.named_parameters():
+        if name in trainable:
+            parameter.requires_grad_(True)
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Adds the adapters to the weights that they adapt and takes them out. In place; nothing to do without adapters."""
+    adapted = [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
+    for name, module in adapted:
+        module.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module.get_base_layer())
+
+
+def set_training_mode(model: Dinov3SegForSemanticSegmentation) -> None:
+    """Train mode for the head; encoders stay in eval mode even where parts of them train.
+
+    DINOv3 augments its rotary coordinates in train mode, which would shake features that text is aligned with. Only the
+    flag that gradient checkpointing looks at is set on the layers of an encoder that trains.
+    """
+    model.train()
+    for encoder in model.encoders:
+        encoder.eval()
+        if any(parameter.requires_grad for parameter in encoder.parameters()):
+            for module in encoder.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = module.gradient_checkpointing
+
+
+def enable_activation_checkpointing(model: Dinov3SegForSemanticSegmentation) -> None:
+    """Computes activations twice to save memory. In place."""
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:  # transformers before 5.23 knows the former name alone
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def parameter_groups(
+    model: nn.Module, learning_rate: float, weight_decay: float, encoder_multiplier: float
+) -> list[dict[str, Any]]:
+    """Groups for the optimizer: head and encoders, each with and without decay; empty ones are left out.
+
+    Matrices and kernels (`weight` of two or more dimensions) decay. Norms, biases, scales and tables of relative
+    positions do not.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_encoder = name.startswith(tuple(f"{prefix}." for prefix in _ENCODER_PREFIXES.values()))
+            decays = name.endswith("weight") and parameter.ndim >= 2
+            groups.setdefault((is_encoder, decays), []).append(parameter)
+    return [
+        {
+            "name": f"{'encoders' if is_encoder else 'head'}{'' if decays else ', no decay'}",
+            "params": groups[is_encoder, decays],
+            "lr": learning_rate * (encoder_multiplier if is_encoder else 1.0),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for is_encoder, decays in sorted(groups, key=lambda key: (key[0], not key[1]))
+    ]
+
+
+class MovingAverage:
+    """Exponential moving average of the trainable parameters, in float32.
+
+    Early on it follows the weights faster, as `(1 + step) / (10 + step)`, so that it does not remember their first
+    values.
+
+    Args:
+        model: Its trainable parameters are followed.
+        decay: Share of the average that is kept each step, below 1.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.num_updates = decay, 0
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._average = {name: p.detach().float().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the present weights."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        for name, parameter in self._parameters.items():
+            self._average[name].lerp_(parameter.detach().float(), 1 - decay)
+
+    @torch.no_grad()
+    def copy_to_model(self) -> None:
+        """The average becomes the weights."""
+        for name, parameter in self._parameters.items():
+            parameter.copy_(self._average[name])
+
+    @contextmanager
+    def in_place_of_weights(self) -> Iterator[None]:
+        """The model computes with the average inside."""
+        weights = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self.copy_to_model()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self._parameters.items():
+                    parameter.copy_(weights[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_updates": self.num_updates, "average": self._average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.num_updates = state["num_updates"]
+        for name, average in self._average.items():
+            average.copy_(state["average"][name])

@@ -1,0 +1,80 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Rows of a data set as pictures: what is there beside what was found."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.rows import RowError
+from ..data.segmentation import SegmentationDataset
+from ..data.streamed import StreamedSegmentationDataset
+from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.vocabulary import Vocabulary
+from ..visualization.colors import color_palette
+from ..visualization.legend import with_legend
+from ..visualization.pictures import overlay, regions_of
+
+GAP = 8  # pixels between truth and prediction
+
+
+def draw_samples(
+    model: torch.nn.Module,
+    processor,
+    data: SegmentationDataset | StreamedSegmentationDataset,
+    vocabulary: Vocabulary,
+    num_samples: int,
+    inference: Literal["whole", "local-global", "slide"] = "whole",
+) -> dict[int, Image.Image]:
+    """Segments rows spread over the data set, or the first of a stream.
+
+    Returns:
+        Row -> truth on the left, prediction on the right, each with its legend. Rows that cannot be read are left out.
+    """
+    pipe = OpenVocabularySegmentationPipeline(model=model, processor=processor, device=model.device)
+    text = pipe.encode_labels(vocabulary)
+    pictures = {}
+    for row, item in _samples(data, num_samples):
+        image = Image.fromarray(np.asarray(item["image"]))
+        result = pipe(image, text, inference=inference, return_label_map=True, return_masks=False)
+        maps = np.asarray(item["labels"]), vocabulary.to_scored(result["label_map"])
+        palette = colors_of(maps, len(vocabulary.scored_names))
+        pictures[row] = side_by_side(*(draw(image, labels, vocabulary, palette) for labels in maps))
+    return pictures
+
+
+def _samples(
+    data: SegmentationDataset | StreamedSegmentationDataset, num_samples: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    if isinstance(data, SegmentationDataset):
+        for row in sorted({index * len(data) // num_samples for index in range(num_samples)}):
+            yield row, data[row]
+    else:
+        readable = ((row, item) for row, item in data.rows() if not isinstance(item, RowError))
+        yield from itertools.islice(readable, num_samples)
+
+
+def colors_of(label_maps: Sequence[np.ndarray], num_labels: int) -> np.ndarray:
+    """A palette `(num_labels, 3)` that tells the labels of these maps apart, however many others there are."""
+    found = np.unique(np.concatenate([labels[labels >= 0] for labels in label_maps]))
+    palette = np.zeros((num_labels, 3), np.uint8)
+    palette[found] = color_palette(max(len(found), 1))[: len(found)]
+    return palette
+
+
+def draw(image: Image.Image, labels: np.ndarray, vocabulary: Vocabulary, palette: np.ndarray) -> Image.Image:
+    """An image under its label map `(H, W)`, negative labels being none, with a legend."""
+    regions = regions_of(labels, vocabulary.scored_names)
+    return with_legend(overlay(image, labels, palette=palette), regions, palette=palette)
+
+
+def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures in one, on white."""
+    sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + GAP, 0))
+    return sheet

@@ -1,0 +1,535 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The training loop, with Accelerate: one process or many, stopped and resumed at will.
+
+Everything that chance decides in a step is a function of seed, step and place in the step (`batches.py`), and
+the loss is normalized over the whole step. So a run that goes on from a checkpoint repeats what the uninterrupted run
+did, and neither the number of processes nor that of accumulated batches changes a gradient.
+
+What is checked before the first step is checked in `Trainer.__init__`.
+"""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list, gather_object, send_to_device
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from ..data.streamed import StreamedSegmentationDataset
+from ..distributed import on_main_process
+from ..evaluation.evaluator import evaluate
+from ..file_names import RESULTS
+from ..loading import load_starting_point
+from ..model.files import disk_errors_as_value_errors
+from ..model.fingerprints import weights_fingerprint
+from ..model.inference_settings import InferenceSettings
+from ..visualization.files import save_image
+from .accelerate_setup import IMAGE_TRACKERS, SHARDED, Signals, checked_trackers, make_accelerator, peak_memory
+from .batches import EpochSampler, collate, normalize, pixels_per_class, relabel, sample_classes, seeds_of
+from .checkpoints import Checkpoints, write_trained_model
+from .config import RUN_OPTIONS, TrainingConfig
+from .data import TrainingData, open_training_data
+from .feature_noise import FeatureNoise
+from .optimization import (
+    MovingAverage,
+    choose_trainable,
+    enable_activation_checkpointing,
+    merge_lora,
+    parameter_groups,
+    set_training_mode,
+)
+from .overlays import draw_samples
+from .progress import NonFiniteLoss, Progress, TrainingResult
+from .provenance import describe_environment
+from .run_folder import RESUME, RunFolder
+from .stream import TrainingStream
+
+
+class Trainer:
+    """Trains a model as a configuration says.
+
+    Example:
+
+    ```python
+    >>> from dinov3seg_hf.training import Trainer, TrainingConfig
+
+    >>> result = Trainer(TrainingConfig.from_yaml("recipes/drawn_world.yaml", output="runs/drawn")).train()
+    ```
+
+    Args:
+        config: The run.
+        resume: Go on from the newest checkpoint in `config.output`, if there is one.
+        data: In place of what the configuration names.
+
+    Raises:
+        ValueError: Whatever would keep the run from its end and can be known now: an output folder with another run, a
+            checkpoint of another architecture, missing columns, labels that do not fit the vocabulary, too little
+            room on the disk, changed data, a missing library.
+    """
+
+    def __init__(self, config: TrainingConfig, resume: bool = False, data: TrainingData | None = None):
+        self.config = config
+        self.folder = RunFolder(config.output)
+        trackers = checked_trackers(config.trackers)
+        self.folder.check(config.to_dict(), resume, RUN_OPTIONS)
+
+        self.accelerator = make_accelerator(config, trackers)
+        sharded = self.accelerator.distributed_type in SHARDED
+        if config.ema_decay and sharded:
+            raise ValueError(
+                f"ema_decay does not work with weights that are cut up between processes "
+                f"({self.accelerator.distributed_type.value}); set it to 0, or train with plain data parallelism."
+            )
+        if config.eval_split is not None and sharded:
+            raise ValueError(
+                "Weights that are cut up between processes cannot be evaluated during training; leave eval_split out, "
+                "and run scripts/evaluate.py afterwards."
+            )
+        self.batch_size = self._batch_size_of_a_process()
+        deepspeed = self.accelerator.state.deepspeed_plugin
+        if deepspeed is not None and deepspeed.zero_stage == 3:
+            raise ValueError(
+                "DeepSpeed's ZeRO stage 3 cuts weights up while they are loaded, which training is not made for. "
+                "Choose stage 2 or FSDP."
+            )
+
+        with self.accelerator.main_process_first():  # downloads once
+            model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
+            self.data = open_training_data(config) if data is None else data
+        weights = weights_fingerprint(model) if self.accelerator.is_main_process else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # adapters begin at random
+            choose_trainable(model, config.trainable_encoders, config.lora_rank)
+        if config.gradient_checkpointing:
+            enable_activation_checkpointing(model)
+        self.noise = FeatureNoise(model.vision_model, config.feature_noise)
+        streamed = isinstance(self.data.train, StreamedSegmentationDataset)
+        self.sampler = None if streamed else EpochSampler(len(self.data.train), config.batch_size, config.seed)
+
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.num_trainable = trainable
+        # weights and two moments of Adam, in fp32, and the average
+        checkpoint_bytes = 4 * trainable * (4 if config.ema_decay else 3)
+        model_bytes = 4 * sum(p.numel() for p in model.parameters())
+        needed = checkpoint_bytes * (config.keep_checkpoints + 1) + model_bytes * (
+            config.keep_checkpoints + 2 if sharded else 1
+        )
+        try:
+            on_main_process(self.accelerator, lambda: self._start_folder(needed, weights))
+            self._prepare(model)
+            steps = self.folder.checkpoint_steps() if resume else []
+            self._step = self.start_step = broadcast_object_list([steps[-1] if steps else 0])[0]
+            if self.start_step:
+                self.checkpoints.load(self.start_step)
+        except BaseException:
+            self.folder.release()
+            raise
+
+    # --- before the first step ---------------------------------------------------------------------------------------
+
+    def _batch_size_of_a_process(self) -> int:
+        parts = self.accelerator.num_processes * self.config.gradient_accumulation
+        if self.config.batch_size % parts:
+            raise ValueError(
+                f"batch_size is {self.config.batch_size}, images a step over all processes; it cannot be shared out "
+                f"equally between {self.accelerator.num_processes} processes with gradient_accumulation "
+                f"{self.config.gradient_accumulation}. Choose a multiple of {parts}."
+            )
+        return self.config.batch_size // parts
+
+    def _start_folder(self, needed: int, weights: str) -> None:
+        """In one process: room, lock, provenance."""
+        self.folder.check_space(needed)
+        self.folder.claim()
+        description = {
+            "config": self.config.to_dict(),
+            **describe_environment(),
+            "num_processes": self.accelerator.num_processes,
+            "mixed_precision": self.accelerator.mixed_precision,
+            "num_trainable_parameters": self.num_trainable,
+            "starting_weights": weights,
+            "data": self.data.train.fingerprint,
+            "vocabulary": self.data.vocabulary.fingerprint,
+            "num_classes": len(self.data.vocabulary),
+            "evaluation_data": None if self.data.evaluation is None else self.data.evaluation.fingerprint,
+        }
+        if self.folder.checkpoint_steps():
+            earlier = self.folder.read_run()
+            for key, what in (
+                ("starting_weights", "the weights of init"),
+                ("data", "the training data"),
+                ("vocabulary", "the vocabulary"),
+            ):
+                if earlier[key] != description[key]:
+                    raise ValueError(
+                        f"The run in {self.config.output!r} cannot go on: {what} changed since it began. Restore them, "
+                        "or start in a new folder."
+                    )
+            description["resumed"] = [*earlier.get("resumed", []), {"from_step": self.folder.checkpoint_steps()[-1]}]
+        self.folder.write_run(description)
+
+    def _prepare(self, model: torch.nn.Module) -> None:
+        config, accelerator = self.config, self.accelerator
+        self.num_classes = len(self.data.vocabulary)
+        self.trains_text = any(p.requires_grad for p in model.text_model.parameters())
+        if self.trains_text:
+            tokens = self.processor(text=self.data.vocabulary.prompts())
+            self.text = {key: tokens[key].to(accelerator.device) for key in ("input_ids", "attention_mask")}
+        else:  # once: nothing will change them
+            model.to(accelerator.device)
+            embeddings = self.data.vocabulary.encode(model, self.processor, progress=self.num_classes > 500)
+            self.text = {"text_embeds": embeddings.tensor.to(accelerator.device)}
+
+        groups = parameter_groups(
+            model, config.learning_rate, config.weight_decay, config.encoder_learning_rate_multiplier
+        )
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
+        if (deepspeed := accelerator.state.deepspeed_plugin) is not None:  # does these itself, with numbers of its own
+            deepspeed.deepspeed_config.update(
+                gradient_clipping=config.max_grad_norm,
+                gradient_accumulation_steps=config.gradient_accumulation,
+                train_micro_batch_size_per_gpu=self.batch_size,
+            )
+        loader = self._make_loader()
+        # a stream shares itself out; DeepSpeed wants to see any other loader together with the model
+        shared_out = [] if self.sampler is None else [loader]
+        self.model, self.optimizer, self.schedule, *prepared = accelerator.prepare(
+            model, optimizer, schedule, *shared_out
+        )
+        self.loader = prepared[0] if prepared else loader
+        self.average = MovingAverage(self._unwrapped, config.ema_decay) if config.ema_decay else None
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.progress, *([self.average] if self.average else []))
+        self.checkpoints = Checkpoints(accelerator, self.folder, config.keep_checkpoints, lambda: self._unwrapped)
+
+    def _make_loader(self) -> DataLoader:
+        config, accelerator = self.config, self.accelerator
+        options = {
+            "batch_size": self.batch_size,
+            "collate_fn": collate,
+            "drop_last": True,
+            "num_workers": config.num_workers,
+            "pin_memory": accelerator.device.type == "cuda",
+        }
+        if self.sampler is not None:
+            return DataLoader(self.data.train, sampler=self.sampler, **options)
+        stream = TrainingStream(
+            self.data.train,
+            config.batch_size,
+            accumulation=config.gradient_accumulation,
+            shuffle_buffer=config.shuffle_buffer,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+        )
+        return DataLoader(stream, **options)
+
+    @property
+    def _unwrapped(self) -> torch.nn.Module:
+        return self.accelerator.unwrap_model(self.model)
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def train(self) -> TrainingResult:
+        """Runs to the last step, or until SIGINT or SIGTERM, which save a checkpoint first.
+
+        Returns:
+            How it ended; after the last step the trained model is in the folder `model` of the run.
+
+        Raises:
+            NonFiniteLoss: The loss or a gradient is NaN or infinite; the batch is saved.
+            ValueError: A row that cannot be read, a disk that is full.
+        """
+        config, accelerator = self.config, self.accelerator
+        scores, seconds, stopped = None, 0.0, False
+        try:
+            if accelerator.is_main_process:
+                self.folder.rewind_log(self.start_step)
+            self._start_trackers()
+            set_training_mode(self._unwrapped)
+            bar = tqdm(
+                total=config.steps,
+                initial=self.start_step,
+                desc="Training",
+                unit="step",
+                file=sys.stderr,
+                disable=not accelerator.is_main_process,
+            )
+            with bar, Signals() as signals:
+                batches = self._batches()
+                while self._step < config.steps and not stopped:
+                    start = time.perf_counter()
+                    loss, norm, stopped = self._take_step(self._next_of(batches), signals.received)
+                    seconds += time.perf_counter() - start
+                    bar.update()
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                    self._log_step(loss, norm, time.perf_counter() - start)
+                    if config.eval_every and self._step % config.eval_every == 0 and self._step < config.steps:
+                        scores = self._evaluate()
+                    if stopped or self._step % config.checkpoint_every == 0 or self._step == config.steps:
+                        self.checkpoints.save(self._step)
+            finished = self._step == config.steps
+            if finished:
+                scores = self._finish()
+        finally:
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            self.folder.release()
+        lines = [line for line in self.folder.read_log() if "loss" in line]
+        steps_done = self._step - self.start_step
+        return TrainingResult(
+            step=self._step,
+            finished=finished,
+            loss=lines[-1]["loss"] if lines else None,
+            scores=scores,
+            seconds_per_step=seconds / steps_done if steps_done else None,
+            peak_memory=peak_memory(),
+        )
+
+    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of this process, for ever, from where the run is."""
+        progress = self.progress
+        while True:
+            first_step = self._step - progress.epoch_start
+            yield from self._epoch(progress.epoch, first_step)
+            if self._step == progress.epoch_start:
+                raise ValueError(
+                    f"The training split has fewer images than the {self.config.batch_size} of one step (batch_size); "
+                    "lower it."
+                )
+            progress.epoch, progress.epoch_start = progress.epoch + 1, self._step
+
+    def _next_of(self, batches: Iterator[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+        """The batches of a step; if one process cannot read its part, all raise what that one has to say."""
+        read, error = [], None
+        try:
+            read = [next(batches) for _ in range(self.config.gradient_accumulation)]
+        except ValueError as caught:
+            error = caught
+            if "Original Traceback" in str(error):  # of a worker: what it says is behind its traceback
+                kind = type(error)
+                error = kind(str(error).rpartition(f"{kind.__name__}: ")[2].strip())
+        if self.accelerator.num_processes > 1:
+            failed = torch.tensor(float(error is not None), device=self.accelerator.device)
+            if self.accelerator.reduce(failed) > 0:
+                first = next(found for found in gather_object([error]) if found is not None)
+                raise ValueError(str(first)) from error
+        elif error is not None:
+            raise error
+        return read
+
+    def _epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of this process on its device, to the end of an epoch."""
+        accelerator = self.accelerator
+        if self.sampler is None:
+            self.loader.dataset.set_position(epoch, first_step)
+            for batch in self.loader:
+                yield send_to_device(batch, accelerator.device, non_blocking=True)
+            return
+        self.sampler.set_epoch(epoch)
+        self.loader.set_epoch(epoch)
+        self.data.train.set_epoch(epoch)
+        skipped = first_step * self.config.gradient_accumulation
+        yield from accelerator.skip_first_batches(self.loader, skipped) if skipped else self.loader
+
+    def _take_step(self, batches: list[dict[str, torch.Tensor]], stop: bool) -> tuple[float, float | None, bool]:
+        """One step of the optimizer -> loss over the whole step, norm of the gradient, whether anybody wants to stop.
+
+        Raises:
+            NonFiniteLoss: Before the weights are touched.
+        """
+        accelerator, step = self.accelerator, self._step + 1
+        # for dropout, if any; the places before belong to images
+        torch.manual_seed(seeds_of(self.config.seed, step, [self.config.batch_size + accelerator.process_index])[0])
+        classes = self._choose_classes(batches, step)
+        labels = [batch["labels"] for batch in batches]
+        if classes is not None:
+            labels = [relabel(maps, classes, self.num_classes) for maps in labels]
+        num_valid = [(maps >= 0).sum() for maps in labels]
+        total_valid = accelerator.reduce(torch.stack(num_valid).sum()).clamp(min=1)
+
+        # The model averages over the pixels of its own batch; weighted so, the sum is the average over the whole step.
+        # `backward` divides by the accumulated batches, data parallelism by the processes.
+        share = accelerator.num_processes * self.config.gradient_accumulation / total_valid
+        loss_sum, norm = torch.zeros((), device=accelerator.device), None
+        for index, batch in enumerate(batches):
+            with accelerator.accumulate(self.model):
+                loss = self._loss(batch["images"], labels[index], classes, step, index)
+                loss_sum += loss.detach().float() * num_valid[index] / total_valid
+                if accelerator.sync_gradients:  # the last batch of the step
+                    mean_loss, stop = self._reduce_loss_and_stop(loss_sum, stop)
+                    self._check_finite(mean_loss, None, batches, classes, step)
+                accelerator.backward(loss * (num_valid[index] * share))
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
+                    norm = None if norm is None else float(norm)
+                    self._check_finite(mean_loss, norm, batches, classes, step)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update()
+        self._step = step
+        return mean_loss, norm, stop
+
+    def _loss(
+        self, images: torch.Tensor, labels: torch.Tensor, classes: torch.Tensor | None, step: int, index: int
+    ) -> torch.Tensor:
+        processor = self.processor.image_processor
+        first = (index * self.accelerator.num_processes + self.accelerator.process_index) * self.batch_size
+        seeds = seeds_of(self.config.seed, step, range(first, first + len(images)))
+        text = self.text if classes is None else {key: value[classes] for key, value in self.text.items()}
+        with self.noise.using(seeds) if self.config.feature_noise else contextlib.nullcontext():
+            return self.model(
+                pixel_values=normalize(images, processor.image_mean, processor.image_std), labels=labels, **text
+            ).loss
+
+    def _choose_classes(self, batches: list[dict[str, torch.Tensor]], step: int) -> torch.Tensor | None:
+        if not self.config.sampled_classes:
+            return None
+        counts = self.accelerator.reduce(pixels_per_class([batch["labels"] for batch in batches], self.num_classes))
+        return sample_classes(counts, self.config.sampled_classes, self.config.seed, step).to(counts.device)
+
+    def _reduce_loss_and_stop(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:
+        """The loss of all processes together, and whether one of them was told to stop."""
+        loss, stops = self.accelerator.reduce(torch.stack([loss, loss.new_tensor(float(stop))])).tolist()
+        return loss, stops > 0
+
+    def _check_finite(
+        self,
+        loss: float,
+        norm: float | None,
+        batches: list[dict[str, torch.Tensor]],
+        classes: torch.Tensor | None,
+        step: int,
+    ) -> None:
+        """All processes have the same loss and norm, and so come to the same end."""
+        # the scaler of fp16 skips steps whose gradients overflow, and goes on with a lower scale
+        bad_norm = norm is not None and self.accelerator.scaler is None and not math.isfinite(norm)
+        if math.isfinite(loss) and not bad_norm:
+            return
+        tensors = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
+        if classes is not None:
+            tensors["classes"] = classes.cpu()
+        path = self.folder.save_tensors(
+            f"bad-batch-step-{step:08d}-process-{self.accelerator.process_index}.safetensors",
+            tensors,
+            {"step": step, "loss": loss, "gradient_norm": norm},
+        )
+        rows = tensors["index"].tolist()[:8]
+        if self.sampler is None:
+            rows = [self.data.train.name_of(row) for row in rows]
+        self.accelerator.wait_for_everyone()  # all have written
+        steps = self.folder.checkpoint_steps()
+        raise NonFiniteLoss(
+            f"Step {step}: the loss is {loss}{'' if norm is None else f', the norm of the gradient {norm}'}. Stopped "
+            f"before the weights changed. The batch (rows {', '.join(map(str, rows))}) is in {str(path)!r}; "
+            f"{f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no checkpoint yet'}. Look at "
+            "the batch, or go on in a new folder with a lower learning_rate or mixed_precision bf16."
+        )
+
+    # --- numbers -----------------------------------------------------------------------------------------------------
+
+    def _start_trackers(self) -> None:
+        if not self.accelerator.log_with:
+            return
+        values = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for key, value in self.config.to_dict().items()
+        }
+        # what was logged after the checkpoint will be logged again
+        purge = {"tensorboard": {"purge_step": self.start_step + 1}} if self.start_step else {}
+        self.accelerator.init_trackers("dinov3seg", config=None if self.start_step else values, init_kwargs=purge)
+
+    def _log_step(self, loss: float, norm: float | None, seconds: float) -> None:
+        self.progress.add(loss)
+        if self._step % self.config.log_every and self._step < self.config.steps:
+            return
+        values = {"loss": self.progress.take_mean(), "learning_rate": self.schedule.get_last_lr()[0]}
+        if norm is not None:
+            values["gradient_norm"] = norm
+        values["images_per_second"] = self.config.batch_size / seconds
+        if skipped := self.data.train.num_skipped:
+            values["skipped_rows"] = skipped
+        self._log(values)
+
+    def _log(self, values: dict[str, float]) -> None:
+        self.accelerator.log(values, step=self._step)
+        if self.accelerator.is_main_process:
+            with disk_errors_as_value_errors("The log", RESUME):
+                self.folder.append_log({"step": self._step, **values})
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def _evaluate(self, final: bool = False) -> dict[str, float] | None:
+        """Scores the model, or its moving average; in all processes the same."""
+        if self.data.evaluation is None:
+            return None
+        accelerator, model = self.accelerator, self._unwrapped
+        names = self.data.vocabulary.names
+        with contextlib.nullcontext() if self.average is None or final else self.average.in_place_of_weights():
+            result = evaluate(
+                self.model,
+                self.processor,
+                self.data.evaluation,
+                self.data.evaluation_vocabulary,
+                settings=InferenceSettings(inference=self.config.inference),
+                batch_size=self.config.eval_batch_size,
+                accelerator=accelerator,
+                progress=True,
+                training_vocabulary=None if names == self.data.evaluation_vocabulary.names else self.data.vocabulary,
+                num_resamples=1000 if final else 0,
+                benchmark=self.config.eval_dataset or self.config.dataset,
+                model_name=self.config.output,
+            )
+            if accelerator.is_main_process and self.config.num_overlays:
+                self._draw_overlays(model)
+        if final and accelerator.is_main_process:
+            result.save(self.folder.path / RESULTS)
+        set_training_mode(model)
+        accelerator.wait_for_everyone()
+        scores = {key: value for key, value in result.scores.items() if math.isfinite(value)}
+        self._log({f"eval/{key}": value for key, value in scores.items()})
+        return scores
+
+    def _draw_overlays(self, model: torch.nn.Module) -> None:
+        folder = self.folder.path / "overlays" / f"step-{self._step:08d}"
+        data, vocabulary = self.data.evaluation, self.data.evaluation_vocabulary
+        with disk_errors_as_value_errors("The overlays", RESUME):
+            folder.mkdir(parents=True, exist_ok=True)
+            pictures = draw_samples(
+                model, self.processor, data, vocabulary, self.config.num_overlays, self.config.inference
+            )
+            for index, picture in pictures.items():
+                save_image(folder / f"row-{index:06d}.png", picture)
+                for tracker in self.accelerator.trackers:
+                    if tracker.name in IMAGE_TRACKERS:
+                        tracker.log_images(
+                            {f"overlay/row-{index:06d}": np.asarray(picture)[None]},
+                            step=self._step,
+                            **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}),
+                        )
+
+    # --- checkpoints and the trained model ---------------------------------------------------------------------------
+
+    def _finish(self) -> dict[str, float] | None:
+        """Evaluates and writes the model; again, if a run that was finished goes on."""
+        model = self._unwrapped
+        if self.average is not None:
+            self.average.copy_to_model()
+        merge_lora(model)
+        scores = self._evaluate(final=True)
+        sharded = self.accelerator.distributed_type in SHARDED
+        state = self.accelerator.get_state_dict(self.model) if sharded else None
+        on_main_process(
+            self.accelerator,
+            lambda: write_trained_model(self.folder, model, self.processor, self.data.vocabulary, state),
+        )
+        return scores

@@ -1,0 +1,96 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The colors of pictures: a palette in which labels can be told apart by every eye, and ink and paper."""
+
+from functools import lru_cache
+
+import numpy as np
+
+NONE_COLOR = (158, 158, 162)
+
+# Choosing the farthest color takes time for each; beyond these, colors are only different.
+MAX_FARTHEST_COLORS = 1024
+
+INK, FAINT_INK, PAPER = (28, 28, 30), (112, 112, 118), (255, 255, 255)
+
+# Linear RGB as seen by eyes without L cones and without M cones (Machado, Oliveira, Fernandes 2009, severity 1).
+_PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
+
+_DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
+
+
+def color_palette(num_colors: int) -> np.ndarray:
+    """Distinct colors, always the same; a shorter palette is the beginning of a longer one.
+
+    Each color is the farthest from all before it, in Oklab, both for the usual eye and for the worse of the two common
+    kinds of color blindness. None is close to gray, white or black, or of glaring saturation.
+
+    Args:
+        num_colors: How many, at least 0.
+
+    Returns:
+        uint8 `(num_colors, 3)`, sRGB.
+    """
+    if num_colors <= MAX_FARTHEST_COLORS:
+        # powers of two, so that few palettes are ever computed
+        return _farthest_colors(1 << max(num_colors - 1, 31).bit_length())[:num_colors].copy()
+    colors = np.concatenate([_farthest_colors(MAX_FARTHEST_COLORS), _more_colors()])
+    return np.resize(colors, (num_colors, 3))
+
+
+@lru_cache(maxsize=8)
+def _farthest_colors(num_colors: int) -> np.ndarray:
+    candidates, seen = _usable_colors(step=15)
+    first = int(np.argmin(np.abs(candidates - np.array([0, 120, 225])).sum(axis=1)))  # a blue, clear to every eye
+    chosen = [first]
+    distance = np.full(len(candidates), np.inf)
+    while len(chosen) < num_colors:
+        usual, *others = np.linalg.norm(seen - seen[:, chosen[-1] : chosen[-1] + 1], axis=2)
+        distance = np.minimum(distance, usual + np.minimum(*others))
+        chosen.append(int(distance.argmax()))
+    return candidates[chosen].astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _more_colors() -> np.ndarray:
+    """So many that no eye could tell them apart anyway: just different ones, neighbors unlike."""
+    candidates, _ = _usable_colors(step=4)
+    farthest = {tuple(color) for color in _farthest_colors(MAX_FARTHEST_COLORS).tolist()}
+    candidates = candidates[[tuple(color) not in farthest for color in candidates.tolist()]]
+    return np.random.default_rng(0).permutation(candidates).astype(np.uint8)
+
+
+def _usable_colors(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """sRGB `(N, 3)` and how it is seen `(3 eyes, N, 3)`."""
+    levels = np.arange(20, 246, step)
+    colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    seen = _as_seen(colors)
+    lightness, chroma = seen[0, :, 0], np.hypot(seen[0, :, 1], seen[0, :, 2])
+    usable = (lightness > 0.42) & (lightness < 0.92) & (chroma > 0.09)
+    return colors[usable], seen[:, usable]
+
+
+def _as_seen(colors: np.ndarray) -> np.ndarray:
+    """sRGB (N, 3) -> Oklab (3 eyes, N, 3)."""
+    values = colors / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    eyes = (np.eye(3), np.array(_PROTANOPIA), np.array(_DEUTERANOPIA))
+    return np.stack([_oklab(np.clip(linear @ eye.T, 0, 1)) for eye in eyes])
+
+
+def _oklab(linear: np.ndarray) -> np.ndarray:
+    to_cones = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+    to_lab = np.array(
+        [
+            [0.2104542553, 0.7936177850, -0.0040720468],
+            [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660],
+        ]
+    )
+    return np.cbrt(linear @ to_cones.T) @ to_lab.T

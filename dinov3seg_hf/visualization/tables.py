@@ -1,0 +1,27 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Tables of text for terminals and files."""
+
+import unicodedata
+from collections.abc import Sequence
+
+
+def aligned_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text: the first column to the left, all others to the right."""
+    widths = [max(map(display_width, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        cells = []
+        for place, (cell, width) in enumerate(zip(row, widths)):
+            padding = " " * (width - display_width(cell))
+            cells.append(cell + padding if place == 0 else padding + cell)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def display_width(text: str) -> int:
+    """Columns of a terminal: East Asian letters take two, accents that are joined to a letter none."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )

@@ -1,0 +1,124 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Why contributions help or do not help on the drawn world: what docs/ablation.md says beside its tables.
+
+python scripts/explain_ablation.py halves                      # what each half of the text embeddings knows
+python scripts/explain_ablation.py noise --runs runs/ablation  # the trained heads on spoiled patch features
+python scripts/explain_ablation.py few --runs runs/ablation    # the trained heads asked for few names at a time
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers.utils import logging
+
+from dinov3seg_hf import TINY, Dinov3SegForSemanticSegmentation, Dinov3SegProcessor, OpenVocabularySegmentationPipeline
+from dinov3seg_hf.data.drawn_world import drawn_world
+from dinov3seg_hf.data.presets import drawn_world_vocabulary
+from dinov3seg_hf.data.segmentation import SegmentationDataset
+from dinov3seg_hf.metrics.scoring import ConfusionMatrix
+from dinov3seg_hf.model.correlation import correlate
+from dinov3seg_hf.training.batches import normalize
+from dinov3seg_hf.training.feature_noise import FeatureNoise
+
+FIRST_SEED = 700_000  # the scenes of scripts/ablation.py
+SPLIT = "unseen"
+
+
+def main() -> int:
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["halves", "noise", "few"])
+    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of scripts/ablation.py")
+    parser.add_argument("--strength", type=float, default=4.0, help="of the noise; see feature_noise.py")
+    parser.add_argument("--names", type=int, default=24, help="of few: those in an image, and random others")
+    options = parser.parse_args()
+    vocabulary = drawn_world_vocabulary()
+    data = SegmentationDataset(drawn_world(options.scenes, SPLIT, FIRST_SEED), vocabulary)
+    if options.what == "halves":
+        explain_halves(data)
+        return 0
+    runs: dict[str, list[Path]] = {}
+    for model in sorted(options.runs.glob("*/seed-*/model")):
+        runs.setdefault(model.parent.parent.name, []).append(model)
+    if not runs:
+        print(f"scripts/explain_ablation.py: error: no trained models in {str(options.runs)!r}", file=sys.stderr)
+        return 2
+    strength, num_names = (options.strength, None) if options.what == "noise" else (0.0, options.names)
+    what = f"noise {strength:g}" if num_names is None else f"{num_names} names an image"
+    print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; a number a seed, and their mean")
+    for name, models in runs.items():
+        report(name, [score(model, data, "full", strength, num_names) for model in models])
+    report("zero-shot head", [score(Path(TINY), data, "dinotxt", strength, num_names)])
+    return 0
+
+
+def report(name: str, scores: list[float]) -> None:
+    print(f"{name:45s} {' '.join(f'{value:5.1f}' for value in scores)}   {np.mean(scores):5.1f}", flush=True)
+
+
+def score(folder: Path, data: SegmentationDataset, head: str, strength: float, num_names: int | None) -> float:
+    """mIoU in %, each image with a noise and names of its own, the same for all models."""
+    model = Dinov3SegForSemanticSegmentation.from_pretrained(folder).eval()
+    pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
+    noise = FeatureNoise(model.vision_model, strength)
+    text = pipe.encode_labels(data.vocabulary)
+    matrix = ConfusionMatrix(len(data.vocabulary))
+    for row in tqdm(range(len(data)), desc=folder.parent.name, leave=False):
+        item = data.read(row)
+        labels = chosen_labels(item["labels"], len(data.vocabulary), num_names, row)
+        chosen = replace(text, tensor=text.tensor[labels], names=tuple(text.names[label] for label in labels))
+        inputs = pipe.preprocess(item["image"], inference="whole")
+        with noise.using([row]):
+            output = pipe.forward(inputs, text=chosen, head=head)
+        matrix.update(labels[output["label_map"].numpy()], item["labels"])
+    return 100 * matrix.scores()["mean_iou"]
+
+
+def chosen_labels(labels: np.ndarray, num_classes: int, num_names: int | None, seed: int) -> np.ndarray:
+    """What a model is asked for: all, or what is there and random others."""
+    if num_names is None:
+        return np.arange(num_classes)
+    present = np.unique(labels)
+    others = np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(num_classes), present))
+    return np.sort(np.concatenate([present, others[: max(0, num_names - len(present))]]))
+
+
+def explain_halves(data: SegmentationDataset) -> None:
+    """Patches that show one class alone: how often the most similar text is that class's, for each half."""
+    model = Dinov3SegForSemanticSegmentation.from_pretrained(TINY).eval()
+    processor = Dinov3SegProcessor.from_pretrained(TINY)
+    text = data.vocabulary.encode(model, processor, progress=False).tensor  # (C, 2, D)
+    mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
+    right, num_patches = [], 0
+    for row in range(len(data)):
+        item = data.read(row)
+        pixels = torch.from_numpy(np.array(item["image"])).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            features = model.get_image_features(normalize(pixels, mean, std), head="dinotxt").patch_features
+            found = correlate(features, text)[0].argmax(0)  # (2, h, w)
+        height, width = found.shape[1:]
+        labels = torch.from_numpy(item["labels"])
+        patches = labels.unflatten(1, (width, -1)).unflatten(0, (height, -1)).transpose(1, 2).flatten(2)
+        pure = (patches == patches[..., :1]).all(-1)
+        right.append((found == patches[..., 0])[:, pure])
+        num_patches += height * width
+    is_global, is_local = torch.cat(right, dim=1)
+    for name, share in (
+        ("patches of one class", torch.tensor(len(is_local) / num_patches)),
+        ("of these, right by the global half", is_global.float().mean()),
+        ("right by the local half", is_local.float().mean()),
+        ("wrong by the local half, right by the global half", (is_global & ~is_local).float().mean()),
+    ):
+        print(f"{name:50s} {100 * share:5.1f} %")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

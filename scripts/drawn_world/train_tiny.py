@@ -1,0 +1,458 @@
+"""Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores.
+
+    export OMP_NUM_THREADS=1     # two processes of one thread beat one process of two: the layers are small
+    # 1: images and words in one space
+    torchrun --nproc-per-node 2 scripts/train_tiny.py align  --output runs/tiny-align
+    torchrun --nproc-per-node 2 scripts/train_tiny.py refine --init runs/tiny-align --output runs/tiny     # 2: the head
+
+As in the paper, stage 2 leaves dino.txt frozen. Only seen names are drawn and only seen names are read: no word
+combination of the held-out set occurs in training, neither as an image nor as a text.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from dinov3seg_hf.drawn_world.names import NAMES, SEEN, factors_of, phrase_groups, phrases_of, true_phrase
+from dinov3seg_hf.drawn_world.scenes import batch
+from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
+from dinov3seg_hf.evaluation.evaluator import ConfusionMatrix
+from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
+from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
+from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
+
+MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+PATCH_SIZE = 8
+TEMPLATES = ("A photo of a {} in the scene", "{}")
+SIZES = ((96, 96), (96, 96), (96, 96), (80, 112), (112, 80), (128, 128))
+# Seeds of training, validation (the curves printed here) and test (the model card) never meet.
+TRAIN_SEED, VALIDATION_SEED = 1_000_000, 500_000
+
+
+def tiny_config(tokenizer) -> Dinov3SegConfig:
+    width = 128
+    return Dinov3SegConfig(
+        vision_config={
+            "patch_size": PATCH_SIZE,
+            "image_size": 96,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_register_tokens": 2,
+            "pos_embed_rescale": 1.5,
+            "layerscale_value": 0.5,
+        },
+        text_config={
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "projection_dim": 2 * width,
+            "hidden_act": "gelu",
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 77,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        prior_config=None,
+        stem_channels=[32, 64],
+        vision_head_num_layers=2,
+        vision_head_intermediate_size=2 * width,
+        early_hidden_size=32,
+        early_num_attention_heads=2,
+        early_window_size=5,
+        correlation_hidden_size=32,
+        correlation_kernel_size=5,
+        late_num_layers=2,
+        late_window_size=6,
+        late_num_attention_heads=2,
+        late_mlp_ratio=2.0,
+        guidance_hidden_size=32,
+        decoder_hidden_sizes=[24, 8],
+        decoder_prior_sizes=[16, 8],
+    )
+
+
+class Phrases:
+    """Every phrase that is true of a seen name, in seven groups; each group divides the names among its phrases."""
+
+    def __init__(self):
+        parts = ("color", "pattern", "kind")
+        self.phrases: list[str] = []
+        self.groups: list[slice] = []
+        for length in (3, 2, 1):
+            for chosen in itertools.combinations(range(len(parts)), length):
+                group = []
+                for name in SEEN:
+                    phrase = " ".join(factors_of(name)[part] for part in chosen)
+                    if phrase not in group:
+                        group.append(phrase)
+                self.groups.append(slice(len(self.phrases), len(self.phrases) + len(group)))
+                self.phrases += group
+        index = {phrase: i for i, phrase in enumerate(self.phrases)}
+        # truth[name, phrase]: the phrase is true of the name; only seen names have rows
+        self.truth = torch.zeros(len(NAMES), len(self.phrases))
+        for label, name in enumerate(NAMES):
+            if name in SEEN:
+                for phrase in phrases_of(name):
+                    self.truth[label, index[phrase]] = 1.0
+        # words[phrase, word]: the words of each phrase of several, for the additivity of text embeddings
+        self.words = torch.zeros(self.groups[4].start, len(self.phrases))
+        for phrase in self.phrases[: self.groups[4].start]:
+            self.words[index[phrase], [index[word] for word in phrase.split()]] = 1.0
+        # choices[name, phrase]: with the name's other words, the phrase makes a seen name
+        self.choices = torch.zeros(len(NAMES), len(self.phrases))
+        for label, name in enumerate(NAMES):
+            words = factors_of(name)
+            for other in SEEN:
+                others = factors_of(other)
+                for length in (3, 2, 1):
+                    for chosen in itertools.combinations(range(len(parts)), length):
+                        if all(words[part] == others[part] for part in range(len(parts)) if part not in chosen):
+                            self.choices[label, index[" ".join(others[part] for part in chosen)]] = 1.0
+
+
+def load_images(images: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W), normalized."""
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def rank_and_world() -> tuple[int, int]:
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Over processes; in one message, since there are many small tensors."""
+    if distributed.is_initialized():
+        gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])
+        distributed.all_reduce(gradients)
+        gradients /= distributed.get_world_size()
+        for parameter, gradient in zip(parameters, gradients.split([p.numel() for p in parameters])):
+            parameter.grad.copy_(gradient.view_as(parameter))
+
+
+def draw_batch(run: int, step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scenes that no other step, process or run (`--seed`) draws."""
+    rank, world = rank_and_world()
+    start = TRAIN_SEED + 10_000_000 * run + (step * world + rank) * batch_size
+    seeds = range(start, start + batch_size)
+    images, labels = batch(seeds, "seen", size)
+    return load_images(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def patch_targets(labels: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) labels -> (B, h w, names): the share of each name in each patch."""
+    cells = labels.unfold(1, PATCH_SIZE, PATCH_SIZE).unfold(2, PATCH_SIZE, PATCH_SIZE).flatten(3).flatten(1, 2)
+    shares = torch.zeros(*cells.shape[:2], len(NAMES))
+    return shares.scatter_add_(2, cells, torch.full(cells.shape, 1 / PATCH_SIZE**2))
+
+
+def tokenize(tokenizer, phrases: list[str], template: str) -> torch.Tensor:
+    """(C, 1, L)."""
+    prompts = [template.format(phrase) for phrase in phrases]
+    return tokenizer(prompts, padding=True, return_tensors="pt")["input_ids"][:, None]
+
+
+def cosine_schedule(step: int, num_steps: int, warmup: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup))) * 0.99 + 0.01
+
+
+def parameter_groups(parameters, weight_decay: float) -> list[dict]:
+    """No decay on norms, biases, tokens and scales."""
+    decayed = [p for p in parameters if p.requires_grad and p.ndim >= 2 and p.shape[0] > 1]
+    others = [p for p in parameters if p.requires_grad and not (p.ndim >= 2 and p.shape[0] > 1)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[str, float | list[float]]:
+    """Over fresh scenes, in %: mIoU with all names, seen and unseen, as the vocabulary; and the share of pixels that
+    get the true one of all words of a factor ("words"), of all pairs of two factors ("pairs")."""
+    model.eval()
+    vocabularies = [NAMES, *phrase_groups().values()]
+    text_embeds = [model.get_text_features(tokenize(tokenizer, list(names), TEMPLATES[0])) for names in vocabularies]
+    truths = [np.arange(len(NAMES)), *map(true_phrase, vocabularies[1:])]
+    scores = {}
+    for split in ("unseen", "seen"):
+        matrices = {head: ConfusionMatrix(len(NAMES)) for head in heads}
+        right = {head: np.zeros(len(vocabularies)) for head in heads}
+        for start in range(0, num_scenes, 10):
+            seeds = range(VALIDATION_SEED + start, VALIDATION_SEED + start + 10)
+            images, labels = batch(seeds, split, 96)
+            features = model.get_image_features(load_images(images))
+            for head, (index, embeds) in itertools.product(heads, enumerate(text_embeds)):
+                logits = model(image_features=features, text_embeds=embeds, head=head).logits
+                logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
+                predicted = logits.argmax(1).numpy()
+                right[head][index] += (predicted == truths[index][labels]).mean() * 10 / num_scenes
+                if index == 0:
+                    matrices[head].update(predicted, labels)
+        for head in heads:
+            scores[f"{split}/{head}"] = round(100 * matrices[head].mean_iou(), 2)
+            scores[f"{split}/{head}/words"] = [round(100 * share, 1) for share in right[head][1:4]]
+            scores[f"{split}/{head}/pairs"] = [round(100 * share, 1) for share in right[head][4:]]
+    model.train()
+    return scores
+
+
+def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[torch.Tensor, dict[str, float]]:
+    vision = model.vision_model(images)
+    text_embeds = model.get_text_features(input_ids).float()  # (phrases, 2, D)
+    scale = model.logit_scale.exp().clamp(max=50.0)
+
+    targets_of_names = patch_targets(labels)  # (B, h w, names)
+    targets = targets_of_names @ phrases.truth  # (B, h w, phrases)
+    patches = F.normalize(vision.patch_tokens.float().flatten(2).transpose(1, 2), dim=-1)
+    patch_logits = scale * patches @ text_embeds[:, 1].T  # (B, h w, phrases)
+    # an object covers few patches and is what names are hard to tell for
+    background = torch.tensor([name.endswith("background") for name in phrases.phrases[phrases.groups[0]]]).float()
+    weights = 1 + 5 * (1 - (targets[..., phrases.groups[0]] * background).sum(-1))
+    weights = weights / weights.mean()
+    # Which of a word's colors never come with its pattern and kind must not be learned: it would rule out just the
+    # combinations that are held out. So a phrase competes only with those that would make a seen name in its place.
+    choices = (targets_of_names > 0).float() @ phrases.choices > 0
+    patch_logits = patch_logits.masked_fill(~choices, -1e4)
+
+    group0 = phrases.groups[0]
+    present = (targets.amax(dim=1) >= 0.5).float()  # (B, phrases)
+    cls_logits = scale * F.normalize(vision.cls_token.float(), dim=-1) @ text_embeds[:, 0].T  # (B, phrases)
+
+    losses = {}
+    for index, group in enumerate(phrases.groups):
+        log_probabilities = patch_logits[..., group].log_softmax(-1)
+        losses[f"patch{index}"] = -((targets[..., group] * log_probabilities).sum(-1) * weights).mean()
+    share = present[:, group0] / present[:, group0].sum(-1, keepdim=True).clamp(min=1)
+    losses["cls"] = -(share * cls_logits[:, group0].log_softmax(-1)).sum(-1).mean()
+    # a phrase lies where its words point: what carries over to phrases never read
+    sums = F.normalize(torch.einsum("nw,wkd->nkd", phrases.words, text_embeds), dim=-1)
+    losses["additive"] = (1 - (text_embeds[: len(sums)] * sums).sum(-1)).mean()
+
+    weights = {"patch0": 1.0, "additive": 10.0, "cls": 0.1}
+    total = sum(loss * weights.get(key, 0.5) for key, loss in losses.items())
+    return total, {key: loss.item() for key, loss in losses.items()}
+
+
+def align(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    tokenizer = make_tokenizer()
+    model = Dinov3SegForSemanticSegmentation(tiny_config(tokenizer))
+    if args.init is not None:
+        model.load_state_dict(Dinov3SegForSemanticSegmentation.from_pretrained(args.init).state_dict())
+    model.train()
+    phrases = Phrases()
+    inputs = [tokenize(tokenizer, phrases.phrases, template) for template in TEMPLATES]
+
+    model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)  # of DINOv3's own pre-training
+    parameters = [*model.vision_model.parameters(), *model.text_model.parameters(), model.logit_scale]
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.05), lr=args.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
+    rng = np.random.default_rng(args.seed)  # the same choices in every process
+    log = Log(args.output)
+
+    for step in tqdm(range(args.steps), desc="align", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
+        size = SIZES[rng.integers(len(SIZES))]
+        batch_size = max(1, round(args.batch_size * 96 * 96 / (size[0] * size[1])))
+        images, labels = draw_batch(args.seed, step, args.batch_size, size)
+        images, labels = images[:batch_size], labels[:batch_size]
+        input_ids = inputs[rng.integers(len(inputs))]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            loss, parts = alignment_loss(model, phrases, images, labels, input_ids)
+        optimizer.zero_grad()
+        loss.backward()
+        average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        log.add(loss=loss.item(), scale=model.logit_scale.exp().item(), **parts)
+        if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
+            if rank_and_world()[0] == 0:
+                log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
+                save(model, tokenizer, args.output)
+
+
+def sample_vocabulary(
+    phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Indices of phrases: what the batch shows before random others, of whole names, of one group, or of all groups.
+
+    Args:
+        present: `(phrases,)` bool, true of something in the batch.
+    """
+    everything = np.arange(len(phrases.phrases))
+    # who types one word rarely types a whole name
+    kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2] if num_classes > 3 else [0.25, 0.5, 0.25])
+    weights = np.ones(len(everything))
+    if kind == "mixed":  # the groups of words are small: each group is as likely as any other
+        for group in phrases.groups:
+            weights[group] /= group.stop - group.start
+    else:
+        pool = phrases.groups[0 if kind == "names" else rng.integers(1, len(phrases.groups))]
+        weights[: pool.start], weights[pool.stop :] = 0, 0
+    # a weighted draw without replacement is the order of Exp(1) / weight
+    order = np.argsort(rng.exponential(size=len(everything)) / np.maximum(weights, 1e-9))[: np.count_nonzero(weights)]
+    shown = present.numpy()[order]
+    return np.concatenate([order[shown], order[~shown]])[:num_classes]
+
+
+def add_noise(patch_tokens: torch.Tensor, strength: float) -> torch.Tensor:
+    """(B, D, h, w) with Gaussian noise: each image's own strength, part of it patch by patch, part over a few patches.
+
+    dino.txt names what it was aligned on so well (96 % of the pixels) that a head trained on it learns borders and
+    nothing else. With noise it has to gather evidence over regions, as names never seen need (85 % of the pixels).
+    """
+    batch_size, hidden_size, *size = patch_tokens.shape
+    fine = torch.randn_like(patch_tokens)
+    coarse = F.interpolate(torch.randn(batch_size, hidden_size, 4, 4), size=size, mode="bicubic", align_corners=False)
+    share = torch.rand(batch_size, 1, 1, 1)
+    noise = fine * share.sqrt() + coarse / coarse.std() * (1 - share).sqrt()
+    amount = strength * torch.rand(batch_size, 1, 1, 1) * patch_tokens.norm(dim=1, keepdim=True) / hidden_size**0.5
+    return patch_tokens + amount * noise
+
+
+def cell_shares(labels: torch.Tensor, cell: int, truth: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) labels -> (B, C, H / cell, W / cell): the share of each cell of which each phrase is true."""
+    targets = truth.T[:, labels].transpose(0, 1)  # (B, C, H, W)
+    return F.avg_pool2d(targets, cell)
+
+
+def refine(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    tokenizer = make_tokenizer()
+    model = Dinov3SegForSemanticSegmentation(tiny_config(tokenizer))
+    aligned = Dinov3SegForSemanticSegmentation.from_pretrained(args.init)
+    model.vision_model.load_state_dict(aligned.vision_model.state_dict())
+    model.text_model.load_state_dict(aligned.text_model.state_dict())
+    model.logit_scale.data.copy_(aligned.logit_scale)
+    if args.start_step:
+        model.load_state_dict(Dinov3SegForSemanticSegmentation.from_pretrained(args.output).state_dict())
+    model.freeze_encoders().train()
+    if args.noise:
+
+        def disturb(module, inputs, output):
+            if model.training:
+                output.patch_tokens = add_noise(output.patch_tokens, args.noise)
+
+        model.vision_model.register_forward_hook(disturb)
+    phrases = Phrases()
+    with torch.no_grad():
+        vocabularies = [
+            model.get_text_features(tokenize(tokenizer, phrases.phrases, template)) for template in TEMPLATES
+        ]
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.01), lr=args.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
+    rng = np.random.default_rng(args.seed)  # the same choices in every process
+    log = Log(args.output)
+    cell = PATCH_SIZE // 2 ** len(model.config.decoder_hidden_sizes)
+
+    for _ in range(args.start_step):
+        schedule.step()
+    steps = range(args.start_step, args.steps)
+    for step in tqdm(steps, desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
+        size = SIZES[rng.integers(len(SIZES))]
+        # people type few words, benchmarks have many
+        num_classes = int(rng.choice([1, 3, 8, 24, 48, 96, 140], p=[0.16, 0.08, 0.1, 0.13, 0.13, 0.2, 0.2]))
+        batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1]))))
+        images, labels = draw_batch(args.seed, step, 16, size)
+        images, labels = images[:batch_size], labels[:batch_size]
+        present = phrases.truth[labels.unique()].amax(dim=0) > 0
+        chosen = sample_vocabulary(phrases, present, num_classes, rng)
+        targets = cell_shares(labels, cell, phrases.truth[:, chosen])
+        text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            # the sum over classes: a vocabulary of one word weighs no more than one of all names
+            loss = model(images, text_embeds=text_embeds, labels=targets).loss * len(chosen)
+        optimizer.zero_grad()
+        loss.backward()
+        average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        log.add(loss=loss.item(), norm=norm.item())
+        if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
+            heads = ("dinotxt", "full") if step + 1 == args.steps else ("full",)
+            if rank_and_world()[0] == 0:
+                log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, heads))
+                save(model, tokenizer, args.output)
+
+
+class Log:
+    """A line of JSON a validation: means of the training losses since the last one, scores, minutes."""
+
+    def __init__(self, output: Path):
+        output.mkdir(parents=True, exist_ok=True)
+        self.path, self.start, self.values = output / "log.jsonl", time.time(), {}
+
+    def add(self, **values: float) -> None:
+        for key, value in values.items():
+            self.values.setdefault(key, []).append(value)
+
+    def write(self, step: int, **scores: float | list[float]) -> None:
+        means = {key: round(float(np.mean(values)), 4) for key, values in self.values.items()}
+        line = {"step": step, "minutes": round((time.time() - self.start) / 60, 2), **scores, **means}
+        self.values = {}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+
+def save(model, tokenizer, output: Path) -> None:
+    """What `from_pretrained` and the pipeline need."""
+    image_processor = Dinov3SegImageProcessorPil(
+        size={"shortest_edge": 96, "longest_edge": 384}, size_divisor=PATCH_SIZE, window_size=96, window_stride=48
+    )
+    model.save_pretrained(output)
+    Dinov3SegProcessor(image_processor, tokenizer).save_pretrained(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=["align", "refine"])
+    parser.add_argument("--init", type=Path, help="the folder of the alignment stage; align goes on from it")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--batch-size", type=int, default=16, help="scenes of 96 x 96 px a step and process of align")
+    parser.add_argument(
+        "--maps-per-step", type=int, default=192, help="scenes times classes a step and process of refine"
+    )
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--noise", type=float, default=0.25, help="of refine, on patch tokens; see add_noise")
+    parser.add_argument("--validate-every", type=int, default=500)
+    parser.add_argument("--validation-scenes", type=int, default=60)
+    parser.add_argument(
+        "--start-step",
+        type=int,
+        default=0,
+        help="continue an interrupted refine in --output at this step of its schedule; Adam's moments start anew",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true")
+    args = parser.parse_args()
+    if args.stage == "refine" and args.init is None:
+        parser.error("refine needs --init FOLDER of the alignment stage")
+    if "RANK" in os.environ:
+        distributed.init_process_group("gloo")
+    {"align": align, "refine": refine}[args.stage](args)
+
+
+if __name__ == "__main__":
+    main()

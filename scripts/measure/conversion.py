@@ -1,0 +1,186 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Time and memory of a full-size conversion, and of one forward pass, on random weights in the published layout.
+
+    python scripts/measure_conversion.py conversion                  # ViT-L/16 and the 1280-wide text tower, float32
+    python scripts/measure_conversion.py conversion --prior          # and SAM ViT-L
+    python scripts/measure_conversion.py forward --dtype bfloat16    # 640 x 640, 150 classes, nine windows of 384
+
+Each measurement runs in a process of its own, so that its peak is its own. The files (some 10 GB) are made in a
+temporary folder and deleted; put them elsewhere with TMPDIR.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from dinov3seg_hf.conversion.convert import convert
+from dinov3seg_hf.conversion.layouts import backbone_rules, dinotxt_rules, sam_rules
+from dinov3seg_hf.model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
+from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.model.windows import cut_windows, plan_windows
+
+
+def published_checkpoints() -> dict[str, dict[str, torch.Tensor]]:
+    """Random state dicts of the published sizes under the published names: the conversion's own rules, turned round."""
+    with torch.device("meta"):
+        model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig(prior_config={**SAM_VITL16, "image_size": 1024}))
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    config = model.config
+    blocks = [f"blocks.{index}." for index in range(config.vision_config.num_hidden_layers)]
+    head_blocks = [f"visual_model.head.blocks.{index}." for index in range(config.vision_head_num_layers)]
+    text_blocks = [f"text_model.backbone.blocks.{index}." for index in range(config.text_config.num_hidden_layers)]
+    sam_blocks = [f"image_encoder.blocks.{index}." for index in range(config.prior_config.num_hidden_layers)]
+    files = {
+        "backbone": (backbone_rules([*blocks, "blocks.0.attn.qkv.bias"]), "vision_model.backbone."),
+        "dinotxt": (dinotxt_rules([*head_blocks, *text_blocks]), ""),
+        "prior": (sam_rules(sam_blocks), "semantic_prior.encoder."),
+    }
+
+    generator = torch.Generator().manual_seed(0)
+    checkpoints = {}
+    for name, (rules, prefix) in files.items():
+        tensors = {}
+        for rule in rules:
+            if not rule.targets:
+                continue
+            shape = list(shapes[prefix + rule.targets[0]])
+            if rule.action == "split":
+                shape[0] *= 3
+            if len(shape) > 1 or rule.source.endswith("qkv.bias"):
+                tensor = torch.empty(shape).normal_(std=0.02, generator=generator)
+            else:
+                tensor = torch.full(shape, 0.0 if rule.source.endswith("bias") else 1.0)
+            tensors[rule.source] = tensor
+        checkpoints[name] = tensors
+
+    backbone = checkpoints["backbone"]
+    backbone["mask_token"] = backbone["mask_token"][0]
+    num_frequencies = config.vision_config.hidden_size // config.vision_config.num_attention_heads // 4
+    backbone["rope_embed.periods"] = 100.0 ** (torch.arange(num_frequencies) / num_frequencies)
+    for block in blocks:
+        mask = torch.ones(3, config.vision_config.hidden_size)
+        mask[1] = 0  # keys
+        backbone[f"{block}attn.qkv.bias_mask"] = mask.flatten()
+    checkpoints["dinotxt"]["logit_scale"] = torch.full((1,), 4.6)
+    return checkpoints
+
+
+def make_files(folder: str, suffix: str) -> None:
+    from safetensors.torch import save_file
+
+    for name, tensors in published_checkpoints().items():
+        (torch.save if suffix == "pth" else save_file)(tensors, Path(folder) / f"{name}.{suffix}")
+
+
+def run_conversion(folder: str, suffix: str, dtype: str, prior: bool) -> dict:
+    files = {name: Path(folder) / f"{name}.{suffix}" for name in ("backbone", "dinotxt", "prior")}
+    before = peak_memory()
+    start, cpu_start = time.perf_counter(), time.process_time()
+    report = convert(
+        files["backbone"],
+        files["dinotxt"],
+        Path(folder) / "converted",
+        prior=files["prior"] if prior else None,
+        dtype=dtype,
+        progress=False,
+    )
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    written = sum(path.stat().st_size for path in (Path(folder) / "converted").glob("*.safetensors"))
+    return {
+        "parameters (M)": report.num_parameters / 1e6,
+        "weights written (GB)": written / 1e9,
+        "seconds": seconds,
+        "CPU seconds": cpu_seconds,
+        "peak RSS (GB)": peak_memory(),
+        "peak RSS before, imports alone (GB)": before,
+    }
+
+
+@torch.no_grad()
+def run_forward(dtype: str, num_classes: int, head: str) -> dict:
+    format = getattr(torch, dtype)
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig())
+    model = model.to(format).to_empty(device="cpu").eval()
+    for parameter in model.parameters():
+        parameter.normal_(std=0.02) if parameter.ndim > 1 else parameter.fill_(1)
+    rope = model.vision_model.backbone.rope_embeddings
+    rope.inv_freq = type(rope)(model.config.vision_config).inv_freq
+    position_ids = torch.arange(model.config.text_config.max_position_embeddings)[None]
+    model.text_model.text_model.embeddings.position_ids = position_ids
+
+    image = torch.randn(1, 3, 640, 640, dtype=format)
+    boxes = torch.tensor(plan_windows((640, 640), 384, 128))
+    input_ids = torch.full((num_classes, 1, 12), 320)  # the length of a typical prompt
+    input_ids[..., -1] = model.config.text_config.eos_token_id
+    cpu_start = time.process_time()
+    start = time.perf_counter()
+    text_embeds = model.get_text_features(input_ids)
+    text_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    outputs = model(
+        image,
+        text_embeds=text_embeds,
+        window_pixel_values=cut_windows(image, boxes),
+        window_boxes=boxes,
+        head=head,
+    )
+    return {
+        "parameters (M)": sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        "logits": list(outputs.logits.shape),
+        "seconds for text": text_seconds,
+        "seconds for the image": time.perf_counter() - start,
+        "CPU seconds for both": time.process_time() - cpu_start,
+        "peak RSS (GB)": peak_memory(),
+    }
+
+
+def peak_memory() -> float:
+    """Of this process, in GB; pages of mapped files count while they are in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def in_own_process(call: str) -> dict | None:
+    code = f"import json, torch; torch.set_num_threads({torch.get_num_threads()}); from measure_conversion import *; "
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}print(json.dumps({call}))"], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(result.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["conversion", "forward"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--suffix", default="pth", choices=["pth", "safetensors"])
+    parser.add_argument("--prior", action="store_true", help="convert SAM ViT-L as well")
+    parser.add_argument("--head", default="full", choices=["full", "dinotxt"])
+    parser.add_argument("--num-classes", type=int, default=150)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    if arguments.what == "forward":
+        figures = in_own_process(f"run_forward({arguments.dtype!r}, {arguments.num_classes}, {arguments.head!r})")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            in_own_process(f"make_files({folder!r}, {arguments.suffix!r})")
+            call = f"run_conversion({folder!r}, {arguments.suffix!r}, {arguments.dtype!r}, {arguments.prior})"
+            figures = in_own_process(call)
+    for name, figure in figures.items():
+        print(f"{name}: {figure:.2f}" if isinstance(figure, float) else f"{name}: {figure}")
+
+
+if __name__ == "__main__":
+    main()

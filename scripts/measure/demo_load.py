@@ -1,0 +1,182 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Loads the demo with many clients on this machine, and reports latencies, errors and the server's memory.
+
+python scripts/load_demo.py                                  # 16 clients for two minutes, embedded checkpoint
+python scripts/load_demo.py --clients 4 --seconds 20
+
+Each client is a session that segments drawn scenes, adds and removes words, and fetches files through gradio_client;
+now and then one leaves and another comes. First a client alone measures a full run against another word. Exit code 1
+where a request failed otherwise than by a full queue, or memory grew after the first third by more than --growth.
+"""
+
+import argparse
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from dinov3seg_hf import TINY
+from dinov3seg_hf.drawn_world.names import NAMES
+from dinov3seg_hf.drawn_world.scenes import draw_scene
+
+ALONE_REPEATS = 7
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=TINY)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--max-queue", type=int, default=40)
+    parser.add_argument("--cache", type=int, default=64, help="MiB; small, so that forgetting is part of the test")
+    parser.add_argument("--growth", type=float, default=0.10, help="of the memory, after the first third (default 0.1)")
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = []
+        for seed in range(40):
+            path = Path(folder) / f"scene_{seed}.png"
+            size = random.Random(seed).choice([(96, 96), (96, 144), (480, 640), (900, 1200)])
+            scene = Image.fromarray(draw_scene(seed, "all", (96, 128), num_objects=(2, 4)).image)
+            scene.resize(size[::-1], Image.Resampling.BICUBIC).save(path)
+            scenes.append(path)
+        process, url = _start(args)
+        try:
+            _alone(url, scenes[0])
+            return _together(url, process.pid, scenes, args)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _start(args: argparse.Namespace) -> tuple[subprocess.Popen, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dinov3seg_hf", "demo", "--model", args.model, "--port", str(port)]
+    command += ["--max-queue", str(args.max_queue), "--cache", str(args.cache)]
+    process, url = (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
+        f"http://127.0.0.1:{port}",
+    )
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{url}/config", timeout=5).close()
+            return process, url
+        except OSError:
+            if process.poll() is not None:
+                raise SystemExit("The demo did not start: run `dinov3seg demo` to see why.") from None
+            time.sleep(0.5)
+    process.kill()
+    raise SystemExit("The demo did not start within five minutes.")
+
+
+def _alone(url: str, scene: Path) -> None:
+    """A full run (image and words new) against another word, as a client sees both."""
+    words = ", ".join(NAMES[:12])
+    print(f"alone, {len(words.split(','))} words, {scene.name}, median of {ALONE_REPEATS}:")
+    for inference in ("whole", "local-global"):
+        full, another = [], []
+        for repeat in range(ALONE_REPEATS):
+            client = Client(url, verbose=False)  # a new session has nothing remembered
+            full.append(_timed(client, scene, words, inference))
+            another.append(_timed(client, scene, f"{words}, another {repeat}", inference))
+        full, another = statistics.median(full), statistics.median(another)
+        print(f"  {inference:14s} full run {1000 * full:5.0f} ms, another word {1000 * another:5.0f} ms", flush=True)
+
+
+def _timed(client: Client, scene: Path, words: str, inference: str) -> float:
+    start = time.perf_counter()
+    client.predict(handle_file(scene), words, inference=inference, api_name="/segment")
+    return time.perf_counter() - start
+
+
+def _together(url: str, pid: int, scenes: list[Path], args: argparse.Namespace) -> int:
+    stop, lock = threading.Event(), threading.Lock()
+    latencies: dict[str, list[float]] = {}
+    full_queue, failures = 0, []
+
+    def visit(number: int) -> None:
+        nonlocal full_queue
+        rng = random.Random(number)
+        while not stop.is_set():
+            client = Client(url, verbose=False, download_files=False)
+            scene, words = rng.choice(scenes), rng.sample(NAMES, 5)
+            for _ in range(rng.randint(4, 12)):
+                if stop.is_set():
+                    return
+                if rng.random() < 0.6 or len(words) < 3:
+                    words.append(f"{rng.choice(NAMES)} {rng.randrange(1000)}")
+                else:
+                    words.remove(rng.choice(words))
+                if rng.random() < 0.2:
+                    scene = rng.choice(scenes)
+                endpoint = rng.choice(["/segment", "/segment", "/segment", "/overlay", "/label_map"])
+                inference = rng.choice(["whole", "whole", "local-global", "slide"])
+                start = time.perf_counter()
+                try:
+                    client.predict(handle_file(scene), ", ".join(words), inference=inference, api_name=endpoint)
+                    with lock:
+                        latencies.setdefault(endpoint, []).append(time.perf_counter() - start)
+                except Exception as error:
+                    with lock:
+                        if "Queue is full" in str(error):
+                            full_queue += 1
+                        else:
+                            failures.append(f"{type(error).__name__}: {error}")
+                    stop.wait(0.5)
+                stop.wait(rng.uniform(0, 0.3))
+
+    threads = [threading.Thread(target=visit, args=(number,), daemon=True) for number in range(args.clients)]
+    begin = time.monotonic()
+    for thread in threads:
+        thread.start()
+    memory = []
+    while time.monotonic() - begin < args.seconds:
+        time.sleep(min(5, args.seconds / 12))
+        memory.append((time.monotonic() - begin, _resident_mib(pid)))
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+
+    print(f"{args.clients} clients, {args.seconds:.0f} s:")
+    for endpoint, values in sorted(latencies.items()):
+        values.sort()
+        median, late = values[len(values) // 2], values[int(0.95 * (len(values) - 1))]
+        print(f"  {endpoint:12s} {len(values):5d} answers, median {median:.2f} s, 95 % within {late:.2f} s")
+    print(f"  refused by a full queue {full_queue}, failed {len(failures)}")
+    for failure in sorted(set(failures))[:5]:
+        print(f"    {failure}")
+    print(
+        "  resident MiB: "
+        + ", ".join(f"{mib:.0f} ({seconds:.0f} s)" for seconds, mib in memory[:: max(1, len(memory) // 12)])
+    )
+    warm = max(mib for seconds, mib in memory if seconds <= args.seconds / 3 + 5)
+    end = statistics.median(mib for _, mib in memory[-3:])
+    print(f"  after warm-up {warm:.0f} MiB, at the end {end:.0f} MiB ({100 * (end / warm - 1):+.1f} %)")
+    return int(bool(failures) or not latencies or end > (1 + args.growth) * warm)
+
+
+def _resident_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("The demo has ended.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

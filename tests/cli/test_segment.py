@@ -1,0 +1,372 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The command `dinov3seg`: what it prints and writes, and how it refuses: one line, code 2, nothing half-written."""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.utils import logging as transformers_logging
+
+import dinov3seg_hf
+from dinov3seg_hf import Vocabulary, cli
+from dinov3seg_hf.cli import segment as segment_command
+from dinov3seg_hf.loading import resolve_checkpoint
+from dinov3seg_hf.model.image_input import read_label_map
+
+LABELS = "red circle, blue square, yellow triangle, green background, cat, dog, grass"
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    yield
+    transformers_logging.set_verbosity(verbosity)
+    if bars:
+        transformers_logging.enable_progress_bar()
+
+
+@pytest.fixture
+def image(tmp_path, sample_image):
+    path = tmp_path / "image.png"
+    sample_image.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def segment(capsys, tiny_checkpoint, image):
+    """Runs `dinov3seg segment IMAGE --model ... arguments` -> (exit code, stdout, stderr)."""
+
+    def run(*arguments, images=(image,), labels=LABELS):
+        capsys.readouterr()  # what came before
+        words = [] if labels is None else ["--labels", labels]
+        try:
+            code = cli.main(
+                ["segment", *map(str, images), "--model", str(tiny_checkpoint), "--device", "cpu"]
+                + words
+                + [*map(str, arguments)]
+            )
+        except SystemExit as error:  # argparse
+            code = error.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def refused(result, *messages):
+    """One line on stderr, exit code 2, nothing on stdout."""
+    code, out, err = result
+    assert code == 2 and out == ""
+    assert err.count("\n") == 1 and err.endswith("\n")
+    assert re.match(r"dinov3seg( segment)?: error: ", err)
+    for message in messages:
+        assert message in err
+    return True
+
+
+def files_of(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- what it does ----------------------------------------------------------------------------------------------------
+
+
+def test_table_lists_the_labels_found_the_largest_first(segment):
+    code, out, err = segment()
+    assert (code, err) == (0, "")
+    head, *rows = out.splitlines()
+    assert head.split() == ["label", "area", "score"]
+    areas = [float(row.split("%")[0].split()[-1]) for row in rows]
+    assert rows and areas == sorted(areas, reverse=True) and sum(areas) == pytest.approx(100, abs=0.2)
+    assert all(any(row.startswith(label.strip()) for label in LABELS.split(",")) for row in rows)
+
+
+def test_files_agree_with_each_other(segment, tmp_path, sample_image):
+    overlay, mask, data = (tmp_path / name for name in ("overlay.png", "mask.png", "data.json"))
+    code, out, _ = segment("--output", overlay, "--mask", mask, "--json", data)
+    assert code == 0
+    content, labels = json.loads(data.read_text()), read_label_map(mask).numpy()
+    assert labels.shape == (content["height"], content["width"]) == (60, 90)
+    assert content["head"] == "full" and content["inference"] == "whole"
+    assert content["labels"] == [label.strip() for label in LABELS.split(",")]
+    for entry in content["segments"]:
+        assert (labels == entry["index"]).sum() == entry["num_pixels"]
+        assert content["labels"][entry["index"]] == entry["label"] and entry["label"] in out
+    with Image.open(overlay) as picture:
+        assert picture.width >= 512 and picture.height > 512
+    assert files_of(tmp_path) == ["data.json", "image.png", "mask.png", "overlay.png"]
+
+
+def test_threshold_leaves_none_of_these(segment, tmp_path):
+    code, out, _ = segment("--threshold", "1", "--mask", tmp_path / "mask.png", "--json", tmp_path / "data.json")
+    assert code == 0 and out.splitlines()[1].split() == ["none", "of", "these", "100.0", "%"]
+    assert (read_label_map(tmp_path / "mask.png") == 255).all()
+    assert json.loads((tmp_path / "data.json").read_text())["segments"] == []
+
+
+def test_more_than_255_labels_make_a_mask_of_16_bits(segment, tmp_path):
+    labels = ", ".join(f"thing {i}" for i in range(300))
+    code, _, err = segment("--mask", tmp_path / "mask.png", "--head", "dinotxt", labels=labels)
+    assert (code, err) == (0, "")
+    with Image.open(tmp_path / "mask.png") as mask:
+        assert mask.mode == "I;16" and np.asarray(mask).max() < 300
+
+
+def test_words_come_from_a_file_or_a_preset(segment, tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("cat|kitten\ngreen background\n", encoding="utf-8")
+    code, out, _ = segment("--labels-file", path, labels=None)
+    assert code == 0 and {row.split("  ")[0] for row in out.splitlines()[1:]} <= {"cat", "green background"}
+    code, out, _ = segment("--preset", "pascal-voc-20", "--templates", "none", labels=None)
+    assert code == 0
+    names = Vocabulary.from_preset("pascal-voc-20").names
+    assert all(row.split("  ")[0] in names for row in out.splitlines()[1:])
+
+
+@pytest.mark.parametrize("options", [["--inference", "slide"], ["--head", "dinotxt"], ["--dtype", "bfloat16"]])
+def test_model_options_reach_the_model(segment, tmp_path, options):
+    code, _, err = segment(*options, "--json", tmp_path / "data.json")
+    assert (code, err) == (0, "")
+    content = json.loads((tmp_path / "data.json").read_text())
+    assert options[0] == "--dtype" or content[options[0][2:]] == options[1]
+
+
+def test_several_images_fill_a_folder(segment, tmp_path, image, sample_image):
+    other = tmp_path / "other.jpg"
+    sample_image.resize((50, 70)).save(other)
+    folder = tmp_path / "results"
+    code, out, _ = segment(
+        *("--output", folder, "--mask", folder, "--json", folder, "--labels", "cat, 赤い丸"),
+        images=(image, other),
+        labels=None,
+    )
+    assert code == 0 and f"{image}:" in out and f"{other}:" in out
+    endings = ("_mask.png", "_overlay.png", ".json")
+    assert files_of(folder) == sorted(f"{stem}{ending}" for stem in ("image", "other") for ending in endings)
+    assert read_label_map(folder / "other_mask.png").shape == (70, 50)
+
+
+def test_one_bad_image_does_not_keep_the_others_from_being_done(segment, tmp_path, image, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    good = tmp_path / "good.png"
+    good.write_bytes((tmp_path / "image.png").read_bytes())
+    code, out, err = segment("--mask", tmp_path / "masks", images=(image, bad, good))
+    assert code == 2
+    assert err.count("\n") == 1 and "bad.png" in err
+    assert f"{image}:" in out and f"{good}:" in out and f"{bad}:" not in out
+    assert files_of(tmp_path / "masks") == ["good_mask.png", "image_mask.png"]
+
+
+def test_embedded_checkpoint_is_the_default():
+    options = segment_command.make_parser("segment").parse_args(["a.png", "--labels", "cat"])
+    assert resolve_checkpoint(options.model) == dinov3seg_hf.TINY
+
+
+def test_command_in_a_process_of_its_own_says_nothing_but_the_table(tiny_checkpoint, image, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "dinov3seg_hf",
+        "segment",
+        image,
+        "--labels",
+        "cat, 赤い丸",
+        "--model",
+        str(tiny_checkpoint),
+    ]
+    done = subprocess.run(
+        [*command, "--output", "out.png"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.path.dirname(os.path.dirname(dinov3seg_hf.__file__)),
+            "CUDA_VISIBLE_DEVICES": "",
+        },
+        capture_output=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.splitlines()[0].split() == [b"label", b"area", b"score"]
+    assert files_of(tmp_path) == ["image.png", "out.png"]
+
+
+# --- how it says no --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "Got no labels"),
+        (" ", "Got no labels"),
+        ("cat,,dog", "shows nothing"),
+        ("cat, dog, CAT", "same name"),
+        ("cat, " + "x" * 400, "at most 77"),
+        (None, "--labels --labels-file --preset"),
+    ],
+)
+def test_bad_labels(segment, tmp_path, labels, message):
+    assert refused(segment("--output", tmp_path / "out.png", labels=labels), message)
+    assert files_of(tmp_path) == ["image.png"]
+
+
+def huge_png(height, width):
+    """A header that promises so much, and nothing more."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def test_bad_images(segment, tmp_path, image):
+    png = (tmp_path / "image.png").read_bytes()
+    bad = {
+        "empty.png": b"",
+        "cut.png": png[: len(png) // 2],
+        "text.png": b"hello",
+        "huge.png": huge_png(30_000, 20_000),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    before = files_of(tmp_path)
+    for name in bad:
+        assert refused(segment("--output", tmp_path / "out.png", images=[tmp_path / name]), name)
+    assert refused(segment(images=[tmp_path / "nowhere.png"]), "There is no image")
+    assert refused(segment(images=[tmp_path]), "is a folder")
+    assert files_of(tmp_path) == before
+
+
+def test_image_of_one_pixel_is_segmented(segment, tmp_path):
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "pixel.png")
+    code, out, _ = segment(
+        "--output", tmp_path / "out.png", "--mask", tmp_path / "m.png", images=[tmp_path / "pixel.png"]
+    )
+    assert code == 0 and "100.0 %" in out
+    assert read_label_map(tmp_path / "m.png").shape == (1, 1)
+
+
+def test_paths_that_cannot_be_written_are_found_before_the_work(segment, tmp_path, image, monkeypatch):
+    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    (tmp_path / "folder").mkdir()
+    before = files_of(tmp_path)
+    other = tmp_path / "folder" / "image.png"
+    other.write_bytes((tmp_path / "image.png").read_bytes())
+    for arguments, message in (
+        (["--output", tmp_path / "missing" / "out.png"], "there is no folder"),
+        (["--mask", tmp_path / "mask.jpg"], "expected .png"),
+        (["--json", tmp_path / "data.txt"], "expected .json"),
+        (["--output", image], "written over the image"),
+        (["--output", tmp_path / "x.png", "--mask", tmp_path / "x.png"], "written twice"),
+    ):
+        assert refused(segment(*arguments), message)
+    for arguments, message in (
+        (["--output", tmp_path / "out.png"], "names a file"),
+        (["--output", tmp_path / "missing" / "out"], "there is no folder"),
+        (["--output", tmp_path / "out"], "written twice"),
+    ):
+        assert refused(segment(*arguments, images=[image, other]), message)
+    assert files_of(tmp_path) == before
+
+
+def test_full_disk_leaves_nothing_half_written(segment, tmp_path, monkeypatch):
+    (tmp_path / "out.png").write_bytes(b"old")
+    before = files_of(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    assert refused(segment("--output", tmp_path / "out.png"), "No space left on device")
+    assert files_of(tmp_path) == before and (tmp_path / "out.png").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", "1.5"], "between 0 and 1"),
+        (["--threshold", "much"], "between 0 and 1"),
+        (["--alpha", "-1"], "between 0 and 1"),
+        (["--inference", "windows"], "invalid choice"),
+        (["--templates", "no braces"], "no braces"),
+        (["--model", "nowhere"], "no checkpoint folder"),
+        (["--model", "some-owner/some-model"], "cannot be loaded"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_bad_options(segment, arguments, message):
+    assert refused(segment(*arguments), message)
+
+
+def test_folder_that_holds_no_checkpoint(segment, tmp_path):
+    (tmp_path / "model").mkdir()
+    assert refused(segment("--model", tmp_path / "model"), "has no config.json")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    assert refused(segment("--model", tmp_path / "model"), "cannot be loaded")
+    (tmp_path / "model" / "config.json").write_text("{")
+    assert refused(segment("--model", tmp_path / "model"), "cannot be loaded")
+
+
+def test_checkpoint_that_lacks_weights_is_not_filled_up_with_random_numbers(
+    segment, tiny_model, tiny_processor, tmp_path
+):
+    weights = tiny_model.state_dict()
+    del weights["decoder.classifier.weight"]
+    tiny_model.save_pretrained(tmp_path / "model", state_dict=weights)
+    tiny_processor.save_pretrained(tmp_path / "model")
+    assert refused(segment("--model", tmp_path / "model"), "lack 1 of the model's tensors", "decoder.classifier.weight")
+
+
+def test_checkpoint_without_a_tokenizer_cannot_read_words(segment, tiny_model, tiny_processor, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_processor.image_processor.save_pretrained(tmp_path / "model")
+    assert refused(segment("--model", tmp_path / "model"), "has no tokenizer")
+
+
+def test_interruption_is_no_traceback(segment, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment_command, "load_pipeline", interrupt)
+    code, out, err = segment()
+    assert code == 130 and out == "" and err.count("\n") == 1
+
+
+def test_commands_say_what_they_need(capsys):
+    for arguments in ([], ["nothing"], ["segment"], ["convert", "--backbone", "x"]):
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main(arguments)
+        assert exit_info.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_convert_reports_missing_files(capsys, tmp_path):
+    code = cli.main(
+        [
+            "convert",
+            "--backbone",
+            str(tmp_path / "a.pth"),
+            "--dinotxt",
+            str(tmp_path / "b.pth"),
+            "--output",
+            str(tmp_path / "out"),
+        ]
+    )
+    assert code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("dinov3seg convert: error: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_ten_thousand_labels(segment, tmp_path):
+    (tmp_path / "labels.txt").write_text("\n".join(f"thing {i}" for i in range(10_000)))
+    code, out, err = segment(
+        "--labels-file", tmp_path / "labels.txt", "--mask", tmp_path / "mask.png", "--head", "dinotxt", labels=None
+    )
+    assert (code, err) == (0, "")
+    assert read_label_map(tmp_path / "mask.png").max() < 10_000

@@ -1,0 +1,310 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The demo's API over HTTP, as clients and attackers call it. Needs the extra `demo`."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="needs the extra demo")
+
+import httpx
+from gradio_client import Client, handle_file
+
+from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf.demo.engine import DemoEngine
+from dinov3seg_hf.demo.examples import Example, examples_in
+from dinov3seg_hf.demo.limits import Limits
+from dinov3seg_hf.demo.page import build_demo
+from dinov3seg_hf.demo.server import serve
+from dinov3seg_hf.demo.theme import launch_options
+from dinov3seg_hf.model.image_input import read_label_map
+
+from places import REPO
+
+LABELS = "red circle, blue square|blue box, yellow triangle, green background"
+FILE = {"meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model, tiny_processor):
+    pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
+    return DemoEngine(pipe, Limits(file_bytes=2**20), name="a tiny one")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory, sample_image):
+    path = tmp_path_factory.mktemp("photos") / "my photo.png"
+    sample_image.save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def url(engine, image, uploads):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        demo = build_demo(engine, [Example(image, LABELS)], queue_size=3)
+        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options(engine.limits))
+        yield url.rstrip("/")
+        demo.close()
+
+
+@pytest.fixture(scope="module")
+def client(url, tmp_path_factory):
+    return Client(url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+
+
+def upload(url, path, name="upload.png"):
+    response = httpx.post(f"{url}/gradio_api/upload", files={"files": (name, Path(path).read_bytes())})
+    response.raise_for_status()
+    return {"path": response.json()[0], **FILE}
+
+
+def call(url, endpoint, *data):
+    """What curl would get: ("complete" or "error", data)."""
+    response = httpx.post(f"{url}/gradio_api/call/{endpoint}", json={"data": list(data)})
+    if response.status_code != 200:
+        return "error", response.text
+    with httpx.stream("GET", f"{url}/gradio_api/call/{endpoint}/{response.json()['event_id']}", timeout=60) as stream:
+        event = None
+        for line in stream.iter_lines():
+            if line.startswith("event:"):
+                event = line.removeprefix("event:").strip()
+            elif line.startswith("data:") and event in ("complete", "error"):
+                return event, line.removeprefix("data:").strip()
+    raise AssertionError("the stream ended without an answer")
+
+
+# --- what it answers --------------------------------------------------------------------------------------------------
+
+
+def test_api_is_documented_and_the_page_keeps_its_own_events(client):
+    api = client.view_api(return_format="dict", print_info=False)
+    assert set(api["named_endpoints"]) == {"/overlay", "/label_map", "/segment", "/heat_map"}
+    assert not api["unnamed_endpoints"]
+    for endpoint in api["named_endpoints"].values():
+        names = [parameter["parameter_name"] for parameter in endpoint["parameters"]]
+        assert names[:2] == ["image", "labels"] and {"inference", "head", "templates"} < set(names)
+        optional = {p["parameter_name"] for p in endpoint["parameters"] if p["parameter_has_default"]}
+        assert {"inference", "head", "templates"} < optional
+
+
+def test_answers_are_the_pipelines(client, engine, image):
+    options = {"inference": "local-global", "head": "full", "templates": ["{}"], "threshold": 0.4}
+    expected = engine.pipe(
+        image, LABELS, inference="local-global", templates=["{}"], threshold=0.4, return_label_map=True
+    )
+    answer = client.predict(handle_file(image), LABELS, **options, api_name="/segment")
+    assert {s["label"]: s["score"] for s in answer["segments"]} == pytest.approx(
+        {s["label"]: s["score"] for s in expected["segments"]}, abs=1e-3
+    )
+    assert (answer["height"], answer["width"]) == expected["label_map"].shape
+    assert answer["labels"] == expected["labels"] and answer["inference"] == "local-global"
+    for segment in answer["segments"]:
+        runs = np.repeat(np.arange(len(segment["mask"]["counts"])) % 2, segment["mask"]["counts"])
+        mask = runs.reshape(segment["mask"]["size"], order="F").astype(bool)
+        np.testing.assert_array_equal(mask, expected["label_map"] == segment["index"])
+
+    path = client.predict(handle_file(image), LABELS, **options, api_name="/label_map")
+    labels = read_label_map(path).numpy()
+    np.testing.assert_array_equal(np.where(labels == 255, -1, labels), expected["label_map"])
+    assert Path(path).name == "my_photo_labels.png"
+
+    path = client.predict(handle_file(image), LABELS, **options, opacity=1.0, api_name="/overlay")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and picture.width >= 512 and picture.height > 512
+    path = client.predict(handle_file(image), LABELS, "red circle", api_name="/heat_map")
+    with Image.open(path) as picture:
+        assert picture.mode in ("L", "RGB") and picture.size == (90, 60)
+
+
+def test_a_client_that_asks_again_has_its_image_encoded_once(url, engine, image, monkeypatch):
+    encoded = []
+    encode_image = engine.pipe.encode_image
+    monkeypatch.setattr(engine.pipe, "encode_image", lambda *a, **k: encoded.append(1) or encode_image(*a, **k))
+    first, second = (Client(url, verbose=False) for _ in range(2))
+    for labels in ("cat, dog", "cat, dog, bird"):
+        first.predict(handle_file(image), labels, api_name="/segment")
+    assert len(encoded) == 1
+    second.predict(handle_file(image), "cat, dog", api_name="/segment")  # another's image is another's
+    assert len(encoded) == 2
+
+
+def test_unusual_files_are_read(client, tmp_path, sample_image):
+    tiff, gif = tmp_path / "press.tif", tmp_path / "moving.gif"
+    sample_image.convert("CMYK").save(tiff)
+    frames = [sample_image.quantize(64), sample_image.rotate(180).quantize(64)]
+    frames[0].save(gif, save_all=True, append_images=frames[1:])
+    for path in (tiff, gif):
+        answer = client.predict(handle_file(path), LABELS, api_name="/segment")
+        assert (answer["height"], answer["width"]) == (60, 90) and answer["segments"]
+
+
+# --- what it refuses --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ("", {}, "No words"),
+        ("cat, cat", {}, "same name"),
+        (", ".join(f"thing {i}" for i in range(1001)), {}, "1001 labels"),
+        ("cat", {"threshold": 2.0}, "threshold"),
+        ("cat", {"templates": ["nothing"]}, "nothing"),
+        ("cat", {"inference": "fast"}, "fast"),
+        ("cat", {"head": 7}, "head"),
+    ],
+)
+def test_what_is_wrong_is_said(client, image, labels, options, message):
+    with pytest.raises(Exception, match=message):
+        client.predict(handle_file(image), labels, **options, api_name="/segment")
+
+
+def test_what_fails_unexpectedly_keeps_its_secrets(client, engine, image, monkeypatch):
+    monkeypatch.setattr(engine, "segment", lambda *a, **k: 1 / 0)
+    with pytest.raises(Exception) as error:
+        client.predict(handle_file(image), "cat", api_name="/segment")
+    assert "division" not in str(error.value) and "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("meta", [FILE, {}])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        str(REPO / "examples" / "scene.png"),
+        "examples/scene.png",
+        "{uploads}/../secret.png",
+        "{uploads}/x/../../secret.png",
+        "file:///etc/passwd",
+        "http://127.0.0.1:1/image.png",
+        "http://169.254.169.254/latest/meta-data",
+        "",
+        None,
+    ],
+)
+def test_no_file_but_an_upload_is_read(url, uploads, sample_image, path, meta):
+    secret = uploads.parent / "secret.png"
+    sample_image.save(secret)
+    path = path.format(uploads=uploads) if path else path
+    for endpoint in ("segment", "overlay"):
+        event, data = call(url, endpoint, {"path": path, "orig_name": "x.png", **meta}, "cat", *OPTIONS[endpoint])
+        assert event == "error" and "segments" not in data and "root:" not in data
+
+
+OPTIONS = {
+    "segment": ["whole", "full", ["{}"], 0.0],
+    "overlay": ["whole", "full", ["{}"], 0.0, 0.5],
+}
+
+
+def test_calls_of_the_test_before_succeed_with_an_upload(url, image):
+    for endpoint, options in OPTIONS.items():
+        event, data = call(url, endpoint, upload(url, image), "cat, dog", *options)
+        assert event == "complete" and json.loads(data)[0]
+
+
+@pytest.mark.parametrize("given", ["x", 7, [], {"path": 7}, {"path": ["a"]}, {"url": "data:image/png;base64,AAAA"}])
+def test_what_is_no_file_is_refused(url, given):
+    event, _ = call(url, "segment", given, "cat", *OPTIONS["segment"])
+    assert event == "error"
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "{repo}/pyproject.toml", "{uploads}/../secret.png", "../../etc/passwd"]
+)
+def test_server_gives_no_other_files(url, uploads, path):
+    path = path.format(repo=REPO, uploads=uploads)
+    response = httpx.get(f"{url}/gradio_api/file={path}")
+    assert response.status_code in (403, 404)
+
+
+def test_file_name_of_an_upload_goes_nowhere(url, image, uploads):
+    for name in ("../../../evil.png", "/evil.png", "a" * 300 + ".png", "ünï códe.png", "<b>.png"):
+        file = upload(url, image, name)
+        assert Path(file["path"]).resolve().is_relative_to(uploads.resolve())
+        file["orig_name"] = name
+        event, data = call(url, "label_map", file, "cat, dog", *OPTIONS["segment"])
+        assert event == "complete"
+        assert Path(json.loads(data)[0]["path"]).resolve().is_relative_to(uploads.resolve())
+    assert not (uploads.parent / "evil.png").exists()
+
+
+def test_heavy_upload_is_refused(url, tmp_path):
+    path = tmp_path / "heavy.png"
+    path.write_bytes(b"\0" * (2**20 + 1))
+    with pytest.raises(httpx.HTTPStatusError):
+        upload(url, path)
+
+
+def test_queue_cannot_be_passed_by(url, image):
+    file = upload(url, image)
+    for route in ("run/segment", "api/segment"):
+        response = httpx.post(f"{url}/gradio_api/{route}", json={"data": [file, "cat", *OPTIONS["segment"]]})
+        assert response.status_code == 404
+
+
+def test_full_queue_says_so_and_the_others_are_served(url, engine, image, monkeypatch):
+    free, segment = threading.Event(), engine.segment
+
+    def waiting(*args, **kwargs):
+        assert free.wait(60)
+        return segment(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "segment", waiting)
+    clients = [Client(url, verbose=False) for _ in range(6)]
+    jobs = [client.submit(handle_file(image), "cat, dog", api_name="/segment") for client in clients]
+    deadline = time.monotonic() + 30
+    while sum(job.done() for job in jobs) < 2 and time.monotonic() < deadline:  # the refused ones
+        time.sleep(0.05)
+    free.set()
+    outcomes = []
+    for job in jobs:
+        try:
+            outcomes.append(bool(job.result(timeout=60)["segments"]))
+        except Exception as error:
+            assert "Queue is full" in str(error)
+            outcomes.append(None)
+    assert outcomes.count(None) >= 1 and outcomes.count(True) >= 3 and False not in outcomes
+
+
+def test_page_names_no_other_host_to_load_from(url):
+    page = httpx.get(url).text
+    assert "fonts.googleapis" not in page and "cdnjs" not in page
+    config = httpx.get(f"{url}/config").json()
+    assert config["analytics_enabled"] is False
+
+
+# --- examples, starting -----------------------------------------------------------------------------------------------
+
+
+def test_examples_come_from_a_folder_with_their_words(tmp_path, sample_image):
+    with pytest.raises(ValueError, match="No image"):
+        examples_in(tmp_path)
+    sample_image.save(tmp_path / "b.jpg")
+    sample_image.save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("cat, dog\n", encoding="utf-8")
+    first, second = examples_in(tmp_path)
+    assert (Path(first.path).name, first.words) == ("a.png", "cat, dog") and "sky" in second.words
+    (tmp_path / "c.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"c\.png"):
+        examples_in(tmp_path)
+    with pytest.raises(ValueError, match="no folder"):
+        examples_in(tmp_path / "missing")
+
+
+def test_occupied_port_is_refused(url, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
+    with pytest.raises(ValueError, match="--port"):
+        serve(device="cpu", port=int(url.rsplit(":", 1)[1]))

@@ -1,0 +1,86 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The checkpoint inside the package does on fresh scenes what its model card says, through the pipeline that users
+call.
+
+The bounds are those the project set itself, not the measured scores: 20 scenes a split are few.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import pipeline
+
+import dinov3seg_hf
+from dinov3seg_hf.drawn_world.names import NAMES, phrase_groups, true_phrase
+from dinov3seg_hf.drawn_world.scenes import draw_scene
+from dinov3seg_hf.metrics.scoring import ConfusionMatrix
+
+FIRST_SEED = 2_000_000  # no script draws these
+NAMES = list(NAMES)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return pipeline("open-vocabulary-segmentation", model=dinov3seg_hf.TINY, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return {split: [draw_scene(FIRST_SEED + i, split) for i in range(20)] for split in ("seen", "unseen")}
+
+
+def mean_iou(pipe, scenes, labels, **options) -> float:
+    matrix = ConfusionMatrix(len(NAMES))
+    for scene in scenes:
+        result = pipe(Image.fromarray(scene.image), candidate_labels=labels, return_label_map=True, **options)
+        matrix.update(result["label_map"], scene.labels)
+    return 100 * matrix.mean_iou()
+
+
+@pytest.mark.parametrize("split, bound", [("unseen", 45), ("seen", 55)])
+def test_it_segments_fresh_scenes_with_all_names_as_the_vocabulary(pipe, scenes, split, bound):
+    full = mean_iou(pipe, scenes[split], NAMES)
+    assert full > bound
+    assert full > mean_iou(pipe, scenes[split], NAMES, head="dinotxt")
+
+
+def test_it_reads_the_names(pipe, scenes):
+    shuffled = list(np.random.default_rng(0).permutation(NAMES))
+    assert mean_iou(pipe, scenes["unseen"][:10], shuffled) < 5
+
+
+@pytest.mark.parametrize("group", phrase_groups())
+def test_phrases_of_fewer_words_mean_what_they_say(pipe, scenes, group):
+    """Of all phrases of a kind, each pixel gets the one that is true of it: the colors, the colors with patterns,
+    ..."""
+    phrases = phrase_groups()[group]
+    truth, right, total = true_phrase(phrases), 0, 0
+    for scene in scenes["unseen"][:10]:
+        result = pipe(Image.fromarray(scene.image), candidate_labels=list(phrases), return_label_map=True)
+        right += (result["label_map"] == truth[scene.labels]).sum()
+        total += scene.labels.size
+    assert right / total > 0.7
+
+
+# "circle", not "red circle": scored too low (0.24 where it is true), though 20 times as high as elsewhere
+SHAPES_ALONE_FAIL = pytest.mark.xfail(strict=True, reason="the scores of a shape alone are too low")
+
+
+@pytest.mark.parametrize(
+    "group",
+    [pytest.param(group, marks=SHAPES_ALONE_FAIL if group == "kind" else ()) for group in phrase_groups()],
+)
+def test_a_phrase_alone_scores_high_where_it_is_true_and_low_elsewhere(pipe, scenes, group):
+    phrases = phrase_groups()[group]
+    truth = true_phrase(phrases)
+    inside, outside = [], []
+    for scene in scenes["unseen"][:10]:
+        image = pipe.encode_image(Image.fromarray(scene.image))
+        for index in np.unique(truth[scene.labels]):
+            scores = pipe(image, candidate_labels=[phrases[index]], return_scores=True)["scores"][0]
+            scores = np.asarray(Image.fromarray(scores.astype(np.float32)).resize((96, 96)))
+            true = truth[scene.labels] == index
+            inside.append(scores[true].mean())
+            outside.append(scores[~true].mean() if (~true).any() else np.nan)
+    assert np.mean(inside) > 0.5 > 0.2 > np.nanmean(outside)

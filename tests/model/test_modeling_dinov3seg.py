@@ -1,0 +1,414 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The model as its users see it: one body of tests for every configuration."""
+
+import copy
+
+import pytest
+import torch
+from transformers import SamVisionConfig
+
+from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
+from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation, segmentation_loss
+from dinov3seg_hf.model.windows import cut_windows, plan_windows
+
+SAM = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "output_channels": 12,
+    "image_size": 48,
+    "patch_size": 8,
+    "window_size": 4,
+    "global_attn_indexes": [1],
+    "mlp_dim": 32,
+    "initializer_range": 0.02,
+}
+
+
+def build(config) -> Dinov3SegForSemanticSegmentation:
+    torch.manual_seed(0)
+    model = Dinov3SegForSemanticSegmentation(config).eval()
+    with torch.no_grad():  # fresh weights are so small that nothing depends on anything
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module", params=["own layers", "sam"])
+def model(request, tiny_config):
+    if request.param == "own layers":
+        return build(tiny_config)
+    return build(Dinov3SegConfig.from_dict({**tiny_config.to_dict(), "prior_config": SAM}))
+
+
+@pytest.fixture(scope="module")
+def words(tiny_processor, tiny_model):
+    texts = tiny_processor.tokenizer(
+        ["red circle", "blue striped square", "star", "green dotted background", "white"],
+        padding=True,
+        return_tensors="pt",
+    )
+    return texts["input_ids"][:, None]  # (5, 1, L)
+
+
+def images(*size, batch=2, seed=0):
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def close(one, other, tolerance=1e-5):
+    torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def test_sharding_finds_the_layers_that_it_is_told_of_and_no_scalars(model):
+    layers = {type(module).__name__ for module in model.modules()}
+    assert {"DINOv3ViTLayer", "CLIPEncoderLayer", "Dinov3SegSpatialLayer"} <= model._no_split_modules <= layers
+    assert ("SamVisionLayer" in model._no_split_modules) == (model.semantic_prior.encoder is not None)
+    assert all(parameter.ndim > 0 for parameter in model.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 64), (48, 88), (61, 45), (8, 8), (1, 1), (8, 120)])
+def test_any_size_gives_logits_at_half_the_patch_size(model, words, size):
+    logits = model(images(*size), input_ids=words).logits
+    rows, columns = (-(-side // 8) for side in size)
+    assert logits.shape == (2, 5, 4 * rows, 4 * columns)
+    assert logits.isfinite().all() and logits.std() > 1e-3
+
+
+@torch.no_grad()
+def test_a_batch_equals_its_images_one_by_one(model, words):
+    pixels = images(56, 72, batch=3)
+    whole = model(pixels, input_ids=words).logits
+    close(whole, torch.cat([model(pixels[i : i + 1], input_ids=words).logits for i in range(3)]))
+
+
+@torch.no_grad()
+def test_logits_follow_the_order_of_the_classes(model, words):
+    order = torch.tensor([4, 2, 0, 1, 3])
+    pixels = images(56, 72)
+    close(model(pixels, input_ids=words).logits[:, order], model(pixels, input_ids=words[order]).logits)
+
+
+@torch.no_grad()
+def test_a_class_alone_agrees_with_a_set_of_one(model, words):
+    pixels = images(56, 72)
+    embeds = model.get_text_features(words)
+    close(model(pixels, text_embeds=embeds[2:3]).logits, model(pixels, input_ids=words[2:3]).logits)
+    assert model(pixels, input_ids=words[2:3]).logits.shape[1] == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunk_size", [1, 2, 4, None])
+def test_class_chunks_change_nothing(model, words, chunk_size):
+    pixels, before = images(56, 72), model.config.class_chunk_size
+    expected = model(pixels, input_ids=words).logits
+    model.config.class_chunk_size = chunk_size
+    try:
+        close(model(pixels, input_ids=words).logits, expected)
+    finally:
+        model.config.class_chunk_size = before
+
+
+@torch.no_grad()
+def test_cached_text_and_cached_image_equal_fresh_ones(model, words):
+    pixels = images(56, 72)
+    expected = model(pixels, input_ids=words)
+    features = model.get_image_features(pixels)
+    close(model(image_features=features, text_embeds=expected.text_embeds).logits, expected.logits)
+    # what was seen of the image serves another vocabulary as well
+    close(model(image_features=features, input_ids=words[:2]).logits, model(pixels, input_ids=words[:2]).logits)
+
+
+@torch.no_grad()
+def test_padding_and_prompt_batches_do_not_change_text_features(model, words):
+    expected = model.get_text_features(words)
+    assert expected.shape == (5, 2, 32)
+    close(expected.norm(dim=-1), torch.ones(5, 2))
+    close(torch.cat([model.get_text_features(words[i : i + 1]) for i in range(5)]), expected)
+    padding = torch.full((5, 1, 9), model.config.text_config.eos_token_id)
+    close(model.get_text_features(torch.cat([words, padding], dim=-1)), expected)
+    close(model.get_text_features(words[:, 0]), expected)
+
+
+@torch.no_grad()
+def test_prompts_of_a_class_are_averaged_and_padding_prompts_ignored(model, words):
+    single = model.get_text_features(words)
+    ids = torch.cat([words[:2], words[2:4]], dim=1)  # two prompts for each of two classes
+    expected = torch.nn.functional.normalize(single[:2] + single[2:4], dim=-1)
+    close(model.get_text_features(ids), expected)
+    mask = torch.ones_like(ids)
+    mask[1, 1] = 0
+    half_padded = model.get_text_features(ids, mask)
+    close(half_padded[0], expected[0])
+    close(half_padded[1], single[1])
+
+
+@torch.no_grad()
+def test_local_global_fusion_of_a_constant_map_is_that_map(model, monkeypatch):
+    pixels = images(61, 93, batch=1)
+    boxes = plan_windows((61, 93), 32, 16)
+    windows = cut_windows(pixels, boxes)
+    tower = model.vision_model.forward
+
+    def constant(*args, **kwargs):
+        outputs = tower(*args, **kwargs)
+        outputs.patch_tokens = torch.arange(32.0)[None, :, None, None].expand_as(outputs.patch_tokens)
+        return outputs
+
+    monkeypatch.setattr(model.vision_model, "forward", constant)
+    fused = model.get_image_features(pixels, windows, torch.tensor(boxes), head="dinotxt").patch_features
+    close(fused, torch.arange(32.0)[None, :, None, None].expand_as(fused))
+
+
+@torch.no_grad()
+def test_one_window_over_the_whole_image_changes_nothing(model, words):
+    pixels = images(56, 72)
+    expected = model(pixels, input_ids=words).logits
+    close(
+        model(
+            pixels, input_ids=words, window_pixel_values=pixels[:, None], window_boxes=torch.tensor([[0, 0, 56, 72]])
+        ).logits,
+        expected,
+    )
+    boxes = torch.tensor(plan_windows((56, 72), 32, 16))
+    local = model(pixels, input_ids=words, window_pixel_values=cut_windows(pixels, boxes), window_boxes=boxes).logits
+    assert local.shape == expected.shape and (local - expected).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_the_zero_shot_head_is_the_cosine_with_the_local_half(model, words):
+    pixels = images(56, 72)
+    for source in ("head", "backbone"):
+        outputs = model(pixels, input_ids=words, head="dinotxt", patch_source=source)
+        patches = model.vision_model(pixels, patch_source=source).patch_tokens
+        expected = torch.cosine_similarity(patches[:, None], outputs.text_embeds[None, :, 1, :, None, None], dim=2)
+        close(outputs.logits, expected)
+
+
+def test_frozen_encoders_get_no_gradient_and_everything_else_does(model, words):
+    model = copy.deepcopy(model).freeze_encoders().train()
+    frozen = {parameter for encoder in model.encoders for parameter in encoder.parameters()} | {model.logit_scale}
+    assert not any(encoder.training for encoder in model.encoders) and model.decoder.training
+    model(images(56, 72), input_ids=words, labels=torch.randint(-1, 5, (2, 56, 72))).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (parameter in frozen), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"use_global_text": False},
+        {"use_early_refinement": False},
+        {"use_spatial_refinement": False},
+        {"use_class_refinement": False},
+        {"use_guidance": False},
+        {"patch_source": "backbone"},
+    ],
+    ids=str,
+)
+def test_every_contribution_can_be_switched_off(tiny_config, words, switches):
+    pixels = images(56, 72)
+    full, ablated = build(tiny_config), build(Dinov3SegConfig.from_dict({**tiny_config.to_dict(), **switches}))
+    ablated.load_state_dict(
+        {
+            k: v
+            for k, v in full.state_dict().items()
+            if k in ablated.state_dict() and v.shape == ablated.state_dict()[k].shape
+        },
+        strict=False,
+    )
+    embeds = full.get_text_features(words)
+    outputs = ablated(pixels, text_embeds=embeds).logits
+    assert (outputs - full(pixels, text_embeds=embeds).logits).abs().max() > 1e-4
+    if "use_global_text" in switches:  # correlation and decoder see the local half alone; text guidance still has both
+        assert ablated.correlation_embedding.convolution.in_channels == 1
+
+
+@torch.no_grad()
+def test_both_text_halves_count(model, words):
+    pixels, embeds = images(56, 72), model.get_text_features(words)
+    expected = model(pixels, text_embeds=embeds).logits
+    for half in (0, 1):
+        changed = embeds.clone()
+        changed[:, half] = changed[:, half].roll(1, dims=0)
+        assert (model(pixels, text_embeds=changed).logits - expected).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_eager_and_sdpa_agree(model, words):
+    pixels = images(56, 72)
+    expected = model(pixels, input_ids=words).logits
+    eager = type(model)._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
+    eager.load_state_dict(model.state_dict())
+    assert eager.config.vision_config._attn_implementation == "eager"
+    close(eager(pixels, input_ids=words).logits, expected, 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_full_precision(model, words, dtype):
+    pixels = images(56, 72)
+    expected = model(pixels, input_ids=words).logits
+    half = copy.deepcopy(model).to(dtype)
+    outputs = half(pixels.to(dtype), input_ids=words)
+    assert outputs.logits.dtype == dtype and outputs.logits.isfinite().all()
+    correlation = torch.corrcoef(torch.stack([outputs.logits.float().flatten(), expected.flatten()]))[0, 1]
+    assert correlation > 0.98
+
+
+def test_gradient_checkpointing_changes_no_gradient(model, words):
+    labels = torch.randint(0, 5, (2, 56, 72), generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for checkpointing in (False, True):
+        trained = copy.deepcopy(model).freeze_encoders().train()
+        if checkpointing:
+            trained.gradient_checkpointing_enable()
+            assert any(getattr(layer, "gradient_checkpointing", False) for layer in trained.late_refinement.modules())
+        trained(images(56, 72), input_ids=words, labels=labels).loss.backward()
+        gradients.append({name: p.grad for name, p in trained.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name in gradients[0]:
+        close(gradients[0][name], gradients[1][name])
+
+
+@torch.no_grad()
+def test_the_heads_compile_without_graph_breaks(model, words):
+    embeds, features = model.get_text_features(words), model.get_image_features(images(56, 72))
+    compiled = torch.compile(model._segment, fullgraph=True, backend="eager")
+    close(compiled(features, embeds), model._segment(features, embeds))
+    refine = torch.compile(model.early_refinement, fullgraph=True, backend="eager")
+    close(refine(features.patch_features, images(56, 72)), features.refined_features)
+
+
+def without_dtype(fields):
+    """Loading writes the dtype of the weights into the configurations."""
+    return {
+        k: without_dtype(v) if isinstance(v, dict) else v
+        for k, v in fields.items()
+        if k not in ("dtype", "_name_or_path", "architectures")
+    }
+
+
+@torch.no_grad()
+def test_saving_and_loading_changes_nothing(model, words, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded, report = Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert without_dtype(loaded.config.to_dict()) == without_dtype(model.config.to_dict())
+    close(loaded.eval()(images(56, 72), input_ids=words).logits, model(images(56, 72), input_ids=words).logits, 0)
+
+
+def test_a_fresh_model_starts_at_the_zero_shot_answer(tiny_config, words):
+    torch.manual_seed(0)
+    model = Dinov3SegForSemanticSegmentation(
+        Dinov3SegConfig.from_dict({**tiny_config.to_dict(), "use_early_refinement": False})
+    ).eval()
+    with torch.no_grad():
+        full = model(images(64, 64), input_ids=words)
+        cosine = model(images(64, 64), input_ids=words, head="dinotxt").logits
+    expected = model.logit_scale.exp() * (
+        0.2 * torch.nn.functional.interpolate(cosine, scale_factor=4, mode="bilinear") - 0.1
+    )
+    close(full.logits, expected, 1e-4)
+
+
+def test_the_default_configuration_has_the_paper_s_sizes():
+    config = Dinov3SegConfig()
+    with torch.device("meta"):
+        model = Dinov3SegForSemanticSegmentation(config)
+    assert (
+        config.vision_config.hidden_size,
+        config.vision_config.num_hidden_layers,
+        config.vision_config.patch_size,
+    ) == (1024, 24, 16)
+    assert (
+        config.text_config.hidden_size,
+        config.text_config.num_hidden_layers,
+        config.text_config.projection_dim,
+    ) == (1280, 24, 2048)
+    assert isinstance(config.prior_config, SamVisionConfig) and config.prior_config.hidden_size == 1024
+    assert config.vision_head_intermediate_size == 2752
+    assert 290e6 < sum(p.numel() for p in model.vision_model.backbone.parameters()) < 310e6
+
+
+# --- loss -------------------------------------------------------------------------------------------------------------
+
+
+def test_ignored_pixels_count_for_nothing():
+    logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    labels[:, :2] = -1
+    changed = logits.clone()
+    changed[:, :, :2] += 5
+    close(segmentation_loss(logits, labels), segmentation_loss(changed, labels))
+    close(segmentation_loss(logits, labels), segmentation_loss(logits[:, :, 2:], labels[:, 2:]))
+    assert segmentation_loss(logits, torch.full_like(labels, -1)) == 0
+
+
+def test_labels_and_their_one_hot_targets_give_one_loss():
+    logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
+    targets = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    close(segmentation_loss(logits, labels), segmentation_loss(logits, targets))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    close(segmentation_loss(logits, labels), expected)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"input_ids": None}, "exactly one of input_ids and text_embeds; got neither"),
+        ({"text_embeds": torch.zeros(3, 2, 32)}, "exactly one of input_ids and text_embeds; got both"),
+        ({"pixel_values": None}, "exactly one of pixel_values and image_features; got neither"),
+        ({"input_ids": None, "text_embeds": torch.zeros(3, 2, 31)}, r"\(classes, 2, 32\)"),
+        ({"input_ids": None, "text_embeds": torch.zeros(3, 32)}, r"\(classes, 2, 32\)"),
+        ({"input_ids": None, "text_embeds": torch.zeros(0, 2, 32)}, "at least one class"),
+        ({"input_ids": torch.zeros(0, 1, 4, dtype=torch.long)}, "none of them 0"),
+        ({"input_ids": torch.full((1, 1, 500), 598)}, "at most 77"),
+        ({"pixel_values": torch.zeros(2, 4, 64, 64)}, r"\(batch, 3, height, width\)"),
+        ({"pixel_values": torch.zeros(3, 64, 64)}, r"\(batch, 3, height, width\)"),
+        ({"pixel_values": torch.zeros(2, 3, 0, 64)}, "none of them 0"),
+        ({"window_boxes": torch.zeros(1, 4, dtype=torch.long)}, "belong together"),
+        (
+            {"window_boxes": torch.zeros(1, 4, dtype=torch.long), "window_pixel_values": torch.zeros(2, 2, 3, 32, 32)},
+            r"\(batch 2, windows 1, 3, height, width\)",
+        ),
+        ({"head": "best"}, '"full" or "dinotxt"'),
+        ({"patch_source": "middle"}, '"head" or "backbone"'),
+        ({"patch_source": "backbone"}, 'trained on patch_source="head"'),
+        ({"labels": torch.zeros(2, 7, 64, 64)}, "a target a class"),
+        ({"labels": torch.full((2, 64, 64), 5)}, "labels holds 5, but there are 5 classes"),
+    ],
+)
+def test_bad_input_is_named(tiny_model, words, change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(**{"pixel_values": images(64, 64), "input_ids": words, **change})
+
+
+def test_zero_shot_features_are_refused_by_the_full_head(tiny_model, words):
+    features = tiny_model.get_image_features(images(64, 64), head="dinotxt")
+    with pytest.raises(ValueError, match='make them with head="full"'):
+        tiny_model(image_features=features, input_ids=words)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"text_config": {"projection_dim": 63}}, "two halves of the vision width"),
+        ({"early_window_size": 4}, "odd size"),
+        ({"early_num_attention_heads": 3}, "multiple of its number of attention heads"),
+        ({"early_hidden_size": 12}, "multiple of 4"),
+        ({"decoder_prior_sizes": [4]}, "the same length"),
+        ({"class_chunk_size": 0}, "at least 1"),
+        ({"stem_channels": [8]}, "patch_size is 8"),
+    ],
+)
+def test_impossible_configurations_are_named(tiny_config, change, message):
+    fields = tiny_config.to_dict()
+    for key, value in change.items():
+        fields[key] = {**fields[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(Exception, match=message):
+        Dinov3SegConfig(**fields)
