@@ -24,7 +24,7 @@ test-slow: ## the slow tests only
 	$(PYTHON) -m pytest -m slow
 
 hf-common: ## transformers' own common tests of our classes (fetches its source distribution once)
-	$(PYTHON) scripts/fetch_transformers_tests.py
+	$(PYTHON) scripts/dev/fetch_transformers_tests.py
 	$(PYTHON) -m pytest tests/hf_common
 
 wheel: ## build the wheel into dist/, without what an earlier build left

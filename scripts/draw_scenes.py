@@ -1,3 +1,5 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
 """Draws scenes of the world that the embedded checkpoint knows, to try it on; prints what is in them.
 
 python scripts/draw_scenes.py --seed 61 --size 96 144 --objects 4 5 --output examples/scene.png

@@ -18,8 +18,8 @@ def give_back_freed_memory() -> bool:
     """Keeps glibc from holding on to freed tensors and images; to be called before threads start.
 
     glibc raises its threshold with every larger block that is freed, up to 32 MiB, and then keeps such blocks in the
-    heap of the thread that asked for them: a server grows to the sum of its threads' peaks. `scripts/load_demo.py`
-    measures it.
+    heap of the thread that asked for them: a server grows to the sum of its threads' peaks.
+    `scripts/measure/demo_load.py` measures it.
 
     Returns:
         Whether it was glibc; with another C library nothing happens.

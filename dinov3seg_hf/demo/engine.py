@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ..model.fingerprints import weights_key
@@ -26,7 +27,7 @@ from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import Head, Inference, InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.prompts import DEFAULT_TEMPLATE, resolve_templates
-from ..model.text_embeddings import TextEmbeddings
+from ..model.text_embeddings import TextEmbeddings, encode_classes
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import color_palette
 from ..visualization.pictures import MIN_DISPLAY_SIDE
@@ -246,15 +247,22 @@ class DemoEngine:
         return replace(encoded, size=shown_size), remembered
 
     def _encode_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> tuple[TextEmbeddings, int]:
-        """Embeddings of all classes, and how many of them this session had not asked for before."""
-        text = self.pipe.encode_labels(vocabulary)
-        if session is None:
-            return text, len(vocabulary)
+        """Embeddings of all classes, and how many of them this session had not asked for before.
+
+        Not through the pipeline's own cache, which is everyone's.
+        """
         keys = [("words", model_key, tuple(prompts)) for prompts in vocabulary.prompts()]
-        new = [key for key in keys if self.memory.get(session, key) is None]
-        for key in new:
-            self.memory.put(session, key, True, 256)
-        return text, len(new)
+        rows = [None if session is None else self.memory.get(session, key) for key in keys]
+        missing = [index for index, row in enumerate(rows) if row is None]
+        if missing:
+            prompts = [keys[index][2] for index in missing]
+            encoded = encode_classes(self.pipe.model, self.pipe.tokenizer, prompts, labels=missing)  # (c, 2, D)
+            for index, row in zip(missing, encoded):
+                rows[index] = row.clone()  # a view would keep them all alive
+                if session is not None:
+                    self.memory.put(session, keys[index], rows[index], row.nbytes + 256)
+        fingerprint = self.pipe.text_fingerprint()
+        return TextEmbeddings(torch.stack(rows), vocabulary.names, vocabulary.fingerprint, fingerprint), len(missing)
 
     def _result(
         self,

@@ -107,7 +107,7 @@ class MeasuredResult:
 
 
 def read_results(path: str | os.PathLike) -> list[MeasuredResult]:
-    """Reads a `results.json` of `scripts/evaluate.py`, or of `scripts/evaluate_tiny.py` for the drawn world.
+    """Reads a `results.json` of `dinov3seg evaluate`, or of `scripts/drawn_world/evaluate_tiny.py`.
 
     Raises:
         PublishingError: The file cannot be read or holds something else.

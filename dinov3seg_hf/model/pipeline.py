@@ -202,6 +202,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             )
         return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
 
+    def text_fingerprint(self) -> str:
+        """The fingerprint of the text tower as it is now; see `model_fingerprint`. Its weights are read once."""
+        return self._text_cache.fingerprint(self.model)
+
     # --- image -------------------------------------------------------------------------------------------------------
 
     @property

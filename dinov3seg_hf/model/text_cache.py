@@ -48,6 +48,12 @@ class TextCache:
                 text.check(model)  # says why
         return text
 
+    def fingerprint(self, model: nn.Module) -> str:
+        """`model_fingerprint` of the model, whose weights are read once for as long as they stay what they are."""
+        with self._lock:
+            self._belong_to(model, None)
+            return self._fingerprint_of(model)
+
     def encode(self, vocabulary: Vocabulary, model: nn.Module, processor: Any, progress: bool) -> TextEmbeddings:
         """The embeddings of a vocabulary, of which only the classes that are not in the cache are encoded.
 

@@ -1,6 +1,8 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
 """Fetches transformers' own common test suite, of the version that is installed here, for `make hf-common`.
 
-    python scripts/fetch_transformers_tests.py        # once a version; a second call finds it done
+    python scripts/dev/fetch_transformers_tests.py        # once a version; a second call finds it done
 
 The wheel of transformers has no tests, its source distribution has `tests/test_*.py` and nothing around them. pip
 downloads that archive; the test files are unpacked beside stand-ins for what they import and the archive lacks.
@@ -15,7 +17,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache" / "transformers-tests"
+CACHE = Path(__file__).resolve().parent.parent.parent / ".cache" / "transformers-tests"
 
 STAND_INS = {
     # `direct_transformers_import` of the tests' own folder needs a package

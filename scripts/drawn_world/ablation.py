@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Trains the head on the drawn world with each of the paper's contributions left out in turn, and writes the table.
 
-    accelerate launch --multi_gpu --num_processes 2 scripts/ablation.py --output runs/ablation
+    accelerate launch --multi_gpu --num_processes 2 scripts/drawn_world/ablation.py --output runs/ablation
 
 Every variant starts from the embedded checkpoint's frozen dino.txt and is trained as often as there are seeds, which
 decide its first weights, the order of the scenes, the noise and the classes of each step. With `--head keep` it starts
@@ -19,20 +19,22 @@ import statistics
 import sys
 from pathlib import Path
 
-from transformers.utils import logging
+from ablation_table import FULL, MARKS, WHOLE, markdown, place_of_table, rows_of, write_table
 
+from dinov3seg_hf.cli.console import EXIT_OK, Parser, execute, positive
 from dinov3seg_hf.data.drawn_world import drawn_world
 from dinov3seg_hf.data.presets import drawn_world_vocabulary
 from dinov3seg_hf.data.segmentation import SegmentationDataset
 from dinov3seg_hf.distributed import start_processes
+from dinov3seg_hf.drawn_world.seeds import ABLATION
 from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.loading import load_starting_point
 from dinov3seg_hf.model.files import write_atomically
 from dinov3seg_hf.model.fingerprints import weights_fingerprint
+from dinov3seg_hf.model.inference_settings import InferenceSettings
 from dinov3seg_hf.training.config import TrainingConfig
 from dinov3seg_hf.training.trainer import Trainer
 
-FULL = "full model"
 VARIANTS = {
     FULL: [],
     "no global text": ["use_global_text"],
@@ -42,46 +44,36 @@ VARIANTS = {
     "late refinement without the class blocks": ["use_class_refinement"],
     "late refinement without guidance": ["use_guidance"],
 }
-NO_LOCAL_GLOBAL = "no local-global inference"
-ZERO_SHOT = "zero-shot head, nothing trained"
 OUTCOME, ZERO_SHOT_OUTCOME = "ablation.json", "zero-shot.json"
-# Seeds of scenes that nothing else draws.
-FIRST_TEST_SEED = 700_000
 LARGE = 2  # the side of large scenes, in sides of a training crop
-COLUMNS, WHOLE = ("unseen", "seen", "unseen, large"), "unseen, large, whole"
-# Where in the Markdown file a table lies, by the head that it began with.
-MARKS = {
-    "fresh": ("<!-- table of scripts/ablation.py: begin -->", "<!-- table of scripts/ablation.py: end -->"),
-    "keep": ("<!-- table of scripts/ablation.py --head keep: begin -->", "<!-- ... --head keep: end -->"),
-}
 
 
-def scene_sets(num_scenes: int, crop_size: int) -> dict[str, tuple[SegmentationDataset, dict]]:
+def scene_sets(num_scenes: int, crop_size: int) -> dict[str, tuple[SegmentationDataset, InferenceSettings]]:
     """Column -> scenes and how they are evaluated. Large scenes are seen at their own size; they are fewer, with as
     many pixels together."""
     vocabulary = drawn_world_vocabulary()
 
     def scenes(split: str, num_scenes: int, size: int) -> SegmentationDataset:
-        return SegmentationDataset(drawn_world(num_scenes, split, FIRST_TEST_SEED, size), vocabulary)
+        return SegmentationDataset(drawn_world(num_scenes, split, ABLATION, size), vocabulary)
 
     large = scenes("unseen", max(1, num_scenes // LARGE**2), LARGE * crop_size)
     size = {"shortest_edge": LARGE * crop_size}
     return {
-        "unseen": (scenes("unseen", num_scenes, crop_size), {"inference": "whole"}),
-        "seen": (scenes("seen", num_scenes, crop_size), {"inference": "whole"}),
-        "unseen, large": (large, {"inference": "local-global", "size": size}),
-        WHOLE: (large, {"inference": "whole", "size": size}),
+        "unseen": (scenes("unseen", num_scenes, crop_size), InferenceSettings(inference="whole")),
+        "seen": (scenes("seen", num_scenes, crop_size), InferenceSettings(inference="whole")),
+        "unseen, large": (large, InferenceSettings(inference="local-global", size=size)),
+        WHOLE: (large, InferenceSettings(inference="whole", size=size)),
     }
 
 
 def score(model, processor, sets: dict, accelerator=None, **options) -> dict[str, float]:
     """Column -> mIoU, between 0 and 1."""
-    return {
-        column: evaluate(model, processor, data, accelerator=accelerator, num_resamples=0, **how, **options).scores[
-            "mean_iou"
-        ]
-        for column, (data, how) in sets.items()
-    }
+    scores = {}
+    for column, (data, settings) in sets.items():
+        settings = settings.updated(**options)
+        result = evaluate(model, processor, data, settings=settings, accelerator=accelerator, num_resamples=0)
+        scores[column] = result.scores["mean_iou"]
+    return scores
 
 
 def read_outcome(path: Path, made_with: dict) -> dict | None:
@@ -107,7 +99,7 @@ def write_outcome(path: Path, outcome: dict) -> None:
     write_atomically(path, (json.dumps(outcome, indent=1) + "\n").encode())
 
 
-def run(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
+def run_variant(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
     """Trains and scores one variant with one seed, or goes on with it, or reads what it gave."""
     path = Path(config.output) / OUTCOME
     made_with = {**{key: value for key, value in config.to_dict().items() if key != "output"}, **made_with}
@@ -131,103 +123,32 @@ def run(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
     return outcome
 
 
-def rows_of(outcomes: dict[str, list[dict]], zero_shot: dict[str, float]) -> dict[str, dict[str, list[float]]]:
-    """Row -> column -> a score for every seed, in percent."""
-    rows = {
-        variant: {column: [100 * outcome["scores"][column] for outcome in runs] for column in COLUMNS}
-        for variant, runs in outcomes.items()
-    }
-    rows[NO_LOCAL_GLOBAL] = {
-        **rows[FULL],
-        "unseen, large": [100 * outcome["scores"][WHOLE] for outcome in outcomes[FULL]],
-    }
-    rows[ZERO_SHOT] = {column: [100 * zero_shot[column]] for column in COLUMNS}
-    return rows
-
-
-def markdown(rows: dict[str, dict[str, list[float]]], notes: list[str]) -> str:
-    """The table: mean and standard deviation over seeds, and how much each variant loses, seed by seed."""
-    lines = [
-        "| | " + " | ".join(f"{column} | change" for column in COLUMNS) + " |",
-        "|---" * (1 + 2 * len(COLUMNS)) + "|",
-    ]
-    for name, scores in rows.items():
-        cells = []
-        for column in COLUMNS:
-            values, full = scores[column], rows[FULL][column]
-            cells.append(spread(values))
-            changed = name != FULL and values != full
-            paired = values if len(values) == len(full) else values * len(full)
-            cells.append(spread([a - b for a, b in zip(paired, full)], signed=True) if changed else "")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *notes])
-
-
-def spread(values: list[float], signed: bool = False) -> str:
-    mean = f"{statistics.mean(values):{'+' if signed else ''}.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.1f}"
-
-
-def place_of_table(path: Path, head: str) -> tuple[str, str]:
-    """What stands before a table and after it, marks included.
-
-    Raises:
-        ValueError: The file is there, without the marks.
-    """
-    begin, end = MARKS[head]
-    empty = "\n\n".join(f"{begin}\n{end}" for begin, end in MARKS.values())
-    text = path.read_text(encoding="utf-8") if path.exists() else f"# Ablation\n\n{empty}\n"
-    if begin not in text or end not in text:
-        raise ValueError(f"{str(path)!r} has no place for the table; put the lines {begin!r} and {end!r} into it.")
-    return text[: text.index(begin)] + begin, text[text.index(end) :]
-
-
-def write_table(path: Path, table: str, head: str = "fresh") -> None:
-    """Between the marks, where the file has them."""
-    before, after = place_of_table(path, head)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, f"{before}\n{table}\n{after}".encode())
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(prog: str) -> Parser:
+    parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder of the runs")
     parser.add_argument("--recipe", default="recipes/drawn_world.yaml", help="what the runs have in common")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant (default 3)")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs of each variant (default 3)")
     parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--batch-size", type=int, help="in place of the recipe's")
     parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
     parser.add_argument("--feature-noise", type=float, help="in place of the recipe's")
     parser.add_argument("--head", choices=MARKS, default="fresh", help="what a head begins with (default fresh)")
-    parser.add_argument("--scenes", type=int, default=100, help="test scenes of each kind (default 100)")
+    parser.add_argument("--scenes", type=positive, default=100, help="test scenes of each kind (default 100)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="some of them only")
     parser.add_argument("--table", type=Path, default=Path("docs/ablation.md"), help="default: docs/ablation.md")
-    options = parser.parse_args(arguments)
-    if options.seeds < 1 or options.scenes < 1:
-        parser.error("at least one seed and one scene")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
     if FULL not in options.variants:
         options.variants.insert(0, FULL)  # what the others are compared with
-    return options
-
-
-def main(arguments: list[str] | None = None) -> int:
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    options = parse(arguments)
-    try:
-        place_of_table(options.table, options.head)  # before hours of training
-        rows, notes = ablate(options)
-        if start_processes().is_main_process:
-            table = markdown(rows, notes)
-            write_table(options.table, table, options.head)
-            print(table)
-    except ValueError as error:
-        print(f"scripts/ablation.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("scripts/ablation.py: stopped; the same command goes on.", file=sys.stderr)
-        return 130
-    return 0
+    place_of_table(options.table, options.head)  # before hours of training
+    rows, notes = ablate(options)
+    if start_processes().is_main_process:
+        table = markdown(rows, notes)
+        write_table(options.table, table, options.head)
+        print(table)
+    return EXIT_OK
 
 
 def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
@@ -255,7 +176,7 @@ def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
     for number, ((variant, seed), config) in enumerate(configs.items(), start=1):
         if start_processes().is_main_process:
             print(f"{number}/{len(configs)}: {variant}, seed {seed}", file=sys.stderr, flush=True)
-        outcomes.setdefault(variant, []).append(run(config, sets, made_with))
+        outcomes.setdefault(variant, []).append(run_variant(config, sets, made_with))
 
     path = Path(options.output) / ZERO_SHOT_OUTCOME
     if (outcome := read_outcome(path, made_with)) is None:
@@ -272,7 +193,7 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
     launcher = ["python"]
     if processes > 1:
         launcher = ["accelerate", "launch", "--multi_gpu", "--num_processes", str(processes)]
-    command = [*launcher, "scripts/ablation.py", *sys.argv[1:]]
+    command = [*launcher, "scripts/drawn_world/ablation.py", *sys.argv[1:]]
     side = config.crop_size
     seeds = f"{options.seeds} seed{'s' * (options.seeds > 1)}"
     classes = (
@@ -295,5 +216,7 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
     ]
 
 
+INTERRUPTED = "stopped; the same command goes on"
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(execute(sys.modules[__name__], "scripts/drawn_world/ablation.py"))

@@ -2,9 +2,10 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Why contributions help or do not help on the drawn world: what docs/ablation.md says beside its tables.
 
-python scripts/explain_ablation.py halves                      # what each half of the text embeddings knows
-python scripts/explain_ablation.py noise --runs runs/ablation  # the trained heads on spoiled patch features
-python scripts/explain_ablation.py few --runs runs/ablation    # the trained heads asked for few names at a time
+cd scripts/drawn_world
+python explain_ablation.py halves                      # what each half of the text embeddings knows
+python explain_ablation.py noise --runs runs/ablation  # the trained heads on spoiled patch features
+python explain_ablation.py few --runs runs/ablation    # the trained heads asked for few names at a time
 """
 
 import argparse
@@ -15,49 +16,49 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers.utils import logging
 
 from dinov3seg_hf import TINY, Dinov3SegForSemanticSegmentation, Dinov3SegProcessor, OpenVocabularySegmentationPipeline
+from dinov3seg_hf.cli.console import EXIT_OK, Parser, execute, positive
 from dinov3seg_hf.data.drawn_world import drawn_world
 from dinov3seg_hf.data.presets import drawn_world_vocabulary
 from dinov3seg_hf.data.segmentation import SegmentationDataset
+from dinov3seg_hf.drawn_world.seeds import ABLATION
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.correlation import correlate
+from dinov3seg_hf.model.inference_settings import InferenceSettings
 from dinov3seg_hf.training.batches import normalize
 from dinov3seg_hf.training.feature_noise import FeatureNoise
 
-FIRST_SEED = 700_000  # the scenes of scripts/ablation.py
 SPLIT = "unseen"
 
 
-def main() -> int:
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(prog: str) -> Parser:
+    parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["halves", "noise", "few"])
-    parser.add_argument("--scenes", type=int, default=40)
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of scripts/ablation.py")
+    parser.add_argument("--scenes", type=positive, default=40)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of ablation.py")
     parser.add_argument("--strength", type=float, default=4.0, help="of the noise; see feature_noise.py")
-    parser.add_argument("--names", type=int, default=24, help="of few: those in an image, and random others")
-    options = parser.parse_args()
-    vocabulary = drawn_world_vocabulary()
-    data = SegmentationDataset(drawn_world(options.scenes, SPLIT, FIRST_SEED), vocabulary)
+    parser.add_argument("--names", type=positive, default=24, help="of few: those in an image, and random others")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    data = SegmentationDataset(drawn_world(options.scenes, SPLIT, ABLATION), drawn_world_vocabulary())
     if options.what == "halves":
         explain_halves(data)
-        return 0
+        return EXIT_OK
     runs: dict[str, list[Path]] = {}
     for model in sorted(options.runs.glob("*/seed-*/model")):
         runs.setdefault(model.parent.parent.name, []).append(model)
     if not runs:
-        print(f"scripts/explain_ablation.py: error: no trained models in {str(options.runs)!r}", file=sys.stderr)
-        return 2
+        raise ValueError(f"There are no trained models in {str(options.runs)!r}. Run ablation.py first.")
     strength, num_names = (options.strength, None) if options.what == "noise" else (0.0, options.names)
     what = f"noise {strength:g}" if num_names is None else f"{num_names} names an image"
     print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; a number a seed, and their mean")
     for name, models in runs.items():
         report(name, [score(model, data, "full", strength, num_names) for model in models])
     report("zero-shot head", [score(Path(TINY), data, "dinotxt", strength, num_names)])
-    return 0
+    return EXIT_OK
 
 
 def report(name: str, scores: list[float]) -> None:
@@ -70,15 +71,16 @@ def score(folder: Path, data: SegmentationDataset, head: str, strength: float, n
     pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
     noise = FeatureNoise(model.vision_model, strength)
     text = pipe.encode_labels(data.vocabulary)
+    settings = InferenceSettings(inference="whole", head=head)
     matrix = ConfusionMatrix(len(data.vocabulary))
     for row in tqdm(range(len(data)), desc=folder.parent.name, leave=False):
         item = data.read(row)
         labels = chosen_labels(item["labels"], len(data.vocabulary), num_names, row)
         chosen = replace(text, tensor=text.tensor[labels], names=tuple(text.names[label] for label in labels))
-        inputs = pipe.preprocess(item["image"], inference="whole")
+        prepared = pipe.prepare(item["image"], settings)
         with noise.using([row]):
-            output = pipe.forward(inputs, text=chosen, head=head)
-        matrix.update(labels[output["label_map"].numpy()], item["labels"])
+            (labeled,) = pipe.segment_prepared([prepared], chosen, settings)
+        matrix.update(labels[labeled.label_map], item["labels"])
     return 100 * matrix.scores()["mean_iou"]
 
 
@@ -121,4 +123,4 @@ def explain_halves(data: SegmentationDataset) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(execute(sys.modules[__name__], "scripts/drawn_world/explain_ablation.py"))

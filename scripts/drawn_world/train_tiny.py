@@ -1,9 +1,12 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
 """Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores.
 
     export OMP_NUM_THREADS=1     # two processes of one thread beat one process of two: the layers are small
     # 1: images and words in one space
-    torchrun --nproc-per-node 2 scripts/train_tiny.py align  --output runs/tiny-align
-    torchrun --nproc-per-node 2 scripts/train_tiny.py refine --init runs/tiny-align --output runs/tiny     # 2: the head
+    torchrun --nproc-per-node 2 scripts/drawn_world/train_tiny.py align  --output runs/tiny-align
+    # 2: the head
+    torchrun --nproc-per-node 2 scripts/drawn_world/train_tiny.py refine --init runs/tiny-align --output runs/tiny
 
 As in the paper, stage 2 leaves dino.txt frozen. Only seen names are drawn and only seen names are read: no word
 combination of the held-out set occurs in training, neither as an image nor as a text.
@@ -20,26 +23,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from phrases import Phrases, sample_vocabulary
 from torch import distributed
 from torch.nn import functional as F
 from tqdm import tqdm
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from dinov3seg_hf.drawn_world.names import NAMES, SEEN, factors_of, phrase_groups, phrases_of, true_phrase
+from dinov3seg_hf.drawn_world.names import NAMES, phrase_groups, true_phrase
 from dinov3seg_hf.drawn_world.scenes import batch
+from dinov3seg_hf.drawn_world.seeds import SEEDS_OF_A_RUN, TRAINING, VALIDATION
 from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
-from dinov3seg_hf.evaluation.evaluator import ConfusionMatrix
+from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
+from dinov3seg_hf.training.batches import normalize, seeds_of
+from dinov3seg_hf.training.feature_noise import FeatureNoise
+from dinov3seg_hf.training.optimization import parameter_groups
 
-MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 PATCH_SIZE = 8
 TEMPLATES = ("A photo of a {} in the scene", "{}")
 SIZES = ((96, 96), (96, 96), (96, 96), (80, 112), (112, 80), (128, 128))
-# Seeds of training, validation (the curves printed here) and test (the model card) never meet.
-TRAIN_SEED, VALIDATION_SEED = 1_000_000, 500_000
 
 
 def tiny_config(tokenizer) -> Dinov3SegConfig:
@@ -88,50 +93,6 @@ def tiny_config(tokenizer) -> Dinov3SegConfig:
     )
 
 
-class Phrases:
-    """Every phrase that is true of a seen name, in seven groups; each group divides the names among its phrases."""
-
-    def __init__(self):
-        parts = ("color", "pattern", "kind")
-        self.phrases: list[str] = []
-        self.groups: list[slice] = []
-        for length in (3, 2, 1):
-            for chosen in itertools.combinations(range(len(parts)), length):
-                group = []
-                for name in SEEN:
-                    phrase = " ".join(factors_of(name)[part] for part in chosen)
-                    if phrase not in group:
-                        group.append(phrase)
-                self.groups.append(slice(len(self.phrases), len(self.phrases) + len(group)))
-                self.phrases += group
-        index = {phrase: i for i, phrase in enumerate(self.phrases)}
-        # truth[name, phrase]: the phrase is true of the name; only seen names have rows
-        self.truth = torch.zeros(len(NAMES), len(self.phrases))
-        for label, name in enumerate(NAMES):
-            if name in SEEN:
-                for phrase in phrases_of(name):
-                    self.truth[label, index[phrase]] = 1.0
-        # words[phrase, word]: the words of each phrase of several, for the additivity of text embeddings
-        self.words = torch.zeros(self.groups[4].start, len(self.phrases))
-        for phrase in self.phrases[: self.groups[4].start]:
-            self.words[index[phrase], [index[word] for word in phrase.split()]] = 1.0
-        # choices[name, phrase]: with the name's other words, the phrase makes a seen name
-        self.choices = torch.zeros(len(NAMES), len(self.phrases))
-        for label, name in enumerate(NAMES):
-            words = factors_of(name)
-            for other in SEEN:
-                others = factors_of(other)
-                for length in (3, 2, 1):
-                    for chosen in itertools.combinations(range(len(parts)), length):
-                        if all(words[part] == others[part] for part in range(len(parts)) if part not in chosen):
-                            self.choices[label, index[" ".join(others[part] for part in chosen)]] = 1.0
-
-
-def load_images(images: np.ndarray) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W), normalized."""
-    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
-
-
 def rank_and_world() -> tuple[int, int]:
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
@@ -146,13 +107,18 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
             parameter.grad.copy_(gradient.view_as(parameter))
 
 
+def normalized(images: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W), as the image processor normalizes."""
+    return normalize(torch.from_numpy(images).permute(0, 3, 1, 2), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+
+
 def draw_batch(run: int, step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Scenes that no other step, process or run (`--seed`) draws."""
     rank, world = rank_and_world()
-    start = TRAIN_SEED + 10_000_000 * run + (step * world + rank) * batch_size
+    start = TRAINING + SEEDS_OF_A_RUN * run + (step * world + rank) * batch_size
     seeds = range(start, start + batch_size)
     images, labels = batch(seeds, "seen", size)
-    return load_images(images), torch.from_numpy(labels.astype(np.int64))
+    return normalized(images), torch.from_numpy(labels.astype(np.int64))
 
 
 def patch_targets(labels: torch.Tensor) -> torch.Tensor:
@@ -174,13 +140,6 @@ def cosine_schedule(step: int, num_steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup))) * 0.99 + 0.01
 
 
-def parameter_groups(parameters, weight_decay: float) -> list[dict]:
-    """No decay on norms, biases, tokens and scales."""
-    decayed = [p for p in parameters if p.requires_grad and p.ndim >= 2 and p.shape[0] > 1]
-    others = [p for p in parameters if p.requires_grad and not (p.ndim >= 2 and p.shape[0] > 1)]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
 @torch.no_grad()
 def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[str, float | list[float]]:
     """Over fresh scenes, in %: mIoU with all names, seen and unseen, as the vocabulary; and the share of pixels that
@@ -194,9 +153,9 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
         matrices = {head: ConfusionMatrix(len(NAMES)) for head in heads}
         right = {head: np.zeros(len(vocabularies)) for head in heads}
         for start in range(0, num_scenes, 10):
-            seeds = range(VALIDATION_SEED + start, VALIDATION_SEED + start + 10)
+            seeds = range(VALIDATION + start, VALIDATION + start + 10)
             images, labels = batch(seeds, split, 96)
-            features = model.get_image_features(load_images(images))
+            features = model.get_image_features(normalized(images))
             for head, (index, embeds) in itertools.product(heads, enumerate(text_embeds)):
                 logits = model(image_features=features, text_embeds=embeds, head=head).logits
                 logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
@@ -260,9 +219,12 @@ def align(args: argparse.Namespace) -> None:
     inputs = [tokenize(tokenizer, phrases.phrases, template) for template in TEMPLATES]
 
     model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)  # of DINOv3's own pre-training
-    parameters = [*model.vision_model.parameters(), *model.text_model.parameters(), model.logit_scale]
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.05), lr=args.learning_rate, betas=(0.9, 0.98))
+    for name, parameter in model.named_parameters():  # the head waits for its own stage
+        if not name.startswith(("vision_model.", "text_model.", "logit_scale")):
+            parameter.requires_grad_(False)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = parameter_groups(model, args.learning_rate, 0.05, encoder_multiplier=1.0)
+    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
     rng = np.random.default_rng(args.seed)  # the same choices in every process
     log = Log(args.output)
@@ -288,45 +250,6 @@ def align(args: argparse.Namespace) -> None:
                 save(model, tokenizer, args.output)
 
 
-def sample_vocabulary(
-    phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Indices of phrases: what the batch shows before random others, of whole names, of one group, or of all groups.
-
-    Args:
-        present: `(phrases,)` bool, true of something in the batch.
-    """
-    everything = np.arange(len(phrases.phrases))
-    # who types one word rarely types a whole name
-    kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2] if num_classes > 3 else [0.25, 0.5, 0.25])
-    weights = np.ones(len(everything))
-    if kind == "mixed":  # the groups of words are small: each group is as likely as any other
-        for group in phrases.groups:
-            weights[group] /= group.stop - group.start
-    else:
-        pool = phrases.groups[0 if kind == "names" else rng.integers(1, len(phrases.groups))]
-        weights[: pool.start], weights[pool.stop :] = 0, 0
-    # a weighted draw without replacement is the order of Exp(1) / weight
-    order = np.argsort(rng.exponential(size=len(everything)) / np.maximum(weights, 1e-9))[: np.count_nonzero(weights)]
-    shown = present.numpy()[order]
-    return np.concatenate([order[shown], order[~shown]])[:num_classes]
-
-
-def add_noise(patch_tokens: torch.Tensor, strength: float) -> torch.Tensor:
-    """(B, D, h, w) with Gaussian noise: each image's own strength, part of it patch by patch, part over a few patches.
-
-    dino.txt names what it was aligned on so well (96 % of the pixels) that a head trained on it learns borders and
-    nothing else. With noise it has to gather evidence over regions, as names never seen need (85 % of the pixels).
-    """
-    batch_size, hidden_size, *size = patch_tokens.shape
-    fine = torch.randn_like(patch_tokens)
-    coarse = F.interpolate(torch.randn(batch_size, hidden_size, 4, 4), size=size, mode="bicubic", align_corners=False)
-    share = torch.rand(batch_size, 1, 1, 1)
-    noise = fine * share.sqrt() + coarse / coarse.std() * (1 - share).sqrt()
-    amount = strength * torch.rand(batch_size, 1, 1, 1) * patch_tokens.norm(dim=1, keepdim=True) / hidden_size**0.5
-    return patch_tokens + amount * noise
-
-
 def cell_shares(labels: torch.Tensor, cell: int, truth: torch.Tensor) -> torch.Tensor:
     """(B, H, W) labels -> (B, C, H / cell, W / cell): the share of each cell of which each phrase is true."""
     targets = truth.T[:, labels].transpose(0, 1)  # (B, C, H, W)
@@ -344,13 +267,7 @@ def refine(args: argparse.Namespace) -> None:
     if args.start_step:
         model.load_state_dict(Dinov3SegForSemanticSegmentation.from_pretrained(args.output).state_dict())
     model.freeze_encoders().train()
-    if args.noise:
-
-        def disturb(module, inputs, output):
-            if model.training:
-                output.patch_tokens = add_noise(output.patch_tokens, args.noise)
-
-        model.vision_model.register_forward_hook(disturb)
+    noise = FeatureNoise(model.vision_model, args.noise)
     phrases = Phrases()
     with torch.no_grad():
         vocabularies = [
@@ -358,7 +275,8 @@ def refine(args: argparse.Namespace) -> None:
         ]
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(parameters, 0.01), lr=args.learning_rate, betas=(0.9, 0.98))
+    groups = parameter_groups(model, args.learning_rate, 0.01, encoder_multiplier=1.0)
+    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
     rng = np.random.default_rng(args.seed)  # the same choices in every process
     log = Log(args.output)
@@ -366,7 +284,7 @@ def refine(args: argparse.Namespace) -> None:
 
     for _ in range(args.start_step):
         schedule.step()
-    steps = range(args.start_step, args.steps)
+    rank, steps = rank_and_world()[0], range(args.start_step, args.steps)
     for step in tqdm(steps, desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
         # people type few words, benchmarks have many
@@ -380,7 +298,8 @@ def refine(args: argparse.Namespace) -> None:
         text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             # the sum over classes: a vocabulary of one word weighs no more than one of all names
-            loss = model(images, text_embeds=text_embeds, labels=targets).loss * len(chosen)
+            with noise.using(seeds_of(args.seed, step, range(rank * 16, rank * 16 + len(images)))):
+                loss = model(images, text_embeds=text_embeds, labels=targets).loss * len(chosen)
         optimizer.zero_grad()
         loss.backward()
         average_gradients(parameters)
@@ -435,7 +354,9 @@ def main() -> None:
         "--maps-per-step", type=int, default=192, help="scenes times classes a step and process of refine"
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--noise", type=float, default=0.25, help="of refine, on patch tokens; see add_noise")
+    parser.add_argument(
+        "--noise", type=float, default=0.25, help="of refine, on patch tokens; see training/feature_noise.py"
+    )
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)
     parser.add_argument(

@@ -2,9 +2,9 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Time and memory of a full-size conversion, and of one forward pass, on random weights in the published layout.
 
-    python scripts/measure_conversion.py conversion                  # ViT-L/16 and the 1280-wide text tower, float32
-    python scripts/measure_conversion.py conversion --prior          # and SAM ViT-L
-    python scripts/measure_conversion.py forward --dtype bfloat16    # 640 x 640, 150 classes, nine windows of 384
+    python scripts/measure/conversion.py conversion                  # ViT-L/16 and the 1280-wide text tower, float32
+    python scripts/measure/conversion.py conversion --prior          # and SAM ViT-L
+    python scripts/measure/conversion.py forward --dtype bfloat16    # 640 x 640, 150 classes, nine windows of 384
 
 Each measurement runs in a process of its own, so that its peak is its own. The files (some 10 GB) are made in a
 temporary folder and deleted; put them elsewhere with TMPDIR.
@@ -151,7 +151,7 @@ def peak_memory() -> float:
 
 
 def in_own_process(call: str) -> dict | None:
-    code = f"import json, torch; torch.set_num_threads({torch.get_num_threads()}); from measure_conversion import *; "
+    code = f"import json, torch; torch.set_num_threads({torch.get_num_threads()}); from conversion import *; "
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     result = subprocess.run(
         [sys.executable, "-c", f"{code}print(json.dumps({call}))"], env=environment, stdout=subprocess.PIPE, check=True

@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Loads the demo with many clients on this machine, and reports latencies, errors and the server's memory.
 
-python scripts/load_demo.py                                  # 16 clients for two minutes, embedded checkpoint
-python scripts/load_demo.py --clients 4 --seconds 20
+python scripts/measure/demo_load.py                                  # 16 clients for two minutes, embedded checkpoint
+python scripts/measure/demo_load.py --clients 4 --seconds 20
 
 Each client is a session that segments drawn scenes, adds and removes words, and fetches files through gradio_client;
 now and then one leaves and another comes. First a client alone measures a full run against another word. Exit code 1

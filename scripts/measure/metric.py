@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Time and memory of the metric beside the usual formulation: histograms over each image, all maps kept until the end.
 
-    python scripts/measure_metric.py                                   # 512 x 512, 150 classes, 50 images
-    python scripts/measure_metric.py --size 640 480 --classes 847
+    python scripts/measure/metric.py                                   # 512 x 512, 150 classes, 50 images
+    python scripts/measure/metric.py --size 640 480 --classes 847
 
 Both score the same random label maps (large regions, as predictions are) to the same mean IoU. Each runs in a process
 of its own, so that its peak of memory is its own; times are the processor's, so that other work on the machine counts
@@ -16,7 +16,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -48,8 +47,6 @@ def usual(pairs, num_classes: int) -> float:
 
 
 def ours(pairs, num_classes: int) -> float:
-    # this folder comes first on the path of a script, and its evaluate.py would be taken for the library of that name
-    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
     from dinov3seg_hf.metrics.mean_iou import MeanIoU
 
     metric = MeanIoU(num_labels=num_classes, ignore_index=65535)

@@ -419,7 +419,7 @@ def test_unusual_colors_are_read(engine, tmp_path, sample_image, mode, name):
         ("x" * 101, "101 letters"),
         ("a," * 200_000, "letters long"),
         ("cat\x00", "control"),
-        ([7], "no text"),
+        ([7], "not text"),
     ],
 )
 def test_labels_out_of_bounds_are_refused(engine, image, labels, message):
@@ -452,7 +452,7 @@ def test_threshold_out_of_bounds_is_refused(threshold):
 def test_sliding_windows_refuse_labels_that_memory_could_not_hold(engine, image, monkeypatch):
     monkeypatch.setattr("dinov3seg_hf.demo.engine.SLIDE_VALUES", 64 * 96 * 2)
     engine.segment("a", image, "cat, dog", inference="slide")
-    with pytest.raises(ValueError, match="at most 2 labels"):
+    with pytest.raises(ValueError, match="hold at most 2 for this image"):
         engine.segment("a", image, "cat, dog, bird", inference="slide")
 
 

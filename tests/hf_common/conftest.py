@@ -20,7 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not SUITE.exists():
     raise pytest.UsageError(
         f"The common tests of transformers {transformers.__version__} are not here: run `make hf-common`, which "
-        "fetches them, or `python scripts/fetch_transformers_tests.py`."
+        "fetches them, or `python scripts/dev/fetch_transformers_tests.py`."
     )
 sys.path[:0] = [str(SUITE), str(HERE)]
 

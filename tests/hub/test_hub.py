@@ -50,7 +50,7 @@ def test_saving_and_pushing_at_once_pushes_the_code_too(client):
 
 
 def test_every_class_loads_by_name(client):
-    package = "dinov3seg_hf."
+    package = "dinov3seg_hf.model."
     assert outcome(client, "loads_by_name") == {
         "AutoConfig": f"{package}configuration_dinov3seg.Dinov3SegConfig",
         "AutoModel": f"{package}modeling_dinov3seg.Dinov3SegForSemanticSegmentation",

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, ModelCard
 
-from dinov3seg_hf.hub import publish as publishing
+from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf.hub import model_folder
 from dinov3seg_hf.hub import upload as hub_upload
 from dinov3seg_hf.hub.example import Example
 from dinov3seg_hf.hub.model_card import AuthorsNotes, read_results
@@ -384,7 +385,7 @@ def test_space_is_pinned_runs_from_the_model_and_brings_the_package(built):
     data = yaml.safe_load(text.split("---\n")[1])
     assert data["sdk"] == "gradio" and data["sdk_version"] == pins["gradio"] and data["app_file"] == "app.py"
     assert data["models"] == ["org/dinov3-seg"] and data["title"] == "Words" and text.endswith("\nTry it.\n")
-    assert (folder / "dinov3seg_hf" / "pipeline.py").is_file()
+    assert (folder / "dinov3seg_hf" / "model" / "pipeline.py").is_file()
     assert not (folder / "dinov3seg_hf" / "checkpoints").exists()
     done = subprocess.run([sys.executable, folder / "app.py"], capture_output=True, text=True, env={})
     assert done.stdout.strip() == "org/dinov3-seg examples", done.stderr
@@ -422,7 +423,7 @@ def test_built_folders_publish_in_one_commit_each_and_once(
         )
 
     checked = []
-    monkeypatch.setattr(publishing, "check_model_folder", lambda folder, *_: checked.append(folder))
+    monkeypatch.setattr(model_folder, "check_model_folder", lambda folder, *_: checked.append(folder))
     first, second = (publish_again(tmp_path / name) for name in ("first", "second"))
     assert [upload.changed for upload in first.uploads] == [True, True]
     assert [upload.changed for upload in second.uploads] == [False, False]  # built anew, and the same
@@ -434,11 +435,11 @@ def test_built_folders_publish_in_one_commit_each_and_once(
 
 
 def test_folder_that_does_not_work_without_the_package_is_refused(built, example, tiny_model, tiny_processor, tmp_path):
-    pipe = publishing.OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
+    pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     broken = shutil.copytree(built.model_folder, tmp_path / "broken")
     (broken / "windows.py").write_text("from dinov3seg_hf import windows\n")
     with pytest.raises(PublishingError, match="does not work without the package: .*dinov3seg_hf.*Nothing was"):
-        publishing.check_model_folder(broken, pipe, example)
+        model_folder.check_model_folder(broken, pipe, example)
 
 
 # --- what is asked for wrongly ----------------------------------------------------------------------------------------
@@ -446,7 +447,7 @@ def test_folder_that_does_not_work_without_the_package_is_refused(built, example
 
 @pytest.fixture
 def build(checkpoint, example, tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "check_model_folder", lambda *_: None)
+    monkeypatch.setattr(model_folder, "check_model_folder", lambda *_: None)
 
     def build(model=checkpoint, **options):
         defaults = {"card_template": REPO / "model_card.md", "example": example}

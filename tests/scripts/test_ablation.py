@@ -1,34 +1,31 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`scripts/ablation.py` in its shortest form: it goes on run by run and writes the table that it measured."""
+"""`scripts/drawn_world/ablation.py` cut short: it goes on run by run and writes the table that it measured."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
 from dinov3seg_hf import TINY
+from dinov3seg_hf.cli.console import execute
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.training.config import SWITCHES
 
-from places import SCRIPTS
+from places import SCRIPTS, load_script
 
 SCRIPT = SCRIPTS / "drawn_world" / "ablation.py"
 
 
-def load(path: Path):
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def ablation():
+    return load_script(SCRIPT)
 
 
 @pytest.fixture(scope="module")
-def ablation():
-    return load(SCRIPT)
+def table_module():
+    return load_script(SCRIPTS / "drawn_world" / "ablation_table.py")
 
 
 @pytest.fixture(autouse=True)
@@ -55,32 +52,36 @@ def recipe(tmp_path, tiny_checkpoint):
     return tmp_path / "recipe.yaml"
 
 
-def test_every_contribution_with_a_switch_has_a_variant(ablation):
+def test_every_contribution_with_a_switch_has_a_variant(ablation, table_module):
     left_out = [switch for switches in ablation.VARIANTS.values() for switch in switches]
-    assert set(left_out) == set(SWITCHES) and ablation.VARIANTS[ablation.FULL] == []
+    assert set(left_out) == set(SWITCHES) and ablation.VARIANTS[table_module.FULL] == []
     assert all(hasattr(Dinov3SegConfig(), switch) for switch in SWITCHES)
 
 
 @pytest.mark.parametrize("head", ["fresh", "keep"])
 def test_runs_that_have_their_scores_are_not_repeated_and_the_table_is_theirs(
-    head, ablation, recipe, tmp_path, monkeypatch, capsys
+    head, ablation, table_module, recipe, tmp_path, monkeypatch, capsys
 ):
     table = tmp_path / "docs" / "ablation.md"
     table.parent.mkdir()
     table.write_text(
-        f"# Ablation\n\nWhy.\n\n{ablation.MARKS[head][0]}\nold\n{ablation.MARKS[head][1]}\n\nWhat follows.\n"
+        f"# Ablation\n\nWhy.\n\n{table_module.MARKS[head][0]}\nold\n{table_module.MARKS[head][1]}\n\nWhat follows.\n"
     )
     arguments = ["--recipe", recipe, "--output", tmp_path / "runs", "--table", table, "--seeds", 2, "--scenes", 2]
     arguments = list(map(str, [*arguments, "--head", head, "--variants", "no early refinement"]))
     monkeypatch.setattr(ablation.sys, "argv", [str(SCRIPT), *arguments])
-    assert ablation.main(arguments) == 0
+
+    def main(arguments):
+        return execute(ablation, "ablation", arguments)
+
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     text = table.read_text()
     assert text.startswith("# Ablation\n\nWhy.\n") and text.endswith("\nWhat follows.\n") and "old" not in text
     assert printed.strip() in text
 
     rows = re.findall(r"^\| (.+?) \|(.*)\|$", text, flags=re.MULTILINE)
-    names = ["full model", "no early refinement", ablation.NO_LOCAL_GLOBAL, ablation.ZERO_SHOT]
+    names = ["full model", "no early refinement", table_module.NO_LOCAL_GLOBAL, table_module.ZERO_SHOT]
     assert [name for name, _ in rows if not name.startswith("|")][-4:] == names
     scores = [
         json.loads((tmp_path / "runs" / "full-model" / f"seed-{seed}" / "ablation.json").read_text())["scores"]
@@ -99,29 +100,29 @@ def test_runs_that_have_their_scores_are_not_repeated_and_the_table_is_theirs(
         return trainer(config, **options)
 
     monkeypatch.setattr(ablation, "Trainer", counted)
-    assert ablation.main(arguments) == 0 and not trained
+    assert main(arguments) == 0 and not trained
     missing = tmp_path / "runs" / "no-early-refinement" / "seed-1"
     before = json.loads((missing / "ablation.json").read_text())
     (missing / "ablation.json").unlink()
-    assert ablation.main(arguments) == 0 and trained == [str(missing)]
+    assert main(arguments) == 0 and trained == [str(missing)]
     assert json.loads((missing / "ablation.json").read_text())["scores"] == before["scores"]
 
     # scores of other options are not passed off as these
-    assert ablation.main([*arguments, "--steps", "3"]) == 2
+    assert main([*arguments, "--steps", "3"]) == 2
     assert "were made with steps 2, which is now 3" in capsys.readouterr().err
 
 
-def test_a_table_without_a_place_is_not_written_over(ablation, tmp_path):
+def test_a_table_without_a_place_is_not_written_over(table_module, tmp_path):
     (tmp_path / "notes.md").write_text("mine")
     with pytest.raises(ValueError, match="has no place for the table"):
-        ablation.write_table(tmp_path / "notes.md", "| |")
+        table_module.write_table(tmp_path / "notes.md", "| |")
     assert (tmp_path / "notes.md").read_text() == "mine"
 
 
-def test_changes_are_taken_seed_by_seed(ablation):
-    full = {column: [50.0, 60.0] for column in ablation.COLUMNS}
-    rows = {ablation.FULL: full, "less": {column: [48.0, 58.0] for column in ablation.COLUMNS}}
-    less = ablation.markdown(rows, []).splitlines()[3]
+def test_changes_are_taken_seed_by_seed(table_module):
+    full = {column: [50.0, 60.0] for column in table_module.COLUMNS}
+    rows = {table_module.FULL: full, "less": {column: [48.0, 58.0] for column in table_module.COLUMNS}}
+    less = table_module.markdown(rows, []).splitlines()[3]
     # seeds differ by 10, yet both lose 2
     assert less == "| less | " + " | ".join(["53.0 ± 7.1 | -2.0 ± 0.0"] * 3) + " |"
 
@@ -132,13 +133,12 @@ def test_changes_are_taken_seed_by_seed(ablation):
 @pytest.fixture
 def explain(tmp_path, monkeypatch, capsys):
     """Runs explain_ablation.py on the embedded checkpoint, as if a run had ended with it -> lines."""
-    module = load(SCRIPT.with_name("explain_ablation.py"))
+    module = load_script(SCRIPT.with_name("explain_ablation.py"))
     (tmp_path / "runs" / "full-model" / "seed-0").mkdir(parents=True)
     (tmp_path / "runs" / "full-model" / "seed-0" / "model").symlink_to(TINY)
 
     def run(*arguments: object) -> list[str]:
-        monkeypatch.setattr(module.sys, "argv", ["explain_ablation.py", *map(str, arguments)])
-        assert module.main() == 0
+        assert execute(module, "explain", list(map(str, arguments))) == 0
         return capsys.readouterr().out.splitlines()
 
     return run

@@ -2,7 +2,6 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The scripts behind the embedded checkpoint run as their headers say, cut short."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import dinov3seg_hf  # noqa: F401, makes the classes known to transformers
 from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, SEEN, factors_of, phrases_of
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 
-from places import SCRIPTS
+from places import SCRIPTS, load_script
 
 
 def run(script: str, *arguments: object) -> str:
@@ -32,9 +31,9 @@ def trained(tmp_path_factory):
     """Both stages, two steps each: (folder of the alignment, folder of the refinement)."""
     folder = tmp_path_factory.mktemp("runs")
     short = ("--steps", 2, "--validate-every", 2, "--validation-scenes", 2)
-    run("train_tiny.py", "align", "--output", folder / "align", "--batch-size", 2, *short)
+    run("drawn_world/train_tiny.py", "align", "--output", folder / "align", "--batch-size", 2, *short)
     run(
-        "train_tiny.py",
+        "drawn_world/train_tiny.py",
         "refine",
         "--init",
         folder / "align",
@@ -47,6 +46,7 @@ def trained(tmp_path_factory):
     return folder / "align", folder / "refine"
 
 
+@pytest.mark.multiprocess
 def test_the_second_stage_leaves_dinotxt_as_the_first_made_it(trained):
     aligned, refined = (AutoModel.from_pretrained(folder).state_dict() for folder in trained)
     frozen = {name for name in aligned if name.startswith(("vision_model.", "text_model.", "logit_scale"))}
@@ -56,14 +56,18 @@ def test_the_second_stage_leaves_dinotxt_as_the_first_made_it(trained):
     assert changed == {"early_refinement", "semantic_prior", "correlation_embedding", "late_refinement", "decoder"}
 
 
+@pytest.mark.multiprocess
 def test_a_run_keeps_its_curve(trained):
     for folder, head in zip(trained, ("dinotxt", "full")):
         (line,) = (folder / "log.jsonl").read_text().splitlines()
         assert {"step", "minutes", f"unseen/{head}", f"seen/{head}", "loss"} <= set(json.loads(line))
 
 
+@pytest.mark.multiprocess
 def test_evaluation_scores_heads_and_oracles(trained, tmp_path):
-    printed = run("evaluate_tiny.py", "--model", trained[1], "--scenes", 2, "--output", tmp_path / "scores.json")
+    printed = run(
+        "drawn_world/evaluate_tiny.py", "--model", trained[1], "--scenes", 2, "--output", tmp_path / "scores.json"
+    )
     scores = json.loads((tmp_path / "scores.json").read_text())
     for split in ("seen", "unseen"):
         assert list(scores[split]) == [
@@ -79,6 +83,7 @@ def test_evaluation_scores_heads_and_oracles(trained, tmp_path):
     assert all(name in printed for name in scores["seen"])
 
 
+@pytest.mark.multiprocess
 def test_drawing_a_scene_names_what_is_in_it(tmp_path):
     printed = run("draw_scenes.py", "--seed", 7, "--split", "unseen", "--output", tmp_path / "scene.png")
     scene = draw_scene(7, "unseen")
@@ -87,16 +92,12 @@ def test_drawing_a_scene_names_what_is_in_it(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def train_tiny():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("train_tiny", SCRIPTS / "train_tiny.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def phrases_module():
+    return load_script(SCRIPTS / "drawn_world" / "phrases.py")
 
 
-def test_a_phrase_competes_with_just_those_that_make_a_seen_name_in_its_place(train_tiny):
-    phrases = train_tiny.Phrases()
+def test_a_phrase_competes_with_just_those_that_make_a_seen_name_in_its_place(phrases_module):
+    phrases = phrases_module.Phrases()
     for label, name in enumerate(NAMES):
         color, pattern, kind = factors_of(name)
         chosen = {phrase for phrase, is_choice in zip(phrases.phrases, phrases.choices[label]) if is_choice}
@@ -112,18 +113,11 @@ def test_a_phrase_competes_with_just_those_that_make_a_seen_name_in_its_place(tr
 
 
 @pytest.mark.parametrize("num_classes", [1, 3, 24, 140])
-def test_a_vocabulary_has_what_the_batch_shows_before_anything_else(train_tiny, num_classes):
-    phrases = train_tiny.Phrases()
+def test_a_vocabulary_has_what_the_batch_shows_before_anything_else(phrases_module, num_classes):
+    phrases = phrases_module.Phrases()
     present = phrases.truth[[NAMES.index(name) for name in SEEN[:2]]].amax(dim=0) > 0
     for seed in range(20):
-        chosen = train_tiny.sample_vocabulary(phrases, present, num_classes, np.random.default_rng(seed))
+        chosen = phrases_module.sample_vocabulary(phrases, present, num_classes, np.random.default_rng(seed))
         shown = present[chosen].tolist()
         assert 1 <= len(chosen) <= num_classes and len(set(chosen.tolist())) == len(chosen)
         assert shown == sorted(shown, reverse=True) and shown[0]
-
-
-def test_noise_is_none_without_strength_and_grows_with_it(train_tiny):
-    tokens = torch.randn(4, 16, 6, 6)
-    torch.testing.assert_close(train_tiny.add_noise(tokens, 0.0), tokens)
-    weak, strong = ((train_tiny.add_noise(tokens, strength) - tokens).norm() for strength in (0.1, 10.0))
-    assert 0 < weak < strong
