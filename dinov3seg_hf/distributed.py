@@ -71,16 +71,21 @@ class Processes:
             raise error
         return value
 
-    def gather(self, found: list[T], error: Exception | None) -> list[T]:
-        """What all processes found, everywhere; one that failed lets all fail, instead of wait for it.
+    def gather(self, compute: Callable[[], list[T]]) -> list[T]:
+        """What all processes compute, everywhere; one that fails lets all fail, instead of wait for it.
 
         Raises:
             RuntimeError: Another process failed.
         """
         if self.count == 1:
-            return found
+            return compute()
         from accelerate.utils import gather_object
 
+        found, error = [], None
+        try:
+            found = compute()
+        except Exception as caught:
+            error = caught
         gathered = gather_object([(found, None if error is None else f"{type(error).__name__}: {error}")])
         if error is not None:
             raise error

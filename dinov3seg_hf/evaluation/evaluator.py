@@ -82,33 +82,21 @@ def evaluate(
     with left_as_found(unwrapped):
         pipe = OpenVocabularySegmentationPipeline(model=unwrapped, processor=processor, device=unwrapped.device)
         settings = (settings or InferenceSettings(inference="whole")).resolved(unwrapped.config, pipe.image_processor)
-
         protocol = processes.from_main(lambda: describe_protocol(pipe, data, vocabulary, settings))
         weights = processes.from_main(lambda: weights_fingerprint(unwrapped))
         log = None
         if resume_from is not None:
             log = ProgressLog(resume_from, sha256_of([protocol, weights]), processes)
+        images = {} if log is None else dict(log.done)
 
-        error, found = None, []
-        try:
+        def score_share() -> list[ImageCounts]:
             text = pipe.encode_labels(vocabulary)
-            batches, total = prepared_batches(
-                pipe,
-                data,
-                settings,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                processes=processes,
-                done=() if log is None else log.done,
-            )
+            batches, total = prepared_batches(pipe, data, settings, batch_size, num_workers, processes, images)
             bar = tqdm(desc="Evaluating", unit="image", total=total, disable=not (progress and processes.is_main))
-            found = _score(batches, bar, log, lambda rows: _count(rows, pipe, text, settings, vocabulary))
-        except Exception as caught:
-            if processes.count == 1:
-                raise
-            error = caught
-    images = {} if log is None else dict(log.done)
-    images |= {image.index: image for image in processes.gather(found, error)}
+            return _score(batches, bar, log, lambda rows: _count(rows, pipe, text, settings, vocabulary))
+
+        found = processes.gather(score_share)
+    images |= {image.index: image for image in found}
     return result_of(
         [images[index] for index in sorted(images)],
         vocabulary,

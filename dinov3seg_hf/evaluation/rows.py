@@ -41,7 +41,6 @@ def prepared_batches(
     pipe: OpenVocabularySegmentationPipeline,
     data: SegmentationDataset | StreamedSegmentationDataset,
     settings: InferenceSettings,
-    *,
     batch_size: int,
     num_workers: int,
     processes: Processes,
