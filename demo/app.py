@@ -7,8 +7,8 @@ DINOV3SEG_MODEL (folder or Hub id; the embedded checkpoint unless set), DINOV3SE
 
 import os
 
-from dinov3seg_hf import TINY
-from dinov3seg_hf.demo.page import serve
+from dinov3seg_hf.about import EMBEDDED
+from dinov3seg_hf.demo.server import serve
 
 if __name__ == "__main__":
-    serve(os.environ.get("DINOV3SEG_MODEL", TINY), examples=os.environ.get("DINOV3SEG_EXAMPLES"))
+    serve(os.environ.get("DINOV3SEG_MODEL", EMBEDDED), examples=os.environ.get("DINOV3SEG_EXAMPLES"))

@@ -4,3 +4,12 @@
 
 May import `model`.
 """
+
+from .convert import convert
+from .report import ConversionReport, ConvertedKey
+
+__all__ = [
+    "ConversionReport",
+    "ConvertedKey",
+    "convert",
+]

@@ -4,3 +4,19 @@
 
 May import `model` and `drawn_world`.
 """
+
+from .augmentation import PairedTransform
+from .opening import find_vocabulary, open_dataset
+from .rows import RowError
+from .segmentation import SegmentationDataset
+from .streamed import StreamedSegmentationDataset, segmentation_dataset
+
+__all__ = [
+    "PairedTransform",
+    "RowError",
+    "SegmentationDataset",
+    "StreamedSegmentationDataset",
+    "find_vocabulary",
+    "open_dataset",
+    "segmentation_dataset",
+]

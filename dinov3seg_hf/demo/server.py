@@ -9,7 +9,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from ..about import EMBEDDED_TITLE, TINY
+from ..about import EMBEDDED, EMBEDDED_TITLE
 from ..loading import is_embedded, load_pipeline
 from .allocator import give_back_freed_memory
 from .engine import DemoEngine
@@ -20,7 +20,7 @@ from .theme import launch_options
 
 
 def serve(
-    model: str = TINY,
+    model: str = EMBEDDED,
     *,
     device: str | None = None,
     dtype: str | None = None,

@@ -4,3 +4,13 @@
 
 May import `model`, `metrics`, `data` and `visualization`.
 """
+
+from .evaluator import evaluate
+from .results import EvaluationResult, results_table, seen_classes
+
+__all__ = [
+    "EvaluationResult",
+    "evaluate",
+    "results_table",
+    "seen_classes",
+]

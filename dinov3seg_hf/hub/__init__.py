@@ -4,3 +4,16 @@
 
 May import every room but `training`, `demo` and `cli`.
 """
+
+from .example import Example
+from .publish import Publication, publish
+from .upload import PublishingError, Upload, upload_folder
+
+__all__ = [
+    "Example",
+    "Publication",
+    "PublishingError",
+    "Upload",
+    "publish",
+    "upload_folder",
+]

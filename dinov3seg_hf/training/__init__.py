@@ -4,3 +4,14 @@
 
 May import every room but `hub`, `demo` and `cli`.
 """
+
+from .config import TrainingConfig
+from .progress import NonFiniteLoss, TrainingResult
+from .trainer import Trainer
+
+__all__ = [
+    "NonFiniteLoss",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingResult",
+]

@@ -4,3 +4,20 @@
 
 May import `model`.
 """
+
+from .colors import color_palette
+from .files import save_image, save_json, save_mask, segments_as_json
+from .legend import with_legend
+from .pictures import Region, overlay, regions_of
+
+__all__ = [
+    "Region",
+    "color_palette",
+    "overlay",
+    "regions_of",
+    "save_image",
+    "save_json",
+    "save_mask",
+    "segments_as_json",
+    "with_legend",
+]

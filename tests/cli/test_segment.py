@@ -171,6 +171,7 @@ def test_embedded_checkpoint_is_the_default():
     assert resolve_checkpoint(options.model) == dinov3seg_hf.TINY
 
 
+@pytest.mark.multiprocess
 def test_command_in_a_process_of_its_own_says_nothing_but_the_table(tiny_checkpoint, image, tmp_path):
     command = [
         sys.executable,

@@ -226,6 +226,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.multiprocess
 def test_freed_memory_is_given_back():
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("for glibc only")

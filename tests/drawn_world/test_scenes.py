@@ -142,6 +142,7 @@ def test_a_scene_is_a_function_of_its_seed_split_and_size(split):
     assert not np.array_equal(draw_scene(11, split, 70).image[:40], first.image)
 
 
+@pytest.mark.multiprocess
 def test_another_process_draws_the_same_bytes():
     code = (
         "import hashlib; from dinov3seg_hf.drawn_world.scenes import batch; "

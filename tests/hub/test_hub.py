@@ -12,6 +12,9 @@ from minihub import MiniHub
 
 LABELS = "red circle, blue square, yellow triangle"
 
+# all of them look at what one client, a process of its own, has met
+pytestmark = pytest.mark.multiprocess
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory, sample_image):

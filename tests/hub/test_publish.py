@@ -325,6 +325,7 @@ def built(tmp_path_factory, checkpoint, demo, example, evaluation):
     )
 
 
+@pytest.mark.multiprocess
 def test_model_folder_holds_weights_processor_code_card_and_example(built):
     names = names_in(built.model_folder)
     code = {path.name for path in remote_files()}
@@ -347,6 +348,7 @@ def test_model_folder_holds_weights_processor_code_card_and_example(built):
     assert set(processor["image_processor"]["auto_map"]["AutoImageProcessor"]) == {"pil", "torchvision"}
 
 
+@pytest.mark.multiprocess
 def test_card_is_valid_and_its_scores_are_those_measured(built):
     card = ModelCard.load(built.model_folder / "README.md")
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
@@ -365,6 +367,7 @@ def test_card_is_valid_and_its_scores_are_those_measured(built):
     assert "99.9" not in card.text and "forged" not in card.content  # scores are not typed by hand
 
 
+@pytest.mark.multiprocess
 def test_card_shows_how_to_use_this_model_and_nothing_that_is_not_there(built):
     text = (built.model_folder / "README.md").read_text()
     for heading in ("Use", "Results", "Training", "Limits and risks", "Licenses", "Citation"):
@@ -375,6 +378,7 @@ def test_card_shows_how_to_use_this_model_and_nothing_that_is_not_there(built):
     assert (built.model_folder / "examples" / "overlay-shapes.png").is_file() and "SAM" not in text
 
 
+@pytest.mark.multiprocess
 def test_space_is_pinned_runs_from_the_model_and_brings_the_package(built):
     folder = built.space_folder
     requirements = (folder / "requirements.txt").read_text().splitlines()
@@ -434,6 +438,7 @@ def test_built_folders_publish_in_one_commit_each_and_once(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
+@pytest.mark.multiprocess
 def test_folder_that_does_not_work_without_the_package_is_refused(built, example, tiny_model, tiny_processor, tmp_path):
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     broken = shutil.copytree(built.model_folder, tmp_path / "broken")

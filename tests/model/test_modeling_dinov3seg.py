@@ -11,6 +11,7 @@ from transformers import SamVisionConfig
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation, segmentation_loss
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
+from dinov3seg_hf.training.optimization import enable_activation_checkpointing
 
 SAM = {
     "hidden_size": 16,
@@ -264,7 +265,7 @@ def test_gradient_checkpointing_changes_no_gradient(model, words):
     for checkpointing in (False, True):
         trained = copy.deepcopy(model).freeze_encoders().train()
         if checkpointing:
-            trained.gradient_checkpointing_enable()
+            enable_activation_checkpointing(trained)
             assert any(getattr(layer, "gradient_checkpointing", False) for layer in trained.late_refinement.modules())
         trained(images(56, 72), input_ids=words, labels=labels).loss.backward()
         gradients.append({name: p.grad for name, p in trained.named_parameters() if p.grad is not None})

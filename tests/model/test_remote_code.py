@@ -86,6 +86,7 @@ def test_pipeline_is_saved_whole(tiny_model, tiny_processor, image, tmp_path):
     assert set(json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]) == {"dinov3seg"}
 
 
+@pytest.mark.multiprocess
 def test_without_trust_transformers_refuses_and_says_how(client):
     refusals = outcome(client, "refuses_without_trust")
     assert len(refusals) == 6
@@ -93,6 +94,7 @@ def test_without_trust_transformers_refuses_and_says_how(client):
         assert "trust_remote_code=True" in message and "org/dinov3-seg contains custom code" in message, name
 
 
+@pytest.mark.multiprocess
 def test_with_trust_every_class_loads_by_name(client):
     assert {name: kind for name, (kind, _) in outcome(client, "loads_with_trust").items()} == {
         "AutoConfig": "Dinov3SegConfig",
@@ -105,6 +107,7 @@ def test_with_trust_every_class_loads_by_name(client):
     assert all(module.startswith("transformers_modules.org.dinov3_hyphen_seg.") for module in modules)
 
 
+@pytest.mark.multiprocess
 def test_logits_are_those_of_the_package(client, tiny_model, tiny_processor, image, old_checkpoint):
     outcome(client, "logits")
     found = torch.load(client["scratch"] / "logits.pt", weights_only=True)
@@ -115,6 +118,7 @@ def test_logits_are_those_of_the_package(client, tiny_model, tiny_processor, ima
     assert (found["main"] - found["old"]).abs().max() > 1e-3
 
 
+@pytest.mark.multiprocess
 def test_revision_pins_code_and_weights_together(client):
     pinned = outcome(client, "revision_pins_the_code")
     assert pinned["marker"] == "old" and client["old"] in pinned["module"]
@@ -122,6 +126,7 @@ def test_revision_pins_code_and_weights_together(client):
     assert not [module for module in modules if client["old"] in module]
 
 
+@pytest.mark.multiprocess
 def test_pipeline_travels_with_the_checkpoint(client, tiny_model, tiny_processor, image):
     traveled = outcome(client, "pipeline_travels")
     assert traveled["classes"] == ["OpenVocabularySegmentationPipeline"] * 2
@@ -132,11 +137,13 @@ def test_pipeline_travels_with_the_checkpoint(client, tiny_model, tiny_processor
     np.testing.assert_array_equal(traveled["from_saved_words"], expected)
 
 
+@pytest.mark.multiprocess
 def test_what_was_loaded_from_the_hub_is_saved_with_its_code(client):
     assert outcome(client, "what_was_loaded_is_saved_with_its_code") == "Dinov3SegForSemanticSegmentation"
     assert {path.name for path in (client["scratch"] / "saved").glob("*.py")} == CODE
 
 
+@pytest.mark.multiprocess
 def test_no_other_code_was_fetched_and_no_token_shown(client):
     assert set(outcome(client, "imported")) == CODE
     assert TOKEN not in client["output"]

@@ -39,6 +39,7 @@ from dinov3seg_hf.training.feature_noise import FeatureNoise, add_noise
 from dinov3seg_hf.training.optimization import (
     MovingAverage,
     choose_trainable,
+    enable_activation_checkpointing,
     merge_lora,
     parameter_groups,
     set_training_mode,
@@ -172,7 +173,7 @@ def test_encoders_stay_in_eval_mode_even_where_they_train(model):
     set_training_mode(model)
     assert model.decoder.training
     assert not any(module.training for encoder in model.encoders for module in encoder.modules())
-    model.gradient_checkpointing_enable()
+    enable_activation_checkpointing(model)
     set_training_mode(model)
     training = {type(module).__name__ for module in model.vision_model.modules() if module.training}
     assert training == {"DINOv3ViTLayer"}  # the flag alone, without which nothing would be checkpointed
@@ -186,7 +187,7 @@ def test_gradient_checkpointing_changes_no_gradient(model):
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable_activation_checkpointing(model)
         set_training_mode(model)
         model.zero_grad()
         model(pixels, text_embeds=text, labels=labels).loss.backward()
