@@ -47,7 +47,7 @@ def _register() -> None:
 def _image_processors() -> dict[str, type]:
     backends = {"pil": Dinov3SegImageProcessorPil}
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except Exception:  # missing, or built for another torch: then it raises OSError or RuntimeError
         return backends
     return {**backends, "torchvision": Dinov3SegImageProcessor}

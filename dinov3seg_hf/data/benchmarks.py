@@ -295,4 +295,4 @@ def find_benchmark(name: str) -> Benchmark:
     raise ValueError(f"There is no benchmark {name!r}. Known are {known}.")
 
 
-__all__ = ["BENCHMARKS", "Benchmark", "PUBLISHED", "Sample", "find_benchmark"]
+__all__ = ["BENCHMARKS", "PUBLISHED", "Benchmark", "Sample", "find_benchmark"]

@@ -43,7 +43,7 @@ class Endpoints:
 
     # --- the page ----------------------------------------------------------------------------------------------------
 
-    def run(self, image, labels, inference, head, templates, request: gr.Request, progress=gr.Progress()):  # noqa: B008
+    def run(self, image, labels, inference, head, templates, request: gr.Request, progress=gr.Progress()):
         """The viewer's JSON; what is wrong is said in the viewer. Nothing new where it shows the answer already."""
         engine, session = self.engine, request.session_hash
         shown, answer = None, {"hint": HINT}

@@ -65,7 +65,7 @@ class Dinov3SegImageProcessing:
     valid_kwargs = Dinov3SegImageProcessorKwargs
     do_convert_rgb = True
     do_resize = True
-    size = {"height": 640, "width": 640}  # noqa: RUF012, copied for each instance by the base class
+    size = {"height": 640, "width": 640}
     default_to_square = True
     size_divisor = 16
     resample = PILImageResampling.BICUBIC

@@ -51,8 +51,8 @@ class Dinov3SegProcessor(ProcessorMixin):
 
     valid_processor_kwargs = Dinov3SegProcessorKwargs
     # the model wants tensors, and prompts of one length: both are what one forgets to say
-    images_kwargs = {"return_tensors": "pt"}  # noqa: RUF012, copied before use by the base class
-    text_kwargs = {"return_tensors": "pt", "padding": "longest"}  # noqa: RUF012
+    images_kwargs = {"return_tensors": "pt"}
+    text_kwargs = {"return_tensors": "pt", "padding": "longest"}
     templates = DEFAULT_TEMPLATE
 
     def __init__(self, image_processor=None, tokenizer=None):

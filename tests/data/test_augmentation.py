@@ -147,5 +147,5 @@ def test_what_does_not_belong_together_is_refused():
     transform, rng = PairedTransform(8), np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"\(8, 9\).*\(9, 8\)"):
         transform(np.zeros((8, 9, 3), np.uint8), np.zeros((9, 8), np.int64), rng)
-    with pytest.raises(ValueError, match="uint8.*signed"):
+    with pytest.raises(ValueError, match=r"uint8.*signed"):
         transform(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), rng)

@@ -351,7 +351,7 @@ def test_counts_are_checked_before_anything_is_written(ade):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_download_that_is_not_there_is_told_with_its_layout(name, tmp_path):
     (tmp_path / "source").mkdir()
-    with pytest.raises(ValueError, match="is unpacked as|has 2,000"):
+    with pytest.raises(ValueError, match=r"is unpacked as|has 2,000"):
         prepare_miniature(name, tmp_path)
     with pytest.raises(ValueError, match="There is no folder"):
         prepare(BENCHMARKS[name], tmp_path / "nowhere", tmp_path / "output")
@@ -360,7 +360,7 @@ def test_a_download_that_is_not_there_is_told_with_its_layout(name, tmp_path):
 def test_images_and_annotations_have_to_match(ade):
     root = ade / "source" / "ADEChallengeData2016"
     next((root / "annotations" / "validation").glob("*.png")).unlink()
-    with pytest.raises(ValueError, match="1 of 5 have no annotation .* such as 'ADE_val_"):
+    with pytest.raises(ValueError, match=r"1 of 5 have no annotation .* such as 'ADE_val_"):
         prepare_miniature("ade20k-150", ade)
 
 

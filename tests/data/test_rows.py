@@ -316,7 +316,7 @@ def test_a_stream_that_breaks_off_says_where():
 
     stream = datasets.IterableDataset.from_generator(broken, features=rows_of(4).features)
     data = StreamedSegmentationDataset(stream, THREE, skip_bad=True)
-    with pytest.raises(ValueError, match="from row 3 on: .*connection was lost"):
+    with pytest.raises(ValueError, match=r"from row 3 on: .*connection was lost"):
         list(data)
     nothing = datasets.IterableDataset.from_generator(broken).map(lambda row: {"image": row["image"] / 0})
     with pytest.raises(ValueError, match="first rows of the stream cannot be read"):
@@ -439,7 +439,7 @@ def test_class_names_come_from_a_file_beside_the_card(tmp_path):
 
 def test_missing_class_names_are_told_with_the_remedy(tmp_path):
     for card in (None, tmp_path, "nobody/nothing"):
-        with pytest.raises(ValueError, match="does not say its class names.*one a line"):
+        with pytest.raises(ValueError, match=r"does not say its class names.*one a line"):
             find_vocabulary(rows_of(1), card=card)
 
 

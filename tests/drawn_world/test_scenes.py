@@ -123,7 +123,7 @@ def test_a_phrase_belongs_to_exactly_the_names_that_hold_all_its_words(name):
 
 @pytest.mark.parametrize("name", ["", "red circle", "circle striped red", "pink striped circle", "red striped circle "])
 def test_a_name_outside_the_world_is_refused_with_what_was_expected(name):
-    with pytest.raises(ValueError, match="is not a name of the drawn world. Expected"):
+    with pytest.raises(ValueError, match=r"is not a name of the drawn world. Expected"):
         factors_of(name)
     with pytest.raises(ValueError, match="is not a name"):
         phrases_of(name)

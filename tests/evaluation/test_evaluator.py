@@ -254,7 +254,7 @@ def test_background_classes_are_prompted_and_count_as_one(run, reference):
 def test_other_templates_may_be_prompted_other_classes_not(run, reference):
     other = run(vocabulary=Vocabulary(VOCABULARY.names, templates="none"))
     assert other.protocol["templates"] == ["{}"] and other.protocol_fingerprint != reference.protocol_fingerprint
-    with pytest.raises(ValueError, match="scores 1 classes.*has 4"):
+    with pytest.raises(ValueError, match=r"scores 1 classes.*has 4"):
         run(vocabulary=Vocabulary(["cat"]))
 
 

@@ -201,7 +201,7 @@ def test_lasting_trouble_is_told_leaves_main_alone_and_a_second_run_finishes(hub
 
 
 def test_without_a_token_nothing_is_tried(hub, folder):
-    with pytest.raises(PublishingError, match="no token for the Hub. Log in with `hf auth login`, or set HF_TOKEN"):
+    with pytest.raises(PublishingError, match=r"no token for the Hub. Log in with `hf auth login`, or set HF_TOKEN"):
         check_access("org/model", HfApi(endpoint=hub.endpoint))
     with pytest.raises(PublishingError, match="HF_TOKEN"):
         upload_folder(folder, "org/model", api=HfApi(endpoint=hub.endpoint))
@@ -224,7 +224,7 @@ def test_bad_token_is_told_before_any_work_and_at_the_upload(hub, folder, token,
 def test_name_of_somebody_else_is_refused(hub, api, folder, exists):
     if exists:
         hub.create("model", "other/model", False, None)
-    with pytest.raises(PublishingError, match="does not let this token write to other/model. Choose a name under"):
+    with pytest.raises(PublishingError, match=r"does not let this token write to other/model. Choose a name under"):
         upload_folder(folder, "other/model", api=api)
     assert not exists or commits(api, "other/model") == []
 
@@ -443,7 +443,7 @@ def test_folder_that_does_not_work_without_the_package_is_refused(built, example
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     broken = shutil.copytree(built.model_folder, tmp_path / "broken")
     (broken / "windows.py").write_text("from dinov3seg_hf import windows\n")
-    with pytest.raises(PublishingError, match="does not work without the package: .*dinov3seg_hf.*Nothing was"):
+    with pytest.raises(PublishingError, match=r"does not work without the package: .*dinov3seg_hf.*Nothing was"):
         model_folder.check_model_folder(broken, pipe, example)
 
 
@@ -488,7 +488,7 @@ def test_results_of_the_drawn_world_are_read(tmp_path):
 
 
 def test_weights_without_a_license_are_not_published(build, tiny_checkpoint):
-    with pytest.raises(PublishingError, match="license of the weights is unknown. Pass --license"):
+    with pytest.raises(PublishingError, match=r"license of the weights is unknown. Pass --license"):
         build(tiny_checkpoint)
 
 
@@ -520,12 +520,12 @@ def test_pickles_never_travel(build, checkpoint, tmp_path):
 
     folder = shutil.copytree(checkpoint, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(PublishingError, match="cannot be loaded.*safetensors"):
+    with pytest.raises(PublishingError, match=r"cannot be loaded.*safetensors"):
         build(folder)
 
 
 def test_folder_that_is_no_checkpoint_is_refused(build, tmp_path):
-    with pytest.raises(PublishingError, match="no checkpoint in .* Check the path"):
+    with pytest.raises(PublishingError, match=r"no checkpoint in .* Check the path"):
         build(tmp_path / "nowhere")
 
 
@@ -541,7 +541,7 @@ def test_full_disk_is_told(checkpoint, example, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(PublishingError, match="No space left on device. Make room there, or choose another --output"):
+    with pytest.raises(PublishingError, match=r"No space left on device. Make room there, or choose another --output"):
         publish(
             checkpoint,
             "org/model",

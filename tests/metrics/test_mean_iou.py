@@ -156,7 +156,7 @@ def test_wrong_options_are_refused():
         MeanIoU().add(prediction=[[0]], reference=[[0]])
     with pytest.raises(ValueError, match="'reduce_labels'"):
         MeanIoU(num_labels=1).compute(predictions=[[[0]]], references=[[[0]]], reduce_labels=True)
-    with pytest.raises(ValueError, match="longer|shorter"):
+    with pytest.raises(ValueError, match=r"longer|shorter"):
         MeanIoU(num_labels=1).add_batch(predictions=[[[0]]], references=[])
 
 
@@ -192,5 +192,5 @@ def test_processes_add_up_exactly(tmp_path):
 def test_processes_that_cannot_be_added_up_are_refused():
     metric = MeanIoU(num_labels=1, num_process=2, process_id=0, experiment_id="test")
     metric.add(prediction=[[0]], reference=[[0]])
-    with pytest.raises(ValueError, match="torch.distributed"):
+    with pytest.raises(ValueError, match=r"torch.distributed"):
         metric.compute()

@@ -100,7 +100,7 @@ def test_paths_urls_and_data_strings_give_the_same_pixels(photo, monkeypatch):
         encoded = "data:image/png;base64," + base64.b64encode(photo.read_bytes()).decode()
         for source in (photo, str(photo), f"{address}/photo.png", encoded, Image.open(photo)):
             assert np.array_equal(np.asarray(open_image(source)), PIXELS)
-        with pytest.raises(ImageError, match="could not be downloaded.*404"):
+        with pytest.raises(ImageError, match=r"could not be downloaded.*404"):
             open_image(f"{address}/other.png")
     finally:
         server.shutdown()

@@ -300,9 +300,9 @@ def test_an_image_is_decoded_once_and_made_a_picture_again_only_to_be_resized(
 
 
 def test_a_misspelt_option_is_named_with_the_one_that_is_meant(pipe, sample_image):
-    with pytest.raises(TypeError, match="Unknown option 'treshold' of the pipeline. Did you mean 'threshold'?"):
+    with pytest.raises(TypeError, match=r"Unknown option 'treshold' of the pipeline. Did you mean 'threshold'?"):
         pipe(sample_image, LABELS, treshold=0.5)
-    with pytest.raises(TypeError, match="There are inference, head,.*return_masks"):
+    with pytest.raises(TypeError, match=r"There are inference, head,.*return_masks"):
         pipe(sample_image, LABELS, xyz=0.5)
 
 

@@ -92,7 +92,7 @@ def test_missing_prompts_are_masked_and_the_rest_are_those_of_each_class_alone(p
 def test_a_prompt_that_is_too_long_is_named_and_not_cut():
     processor = make_processor(max_length=12)
     assert processor(text=["abcdefghij"], templates=None)["input_ids"].shape == (1, 1, 12)
-    with pytest.raises(ValueError, match="'abcdefghijk' of label 1 has 13 tokens.*reads at most 12"):
+    with pytest.raises(ValueError, match=r"'abcdefghijk' of label 1 has 13 tokens.*reads at most 12"):
         processor(text=["short", "abcdefghijk"], templates=None)
     with pytest.raises(ValueError, match="reads at most 5"):
         processor(text=["abcdef"], templates=None, max_length=5)

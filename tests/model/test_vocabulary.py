@@ -124,7 +124,7 @@ def test_a_message_stays_short_however_long_the_label():
 
 def test_shared_words_are_allowed_on_request_but_classes_without_a_difference_never():
     Vocabulary(["sofa", "chair"], [["sofa", "seat"], ["chair", "seat"]], shared_synonyms=True)
-    with pytest.raises(ValueError, match="Labels 0 .'one'. and 1 .'two'. have the same words"):
+    with pytest.raises(ValueError, match=r"Labels 0 .'one'. and 1 .'two'. have the same words"):
         Vocabulary(["one", "two"], [["sofa", "seat"], ["Seat", "sofa"]], shared_synonyms=True)
 
 
@@ -159,14 +159,14 @@ def test_the_ignore_label_is_never_a_class(size, ignore_label):
 
 def test_an_unknown_name_is_refused_with_what_comes_close():
     with pytest.raises(
-        ValueError, match="None of the 2 classes is named 'stripped circle'. Close to it: 'Striped circle'"
+        ValueError, match=r"None of the 2 classes is named 'stripped circle'. Close to it: 'Striped circle'"
     ):
         Vocabulary(["Striped circle", "sky"]).index("stripped circle")
 
 
 def test_class_labels_of_a_data_set_keep_their_order():
     assert Vocabulary.from_class_label(SimpleNamespace(names=["b", "a|c"])).names == ("b", "a|c")
-    with pytest.raises(ValueError, match="has no class names; expected a datasets.ClassLabel"):
+    with pytest.raises(ValueError, match=r"has no class names; expected a datasets.ClassLabel"):
         Vocabulary.from_class_label(SimpleNamespace(names=None))
     with pytest.raises(ValueError, match="has no class names"):
         Vocabulary.from_class_label(["cat"])
@@ -345,9 +345,9 @@ def test_saving_appears_whole_or_not_at_all(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="cannot be written: No such file"):
         Vocabulary(["new"]).save(tmp_path / "missing" / "vocabulary.json")
-    with pytest.raises(ValueError, match="ends in '.txt'; expected .json or .tsv"):
+    with pytest.raises(ValueError, match=r"ends in '.txt'; expected .json or .tsv"):
         Vocabulary(["new"]).save(tmp_path / "vocabulary.txt")
-    with pytest.raises(ValueError, match="'red, round' holds a comma.*Save as .json"):
+    with pytest.raises(ValueError, match=r"'red, round' holds a comma.*Save as .json"):
         Vocabulary(["red, round"]).save(tmp_path / "vocabulary.tsv")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -371,7 +371,7 @@ def checksum(content):
 
 def test_the_presets_are_the_seven_benchmarks():
     assert Vocabulary.presets() == tuple(sorted(PRESETS))
-    with pytest.raises(ValueError, match="no preset 'ade20k'. Known are ade20k-150, ade20k-847"):
+    with pytest.raises(ValueError, match=r"no preset 'ade20k'. Known are ade20k-150, ade20k-847"):
         Vocabulary.from_preset("ade20k")
 
 
@@ -532,7 +532,7 @@ def test_a_prompt_that_the_tower_cannot_read_whole_is_refused_by_name(model, pro
     ):
         too_long.encode(model, processor)
     synonym = Vocabulary(["short"], [["short", "y" * MAX_TOKENS, "z"]], templates="none")
-    with pytest.raises(ValueError, match="prompt 'y+' of label 0 has"):
+    with pytest.raises(ValueError, match=r"prompt 'y+' of label 0 has"):
         synonym.encode(model, processor)
 
 
@@ -564,7 +564,7 @@ def test_an_embedding_that_is_not_finite_is_refused_by_name(model, processor):
         model.text_model.text_model.embeddings.token_embedding.weight[ord("z")] = float("nan")
         ids = processor(text=[["z"]])["input_ids"][0, 0, 1]
         model.text_model.text_model.embeddings.token_embedding.weight[ids] = float("nan")
-    with pytest.raises(ValueError, match="embedding of 'z' .label 1. is not finite"):
+    with pytest.raises(ValueError, match=r"embedding of 'z' .label 1. is not finite"):
         Vocabulary(["cat", "z"], templates="none").encode(model, processor)
 
 

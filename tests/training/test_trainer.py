@@ -732,7 +732,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tiny_config, tmp_path, 
     with pytest.raises(ValueError, match="another architecture, 'dinov3_vit'"):
         load_starting_point(str(tmp_path / "vit"))
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match="has no config.json"):
+    with pytest.raises(ValueError, match=r"has no config.json"):
         load_starting_point(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="There is no checkpoint folder"):
         load_starting_point(str(tmp_path / "missing"))
@@ -746,10 +746,10 @@ def test_a_checkpoint_without_its_tensors_or_its_tokenizer_is_refused(tiny_check
     shutil.copytree(tiny_checkpoint, tmp_path / "damaged")
     file = tmp_path / "damaged" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="checkpoint .* cannot be loaded"):
+    with pytest.raises(ValueError, match=r"checkpoint .* cannot be loaded"):
         load_starting_point(str(tmp_path / "damaged"))
     shutil.copytree(tiny_checkpoint, tmp_path / "silent", ignore=shutil.ignore_patterns("token*"))
-    with pytest.raises(ValueError, match="processor|tokenizer"):
+    with pytest.raises(ValueError, match=r"processor|tokenizer"):
         load_starting_point(str(tmp_path / "silent"))
 
 

@@ -71,7 +71,7 @@ def loads_by_name():
 @step
 def loads_in_the_torchvision_backend():
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except Exception:
         return "no torchvision"
     return type(AutoImageProcessor.from_pretrained(NAME, backend="torchvision")).__name__

@@ -7,9 +7,9 @@ import time
 
 sys.modules["dinov3seg_hf"] = None  # any import of it fails
 
-import torch  # noqa: E402
-from steps import Steps  # noqa: E402
-from transformers import (  # noqa: E402
+import torch
+from steps import Steps
+from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
