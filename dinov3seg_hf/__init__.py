@@ -45,9 +45,9 @@ def _register() -> None:
 
 
 def _image_processors() -> dict[str, type]:
-    backends = {"pil": Dinov3SegImageProcessorPil}
+    backends: dict[str, type] = {"pil": Dinov3SegImageProcessorPil}
     try:
-        import torchvision
+        import torchvision  # noqa: F401  # whether it can be imported is the question
     except Exception:  # missing, or built for another torch: then it raises OSError or RuntimeError
         return backends
     return {**backends, "torchvision": Dinov3SegImageProcessor}

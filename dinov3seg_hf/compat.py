@@ -18,7 +18,7 @@ __all__ = ["TransportError", "actions_of", "with_features", "without_mixed_preci
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The arguments that a parser knows; argparse has no public name for them."""
-    return parser._actions
+    return parser._actions  # noqa: SLF001  # no public name
 
 
 def with_features(dataset: Any) -> Any:
@@ -26,7 +26,7 @@ def with_features(dataset: Any) -> Any:
 
     `datasets` has no public name for it.
     """
-    return dataset if dataset.features is not None else dataset._resolve_features()
+    return dataset if dataset.features is not None else dataset._resolve_features()  # noqa: SLF001  # no public name
 
 
 @contextmanager

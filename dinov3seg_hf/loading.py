@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -118,9 +118,11 @@ def load_model(
                 f"it is a checkpoint of another architecture, {config.model_type!r}, not 'dinov3seg'. Published "
                 "dino.txt weights become one by `dinov3seg convert`."
             )
-        model, report = Dinov3SegForSemanticSegmentation.from_pretrained(
+        loaded = Dinov3SegForSemanticSegmentation.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True, **options
         )
+        # asked for what it found, it gives a pair, which its type leaves out
+        model, report = cast(tuple[Dinov3SegForSemanticSegmentation, dict[str, Any]], loaded)
     except Exception as error:  # the library reports what it does not find or understand in many ways
         raise _not_loaded(name, error) from error
     if missing := sorted(key for key in report["missing_keys"] if key.startswith(required)):
@@ -201,7 +203,9 @@ def load_pipeline(
     folder = resolve_checkpoint(name)
     try:
         # without a tokenizer, as a conversion may be, it takes text embeddings
-        pipe = pipeline(TASK, model=model, processor=folder, image_processor=folder, device=device)
+        pipe: OpenVocabularySegmentationPipeline = pipeline(  # type: ignore[call-overload]  # typed for its own tasks
+            TASK, model=model, processor=folder, image_processor=folder, device=device
+        )
     except Exception as error:
         raise _not_loaded(name, error) from error
     if dtype is None and pipe.device.type == "cpu":

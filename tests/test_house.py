@@ -5,6 +5,7 @@
 import ast
 import importlib
 import inspect
+import itertools
 import re
 import shutil
 import subprocess
@@ -267,7 +268,9 @@ def test_version_is_one(pyproject):
 
 def test_every_dependency_has_a_tested_version_in_its_range(pyproject):
     extras = pyproject["project"]["optional-dependencies"]
-    required = [Requirement(line) for line in (*pyproject["project"]["dependencies"], *sum(extras.values(), []))]
+    required = [
+        Requirement(line) for line in (*pyproject["project"]["dependencies"], *itertools.chain(*extras.values()))
+    ]
     lines = [line.partition("#")[0].strip() for line in (REPO / "constraints.txt").read_text().splitlines()]
     pins = [Requirement(line) for line in lines if line]
     for requirement in required:

@@ -30,14 +30,14 @@ class Entry:
     needs: tuple[str, ...] = ()
 
 
-_TRAIN = {"extra": "train", "needs": ("accelerate", "datasets", "evaluate", "yaml", "filelock")}
+_TRAIN = ("train", ("accelerate", "datasets", "evaluate", "yaml", "filelock"))
 COMMANDS = {
     "segment": Entry("segment images by words"),
     "convert": Entry("turn published DINOv3, dino.txt and SAM weights into a checkpoint"),
     "demo": Entry("serve a page on which photos are segmented by words", "demo", ("gradio",)),
-    "train": Entry("train on the drawn world, on COCO-Stuff or on masks of your own", **_TRAIN),
-    "evaluate": Entry("score a checkpoint on benchmarks or on a data set of yours", **_TRAIN),
-    "prepare": Entry("turn the original download of a benchmark into parquet", **_TRAIN),
+    "train": Entry("train on the drawn world, on COCO-Stuff or on masks of your own", *_TRAIN),
+    "evaluate": Entry("score a checkpoint on benchmarks or on a data set of yours", *_TRAIN),
+    "prepare": Entry("turn the original download of a benchmark into parquet", *_TRAIN),
     "publish": Entry("publish a checkpoint and a demo on the Hub"),
 }
 

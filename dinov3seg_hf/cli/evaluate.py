@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from ..about import DTYPES, EMBEDDED
-from ..data.benchmarks import BENCHMARKS, find_benchmark
+from ..data.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from ..data.columns import Dataset
 from ..data.drawn_world import drawn_world
 from ..data.opening import find_vocabulary, open_dataset
@@ -116,7 +116,7 @@ class Task:
     def __init__(self, options: argparse.Namespace, name: str):
         self.options = options
         try:
-            self.benchmark = find_benchmark(name)
+            self.benchmark: Benchmark | None = find_benchmark(name)
         except ValueError:
             self.benchmark = None
         self.name = self.benchmark.name if self.benchmark else name

@@ -157,7 +157,7 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
     for image in images:
         if not _is_address(image) and not Path(image).exists():
             raise ValueError(f"There is no image {image!r} (now in {os.getcwd()!r}). Check the path.")
-    columns = []
+    columns: list[Sequence[Path | None]] = []
     for target, suffixes, ending in (
         (options.output, IMAGE_SUFFIXES, "_overlay.png"),
         (options.mask, (".png",), "_mask.png"),

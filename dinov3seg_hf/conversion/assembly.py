@@ -40,7 +40,8 @@ def assemble_model(
         if not _is_finite(tensors[key]):
             raise ValueError(f"{key} holds NaN or infinity in {dtype}. Download its file again, or choose float32.")
     _initialize(model, seed)
-    model.to(dtype)
+    module: torch.nn.Module = model  # the library's own `to` is typed as a function that still wants its model
+    module.to(dtype)
     model.load_state_dict(tensors, strict=False, assign=True)  # compared key by key above
     by_part: dict[str, list[str]] = {}
     for key in sorted(new):
@@ -70,4 +71,4 @@ def _initialize(model: Dinov3SegForSemanticSegmentation, seed: int) -> None:
 
 def _is_finite(tensor: torch.Tensor) -> bool:
     """Without temporaries of the tensor's size, as `isfinite` makes them: NaN passes through minimum and maximum."""
-    return tensor.numel() == 0 or torch.stack(torch.aminmax(tensor)).isfinite().all().item()
+    return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())

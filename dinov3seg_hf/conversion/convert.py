@@ -87,19 +87,20 @@ def convert(
     vision = convert_backbone(backbone)
     say(f"reading {dinotxt}")
     text, head = convert_dinotxt(dinotxt, text_num_attention_heads)
-    _refuse_other_width(vision.config, text.config, head.pop("width"), os.fspath(backbone), os.fspath(dinotxt))
+    _refuse_other_width(vision.config, text.config, head.width, os.fspath(backbone), os.fspath(dinotxt))
     parts = [vision, text]
     if prior is not None:
         say(f"reading {prior}")
         parts.append(convert_prior(prior, prior_image_size))
-    processor = _make_processor(tokenizer, vision.config, text.config)
+    processor = _make_processor(tokenizer, vision.config.patch_size, text.config)
 
     config = Dinov3SegConfig(
         vision_config=_architecture(vision.config),
         text_config=_architecture(text.config),
         prior_config=None if prior is None else _architecture(parts[-1].config),
         head="dinotxt",
-        **head,
+        vision_head_num_layers=head.num_layers,
+        vision_head_intermediate_size=head.intermediate_size,
     )
     say("putting the model together")
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
@@ -195,9 +196,9 @@ def _sizes(config: Dinov3SegConfig) -> dict[str, int | float]:
     return sizes
 
 
-def _make_processor(tokenizer: str | None, vision_config: DINOv3ViTConfig, text_config: CLIPTextConfig) -> Any:
+def _make_processor(tokenizer: str | None, patch_size: int, text_config: CLIPTextConfig) -> Any:
     """The processor; without a tokenizer, the image processor alone."""
-    image_processor = Dinov3SegImageProcessorPil(size_divisor=vision_config.patch_size)
+    image_processor = Dinov3SegImageProcessorPil(size_divisor=patch_size)
     if tokenizer is None:
         return image_processor
     loaded = load_clip_tokenizer(tokenizer, text_config)

@@ -61,6 +61,15 @@ class Part:
         return replace(self, tensors={prefix + key: tensor for key, tensor in self.tensors.items()}, keys=keys)
 
 
+@dataclass(frozen=True)
+class VisionHead:
+    """Sizes of dino.txt's vision head, read off its tensors."""
+
+    num_layers: int
+    intermediate_size: int
+    width: int
+
+
 def convert_backbone(source: Source) -> Part:
     name = os.fspath(source)
     path = Path(name).expanduser()
@@ -123,6 +132,8 @@ def _convert_transformers_backbone(name: str) -> Part:
             f"backbone {name} is a {config.model_type!r} checkpoint, but dino.txt stands on a DINOv3 ViT. Give one of "
             "the type 'dinov3_vit', for example facebook/dinov3-vitl16-pretrain-lvd1689m."
         )
+    if not isinstance(config.patch_size, int):
+        raise ValueError(f"backbone {name}: its patches are {config.patch_size}. Give one for squares, as one number.")
     preprocessing = Path(name).expanduser() / "preprocessor_config.json"
     if preprocessing.is_file() and json.loads(preprocessing.read_text()).get("image_mean") == SATELLITE_IMAGE_MEAN:
         raise ValueError(f"backbone {name} is the satellite backbone: its image mean tells. {SATELLITE}")
@@ -137,7 +148,7 @@ def _refuse_satellite(keys: Iterable[str], name: str) -> None:
         raise ValueError(f"backbone {name} is the satellite backbone: it has local_cls_norm. {SATELLITE}")
 
 
-def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tuple[Part, dict[str, int]]:
+def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tuple[Part, VisionHead]:
     """The vision head and the text tower; beside the text tower's configuration, the sizes of the vision head."""
     path = Path(source).expanduser()
     tensors = read_tensors(path, "dinotxt")
@@ -175,11 +186,11 @@ def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tup
         bos_token_id=vocab_size - 2,
         eos_token_id=vocab_size - 1,
     )
-    head = {
-        "vision_head_num_layers": num_blocks(tensors, "visual_model.head."),
-        "vision_head_intermediate_size": tensors["visual_model.head.blocks.0.mlp.w1.weight"].shape[0],
-        "width": tensors["visual_model.head.ln_final.weight"].shape[0],
-    }
+    head = VisionHead(
+        num_layers=num_blocks(tensors, "visual_model.head."),
+        intermediate_size=tensors["visual_model.head.blocks.0.mlp.w1.weight"].shape[0],
+        width=tensors["visual_model.head.ln_final.weight"].shape[0],
+    )
     return Part(config, converted, keys), head
 
 

@@ -7,12 +7,12 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..model.checks import first_line
@@ -91,7 +91,7 @@ def require_kind(tensors: Tensors, role: str, path: Path) -> None:
 
 def apply_rules(rules: list[Rule], tensors: Tensors, role: str, path: Path) -> tuple[Tensors, list[ConvertedKey]]:
     refuse_differences(f"{role} {path}", expected={rule.source for rule in rules}, given=set(tensors))
-    converted = {}
+    converted: Tensors = {}
     for rule in rules:
         if rule.targets:
             parts = map(own_storage, rule.compute(tensors, rule.source))
@@ -140,15 +140,19 @@ def load_library_config(source: str, role: str) -> Any:
         ) from error
 
 
-def load_library_tensors(model_class: type, source: str, config: Any, role: str) -> tuple[Tensors, set[str]]:
+def load_library_tensors(
+    model_class: type[PreTrainedModel], source: str, config: Any, role: str
+) -> tuple[Tensors, set[str]]:
     """The tensors of a library model, and the keys of its files that it has no place for; missing ones are an error."""
     try:
         with quiet_library():
-            model, info = model_class.from_pretrained(source, config=config, dtype="auto", output_loading_info=True)
+            loaded = model_class.from_pretrained(source, config=config, dtype="auto", output_loading_info=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"{role} {source}: its weights cannot be read ({first_line(error)}). Download them again."
         ) from error
+    # asked for what it found, it gives a pair, which its type leaves out
+    model, info = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     wrong = [*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])]
     if wrong:
         raise ValueError(

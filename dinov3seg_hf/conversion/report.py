@@ -54,8 +54,9 @@ class ConversionReport:
 
     def __str__(self) -> str:
         rows: dict[tuple[str, ...], int] = {}  # the layers of one kind share a row
-        for key in self.keys:
-            row = (key.action, key.source, _any_layer(key.key), _any_layer(_brief(key.targets)), key.reason)
+        for entry in self.keys:
+            key, targets = _any_layer(entry.key), _any_layer(_brief(entry.targets))
+            row = (entry.action, entry.source, key, targets, entry.reason)
             rows[row] = rows.get(row, 0) + 1
         for part, names in self.new.items():
             rows["new", "", "", part, "to be trained; no published file holds it"] = len(names)

@@ -48,4 +48,5 @@ def _read_bpe(path: Path, vocab_size: int) -> CLIPTokenizer:
         )
     endings = [f"{symbol}</w>" for symbol in symbols]
     tokens = [*symbols, *endings, *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=merges)
+    vocab = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=merges)  # type: ignore[arg-type]  # pairs, as its BPE takes them

@@ -85,18 +85,20 @@ class PairedTransform:
             raise ValueError(f"The image is {image.shape[:2]} and its label map {labels.shape}; expected one size.")
         if labels.dtype.kind != "i":
             raise ValueError(f"The labels are {labels.dtype}; expected signed integers, which can be ignored (-1).")
-        image, labels = self._crop(image, labels, rng)
+        picture, labels = self._crop(image, labels, rng)
         if rng.random() < self.flip:
-            image, labels = ImageOps.mirror(image), labels[:, ::-1]
+            picture, labels = ImageOps.mirror(picture), labels[:, ::-1]
         if rng.random() < self.color:
-            image = self._recolor(image, rng)
-        return np.array(image), np.ascontiguousarray(labels)
+            picture = self._recolor(picture, rng)
+        return np.array(picture), np.ascontiguousarray(labels)
 
     def _crop(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+        crop_size = self.crop_size
+        assert not isinstance(crop_size, int)  # `__post_init__` has made a pair of it
         low, high = np.log(self.scale)
-        factor = np.exp(rng.uniform(low, high)) * min(self.crop_size) / min(labels.shape)
+        factor = np.exp(rng.uniform(low, high)) * min(crop_size) / min(labels.shape)
         visible, offsets, places = [], [], []
-        for side, crop in zip(labels.shape, self.crop_size):
+        for side, crop in zip(labels.shape, crop_size):
             scaled = max(1, round(side * factor))
             visible.append(min(scaled, crop))
             offsets.append(int(rng.integers(max(0, scaled - crop) + 1)) * side / scaled)  # in pixels of the source
@@ -106,7 +108,7 @@ class PairedTransform:
         (top, left), (height, width) = offsets, spans
         box = (left, top, min(left + width, labels.shape[1]), min(top + height, labels.shape[0]))
         window = Image.fromarray(image).resize(visible[::-1], Image.Resampling.BICUBIC, box=box)
-        canvas = Image.new("RGB", self.crop_size[::-1], self.border)
+        canvas = Image.new("RGB", crop_size[::-1], self.border)
         canvas.paste(window, (places[1], places[0]))
 
         # nearest neighbor by the centers of the pixels; by index, for labels of any dtype
@@ -114,7 +116,7 @@ class PairedTransform:
             np.minimum(offset + (np.arange(seen) + 0.5) * span / seen, side - 1).astype(np.intp)
             for offset, seen, span, side in zip(offsets, visible, spans, labels.shape)
         )
-        cropped = np.full(self.crop_size, IGNORED, labels.dtype)
+        cropped = np.full(crop_size, IGNORED, labels.dtype)
         cropped[places[0] : places[0] + visible[0], places[1] : places[1] + visible[1]] = labels[rows[:, None], columns]
         return canvas, cropped
 

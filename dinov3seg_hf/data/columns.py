@@ -2,13 +2,13 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The columns of a data set: which hold images and masks, and what class names its features say. Reads no row."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
 from datasets.features import Array2D, ClassLabel, LargeList, List, Value
 
-Dataset = datasets.Dataset | datasets.IterableDataset
+Dataset: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 # What people call the two columns; the first that is there is taken.
 IMAGE_COLUMNS = ("image", "img", "pixel_values", "picture", "photo")

@@ -35,7 +35,8 @@ def drawn_world(
     if num_scenes < 1:
         raise ValueError(f"num_scenes is {num_scenes}; expected at least 1.")
 
-    rows = {"image": [], "label_map": [], "name": [], PROTOCOL_COLUMN: [f"{DRAWN_WORLD}/1"] * num_scenes}
+    protocols: list[object] = [f"{DRAWN_WORLD}/1"] * num_scenes
+    rows: dict[str, list[object]] = {"image": [], "label_map": [], "name": [], PROTOCOL_COLUMN: protocols}
     for seed in range(first_seed, first_seed + num_scenes):
         scene = draw_scene(seed, split, size)
         name = f"{split}-{seed}"

@@ -8,6 +8,7 @@ Knows files and the Hub; what the rows hold is read elsewhere.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 from huggingface_hub import DatasetCard, hf_hub_download
@@ -99,7 +100,8 @@ def find_vocabulary(
         source: The name of a preset, or a vocabulary file; in place of what the data set says.
         card: A folder or Hub id: the data set's card may list the names (`class_names`, `label_names` or `id2label` in
             its header), or a file `id2label.json` beside it.
-        revision, token: Of the card on the Hub.
+        revision: Of the card on the Hub.
+        token: For a card that is private; by default that of the last login.
 
     Raises:
         ValueError: There are none, or the source is none; says where was looked.
@@ -129,7 +131,8 @@ def find_vocabulary(
     )
 
 
-def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | bool | None) -> list[str] | None:
+def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | bool | None) -> Any:
+    """What a card lists as names, which need not be names: `Vocabulary` checks it. `None` if it lists nothing."""
     folder, name = Path(card).expanduser(), os.fspath(card)
     try:
         if folder.is_dir():
@@ -137,16 +140,9 @@ def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | b
             content = DatasetCard.load(readme).data.to_dict() if readme.is_file() else {}
             file = id2label if id2label.is_file() else None
         else:
-            options = {"repo_type": "dataset", "revision": revision, "token": token}
-            content, file = {}, None
-            try:
-                content = DatasetCard(Path(hf_hub_download(name, "README.md", **options)).read_text()).data.to_dict()
-            except EntryNotFoundError:
-                pass
-            try:
-                file = Path(hf_hub_download(name, ID2LABEL_FILE, **options))
-            except EntryNotFoundError:
-                pass
+            downloaded = _downloaded(name, "README.md", revision, token)
+            content = {} if downloaded is None else DatasetCard(downloaded.read_text()).data.to_dict()
+            file = _downloaded(name, ID2LABEL_FILE, revision, token)
         listed = next((content[key] for key in CARD_KEYS if content.get(key)), None)
         if listed is None and file is not None:
             listed = json.loads(file.read_text(encoding="utf-8"))
@@ -168,3 +164,11 @@ def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | b
             )
         return [by_label[label] for label in range(len(by_label))]
     return listed
+
+
+def _downloaded(name: str, file: str, revision: str | None, token: str | bool | None) -> Path | None:
+    """A file of a data set on the Hub; `None` if it has none of that name."""
+    try:
+        return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision, token=token))
+    except EntryNotFoundError:
+        return None

@@ -194,6 +194,7 @@ def _row(benchmark: Benchmark, sample: Sample) -> dict[str, Any]:
                 "w). Unpack the download again."
             )
         if benchmark.ignored is not None:
+            assert vocabulary.raw_ids is not None  # all presets have them
             known = {*vocabulary.raw_ids, *benchmark.ignored}
             if strange := sorted(set(np.unique(raw).tolist()) - known):
                 raise ValueError(

@@ -73,7 +73,8 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
         """Every `step`-th row from `first` on, without augmentation: its number, and its item or what is wrong with it.
 
         Args:
-            first, step: Which rows.
+            first: The number of the first row.
+            step: From a row to the next; greater than `first`.
             without: Numbers of rows that are left out, undecoded.
         """
         for row in self.stored_rows():

@@ -27,6 +27,8 @@ from .view import view_of
 HINT = "Drop a photo, paste one, or pick an example.\nThen type what to look for."
 MAX_FILE_NAME = 60
 
+_PROGRESS = gr.Progress()  # Gradio looks for one among the defaults, and knows from it where to pass its own
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +45,7 @@ class Endpoints:
 
     # --- the page ----------------------------------------------------------------------------------------------------
 
-    def run(self, image, labels, inference, head, templates, request: gr.Request, progress=gr.Progress()):
+    def run(self, image, labels, inference, head, templates, request: gr.Request, progress=_PROGRESS):
         """The viewer's JSON; what is wrong is said in the viewer. Nothing new where it shows the answer already."""
         engine, session = self.engine, request.session_hash
         shown, answer = None, {"hint": HINT}

@@ -147,8 +147,8 @@ class DemoEngine:
             factor = max(1, factor - 1 + factor % 2)
             shown = image
             if factor > 1:
-                size = (image.width * factor, image.height * factor)
-                shown = image.resize(size, Image.Resampling.LANCZOS)
+                shown_size = (image.width * factor, image.height * factor)
+                shown = image.resize(shown_size, Image.Resampling.LANCZOS)
             photo = Photo(digest, image, shown, source_size)
         if session is not None:
             self.memory.put(session, key, photo, photo.num_bytes)
@@ -172,8 +172,10 @@ class DemoEngine:
         Args:
             session: Who asks; `None` is nobody, and nothing is remembered.
             path: An image file.
-            labels, templates: As for `vocabulary`.
-            inference, head: As for the pipeline; the checkpoint's defaults unless given.
+            labels: As for `vocabulary`.
+            inference: As for the pipeline; the checkpoint's default unless given.
+            head: As for the pipeline; the best that the checkpoint has unless given.
+            templates: As for `vocabulary`.
             progress: Is told how far it is, from 0 to 1, and what is being done.
 
         Raises:
@@ -228,6 +230,7 @@ class DemoEngine:
         shown_size = (photo.shown.height, photo.shown.width)
         if inference == "slide":  # nothing to keep: the words take part from the first window on
             prepared = self.pipe.prepare(photo.image, InferenceSettings(inference=inference))
+            assert not isinstance(prepared, EncodedImage)  # only what goes in encoded comes out so
             height, width = prepared.tensors["pixel_values"].shape[-2:]
             if num_labels * height * width > SLIDE_VALUES:
                 raise ValueError(
@@ -236,15 +239,14 @@ class DemoEngine:
                 )
             return replace(prepared, size=shown_size), False
         key = ("features", image_key)
-        encoded = None if session is None else self.memory.get(session, key)
-        remembered = encoded is not None
-        if not remembered:
-            progress(0.1, "Looking at the image")
-            with _timed(seconds, "image"):
-                encoded = self.pipe.encode_image(photo.image, inference=inference, head=head)
-            if session is not None:
-                self.memory.put(session, key, encoded, num_bytes_of(encoded.features))
-        return replace(encoded, size=shown_size), remembered
+        if session is not None and (known := self.memory.get(session, key)) is not None:
+            return replace(known, size=shown_size), True
+        progress(0.1, "Looking at the image")
+        with _timed(seconds, "image"):
+            encoded = self.pipe.encode_image(photo.image, inference=inference, head=head)
+        if session is not None:
+            self.memory.put(session, key, encoded, num_bytes_of(encoded.features))
+        return replace(encoded, size=shown_size), False
 
     def _encode_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> tuple[TextEmbeddings, int]:
         """Embeddings of all classes, and how many of them this session had not asked for before.
@@ -252,8 +254,11 @@ class DemoEngine:
         Not through the pipeline's own cache, which is everyone's.
         """
         keys = [("words", model_key, tuple(prompts)) for prompts in vocabulary.prompts()]
-        rows = [None if session is None else self.memory.get(session, key) for key in keys]
-        missing = [index for index, row in enumerate(rows) if row is None]
+        rows: dict[int, torch.Tensor] = {}
+        for index, key in enumerate(keys):
+            if session is not None and (known := self.memory.get(session, key)) is not None:
+                rows[index] = known
+        missing = [index for index in range(len(keys)) if index not in rows]
         if missing:
             prompts = [keys[index][2] for index in missing]
             encoded = encode_classes(self.pipe.model, self.pipe.tokenizer, prompts, labels=missing)  # (c, 2, D)
@@ -262,7 +267,8 @@ class DemoEngine:
                 if session is not None:
                     self.memory.put(session, keys[index], rows[index], row.nbytes + 256)
         fingerprint = self.pipe.text_fingerprint()
-        return TextEmbeddings(torch.stack(rows), vocabulary.names, vocabulary.fingerprint, fingerprint), len(missing)
+        tensor = torch.stack([rows[index] for index in range(len(keys))])  # (C, 2, D)
+        return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, fingerprint), len(missing)
 
     def _result(
         self,
@@ -273,6 +279,7 @@ class DemoEngine:
         head: Head,
         labeled: LabeledImage,
     ) -> Segmentation:
+        assert labeled.scores is not None  # they were asked for
         num_labels = len(vocabulary)
         labels, scores = labeled.label_map, labeled.score_map
         levels = (np.searchsorted(LEVELS, scores.ravel(), side="right") - 1).clip(0, 100).astype(np.uint8)

@@ -65,4 +65,4 @@ def examples_in(folder: str | os.PathLike) -> list[Example]:
 def copied_into(path: str, folder: str, number: int) -> str:
     target = Path(folder) / f"example_{number}" / Path(path).name
     target.parent.mkdir()
-    return shutil.copyfile(path, target)
+    return str(shutil.copyfile(path, target))

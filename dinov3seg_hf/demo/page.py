@@ -6,11 +6,12 @@ What the events call is in `endpoints.py`, what the result looks like is the vie
 the page is fetched from anywhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import gradio as gr
+from gradio.components import Component
 
 from ..drawn_world.names import COLORS, KINDS, NAMES, PATTERNS
 from ..model.prompts import DEFAULT_TEMPLATE, TEMPLATES
@@ -47,7 +48,7 @@ class Controls:
     head: gr.Radio
 
     @property
-    def asked(self) -> list[Any]:
+    def asked(self) -> list[Component]:
         """What every endpoint takes, in its order."""
         return [self.photo, self.words, self.mode, self.head, self.templates]
 
@@ -209,15 +210,41 @@ def _add_results() -> Results:
 
 # --- events -----------------------------------------------------------------------------------------------------------
 
+
+class _Turns(TypedDict):
+    """How events of one kind take turns."""
+
+    concurrency_id: str
+    concurrency_limit: int
+    preprocess: bool
+
+
+class _Run(_Turns):
+    """The event that segments."""
+
+    fn: Callable[..., Any]
+    inputs: Sequence[Component]
+    outputs: Component
+    api_visibility: Literal["private"]
+    show_progress: Literal["full"]
+
+
+class _Quiet(TypedDict):
+    """An event without a sign of progress, and not for programs."""
+
+    api_visibility: Literal["private"]
+    show_progress: Literal["hidden"]
+
+
 # One model, one device: what computes takes its turn.
-_MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
+_MODEL: _Turns = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
 
 
 def _connect_page(
     demo: gr.Blocks, endpoints: Endpoints, controls: Controls, results: Results, presets: dict[str, str]
 ) -> None:
     """What runs when something on the page changes."""
-    running = {
+    running: _Run = {
         "fn": endpoints.run,
         "inputs": controls.asked,
         "outputs": results.viewer,
@@ -230,7 +257,7 @@ def _connect_page(
     changes = (controls.words.edit, controls.photo.change, controls.mode.input, controls.head.input)
     for trigger in (*changes, controls.templates.input, controls.button.click):
         trigger(**running, trigger_mode="always_last")
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    quiet: _Quiet = {"api_visibility": "private", "show_progress": "hidden"}
     controls.mode.change(lambda mode: gr.Radio(info=MODES[mode]), controls.mode, controls.mode, **quiet)
     controls.preset.input(lambda title: presets.get(title, ""), controls.preset, controls.words, **quiet).then(
         **running

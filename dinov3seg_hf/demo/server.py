@@ -38,8 +38,9 @@ def serve(
         device: An accelerator if there is one, unless given.
         dtype: The checkpoint's unless given; float32 on the CPU.
         examples: A folder of images, see `examples_in`; drawn scenes for the embedded checkpoint, else none.
-        host, port: Where to listen. `None`: what `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT` say, as on a Space, else
-            this machine alone, the first free port from 7860 on.
+        host: Name or address to listen at. `None`: what `GRADIO_SERVER_NAME` says, as on a Space, else this machine
+            alone.
+        port: Where to listen there. `None`: what `GRADIO_SERVER_PORT` says, else the first free port from 7860 on.
         queue_size: Requests that may wait.
         limits: What may be asked and held.
         open_browser: Shows the page.

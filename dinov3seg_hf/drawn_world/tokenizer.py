@@ -34,4 +34,8 @@ def make_tokenizer() -> CLIPTokenizer:
         ("<|startoftext|>", "<|endoftext|>"),  # end-of-text has the highest id, as in CLIP
     )
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+    return CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,  # type: ignore[arg-type]  # the annotation says list[str], but pairs are what BPE takes
+        model_max_length=77,
+    )

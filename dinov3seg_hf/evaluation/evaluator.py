@@ -29,7 +29,7 @@ from ..model.vocabulary import Vocabulary
 from .progress_log import ProgressLog
 from .protocol import describe_protocol
 from .results import EvaluationResult, result_of
-from .rows import PreparedRow, prepared_batches
+from .rows import PreparedRow, UnreadableRow, prepared_batches
 
 
 def evaluate(
@@ -69,7 +69,8 @@ def evaluate(
             goes on there, with any number of processes.
         training_vocabulary: Splits the classes into those with a word of it, seen, and the others.
         num_resamples: Of the bootstrap interval over images.
-        benchmark, model_name: What data and model are called in the result.
+        benchmark: What the data set is called in the result.
+        model_name: What the model is called in the result.
 
     Raises:
         ValueError: Vocabulary and data differ, no pixel is labeled, the folder holds another evaluation, the weights
@@ -122,10 +123,10 @@ def _checked_vocabulary(
 
 
 def _score(
-    batches: Iterator[list[PreparedRow]],
+    batches: Iterator[list[PreparedRow | UnreadableRow]],
     bar: tqdm,
     log: ProgressLog | None,
-    count: Callable[[list[PreparedRow]], list[ImageCounts]],
+    count: Callable[[list[PreparedRow | UnreadableRow]], list[ImageCounts]],
 ) -> list[ImageCounts]:
     """The counts of all batches, each noted as soon as it is there."""
     found = []
@@ -140,15 +141,15 @@ def _score(
 
 
 def _count(
-    rows: list[PreparedRow],
+    rows: list[PreparedRow | UnreadableRow],
     pipe: OpenVocabularySegmentationPipeline,
     text: TextEmbeddings,
     settings: InferenceSettings,
     vocabulary: Vocabulary,
 ) -> list[ImageCounts]:
     """A batch of rows -> their counts."""
-    counts = [ImageCounts.bad(row.index, row.problem) for row in rows if row.problem is not None]
-    readable = [row for row in rows if row.problem is None]
+    counts = [ImageCounts.bad(row.index, row.problem) for row in rows if isinstance(row, UnreadableRow)]
+    readable = [row for row in rows if isinstance(row, PreparedRow)]
     if readable:
         labeled = pipe.segment_prepared([row.image for row in readable], text, settings)
         for row, image in zip(readable, labeled):

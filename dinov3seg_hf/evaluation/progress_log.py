@@ -38,7 +38,7 @@ class ProgressLog:
                 "versions. Choose another folder, or delete it."
             )
         for line in lines[1:]:
-            image = ImageCounts.from_json(line)
+            image = ImageCounts.from_json(line.decode())
             self.done[image.index] = image
 
     def write(self, images: Sequence[ImageCounts]) -> None:

@@ -25,8 +25,10 @@ def describe_protocol(
 ) -> dict[str, Any]:
     """Data, vocabulary, templates, settings, sizes and versions, as JSON can hold them."""
     processor = pipe.image_processor.to_dict()
-    image_options = ("size", "size_divisor", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize")
-    image_options += ("image_mean", "image_std", "window_size", "window_stride")
+    image_options = (
+        *("size", "size_divisor", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize"),
+        *("image_mean", "image_std", "window_size", "window_stride"),
+    )
     return {
         "data": {
             "fingerprint": data.fingerprint,

@@ -107,7 +107,7 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
         names = ("seen_mean_iou", "unseen_mean_iou", "harmonic_mean")
         row += [_percent(scores.get(name)) for name in names] if split else []
         if published:
-            known = PUBLISHED.get(result.benchmark)
+            known = None if result.benchmark is None else PUBLISHED.get(result.benchmark)
             row += (
                 ["-", "-"]
                 if known is None
@@ -132,13 +132,15 @@ def _without_nan(content: Any) -> Any:
 
 def seen_classes(vocabulary: Vocabulary, training: Vocabulary | Iterable[str]) -> list[bool]:
     """For each scored class whether one of its words is a word of the training vocabulary, whatever the letter case."""
-    words = training.synonyms if isinstance(training, Vocabulary) else [[name] for name in training]
+    words: Iterable[Iterable[str]] = (
+        training.synonyms if isinstance(training, Vocabulary) else [[name] for name in training]
+    )
     known = {word_key(word) for of_class in words for word in of_class}
     if isinstance(training, Vocabulary):
         known |= set(map(word_key, training.names))
     classes = list(vocabulary.synonyms)
     if vocabulary.background_from is not None:
-        background = [word for of_class in classes[vocabulary.background_from :] for word in of_class]
+        background = tuple(word for of_class in classes[vocabulary.background_from :] for word in of_class)
         classes = [*classes[: vocabulary.background_from], background]
     return [any(word_key(word) in known for word in of_class) for of_class in classes]
 
@@ -159,7 +161,9 @@ def result_of(
         vocabulary: What was prompted.
         training: The vocabulary that the model was trained with; `None`: classes are not split.
         num_resamples: Of the bootstrap.
-        protocol, model, benchmark: What was evaluated.
+        protocol: All that decides what was measured, but for the weights.
+        model: The fingerprint of the weights and where they came from.
+        benchmark: What the data set is called; `None` if it is not known.
 
     Raises:
         ValueError: No pixel is labeled.
@@ -192,7 +196,7 @@ def result_of(
 def _scores_of(
     matrix: ConfusionMatrix, images: list[ImageCounts], seen: list[bool] | None, num_resamples: int
 ) -> dict[str, float]:
-    groups = {"mean_iou": range(matrix.num_classes)}
+    groups: dict[str, Sequence[int]] = {"mean_iou": range(matrix.num_classes)}
     if seen is not None:
         groups["seen_mean_iou"] = [label for label, is_seen in enumerate(seen) if is_seen]
         groups["unseen_mean_iou"] = [label for label, is_seen in enumerate(seen) if not is_seen]

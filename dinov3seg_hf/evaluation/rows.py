@@ -22,19 +22,30 @@ from ..model.pipeline import OpenVocabularySegmentationPipeline
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """A row, ready to be scored, or the reason why it cannot be read.
+    """A row, ready to be scored.
 
     Attributes:
         index: Its number in the data set.
         image: For the pipeline.
         labels: int64 `(H, W)`, ignored pixels -1.
-        problem: In place of both, what is wrong with it.
     """
 
     index: int
-    image: PreparedImage | EncodedImage | None = None
-    labels: np.ndarray | None = None
-    problem: str | None = None
+    image: PreparedImage | EncodedImage
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class UnreadableRow:
+    """A row that cannot be read.
+
+    Attributes:
+        index: Its number in the data set.
+        problem: What is wrong with it.
+    """
+
+    index: int
+    problem: str
 
 
 def prepared_batches(
@@ -45,7 +56,7 @@ def prepared_batches(
     num_workers: int,
     processes: Processes,
     done: Container[int],
-) -> tuple[Iterator[list[PreparedRow]], int | None]:
+) -> tuple[Iterator[list[PreparedRow | UnreadableRow]], int | None]:
     """Batches of rows, and how many rows they are in all; `None` for a stream, which does not know.
 
     Args:
@@ -75,9 +86,9 @@ def prepared_batches(
 
 
 def _prepare(
-    pipe: OpenVocabularySegmentationPipeline, settings: InferenceSettings, item: dict[str, Any] | PreparedRow
-) -> PreparedRow:
-    if isinstance(item, PreparedRow):  # one that cannot be read
+    pipe: OpenVocabularySegmentationPipeline, settings: InferenceSettings, item: dict[str, Any] | UnreadableRow
+) -> PreparedRow | UnreadableRow:
+    if isinstance(item, UnreadableRow):
         return item
     return PreparedRow(item["index"], pipe.prepare(item["image"], settings), item["labels"])
 
@@ -91,31 +102,31 @@ class _Share(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> PreparedRow:
+    def __getitem__(self, place: int) -> PreparedRow | UnreadableRow:
         index = self.indices[place]
         try:
-            item = self.data.read(index)
+            item: dict[str, Any] | UnreadableRow = self.data.read(index)
         except RowError as error:
             if not self.data.skip_bad:
                 raise
-            item = PreparedRow(index, problem=str(error))
+            item = UnreadableRow(index, str(error))
         return self.prepare(item)
 
 
 def _share_of_stream(
     data: StreamedSegmentationDataset, processes: Processes, done: Container[int]
-) -> Iterator[dict[str, Any] | PreparedRow]:
+) -> Iterator[dict[str, Any] | UnreadableRow]:
     for index, item in data.rows(processes.rank, processes.count, without=done):
         if isinstance(item, RowError):
             if not data.skip_bad:
                 raise item
-            yield PreparedRow(index, problem=str(item))
+            yield UnreadableRow(index, str(item))
         else:
             yield item
 
 
-def _in_batches(rows: Iterable[PreparedRow], size: int) -> Iterator[list[PreparedRow]]:
-    batch: list[PreparedRow] = []
+def _in_batches(rows: Iterable[PreparedRow | UnreadableRow], size: int) -> Iterator[list[PreparedRow | UnreadableRow]]:
+    batch: list[PreparedRow | UnreadableRow] = []
     for row in rows:
         batch.append(row)
         if len(batch) == size:

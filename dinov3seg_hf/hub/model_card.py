@@ -62,7 +62,7 @@ class AuthorsNotes:
         if not Path(path).is_file():
             return cls()
         try:
-            card = ModelCard.load(path, ignore_metadata_errors=True)
+            card = ModelCard.load(Path(path), ignore_metadata_errors=True)
         except Exception as error:  # of YAML, or of what the library expects in it
             raise PublishingError(f"{str(path)!r} has no readable front matter ({error}). Mend it.") from error
         metadata = card.data.to_dict()
@@ -210,8 +210,8 @@ def make_card(
     )
     try:
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        template = environment.from_string(Path(template).read_text(encoding="utf-8"))
-        text = template.render(
+        compiled = environment.from_string(Path(template).read_text(encoding="utf-8"))
+        text = compiled.render(
             card_data=data.to_yaml(),
             repo_id=repo_id,
             name=name,

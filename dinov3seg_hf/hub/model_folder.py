@@ -11,12 +11,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from ..about import __version__
 from ..file_names import CONVERSION_REPORT, RUN_DESCRIPTION
@@ -24,6 +26,7 @@ from ..loading import is_hub_id, load_model, load_processor
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_input import open_image
 from ..model.pipeline import TASK, OpenVocabularySegmentationPipeline
+from ..model.processing_dinov3seg import Dinov3SegProcessor
 from ..model.remote_code import CUSTOM_PIPELINES, remote_files
 from ..visualization.files import save_image
 from ..visualization.legend import with_legend
@@ -59,10 +62,10 @@ def build_model_folder(
         The folder.
     """
     source, output = Path(model), Path(output)
-    pipe = _load(source)
+    pipe, processor = _load(source)
     output.mkdir(parents=True)
     pipe.model.save_pretrained(output, max_shard_size=max_shard_size)
-    pipe.processor.save_pretrained(output)
+    processor.save_pretrained(output)
     _check_code(output)
 
     measured = [result for path in results for result in read_results(path)]
@@ -74,6 +77,7 @@ def build_model_folder(
         source.resolve().parent / RUN_DESCRIPTION
     )  # a run's output/model
     fields = {**_metadata_of_conversion(conversion), **notes.metadata, **(metadata or {})}
+    image_processor = processor.image_processor
     facts = {
         "task": TASK,
         "remote_task": next(iter(CUSTOM_PIPELINES)),
@@ -81,9 +85,9 @@ def build_model_folder(
         "num_parameters": sum(parameter.numel() for parameter in pipe.model.parameters()),
         "dtype": str(pipe.model.dtype).removeprefix("torch."),
         "config": pipe.model.config,
-        "image_size": {key: value for key, value in dict(pipe.image_processor.size).items() if value},
-        "window_size": pipe.image_processor.window_size,
-        "window_stride": pipe.image_processor.window_stride,
+        "image_size": {key: value for key, value in dict(image_processor.size).items() if value},
+        "window_size": image_processor.window_size,
+        "window_stride": image_processor.window_stride,
         "default_inference": pipe.default_inference,
         "example": shown,
         "space_id": space_id,
@@ -97,7 +101,7 @@ def build_model_folder(
     return output
 
 
-def _load(folder: Path) -> OpenVocabularySegmentationPipeline:
+def _load(folder: Path) -> tuple[OpenVocabularySegmentationPipeline, Dinov3SegProcessor]:
     if not folder.is_dir():
         raise PublishingError(f"There is no checkpoint in {str(folder)!r}. Check the path.")
     try:
@@ -107,7 +111,7 @@ def _load(folder: Path) -> OpenVocabularySegmentationPipeline:
         raise PublishingError(
             f"{error} What is published are its weights as safetensors, and its processor."
         ) from error
-    return OpenVocabularySegmentationPipeline(model=model, processor=processor, device="cpu")
+    return OpenVocabularySegmentationPipeline(model=model, processor=processor, device="cpu"), processor
 
 
 def _check_code(folder: Path) -> None:
@@ -135,12 +139,8 @@ def _check_results_are_of(model: torch.nn.Module, results: Sequence[Any]) -> Non
 def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, folder: Path) -> dict[str, Any]:
     """The example, its overlay, and what was found, as the card shows them."""
     image = open_image(example.image)
-    model, dtype = pipe.model, pipe.model.dtype
-    model.float()  # what the CPU computes well
-    try:
+    with _in_float32(pipe.model):
         result = pipe(image, example.labels, return_label_map=True, return_masks=False)
-    finally:
-        model.to(dtype)
     scores = {segment["label"]: segment["score"] for segment in result["segments"]}
     regions = regions_of(result["label_map"], result["labels"], scores)
     if not regions:
@@ -155,6 +155,18 @@ def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, fo
         "labels": result["labels"],
         "regions": regions,
     }
+
+
+@contextmanager
+def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model is in what the CPU computes well."""
+    module: torch.nn.Module = model  # the library's own `to` is typed as a function that still wants its model
+    dtype = model.dtype
+    module.float()
+    try:
+        yield
+    finally:
+        module.to(dtype)
 
 
 def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, example: Example) -> None:
@@ -191,9 +203,7 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
             )
         with np.load(output) as found:
             label_map, scores = found["label_map"], found["scores"]
-    model, dtype = pipe.model, pipe.model.dtype
-    model.float()
-    try:
+    with _in_float32(pipe.model):
         expected = pipe(
             str(example.image),
             example.labels,
@@ -202,14 +212,33 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
             return_scores=True,
             return_masks=False,
         )
-    finally:
-        model.to(dtype)
-    error = float(np.abs(scores.astype(np.float32) - expected["scores"].astype(np.float32)).max())
-    if label_map.shape != expected["label_map"].shape or error > SCORE_TOLERANCE:
-        raise PublishingError(
-            f"The folder {str(folder)!r} segments the example otherwise than the checkpoint: scores differ by "
-            f"{error:.2g}. Nothing was published."
-        )
+    refuse_other_results((label_map, scores), (expected["label_map"], expected["scores"]), folder)
+
+
+def refuse_other_results(
+    found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray], folder: str | os.PathLike
+) -> None:
+    """
+    Args:
+        found: Label map `(H, W)` and scores `(C, h, w)` of the folder.
+        expected: Those of the checkpoint that it was made of.
+        folder: What errors name.
+
+    Raises:
+        PublishingError: They differ in shape, or by more than `SCORE_TOLERANCE`; NaN counts as different.
+    """
+    shapes, expected_shapes = ([array.shape for array in arrays] for arrays in (found, expected))
+    if shapes != expected_shapes:
+        reason = f"label map and scores have the shapes {shapes}, not {expected_shapes}"
+    else:
+        difference = float(np.abs(found[1].astype(np.float32) - expected[1].astype(np.float32)).max())
+        if difference <= SCORE_TOLERANCE:
+            return
+        reason = f"scores differ by {difference:.2g}"
+    raise PublishingError(
+        f"The folder {str(folder)!r} segments the example otherwise than the checkpoint: {reason}. Nothing was "
+        "published."
+    )
 
 
 def _metadata_of_conversion(report: dict[str, Any] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ the checkpoint does. Only then do they go up, each in one commit.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,9 @@ def publish(
         output: A new or empty folder; the folders to upload are made in it.
         card_template: `model_card.md`.
         example: What is segmented to check the folder, and shown.
-        space_id, demo, constraints: Where the Space goes, the folder that it is made of, and pinned versions of what it
-            requires.
+        space_id: Where the Space goes, "owner/name"; no Space unless given.
+        demo: The folder that the Space is made of; "demo" unless given.
+        constraints: A file of pinned versions of what the Space requires; those that are installed, where it has none.
         results: `results.json` files of this very checkpoint.
         metadata: Fields of the card's front matter: `license`, `license_name`, `license_link`, `base_model`,
             `datasets`.
@@ -96,10 +98,10 @@ def publish(
     uploads = []
     if not dry_run:
         message = f"Publish with dinov3seg_hf {__version__}"
-        options = {"private": private, "message": message, "api": api}
-        uploads.append(upload_folder(model_folder, repo_id, **options))
-        if space_folder is not None:  # after the model that it runs from
-            uploads.append(upload_folder(space_folder, space_id, repo_type="space", **options))
+        upload = partial(upload_folder, private=private, message=message, api=api)
+        uploads.append(upload(model_folder, repo_id))
+        if space_folder is not None and space_id is not None:  # after the model that it runs from
+            uploads.append(upload(space_folder, space_id, repo_type="space"))
     return Publication(model_folder, space_folder, tuple(uploads))
 
 

@@ -96,14 +96,14 @@ def _dependencies(requirements: Path) -> list[Requirement]:
 
 def _pinned(requirements: Sequence[Requirement], constraints: str | os.PathLike | None) -> dict[str, str]:
     """Canonical name -> "name==version", in the order of the requirements."""
-    versions = {}
+    versions: dict[str, str] = {}
     if constraints is not None:
         for line in Path(constraints).read_text(encoding="utf-8").splitlines():
             if (line := line.partition("#")[0].strip()) and "==" in line:
                 pin = Requirement(line)
                 if pin.marker is None or pin.marker.evaluate():
                     versions[canonicalize_name(pin.name)] = next(iter(pin.specifier)).version
-    pins = {}
+    pins: dict[str, str] = {}
     for requirement in requirements:
         name = canonicalize_name(requirement.name)
         try:
@@ -121,8 +121,9 @@ def _with_defaults(app: str, variables: dict[str, str]) -> str:
     """They are set before anything is imported that reads them; those that are set on the Space win."""
     lines = "".join(f'os.environ.setdefault("{name}", "{value}")\n' for name, value in variables.items())
     # after the license header and the docstring, before the imports
-    start = re.match(r'(?:#.*\n)*\s*(?:"""(?:.|\n)*?"""\s*\n)?\s*', app).end()
-    return f"{app[:start]}import os\n\n{lines}\n{app[start:]}"
+    start = re.match(r'(?:#.*\n)*\s*(?:"""(?:.|\n)*?"""\s*\n)?\s*', app)
+    assert start is not None  # the pattern matches the empty text too
+    return f"{app[: start.end()]}import os\n\n{lines}\n{app[start.end() :]}"
 
 
 def _space_card(path: Path, repo_id: str, space_id: str, gradio_version: str) -> str:

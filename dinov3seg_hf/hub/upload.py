@@ -151,10 +151,10 @@ def upload_folder(
         except PublishingError:
             raise
         except (TransportError, OSError, RuntimeError, ValueError) as error:
-            error = _root_of(error)
-            wait = _seconds_to_wait(error, num_attempts)
+            cause = _root_of(error)
+            wait = _seconds_to_wait(cause, num_attempts)
             if wait is None or num_attempts >= max_attempts:
-                _explain(error, repo_id, api)
+                _explain(cause, repo_id, api)
             time.sleep(wait)
 
 
@@ -163,8 +163,8 @@ def _repository(repo_id: str, repo_type: RepoType, private: bool, api: HfApi):
     try:
         return api.repo_info(repo_id, repo_type=repo_type, revision="main")
     except RepositoryNotFoundError:
-        space = {"space_sdk": "gradio"} if repo_type == "space" else {}
-        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **space)
+        space_sdk = "gradio" if repo_type == "space" else None
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=space_sdk)
         return api.repo_info(repo_id, repo_type=repo_type, revision="main")
 
 
@@ -223,6 +223,12 @@ def _status_of(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
+def _retry_after(error: BaseException) -> str:
+    """What the Hub asks for, in seconds or as a date; empty where it asks for nothing."""
+    response = getattr(error, "response", None)
+    return "" if response is None else response.headers.get("Retry-After", "")
+
+
 def _is_connection_error(error: BaseException) -> bool:
     return _status_of(error) is None and isinstance(error, (TransportError, ConnectionError, TimeoutError))
 
@@ -235,7 +241,7 @@ def _seconds_to_wait(error: BaseException, num_attempts: int) -> float | None:
     if status not in TRANSIENT_STATUS and not _is_connection_error(error):
         return None
     wait = 2.0 ** (num_attempts - 1)
-    asked = "" if status is None else error.response.headers.get("Retry-After", "")
+    asked = _retry_after(error)
     if asked.isdecimal():
         wait = float(asked)
     return wait if wait <= MAX_WAIT_SECONDS else None
@@ -257,7 +263,7 @@ def _explain(error: BaseException, repo_id: str, api: HfApi) -> NoReturn:
             f"your own, or take a token that can write there. {untouched} {_LOGIN}"
         )
     elif status == 429:
-        asked = error.response.headers.get("Retry-After", "")
+        asked = _retry_after(error)
         when = f"in {asked} seconds" if asked.isdecimal() else "in some minutes"
         reason = f"The Hub refuses so many requests (429). {untouched} Run the same command again {when}."
     elif status == 412:

@@ -106,9 +106,12 @@ class MeanIoU(evaluate.Metric):
         """Adds label maps and their ground truths; sizes may differ from pair to pair.
 
         Raises:
-            ValueError: If there are more of the one than of the other; otherwise as `add`.
+            ValueError: If there are more of the one than of the other, or only the one; otherwise as `add`.
         """
         self._refuse(kwargs)
+        if predictions is None or references is None:
+            missing = "predictions" if predictions is None else "references"
+            raise ValueError(f"There are no {missing}; expected label maps and their ground truths. Pass both.")
         for prediction, reference in zip(predictions, references, strict=True):
             self.add(prediction=prediction, reference=reference)
 
@@ -126,12 +129,17 @@ class MeanIoU(evaluate.Metric):
         """Scores of all that was added since the last time, in all processes; see `INPUTS`.
 
         Args:
-            predictions, references: Added first, where given.
-            num_labels, ignore_index, label_names: In place of those of the metric, where nothing was added before.
+            predictions: Label maps, added first, where given; together with their ground truths.
+            references: The ground truths.
+            num_labels: C, in place of the metric's, where nothing was added before.
+            ignore_index: In place of the metric's, likewise.
+            label_names: In place of the metric's, likewise.
             return_confusion_matrix: Also the confusion matrix.
+            **kwargs: Refused, for there are no other options.
 
         Raises:
-            ValueError: If nothing was added, or other classes are asked for than were counted.
+            ValueError: If nothing was added, or other classes are asked for than were counted; otherwise as
+                `add_batch`.
         """
         self._refuse(kwargs)
         if (num_labels, ignore_index, label_names) != (None, None, None):

@@ -152,7 +152,7 @@ class ImageCounts:
         matrix = ConfusionMatrix(num_classes)
         matrix.update(predictions, labels)
         found = matrix.counts.nonzero()
-        return cls(index, *found, matrix.counts[found])
+        return cls(index, found[0], found[1], matrix.counts[found])
 
     @classmethod
     def bad(cls, index: int, reason: str) -> "ImageCounts":
@@ -170,7 +170,8 @@ class ImageCounts:
         content = json.loads(line)
         if "skipped" in content:
             return cls.bad(content["index"], content["skipped"])
-        return cls(content["index"], *(np.array(values, np.int64) for values in content["pairs"]))
+        labels, predictions, counts = (np.array(values, np.int64) for values in content["pairs"])
+        return cls(content["index"], labels, predictions, counts)
 
 
 def bootstrap_intervals(
@@ -187,7 +188,9 @@ def bootstrap_intervals(
         images: What was counted on each image.
         num_classes: C.
         groups: Which classes each mean is over.
-        num_resamples, confidence, seed: Of the bootstrap.
+        num_resamples: How often the images are drawn.
+        confidence: Share of the resampled means that lie within, between 0 and 1.
+        seed: Of the draws.
 
     Returns:
         For each group (low, high); NaN if no class of it has a pixel.

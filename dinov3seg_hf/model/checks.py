@@ -3,9 +3,11 @@
 """Checks of values that people pass in, and how errors quote them: one wording for all rooms."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Choice = TypeVar("Choice")
 
 
 def quoted(value: Any) -> str:
@@ -27,7 +29,7 @@ def checked_integer(value: Any, what: str) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ValueError(f"{what} is {quoted(value)} of type {type(value).__name__}; expected an integer.")
-    return value
+    return int(value)
 
 
 def checked_flag(value: Any, what: str) -> bool:
@@ -41,7 +43,7 @@ def checked_flag(value: Any, what: str) -> bool:
     return value
 
 
-def checked_choice(value: Any, what: str, choices: Sequence[str]) -> str:
+def checked_choice(value: Any, what: str, choices: Sequence[Choice]) -> Choice:
     """The value, if it is one of the choices.
 
     Raises:
@@ -50,4 +52,5 @@ def checked_choice(value: Any, what: str, choices: Sequence[str]) -> str:
     if value not in choices:
         *others, last = (f'"{choice}"' for choice in choices)
         raise ValueError(f"{what} is {quoted(value)}; choose {', '.join(others)} or {last}.")
-    return value
+    chosen: Choice = value
+    return chosen

@@ -25,11 +25,13 @@ def map_chunks(
     if torch.is_grad_enabled():
         return torch.cat([function(*chunk) for chunk in chunks], dim=dim)
     # Without gradients the result is allocated once, so that the parts never stand beside their concatenation.
-    result, start = None, 0
+    first = function(*next(chunks))
+    result = first.new_empty([length if axis == dim else size for axis, size in enumerate(first.shape)])
+    start = first.shape[dim]
+    result.narrow(dim, 0, start).copy_(first)
+    del first
     for chunk in chunks:
         part = function(*chunk)
-        if result is None:
-            result = part.new_empty([length if axis == dim else size for axis, size in enumerate(part.shape)])
         result.narrow(dim, start, part.shape[dim]).copy_(part)
         start += part.shape[dim]
     return result

@@ -7,7 +7,7 @@ Preprocessing (image size, windows) belongs to the image processor, class names 
 
 import os
 from dataclasses import field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, DINOv3ViTConfig, PreTrainedConfig, SamVisionConfig
@@ -16,7 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from .remote_code import attach_remote_code
 
 # Published sizes: DINOv3 ViT-L/16, the text tower of its dino.txt release, the image encoder of SAM ViT-L.
-DINOV3_VITL16 = {
+DINOV3_VITL16: dict[str, Any] = {
     "patch_size": 16,
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -25,7 +25,7 @@ DINOV3_VITL16 = {
     "num_register_tokens": 4,
 }
 
-DINOTXT_TEXT = {
+DINOTXT_TEXT: dict[str, Any] = {
     "hidden_size": 1280,
     "intermediate_size": 5120,
     "num_hidden_layers": 24,
@@ -39,7 +39,7 @@ DINOTXT_TEXT = {
     "eos_token_id": 49407,
 }
 
-SAM_VITL16 = {
+SAM_VITL16: dict[str, Any] = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
@@ -47,6 +47,11 @@ SAM_VITL16 = {
     "image_size": 640,  # the paper's inference size; SAM's own 1024 is resized once, at conversion
     "initializer_range": 0.02,
 }
+
+if TYPE_CHECKING:
+    SubConfig = Any  # given as a dict or a configuration, a configuration (or None) once it is there
+else:
+    SubConfig = dict | PreTrainedConfig | None  # what `@strict` lets pass
 
 
 @strict
@@ -110,10 +115,10 @@ class Dinov3SegConfig(PreTrainedConfig):
         "prior_config": SubConfigSpec(SamVisionConfig, init_kwargs=SAM_VITL16, optional=True),
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    vision_config: SubConfig = None
+    text_config: SubConfig = None
     # absent means the paper's SAM ViT-L, an explicit None means "no prior encoder"
-    prior_config: dict | PreTrainedConfig | None = field(default_factory=lambda: dict(SAM_VITL16))
+    prior_config: SubConfig = field(default_factory=lambda: dict(SAM_VITL16))
 
     stem_channels: list[int] | None = None
     vision_head_num_layers: int = 2
@@ -146,13 +151,13 @@ class Dinov3SegConfig(PreTrainedConfig):
     class_chunk_size: int | None = 64
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.vision_head_intermediate_size is None:
             # dino.txt's SwiGLU: two thirds of the usual 4 D, aligned to 64
             self.vision_head_intermediate_size = -(-int(self.vision_config.hidden_size * 4 * 2 / 3) // 64) * 64
 
-    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
         """Writes the JSON, and beside it the code of the model for where this package is missing.
 
         Here and not in `save_pretrained`, which uploads to the Hub what it finds to be written after its beginning.
@@ -160,7 +165,7 @@ class Dinov3SegConfig(PreTrainedConfig):
         attach_remote_code(self, json_file_path, "config")
         super().to_json_file(json_file_path, use_diff=use_diff)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Part of `@strict`-powered validation: what the sizes must satisfy together."""
         width, text_width = self.vision_config.hidden_size, self.text_config.projection_dim
         if text_width != 2 * width:
@@ -198,11 +203,11 @@ class Dinov3SegConfig(PreTrainedConfig):
             raise ValueError(
                 f"vision_config.patch_size is {patch_size}; only square patches given as one int are supported."
             )
-        reduction = None if self.stem_channels is None else 2 ** (len(self.stem_channels) + 1)
-        if reduction not in (None, patch_size):
+        if self.stem_channels is not None and 2 ** (len(self.stem_channels) + 1) != patch_size:
             raise ValueError(
-                f"stem_channels has {len(self.stem_channels)} widths, so the stem reduces {reduction} times, but "
-                f"vision_config.patch_size is {patch_size}; they must be equal."
+                f"stem_channels has {len(self.stem_channels)} widths, so the stem reduces "
+                f"{2 ** (len(self.stem_channels) + 1)} times, but vision_config.patch_size is {patch_size}; "
+                "they must be equal."
             )
 
 

@@ -7,6 +7,8 @@ Knows images as pixels and texts as token ids. Everything is composed of library
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from transformers.utils import ModelOutput
 
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
+from .inference_settings import PatchSource
 
 # Prompts that go through the text tower at a time outside training: 847 classes in 80 templates would take 16 GB at
 # once.
@@ -32,9 +35,9 @@ class Dinov3SegConvStem(nn.Module):
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
-        widths = [config.vision_config.num_channels, *config.stem_channels]
+        widths = [config.vision_config.num_channels, *(config.stem_channels or [])]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1) for c_in, c_out in zip(widths, widths[1:])
+            nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1) for c_in, c_out in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(1, c_out) for c_out in widths[1:])
         self.projection = nn.Conv2d(widths[-1], config.vision_config.hidden_size, kernel_size=2, stride=2)
@@ -59,7 +62,8 @@ class Dinov3SegBackbone(DINOv3ViTModel):
     def __init__(self, config: DINOv3ViTConfig, patch_embeddings: nn.Module | None = None):
         super().__init__(config)
         if patch_embeddings is not None:
-            self.embeddings.patch_embeddings = patch_embeddings
+            # of the same interface: `weight`, and (B, 3, H, W) -> (B, D, h, w)
+            self.embeddings.patch_embeddings = patch_embeddings  # type: ignore[assignment]
             self.post_init()
 
 
@@ -149,7 +153,9 @@ class Dinov3SegVisionTower(nn.Module):
         # called, not by a method of its own: FSDP gathers weights for calls
         return stem(self.to_whole_patches(pixel_values).to(stem.weight.dtype), return_maps=True)
 
-    def forward(self, pixel_values: torch.Tensor, patch_source: str = "head", **kwargs) -> Dinov3SegVisionOutput:
+    def forward(
+        self, pixel_values: torch.Tensor, patch_source: PatchSource = "head", **kwargs: Any
+    ) -> Dinov3SegVisionOutput:
         pixel_values = self.to_whole_patches(pixel_values)
         height, width = (side // self.patch_size for side in pixel_values.shape[-2:])
         backbone_outputs = self.backbone(pixel_values, **kwargs)

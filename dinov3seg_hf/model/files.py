@@ -29,7 +29,7 @@ def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueE
         raise error_class(f"{what} cannot be written: {error.strerror or error}. {remedy}") from error
 
 
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Writes a file beside its place and moves it there: nobody ever sees half of it.
 
     Raises:

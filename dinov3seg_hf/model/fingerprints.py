@@ -8,13 +8,23 @@ runs, cards), `model_fingerprint` for text embeddings, which depend on the text 
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 # What decides the output of a CLIP text tower and cannot be seen in the names and shapes of its weights.
 TEXT_CONFIG_FIELDS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "eos_token_id")
+
+
+class TextEncoder(Protocol):
+    """A model that reads text."""
+
+    @property
+    def text_model(self) -> PreTrainedModel: ...
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor: ...
 
 
 def sha256_of(content: Any) -> str:
@@ -31,7 +41,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def model_fingerprint(model: nn.Module) -> str:
+def model_fingerprint(model: TextEncoder) -> str:
     """SHA-256 (hex) over all of a model that text embeddings depend on: `model.text_model`, weights and configuration.
 
     Independent of the device, the attention implementation and the order of the weights; the dtype counts. Reads every
@@ -53,7 +63,7 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def weights_key(module: nn.Module) -> tuple:
+def weights_key(module: nn.Module) -> tuple[object, ...]:
     """Changes when weights do, without reading them all: where they are, how often torch wrote to them, a few values.
 
     The values tell of writes past torch's count (`parameter.data`), as exponential averages and adapters make them.
@@ -61,14 +71,17 @@ def weights_key(module: nn.Module) -> tuple:
     places, values = [], []
     for parameter in module.parameters():
         flat = parameter.detach().flatten()
-        places.append(
-            (flat.data_ptr(), 0 if parameter.is_inference() else parameter._version, parameter.dtype, parameter.device)
-        )
+        places.append((flat.data_ptr(), _num_writes(parameter), parameter.dtype, parameter.device))
         values.append(flat[:: max(1, flat.numel() // 8)].float())
     if not values:
         return ()
     device = values[0].device  # a model may be spread over several
     return (tuple(places), torch.cat([sample.to(device) for sample in values]).cpu().numpy().tobytes())
+
+
+def _num_writes(tensor: torch.Tensor) -> int:
+    """What torch counts for autograd; tensors of inference mode have no count."""
+    return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 documented in torch's notes on autograd
 
 
 def _bytes_of(tensor: torch.Tensor) -> Any:

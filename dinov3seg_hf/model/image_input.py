@@ -30,7 +30,7 @@ MAX_DOWNLOAD_BYTES = 256 * 2**20
 
 DOWNLOAD_TIMEOUT_SECONDS = 30
 
-ImageSource = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
+ImageSource = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
 
 _CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 
@@ -106,11 +106,11 @@ def read_label_map(label_map: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -
             f"Expected a label map of integers with shape (H, W), got {labels.dtype} of shape {tuple(labels.shape)}: "
             "pass one class label for each pixel."
         )
-    _check_size(*labels.shape, max_pixels, "The label map")
+    _check_size(labels.shape[0], labels.shape[1], max_pixels, "The label map")
     return labels.to(torch.int64)
 
 
-def flatten_images(images: Any, num_dims: int = 3) -> list:
+def flatten_images(images: Any, num_dims: int = 3) -> list[Any]:
     """One flat list from an image, a nested list of images, or a batch in one array.
 
     Args:
@@ -124,7 +124,11 @@ def flatten_images(images: Any, num_dims: int = 3) -> list:
     return [images]
 
 
-def _decode(source: str | os.PathLike | Image.Image, max_pixels: int, convert: Callable) -> torch.Tensor:
+def _decode(
+    source: str | os.PathLike[str] | Image.Image,
+    max_pixels: int,
+    convert: Callable[[Image.Image, str], torch.Tensor],
+) -> torch.Tensor:
     """Opens `source`, refuses it if it is too large, and gives the upright PIL image to `convert`."""
     name = _name(source)
     try:
@@ -143,7 +147,7 @@ def _decode(source: str | os.PathLike | Image.Image, max_pixels: int, convert: C
         raise ImageError(f"{name} could not be decoded ({error}): it may be truncated or damaged.") from error
 
 
-def _open_file(source: str | os.PathLike, name: str) -> BinaryIO:
+def _open_file(source: str | os.PathLike[str], name: str) -> BinaryIO:
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(
             f"Expected an image, got {type(source).__name__}: pass a path, a URL, a PIL image, a numpy array or a "
@@ -244,15 +248,17 @@ def _array_pixels(image: np.ndarray | torch.Tensor, max_pixels: int, channel_dim
         )
     elif _channel_axis(image, channel_dim) == 2:
         pixels = pixels.permute(2, 0, 1)
-    _check_size(*pixels.shape[1:], max_pixels, f"The image of shape {tuple(image.shape)}")
+    _check_size(pixels.shape[1], pixels.shape[2], max_pixels, f"The image of shape {tuple(image.shape)}")
     return _to_8_bit(pixels, f"The image of shape {tuple(image.shape)}")
 
 
 def _channel_axis(image: np.ndarray | torch.Tensor, channel_dim: str | None) -> int:
-    axes = {"channels_first": (0,), "channels_last": (2,), None: (0, 2)}.get(getattr(channel_dim, "value", channel_dim))
-    if axes is None:
+    choices = {"channels_first": [0], "channels_last": [2], None: [0, 2]}.get(
+        getattr(channel_dim, "value", channel_dim)
+    )
+    if choices is None:
         raise ImageError(f"Expected 'channels_first' or 'channels_last' as channel dimension, got {channel_dim!r}.")
-    axes = [axis for axis in axes if image.shape[axis] in _CHANNELS]
+    axes = [axis for axis in choices if image.shape[axis] in _CHANNELS]
     if not axes:
         raise ImageError(
             f"Expected an image with 1, 3 or 4 channels, got shape {tuple(image.shape)}: pick the channels to show, as "

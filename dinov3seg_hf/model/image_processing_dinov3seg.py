@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -27,7 +27,9 @@ from transformers.utils import is_torchvision_available
 
 from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
 from .remote_code import attach_remote_code
-from .windows import cut_windows, plan_windows
+from .windows import cut_windows, plan_windows, size_of
+
+ScoreFunction = Literal["sigmoid", "softmax", "none"]
 
 # Values of resized logits held at a time (16 MiB in fp32, near what a cache holds): 847 classes at 4000 x 3000 would
 # take 38 GiB at once.
@@ -56,7 +58,7 @@ class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
     max_image_pixels: int | None
 
 
-class Dinov3SegImageProcessing:
+class Dinov3SegImageProcessing(BaseImageProcessor):
     """What the two backends share: reading, sizes, windows, labels and post-processing.
 
     The defaults are the paper's inference: 640 x 640, and nine windows of 384 at a stride of 128.
@@ -80,11 +82,11 @@ class Dinov3SegImageProcessing:
     max_image_pixels = MAX_IMAGE_PIXELS
 
     @property
-    def model_input_names(self) -> list[str]:
+    def model_input_names(self) -> list[str]:  # type: ignore[override]  # depends on the options here
         windows = ["window_pixel_values", "window_boxes"] if self.do_windows else []
         return ["pixel_values", *windows]
 
-    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """Writes the JSON, and beside it the code of both backends for where this package is missing."""
         attach_remote_code(self, json_file_path, "image_processor")
         super().to_json_file(json_file_path)
@@ -121,7 +123,7 @@ class Dinov3SegImageProcessing:
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
-    def _preprocess_image_like_inputs(
+    def _preprocess_image_like_inputs(  # type: ignore[override]  # the library's hook for inputs of its own
         self,
         images: ImageInput,
         segmentation_maps: ImageInput | None = None,
@@ -134,8 +136,8 @@ class Dinov3SegImageProcessing:
         resample: Any,
         do_rescale: bool | None,
         do_windows: bool | None,
-        window_size: int | None,
-        window_stride: int | None,
+        window_size: int,
+        window_stride: int,
         max_image_pixels: int,
         return_tensors: Any,
         device: Any = None,
@@ -148,7 +150,7 @@ class Dinov3SegImageProcessing:
         if not images:
             raise ValueError("Got no images; pass at least one.")
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
-        source_sizes = [tuple(image.shape[-2:]) for image in pixels]
+        source_sizes = [size_of(image) for image in pixels]
         sizes = source_sizes
         if do_resize:
             sizes = [_resized_size(source, size, size_divisor, max_image_pixels) for source in source_sizes]
@@ -157,7 +159,9 @@ class Dinov3SegImageProcessing:
         for image, source, (height, width) in zip(images, pixels, sizes, strict=True):
             array = self._to_backend(source, device)
             if do_resize:
-                array = self.resize(array, SizeDict(height=height, width=width), resample)
+                array = self.resize(  # type: ignore[attr-defined]  # of both backends, not of their base
+                    array, SizeDict(height=height, width=width), resample
+                )
             if not do_rescale and _is_float(image):
                 array = self.rescale(array, 1 / 255)  # reading has made 8-bit values of it
             prepared.append(array)
@@ -202,11 +206,11 @@ class Dinov3SegImageProcessing:
         target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
         threshold: float | None = None,
         none_label: int = -1,
-        score_function: Literal["sigmoid", "softmax", "none"] = "sigmoid",
+        score_function: ScoreFunction = "sigmoid",
         temperature: float = 1.0,
         return_scores: bool = False,
         return_segmentation_scores: bool = False,
-    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
+    ) -> list[Any]:
         """Turns logits into label maps at the size of the original images.
 
         Logits are resized bilinearly, a strip of rows at a time: the map of all classes at full size is never held.
@@ -244,7 +248,7 @@ class Dinov3SegImageProcessing:
         if logits.ndim != 4 or 0 in logits.shape[1:]:
             raise ValueError(f"Expected logits of shape (B, C, h, w) with C >= 1, got {tuple(logits.shape)}.")
 
-        results = []
+        results: list[Any] = []
         for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
             labels, scores = _label_and_score(image_logits, size, score_function, temperature)
             if threshold is not None:
@@ -276,7 +280,7 @@ class Dinov3SegImageProcessor(Dinov3SegImageProcessing, TorchvisionBackend):
                 "Dinov3SegImageProcessor needs torchvision: install it, or use Dinov3SegImageProcessorPil, which gives "
                 "the same results up to rounding."
             )
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[misc]  # options of its own pass through the library's **kwargs
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> torch.Tensor:
         return tensor.to(device) if device is not None else tensor
@@ -342,7 +346,7 @@ def _prepare_labels(
 
 def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, int]]:
     if target_sizes is None:
-        return [tuple(logits.shape[-2:])] * len(logits)
+        return [size_of(logits)] * len(logits)
     sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
     if len(sizes) != len(logits):
         raise ValueError(f"Got {len(sizes)} target sizes for {len(logits)} images; pass one (height, width) per image.")
@@ -369,7 +373,7 @@ def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: 
 
 
 def _label_and_score(
-    logits: torch.Tensor, size: tuple[int, int], score_function: str, temperature: float
+    logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The winning class of each pixel and its score, a strip of rows at a time: the result is that of all at once."""
     num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))

@@ -16,7 +16,7 @@ class Dinov3SegImageProcessorPil(Dinov3SegImageProcessing, PilBackend):
     """Image processor of dinov3.seg on PIL. Its parameters are in `Dinov3SegImageProcessorKwargs`."""
 
     def __init__(self, **kwargs: Unpack[Dinov3SegImageProcessorKwargs]):
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[misc]  # options of its own pass through the library's **kwargs
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> np.ndarray:
         return tensor.cpu().numpy()

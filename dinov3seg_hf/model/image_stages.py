@@ -45,14 +45,15 @@ class EncodedImage:
     inference: Inference
     head: Head
     patch_source: PatchSource
-    _model: weakref.ref
-    _weights: tuple
+    _model: weakref.ref[nn.Module]
+    _weights: tuple[object, ...]
 
     @classmethod
     def of(
         cls, features: Dinov3SegImageFeatures, prepared: PreparedImage, settings: InferenceSettings, model: nn.Module
     ) -> "EncodedImage":
         """What `model`, as it is now, computed of a prepared image under resolved settings."""
+        assert settings.head is not None and settings.patch_source is not None  # resolved
         return cls(
             features,
             prepared.size,

@@ -42,7 +42,7 @@ class InferenceSettings:
     window_size: int | None = None
     window_stride: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, choices in (("inference", Inference), ("head", Head), ("patch_source", PatchSource)):
             if getattr(self, name) is not None:
                 checked_choice(getattr(self, name), name, get_args(choices))

@@ -225,7 +225,8 @@ class Dinov3SegLateRefinement(nn.Module):
                 as cost the same memory.
         """
         height, width = hidden_states.shape[2:4]
-        image_guidance = image_guidance.permute(0, 2, 3, 1) if self.use_guidance else None  # (B, h, w, G)
+        if image_guidance is not None:
+            image_guidance = image_guidance.permute(0, 2, 3, 1) if self.use_guidance else None  # (B, h, w, G)
         text_guidance = None
         if self.use_guidance and self.class_layers:
             text_guidance = self.text_projection(text_embeds.flatten(1).to(hidden_states.dtype))  # (C, G)
@@ -234,13 +235,14 @@ class Dinov3SegLateRefinement(nn.Module):
             position_chunk_size = max(1, class_chunk_size * height * width // hidden_states.shape[1])
 
         for index in range(self.num_layers):
-            for layer in self.spatial_layers[index] if self.spatial_layers else ():
+            for layer in self.spatial_layers[index].children() if self.spatial_layers else ():
                 hidden_states = map_chunks(
                     guided(layer, image_guidance), hidden_states, dim=1, chunk_size=class_chunk_size
                 )
             if self.class_layers:
-                layer = guided(self.class_layers[index], text_guidance)
                 positions = hidden_states.flatten(2, 3)  # (B, C, h w, E)
-                positions = map_chunks(layer, positions, dim=2, chunk_size=position_chunk_size)
+                positions = map_chunks(
+                    guided(self.class_layers[index], text_guidance), positions, dim=2, chunk_size=position_chunk_size
+                )
                 hidden_states = positions.unflatten(2, (height, width))
         return hidden_states

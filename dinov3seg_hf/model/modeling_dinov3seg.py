@@ -25,7 +25,7 @@ from .early_refinement import Dinov3SegEarlyRefinement
 from .inference_settings import Head, PatchSource, choose_head, choose_patch_source
 from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
-from .windows import merge_windows
+from .windows import merge_windows, size_of
 
 # Windows that go through the vision tower at a time outside training: bounds memory on large images.
 WINDOW_BATCH_SIZE = 16
@@ -54,7 +54,7 @@ class Dinov3SegImageFeatures(ModelOutput):
     refined_features: torch.Tensor | None = None
     guidance: torch.Tensor | None = None
     prior_features: tuple[torch.Tensor, ...] | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
@@ -77,7 +77,7 @@ class Dinov3SegOutput(ModelOutput):
     logits: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
     image_embeds: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor | None, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
@@ -87,9 +87,9 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
     config: Dinov3SegConfig
     base_model_prefix = "dinov3seg"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
-    _no_split_modules = [
+    _no_split_modules: set[str] | list[str] | None = [
         "DINOv3ViTLayer",
         "CLIPEncoderLayer",
         "SamVisionLayer",
@@ -100,7 +100,7 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         """The trained parts; dino.txt and the prior encoder initialize themselves."""
         super()._init_weights(module)
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -147,7 +147,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         self.post_init()
         # FSDP refuses names of layers that are not there: CLIP's of images, and without SAM its own
         present = {type(module).__name__ for module in self.modules()}
-        self._no_split_modules = present.intersection(self._no_split_modules)
+        self._no_split_modules = present.intersection(self._no_split_modules or ())
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.backbone.embeddings.patch_embeddings
@@ -231,6 +231,10 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             window_boxes: `(N, 4)`: top, left, height, width of each window in pixels of `pixel_values`.
             head: `"full"` or `"dinotxt"`; the zero-shot head needs neither refinement nor prior.
             patch_source: `"head"` or `"backbone"`.
+            **kwargs: For the backbone: `output_hidden_states`, `output_attentions`.
+
+        Raises:
+            ValueError: If shapes disagree, or a full head is asked for patch tokens that it was not trained on.
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
         self._check_images(pixel_values, window_pixel_values, window_boxes)
@@ -248,7 +252,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         # (B, 3, H, W) -> (B, D, h, w)
         vision = self.vision_model(pixel_values, patch_source=patch_source, **kwargs)
         patch_features = vision.patch_tokens
-        if window_pixel_values is not None:
+        if window_pixel_values is not None and window_boxes is not None:
             local_features = self._encode_windows(
                 window_pixel_values, window_boxes, pixel_values, patch_features, patch_source
             )
@@ -266,7 +270,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
                 features.refined_features = self.early_refinement(patch_features, pixel_values.to(patch_features.dtype))
             stem_maps = self.vision_model.stem_maps(pixel_values) if needs_states else ()
             prior: Dinov3SegPriorOutput = self.semantic_prior(
-                pixel_values, vision.hidden_states, stem_maps, tuple(patch_features.shape[-2:])
+                pixel_values, vision.hidden_states, stem_maps, size_of(patch_features)
             )
             features.guidance, features.prior_features = prior.guidance, prior.features
         return features
@@ -287,13 +291,13 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         return merge_windows(
             tokens.unflatten(0, (batch_size, num_windows)),
             window_boxes,
-            output_size=tuple(patch_features.shape[-2:]),
-            source_size=tuple(pixel_values.shape[-2:]),
+            output_size=size_of(patch_features),
+            source_size=size_of(pixel_values),
         )
 
     # --- the figure --------------------------------------------------------------------------------------------------
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]  # the library's
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
@@ -311,14 +315,17 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         r"""
         Args:
             pixel_values: `(B, 3, H, W)`, normalized, any H and W.
-            input_ids, attention_mask: `(C, P, L)`, P prompts for each of C classes. Either these ...
-            text_embeds: ... or `(C, 2, D)` from `get_text_features`.
-            window_pixel_values, window_boxes: `(B, N, 3, S, S')` and `(N, 4)`: windows for local-global inference.
+            input_ids: `(C, P, L)` long, P prompts for each of C classes.
+            attention_mask: `(C, P, L)`; a prompt whose mask is all zero is padding.
+            text_embeds: `(C, 2, D)` from `get_text_features`, in place of `input_ids`.
+            window_pixel_values: `(B, N, 3, S, S')`, windows for local-global inference.
+            window_boxes: `(N, 4)` long: top, left, height, width of each window in pixels of `pixel_values`.
             image_features: From `get_image_features`, in place of pixels and windows.
             labels: `(B, H', W')` long, a negative value is ignored; or `(B, C, H', W')`, one target between 0 and 1 a
                 class, for words that overlap.
             head: `"full"` or `"dinotxt"` (zero-shot); the configuration's unless given.
             patch_source: `"head"` or `"backbone"`; the configuration's unless given.
+            **kwargs: For the backbone: `output_hidden_states`, `output_attentions`; and `return_dict`.
 
         Raises:
             ValueError: If the inputs contradict each other or have other shapes.
@@ -332,13 +339,16 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             raise ValueError(f"Give exactly one of pixel_values and image_features; got {given}.")
 
         if text_embeds is None:
+            assert input_ids is not None  # exactly one of them, as checked
             text_embeds = self.get_text_features(input_ids, attention_mask)
         self._check_text_embeds(text_embeds)
         if image_features is None:
+            assert pixel_values is not None
             image_features = self.get_image_features(
                 pixel_values, window_pixel_values, window_boxes, head=head, patch_source=patch_source, **kwargs
             )
 
+        assert image_features.patch_features is not None and image_features.cls_embeds is not None
         if head == "dinotxt":
             # zero-shot: cosine with the local half
             logits = correlate(image_features.patch_features, text_embeds[:, 1:])[:, :, 0]  # (B, C, h, w)
@@ -391,7 +401,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             raise ValueError(
                 "window_pixel_values and window_boxes belong together: give both (local-global inference) or neither."
             )
-        if window_pixel_values is not None:
+        if window_pixel_values is not None and window_boxes is not None:
             expected = (pixel_values.shape[0], len(window_boxes), channels)
             if window_pixel_values.ndim != 5 or window_pixel_values.shape[:3] != expected:
                 raise ValueError(
@@ -410,7 +420,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
 
 
 def choose_states(
-    hidden_states: tuple[torch.Tensor, ...] | None, wanted: bool | list[int]
+    hidden_states: tuple[torch.Tensor, ...] | None, wanted: bool | list[int] | None
 ) -> tuple[torch.Tensor | None, ...] | None:
     """What the library gives for `output_hidden_states=wanted`: all, none, or `None` in place of layers not listed."""
     if hidden_states is None or not wanted:

@@ -20,16 +20,21 @@ from PIL import Image
 from transformers import Pipeline
 
 from .image_input import read_pixels
+from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
-from .modeling_dinov3seg import Dinov3SegImageFeatures
+from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
 from .pipeline_results import SegmentationResults
 from .sliding_window import segment_windows
 from .text_cache import TextCache
 from .text_embeddings import TextEmbeddings
 from .vocabulary import Vocabulary, as_vocabulary
+from .windows import size_of
 
 TASK = "open-vocabulary-segmentation"
+
+# Of `InferenceSettings`: those that the image processor takes.
+PROCESSOR_OPTIONS = ("size", "window_size", "window_stride")
 
 Labels = str | Iterable[str] | Vocabulary | TextEmbeddings
 
@@ -58,14 +63,21 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         templates: Templates for calls that give none.
     """
 
+    model: Dinov3SegForSemanticSegmentation
+    image_processor: Dinov3SegImageProcessing
+
     # Optional: a checkpoint that was converted without a tokenizer has an image processor only.
     _load_processor = None
     _load_image_processor = None
-    _load_tokenizer = False
-    _load_feature_extractor = False
+    _load_tokenizer = False  # type: ignore[assignment]  # True, False or None, says the library
+    _load_feature_extractor = False  # type: ignore[assignment]
 
     def __init__(
-        self, *args, candidate_labels: Labels | None = None, templates: str | Sequence[str] | None = None, **kwargs
+        self,
+        *args: Any,
+        candidate_labels: Labels | None = None,
+        templates: str | Sequence[str] | None = None,
+        **kwargs: Any,
     ):
         kwargs.pop("local_files_only", None)  # `pipeline` passes it on
         super().__init__(*args, **kwargs)
@@ -89,7 +101,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         return_scores: bool | None = None,
         return_masks: bool | None = None,
         **options: Any,
-    ) -> tuple[dict, dict, dict]:
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         known = [field.name for field in dataclasses.fields(InferenceSettings)]
         if unknown := [name for name in options if name not in known]:
             known += ["candidate_labels", "templates", "return_label_map", "return_scores", "return_masks"]
@@ -114,7 +126,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         """The options of `pipeline(...)`: what calls do unless told otherwise."""
         return getattr(self, "_preprocess_params", {}).get("settings", InferenceSettings())
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # images and labels, as in other zero-shot pipelines
         self,
         images: Any,
         candidate_labels: Labels | None = None,
@@ -130,13 +142,17 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             candidate_labels: Class names, each "word" or "word|synonym|synonym"; or one string of them, separated by
                 commas; or a `Vocabulary`; or its `TextEmbeddings`.
             templates: What names are wrapped in: the name of a set in `prompts.TEMPLATES`, one template, or several.
-            inference, head, patch_source, threshold, temperature, size, window_size, window_stride: See
-                `InferenceSettings`. On an image that is no larger than a window, `"local-global"` is `"whole"`.
-            return_label_map: Also return the dense label map.
-            return_scores: Also return each label's score everywhere.
-            return_masks: `False` leaves the masks out of the segments: one image for each label found takes its time.
-            batch_size: How many images go through the model at once. They may have different sizes.
-            num_workers: Processes that read images.
+            **kwargs: Options of this call:
+
+                - `inference`, `head`, `patch_source`, `threshold`, `temperature`, `size`, `window_size`,
+                  `window_stride`: see `InferenceSettings`. On an image that is no larger than a window,
+                  `"local-global"` is `"whole"`.
+                - `return_label_map` (`bool`): also return the dense label map.
+                - `return_scores` (`bool`): also return each label's score everywhere.
+                - `return_masks` (`bool`): `False` leaves the masks out of the segments: one image for each label found
+                  takes its time.
+                - `batch_size` (`int`): how many images go through the model at once. They may have different sizes.
+                - `num_workers` (`int`): processes that read images.
 
         Returns:
             For each image a list of the labels found, in the order of the labels, in transformers' form: `score` (the
@@ -165,7 +181,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             return []
         return super().__call__(images, text=text, **kwargs)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Writes model and processor, so that `pipeline` loads them again; the base class leaves the processor out."""
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None:
@@ -181,7 +197,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         A class that was encoded lately, with the same prompts and the same weights, is not encoded again.
 
         Args:
-            candidate_labels, templates: As for a call.
+            candidate_labels: As for a call.
+            templates: As for a call.
             progress: Shows a bar.
 
         Raises:
@@ -224,12 +241,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             ValueError: The image cannot be read, or was encoded for other settings.
         """
         settings = self.settings if settings is None else settings
-        overrides = {
-            "size": settings.size,
-            "window_size": settings.window_size,
-            "window_stride": settings.window_stride,
-        }
-        overrides = {key: value for key, value in overrides.items() if value is not None}
+        overrides = {key: value for key, value in settings.given().items() if key in PROCESSOR_OPTIONS}
         if isinstance(image, EncodedImage):
             if settings.inference not in (None, image.inference) or overrides:
                 raise ValueError(
@@ -240,7 +252,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         inference = settings.inference or self.default_inference
         pixels = read_pixels(image, max_pixels=self.image_processor.max_image_pixels)  # (3, H, W), decoded once
         tensors = dict(
-            self.image_processor(
+            self.image_processor.preprocess(
                 pixels,
                 do_windows=inference == "local-global",
                 input_data_format="channels_first",
@@ -250,9 +262,12 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         )
         if inference == "local-global" and len(tensors["window_boxes"]) == 1:
             del tensors["window_pixel_values"], tensors["window_boxes"]  # the window is the image: nothing to be added
-        return PreparedImage(tensors, tuple(pixels.shape[-2:]), inference)
+        return PreparedImage(tensors, size_of(pixels), inference)
 
-    def preprocess(self, image: Any, settings: InferenceSettings | None = None) -> PreparedImage | EncodedImage:
+    # Stages are objects here, where the base class passes dicts.
+    def preprocess(  # type: ignore[override]
+        self, image: Any, settings: InferenceSettings | None = None
+    ) -> PreparedImage | EncodedImage:
         """`prepare`, under the name that the base class calls."""
         return self.prepare(image, settings)
 
@@ -271,8 +286,12 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
         Args:
             image: One image; see `open_image`.
-            inference, head, patch_source, size, window_size, window_stride: As for a call; but not `inference="slide"`,
-                which has nothing to keep.
+            inference: `"whole"` or `"local-global"`; `"slide"` has nothing to keep.
+            head: See `InferenceSettings`, as for the rest.
+            patch_source: The patch tokens that the zero-shot head reads.
+            size: What the image is resized to.
+            window_size: Side of a window in pixels of the resized image.
+            window_stride: Step between windows in pixels of the resized image.
 
         Raises:
             ValueError: As a call.
@@ -301,14 +320,14 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
     def _encode(self, images: list[PreparedImage], settings: InferenceSettings) -> Dinov3SegImageFeatures:
         """Images of one kind -> features of the batch."""
-        batch = {
-            key: torch.cat([image.tensors[key] for image in images]).to(self.device, self.model.dtype)
-            for key in ("pixel_values", "window_pixel_values")
-            if key in images[0].tensors
-        }
+
+        def batch(key: str) -> torch.Tensor:
+            return torch.cat([image.tensors[key] for image in images]).to(self.device, self.model.dtype)
+
         return self.model.get_image_features(
-            **batch,
-            window_boxes=images[0].tensors.get("window_boxes"),
+            batch("pixel_values"),
+            batch("window_pixel_values") if "window_pixel_values" in images[0].tensors else None,
+            images[0].tensors.get("window_boxes"),
             head=settings.head,
             patch_source=settings.patch_source,
         )
@@ -339,7 +358,13 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         return self.forward(list(images), text=text, settings=settings, return_scores=return_scores)
 
     def get_iterator(
-        self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
     ) -> SegmentationResults:
         """The results of a list, data set or generator, as they are read."""
         return SegmentationResults(
@@ -360,7 +385,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 'images or head="dinotxt", which needs least; or lower batch_size and model.config.class_chunk_size.'
             ) from error
 
-    def _forward(
+    def _forward(  # type: ignore[override]
         self,
         model_inputs: PreparedImage | EncodedImage | list[PreparedImage | EncodedImage],
         text: TextEmbeddings,
@@ -384,7 +409,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
     def _score_maps(
         self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings
-    ) -> tuple[torch.Tensor, str]:
+    ) -> tuple[torch.Tensor, ScoreFunction]:
         """Images of one kind -> (B, C, h, w), and what makes scores of them: "sigmoid", "softmax" or "none"."""
         temperature = settings.temperature
         if temperature is None:
@@ -426,7 +451,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     def _label(
         self,
         maps: torch.Tensor,
-        score_function: str,
+        score_function: ScoreFunction,
         size: tuple[int, int],
         threshold: float | None,
         return_scores: bool,
@@ -449,7 +474,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             scores = activation[score_function](maps).half().cpu().numpy()
         return LabeledImage(result.segmentation.cpu().numpy(), result.scores.cpu().numpy(), scores)
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self,
         model_outputs: LabeledImage,
         labels: tuple[str, ...],
@@ -475,7 +500,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         return result
 
 
-def _kind_of(image: PreparedImage | EncodedImage, index: int) -> tuple:
+def _kind_of(image: PreparedImage | EncodedImage, index: int) -> tuple[object, ...]:
     """Images that go through the model together have the same."""
     if isinstance(image, EncodedImage):
         return ("encoded", index)

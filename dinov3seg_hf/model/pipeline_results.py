@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Results of many images, one after the other: what a pipeline gives for a list, a data set or a generator."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -11,11 +11,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 class Segmenter(Protocol):
     """What is asked of the pipeline."""
 
-    def preprocess(self, image: Any, **params: Any) -> Any: ...
+    @property
+    def preprocess(self) -> Callable[..., Any]: ...
 
-    def forward(self, model_inputs: Any, **params: Any) -> Any: ...
+    @property
+    def forward(self) -> Callable[..., Any]: ...
 
-    def postprocess(self, model_outputs: Any, **params: Any) -> Any: ...
+    @property
+    def postprocess(self) -> Callable[..., Any]: ...
 
 
 class SegmentationResults:
@@ -43,15 +46,20 @@ class SegmentationResults:
         self._pipe = pipe
         self._forward_params, self._postprocess_params = forward_params, postprocess_params
         is_sized = isinstance(images, Sized)
-        self._loader = DataLoader(
-            (_Images if is_sized else _ImageStream)(images, pipe.preprocess, preprocess_params),
+        self._prepared: _Images | _ImageStream = (_Images if is_sized else _ImageStream)(
+            images, pipe.preprocess, preprocess_params
+        )
+        self._loader: DataLoader[Any] = DataLoader(
+            self._prepared,
             batch_size=batch_size,
             num_workers=num_workers if is_sized else min(num_workers, 1),
             collate_fn=list,
         )
 
     def __len__(self) -> int:
-        return len(self._loader.dataset)  # a stream has none: TypeError, as of a generator
+        if not isinstance(self._prepared, Sized):
+            raise TypeError(f"object of type {type(self).__name__!r} has no len() where its images have none")
+        return len(self._prepared)
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._loader:
@@ -59,7 +67,7 @@ class SegmentationResults:
                 yield self._pipe.postprocess(labeled, **self._postprocess_params)
 
 
-class _Images(Dataset):
+class _Images(Dataset[Any]):
     """What can be indexed, prepared one by one."""
 
     def __init__(self, images: Any, prepare: Any, params: dict[str, Any]):
@@ -72,7 +80,7 @@ class _Images(Dataset):
         return self._prepare(self._images[index], **self._params)
 
 
-class _ImageStream(IterableDataset):
+class _ImageStream(IterableDataset[Any]):
     """What can be read once, prepared as it is read."""
 
     def __init__(self, images: Iterable[Any], prepare: Any, params: dict[str, Any]):

@@ -6,12 +6,14 @@ Holds an image processor and a tokenizer, and no vocabulary: the same names give
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from transformers.image_processing_utils import BatchFeature
+from transformers import PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from .image_processing_dinov3seg import Dinov3SegImageProcessorKwargs
 from .prompts import DEFAULT_TEMPLATE, fill_templates, resolve_templates
@@ -22,9 +24,9 @@ from .tokenization import stack_prompts, tokenize_prompts
 class Dinov3SegModalityKwargs(ProcessingKwargs, total=False):
     """Options of the image processor and the tokenizer."""
 
-    images_kwargs: Dinov3SegImageProcessorKwargs
+    images_kwargs: Dinov3SegImageProcessorKwargs  # type: ignore[misc]  # narrowed as in transformers' own processors
     # transformers before 5.23 reads defaults here, later ones in the attributes of the processor
-    _defaults = {
+    _defaults = {  # type: ignore[misc]  # as in transformers' own processors
         "images_kwargs": {"return_tensors": "pt"},
         "text_kwargs": {"return_tensors": "pt", "padding": "longest"},
     }
@@ -49,13 +51,15 @@ class Dinov3SegProcessor(ProcessorMixin):
         tokenizer: The text tower's tokenizer (CLIP's BPE for dino.txt).
     """
 
-    valid_processor_kwargs = Dinov3SegProcessorKwargs
+    valid_processor_kwargs = Dinov3SegProcessorKwargs  # type: ignore[assignment]  # as in transformers' own processors
     # the model wants tensors, and prompts of one length: both are what one forgets to say
     images_kwargs = {"return_tensors": "pt"}
     text_kwargs = {"return_tensors": "pt", "padding": "longest"}
     templates = DEFAULT_TEMPLATE
 
-    def __init__(self, image_processor=None, tokenizer=None):
+    def __init__(
+        self, image_processor: BaseImageProcessor | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+    ):
         super().__init__(image_processor, tokenizer)
 
     def __call__(
@@ -93,22 +97,26 @@ class Dinov3SegProcessor(ProcessorMixin):
         self._refuse_unknown(kwargs)
         templates = kwargs.pop("templates", self.templates)
         tokenizer_options = self.tokenizer.init_kwargs
-        options = self._merge_kwargs(Dinov3SegModalityKwargs, tokenizer_init_kwargs=tokenizer_options, **kwargs)
-        data = {}
+        options = self._merge_kwargs(
+            Dinov3SegModalityKwargs,  # type: ignore[arg-type]  # a class, whatever the library's annotation says
+            tokenizer_init_kwargs=tokenizer_options,
+            **kwargs,
+        )
+        data: dict[str, Any] = {}
         if text is not None:
             data.update(self._tokenize(_prompts_of_classes(text, templates), **options["text_kwargs"]))
         if images is not None:
             data.update(self.image_processor(images, segmentation_maps, **options["images_kwargs"]))
         return BatchFeature(data)
 
-    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
         """Writes the JSON, and beside it the code of the processor for where this package is missing."""
         attach_remote_code(self, json_file_path, "processor")
         super().to_json_file(json_file_path)
         # the library drops the mark when it loads a processor (not an image processor): equal ones stay equal
         self.__dict__.pop("auto_map", None)
 
-    def post_process_semantic_segmentation(self, outputs: Any, *args: Any, **kwargs: Any) -> list:
+    def post_process_semantic_segmentation(self, outputs: Any, *args: Any, **kwargs: Any) -> list[Any]:
         """The image processor's method: logits to label maps at the size of the original images."""
         return self.image_processor.post_process_semantic_segmentation(outputs, *args, **kwargs)
 
@@ -128,13 +136,20 @@ class Dinov3SegProcessor(ProcessorMixin):
         if truncation:
             kwargs |= {"truncation": truncation, "max_length": max_length}
         token_ids = tokenize_prompts(self.tokenizer, prompts, None if truncation else limit, **kwargs)
-        length = limit if getattr(padding, "value", padding) == "max_length" else 0
+        length = 0
+        if getattr(padding, "value", padding) == "max_length":
+            length = longest if max_length is None else max_length
+            if length > LARGE_INTEGER:
+                raise ValueError(
+                    'padding="max_length" asks for the tokenizer\'s model_max_length, which it does not have. Pass '
+                    "max_length, or leave padding out."
+                )
         input_ids, attention_mask = stack_prompts(
             token_ids, self.tokenizer.pad_token_id or 0, length, pad_to_multiple_of or 1
         )
         return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask}, tensor_type=return_tensors)
 
-    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+    def _refuse_unknown(self, kwargs: Iterable[str]) -> None:
         known = {"common_kwargs"}
         for name, annotation in self.valid_processor_kwargs.__annotations__.items():
             known |= {name} | set(getattr(annotation, "__annotations__", {}))

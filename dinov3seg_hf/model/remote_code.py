@@ -9,6 +9,7 @@ were needed. (transformers' own `register_for_auto_class` notes one name a class
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_dinov3seg.Dinov3SegProcessor"
 
 # Not the name of the task that the package registers: an entry of a repository hides a task of the same name, and asks
 # for trust even where the package is installed.
-CUSTOM_PIPELINES = {
+CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     "dinov3seg": {
         "impl": "pipeline.OpenVocabularySegmentationPipeline",
         "pt": ["AutoModelForSemanticSegmentation"],
@@ -49,7 +50,7 @@ _HERE = Path(__file__).parent
 
 
 def attach_remote_code(
-    target: Any, json_file: str | os.PathLike, kind: Literal["config", "image_processor", "processor"]
+    target: Any, json_file: str | os.PathLike[str], kind: Literal["config", "image_processor", "processor"]
 ) -> None:
     """Copies the code of an object beside its JSON file, and notes its names in the object (`auto_map`).
 
@@ -89,7 +90,7 @@ def remote_files() -> list[Path]:
         *PROCESSOR_AUTO_MAP.values(),
         *(task["impl"] for task in CUSTOM_PIPELINES.values()),
     ]
-    return sorted(set().union(*map(_files_of, targets)))
+    return sorted(_files_of(targets))
 
 
 def _module_file(target: str) -> Path:
@@ -100,14 +101,15 @@ def _is_here(target: str) -> bool:
     return _module_file(target).is_file()
 
 
-def _files_of(target: str) -> set[Path]:
-    entry = _module_file(target)
-    return {entry, *map(Path, get_relative_import_files(entry))}
+def _files_of(targets: Iterable[str]) -> set[Path]:
+    """The modules that targets `"module.Class"` lie in, and all that these import."""
+    entries = {_module_file(target) for target in targets}
+    return entries.union(*(map(Path, get_relative_import_files(entry)) for entry in entries))
 
 
-def _copy_code(targets: Any, folder: str | os.PathLike) -> None:
+def _copy_code(targets: Iterable[str], folder: str | os.PathLike[str]) -> None:
     os.makedirs(folder, exist_ok=True)
-    for file in set().union(*map(_files_of, targets)):
+    for file in _files_of(targets):
         shutil.copyfile(file, Path(folder) / file.name)
 
 

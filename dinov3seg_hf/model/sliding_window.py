@@ -5,13 +5,12 @@
 Knows tensors only. Local-global inference, which merges features and decodes once, is the model's own.
 """
 
-from typing import Literal
-
 import torch
 from torch.nn import functional as F
 
+from .inference_settings import Head, PatchSource
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation
-from .windows import cut_windows, merge_windows, plan_windows
+from .windows import Box, cut_windows, merge_windows, plan_windows, size_of
 
 # Values of the windows' upsampled maps held at a time (128 MiB in fp32).
 MAX_WINDOW_VALUES = 2**25
@@ -24,8 +23,8 @@ def segment_windows(
     text_embeds: torch.Tensor,
     window_size: int | tuple[int, int] = 384,
     stride: int | tuple[int, int] = 192,
-    head: Literal["full", "dinotxt"] | None = None,
-    patch_source: Literal["head", "backbone"] | None = None,
+    head: Head | None = None,
+    patch_source: PatchSource | None = None,
     temperature: float = 1.0,
     window_batch_size: int = 8,
 ) -> torch.Tensor:
@@ -39,7 +38,8 @@ def segment_windows(
         model: In eval mode.
         pixel_values: `(B, 3, H, W)`, normalized, any H and W.
         text_embeds: `(C, 2, D)` from `model.get_text_features`.
-        window_size, stride: In pixels, one number or (height, width); see `plan_windows`.
+        window_size: Side of a window in pixels, or (height, width); see `plan_windows`.
+        stride: Step between windows in pixels, or (vertical, horizontal).
         head: `"full"` or `"dinotxt"`; the configuration's unless given.
         patch_source: `"head"` or `"backbone"`; the configuration's unless given.
         temperature: Logits are divided by it. dino.txt is evaluated at 1, on bare cosines: that tells the winning
@@ -61,7 +61,7 @@ def segment_windows(
             "at least 1 window at a time."
         )
     over_classes = (model.config.head if head is None else head) == "dinotxt"
-    boxes = plan_windows(tuple(pixel_values.shape[-2:]), window_size, stride)
+    boxes = plan_windows(size_of(pixel_values), window_size, stride)
     images = []
     for image in pixel_values:  # (3, H, W)
         windows = cut_windows(image, boxes)  # (N, 3, h, w)
@@ -69,13 +69,11 @@ def segment_windows(
             model(pixel_values=batch, text_embeds=text_embeds, head=head, patch_source=patch_source).logits.float()
             for batch in windows.split(window_batch_size)
         ]
-        images.append(_average(torch.cat(logits) / temperature, boxes, tuple(image.shape[-2:]), over_classes))
+        images.append(_average(torch.cat(logits) / temperature, boxes, size_of(image), over_classes))
     return torch.stack(images)
 
 
-def _average(
-    logits: torch.Tensor, boxes: list[tuple[int, int, int, int]], size: tuple[int, int], over_classes: bool
-) -> torch.Tensor:
+def _average(logits: torch.Tensor, boxes: list[Box], size: tuple[int, int], over_classes: bool) -> torch.Tensor:
     """Logits of an image's windows `(N, C, h', w')` -> probabilities `(C, H, W)`, some classes at a time."""
     num_windows, num_classes = logits.shape[:2]
     window_size = boxes[0][2:]

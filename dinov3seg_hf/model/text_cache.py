@@ -7,9 +7,9 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
-from .fingerprints import model_fingerprint, weights_key
+from .fingerprints import TextEncoder, model_fingerprint, weights_key
 from .text_embeddings import TextEmbeddings, encode_classes
 from .vocabulary import Vocabulary
 
@@ -20,9 +20,9 @@ MAX_CACHED_CLASSES = 16_384
 class TextCache:
     """Text embeddings by class. What is in it was made by the very weights that are asked for, or it is thrown away."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._owner: tuple | None = None
+        self._owner: tuple[PreTrainedModel, tuple[object, ...]] | None = None
         self._tokenizer: Any = None
         self._embeds: OrderedDict[tuple[str, ...], torch.Tensor] = OrderedDict()  # prompts of a class -> (2, D)
         self._fingerprint: str | None = None
@@ -30,13 +30,11 @@ class TextCache:
     def __len__(self) -> int:
         return len(self._embeds)
 
-    def __getstate__(self) -> dict:  # pipelines travel to the processes that read images
-        return {}
+    def __reduce__(self) -> tuple[type["TextCache"], tuple[()]]:
+        """Pipelines travel to the processes that read images; what they remember of text stays behind."""
+        return type(self), ()
 
-    def __setstate__(self, state: dict) -> None:
-        self.__init__()
-
-    def check(self, text: TextEmbeddings, model: nn.Module) -> TextEmbeddings:
+    def check(self, text: TextEmbeddings, model: TextEncoder) -> TextEmbeddings:
         """The embeddings, if this model made them.
 
         Raises:
@@ -48,13 +46,13 @@ class TextCache:
                 text.check(model)  # says why
         return text
 
-    def fingerprint(self, model: nn.Module) -> str:
+    def fingerprint(self, model: TextEncoder) -> str:
         """`model_fingerprint` of the model, whose weights are read once for as long as they stay what they are."""
         with self._lock:
             self._belong_to(model, None)
             return self._fingerprint_of(model)
 
-    def encode(self, vocabulary: Vocabulary, model: nn.Module, processor: Any, progress: bool) -> TextEmbeddings:
+    def encode(self, vocabulary: Vocabulary, model: TextEncoder, processor: Any, progress: bool) -> TextEmbeddings:
         """The embeddings of a vocabulary, of which only the classes that are not in the cache are encoded.
 
         Raises:
@@ -83,13 +81,13 @@ class TextCache:
             tensor = torch.stack([known[key] for key in prompts])
             return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, self._fingerprint_of(model))
 
-    def _fingerprint_of(self, model: nn.Module) -> str:
+    def _fingerprint_of(self, model: TextEncoder) -> str:
         """Reads the whole text tower, once for as long as its weights stay what they are."""
         if self._fingerprint is None:
             self._fingerprint = model_fingerprint(model)
         return self._fingerprint
 
-    def _belong_to(self, model: nn.Module, tokenizer: Any) -> None:
+    def _belong_to(self, model: TextEncoder, tokenizer: Any) -> None:
         """Throws everything away unless it was made by this text tower, as it is now, and this tokenizer."""
         text_model = model.text_model
         owner = (text_model, weights_key(text_model))

@@ -20,11 +20,10 @@ import torch
 from huggingface_hub import parse_local_safetensors_file_metadata, save_torch_state_dict
 from huggingface_hub.errors import SafetensorsParsingError
 from huggingface_hub.utils import tqdm
-from torch import nn
 
 from .checks import checked_integer, quoted
 from .files import write_atomically
-from .fingerprints import model_fingerprint, sha256_of
+from .fingerprints import TextEncoder, model_fingerprint, sha256_of
 from .tokenization import stack_prompts, tokenize_prompts
 
 
@@ -39,7 +38,7 @@ class NamedVocabulary(Protocol):
 
 
 def encode_classes(
-    model: nn.Module,
+    model: TextEncoder,
     tokenizer: Any,
     prompts: Sequence[Sequence[str]],
     *,
@@ -129,7 +128,7 @@ class TextEmbeddings:
     vocabulary_fingerprint: str
     model_fingerprint: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.tensor.ndim != 3 or self.tensor.shape[:2] != (len(self.names), 2) or self.tensor.dtype != torch.float32:
             raise ValueError(
                 f"Text embeddings are {tuple(self.tensor.shape)}, {self.tensor.dtype}; expected "
@@ -147,9 +146,9 @@ class TextEmbeddings:
     def _checksum(self) -> str:
         """Over all of the content: the fingerprints say what was encoded, not what lies in a file."""
         values = self.tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return sha256_of([self.names, self.fingerprint, hashlib.sha256(values).hexdigest()])
+        return sha256_of([self.names, self.fingerprint, hashlib.sha256(values.data).hexdigest()])
 
-    def check(self, model: nn.Module, vocabulary: NamedVocabulary | None = None) -> None:
+    def check(self, model: TextEncoder, vocabulary: NamedVocabulary | None = None) -> None:
         """Refuses another model than the one that encoded, or another vocabulary where one is given.
 
         Reads all weights of the text tower (about a second a gigabyte): call it once, not for every image.
@@ -170,7 +169,7 @@ class TextEmbeddings:
                 "the same weights in another dtype count as another model."
             )
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a safetensors file, whole or not at all: tensor `text_embeds`, names and fingerprints as metadata.
 
         Raises:
@@ -191,7 +190,7 @@ class TextEmbeddings:
             write_atomically(path, file.read_bytes())
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "TextEmbeddings":
+    def load(cls, path: str | os.PathLike[str]) -> "TextEmbeddings":
         """Reads what `save` wrote. `check` says whether it belongs to a model.
 
         Raises:
@@ -199,7 +198,7 @@ class TextEmbeddings:
         """
         where = f"Text embeddings {str(path)!r}"
         try:
-            header = parse_local_safetensors_file_metadata(path)
+            header = parse_local_safetensors_file_metadata(Path(path))
             content = Path(path).read_bytes()
         except (OSError, SafetensorsParsingError) as error:
             raise ValueError(

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from .checks import checked_flag, checked_integer, quoted
 from .files import write_atomically
-from .fingerprints import model_fingerprint, sha256_of
+from .fingerprints import TextEncoder, model_fingerprint, sha256_of
 from .prompts import fill_templates, resolve_templates
 from .text_embeddings import TextEmbeddings, encode_classes
 from .vocabulary_files import (
@@ -40,7 +39,7 @@ IGNORE_8_BIT, IGNORE_16_BIT = 255, 65535
 MAX_RAW_ID = 65535
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Vocabulary:
     """An ordered list of classes. Class `i` has label `i`.
 
@@ -62,15 +61,24 @@ class Vocabulary:
     """
 
     names: tuple[str, ...]
-    synonyms: tuple[tuple[str, ...], ...] | None = None
-    templates: str | tuple[str, ...] = "scene"
-    ignore_label: int | None = None
-    raw_ids: Mapping[int, int] | None = field(default=None, hash=False)
-    background_from: int | None = None
-    shared_synonyms: bool = False
+    synonyms: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...]
+    ignore_label: int
+    raw_ids: Mapping[int, int] | None = field(hash=False)
+    background_from: int | None
+    shared_synonyms: bool
 
-    def __post_init__(self):
-        names = tuple(_clean(name, f"Label {i}") for i, name in enumerate(_sequence(self.names, "Labels")))
+    def __init__(
+        self,
+        names: Iterable[str],
+        synonyms: Iterable[Iterable[str]] | None = None,
+        templates: str | Sequence[str] = "scene",
+        ignore_label: int | None = None,
+        raw_ids: Mapping[int, int] | None = None,
+        background_from: int | None = None,
+        shared_synonyms: bool = False,
+    ):
+        names = tuple(_clean(name, f"Label {i}") for i, name in enumerate(_sequence(names, "Labels")))
         if not names:
             raise ValueError("Got no labels; expected at least one class name. Pass for example ['cat', 'grass'].")
         if len(names) > IGNORE_16_BIT:
@@ -78,13 +86,9 @@ class Vocabulary:
                 f"Got {len(names)} labels, but a 16-bit label map holds {IGNORE_16_BIT} beside the ignore label. "
                 "Split the vocabulary."
             )
-        if self.synonyms is None:
-            synonyms = tuple((name,) for name in names)
-        else:
-            synonyms = _clean_synonyms(self.synonyms, names)
-        _refuse_repeated(names, synonyms, checked_flag(self.shared_synonyms, "shared_synonyms"))
+        words = tuple((name,) for name in names) if synonyms is None else _clean_synonyms(synonyms, names)
+        _refuse_repeated(names, words, checked_flag(shared_synonyms, "shared_synonyms"))
 
-        ignore_label = self.ignore_label
         if ignore_label is None:
             ignore_label = IGNORE_8_BIT if len(names) <= IGNORE_8_BIT else IGNORE_16_BIT
         if 0 <= checked_integer(ignore_label, "ignore_label") < len(names):
@@ -92,23 +96,22 @@ class Vocabulary:
                 f"ignore_label is {ignore_label}, which is the label of {names[ignore_label]!r}. "
                 f"Choose a value outside 0..{len(names) - 1}, or None."
             )
-        background_from = self.background_from
         if background_from is not None and not 0 < checked_integer(background_from, "background_from") < len(names):
             raise ValueError(
                 f"background_from is {background_from}; expected a label between 1 and {len(names) - 1}, "
                 "so that something is left on both sides, or None."
             )
-        raw_ids = None
-        if self.raw_ids is not None:
-            raw_ids = _checked_raw_ids(self.raw_ids, len(names) if background_from is None else background_from + 1)
+        if raw_ids is not None:
+            raw_ids = _checked_raw_ids(raw_ids, len(names) if background_from is None else background_from + 1)
 
         for key, value in {
             "names": names,
-            "synonyms": synonyms,
-            "templates": resolve_templates(self.templates),
+            "synonyms": words,
+            "templates": resolve_templates(templates),
             "ignore_label": int(ignore_label),
             "raw_ids": raw_ids,
             "background_from": None if background_from is None else int(background_from),
+            "shared_synonyms": shared_synonyms,
         }.items():
             object.__setattr__(self, key, value)
 
@@ -167,7 +170,7 @@ class Vocabulary:
         return tuple(sorted(f.name[: -len(".tsv")] for f in files if f.name.endswith(".tsv")))
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike, *, templates: str | Sequence[str] | None = None) -> "Vocabulary":
+    def from_file(cls, path: str | os.PathLike[str], *, templates: str | Sequence[str] | None = None) -> "Vocabulary":
         """From a UTF-8 file; its suffix says how to read it.
 
         - `.txt`: a class a line, synonyms separated by `|`. Empty lines and lines that begin with `#` are skipped.
@@ -191,7 +194,7 @@ class Vocabulary:
             where = f"Vocabulary file {os.fspath(path)!r}"
             raise error if where in str(error) else ValueError(f"{where}: {error}") from error
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a `.json` or `.tsv` file from which `from_file` makes an equal vocabulary, whole or not at all.
 
         Raises:
@@ -289,7 +292,7 @@ class Vocabulary:
 
     def encode(
         self,
-        model: nn.Module,
+        model: TextEncoder,
         processor: Any,
         batch_size: int = 256,
         device: str | torch.device | None = None,
@@ -333,15 +336,15 @@ def as_vocabulary(labels: Any, templates: str | Sequence[str] | None = None) -> 
         ValueError: No labels, or labels that `Vocabulary` refuses.
     """
     if isinstance(labels, Vocabulary):
-        return labels if templates is None else replace(labels, templates=templates)
+        return labels if templates is None else replace(labels, templates=resolve_templates(templates))
     if labels is None:
         labels = []
     if isinstance(labels, str):
         labels = labels.split(",") if labels.strip() else []
-    return Vocabulary.from_list(labels, **({} if templates is None else {"templates": templates}))
+    return Vocabulary.from_list(labels) if templates is None else Vocabulary.from_list(labels, templates=templates)
 
 
-def _sequence(values: Any, what: str) -> list:
+def _sequence(values: Any, what: str) -> list[Any]:
     if isinstance(values, str):
         raise ValueError(
             f"{what} are one string, {quoted(values)}; expected a list of strings. Write [{quoted(values)}]."
@@ -387,14 +390,15 @@ def _clean_synonyms(synonyms: Any, names: tuple[str, ...]) -> tuple[tuple[str, .
 
 
 def _refuse_repeated(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...], shared_synonyms: bool) -> None:
-    label_of_name = {}
+    label_of_name: dict[str, int] = {}
     for i, name in enumerate(names):
         if (first := label_of_name.setdefault(word_key(name), i)) != i:
             raise ValueError(
                 f"Labels {first} and {i} have the same name, {quoted(names[first])} and {quoted(name)}; "
                 "expected different ones. Remove one, or rename it."
             )
-    label_of_word, label_of_words = {}, {}
+    label_of_word: dict[str, int] = {}
+    label_of_words: dict[frozenset[str], int] = {}
     for i, words in enumerate(synonyms):
         keys = [word_key(word) for word in words]
         for j, key in enumerate(keys):

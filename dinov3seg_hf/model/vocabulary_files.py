@@ -10,8 +10,6 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,9 @@ TSV_DIRECTIVES = ("ignore_label", "background_from", "shared_synonyms", "templat
 JSON_KEYS = ("names", "synonyms", "templates", "ignore_label", "raw_ids", "background_from", "shared_synonyms")
 
 
-def preset_folder() -> Traversable:
+def preset_folder() -> Path:
     """Where the benchmark vocabularies lie, if this is the package."""
-    return resources.files(__package__) / "vocabularies"
+    return Path(__file__).parent / "vocabularies"
 
 
 def split_synonyms(items: Iterable[Any]) -> Fields:
@@ -46,7 +44,7 @@ def split_synonyms(items: Iterable[Any]) -> Fields:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_vocabulary_file(path: str | os.PathLike) -> Fields:
+def read_vocabulary_file(path: str | os.PathLike[str]) -> Fields:
     """Reads a `.txt`, `.tsv` or `.json` file; see `Vocabulary.from_file`.
 
     Raises:
@@ -106,7 +104,9 @@ def parse_tsv(text: str) -> Fields:
     """A table with the columns `TSV_COLUMNS`, and lines `#: <directive> <JSON value>`."""
     fields: Fields = {}
     header: list[str] | None = None
-    names, synonyms, raw_id_cells = [], [], []
+    names: list[str] = []
+    synonyms: list[list[str]] = []
+    raw_id_cells: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith("#:"):
             key, value = _parse_directive(line, number)

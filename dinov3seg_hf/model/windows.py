@@ -50,6 +50,12 @@ def plan_windows(
     ]
 
 
+def size_of(maps: torch.Tensor) -> tuple[int, int]:
+    """(height, width) of images or maps `(..., H, W)`."""
+    height, width = maps.shape[-2:]
+    return height, width
+
+
 def cut_windows(image: torch.Tensor, boxes: torch.Tensor | Sequence[Sequence[int]]) -> torch.Tensor:
     """Cuts windows out of a batch of images.
 
@@ -63,11 +69,11 @@ def cut_windows(image: torch.Tensor, boxes: torch.Tensor | Sequence[Sequence[int
     Raises:
         ValueError: If the boxes are of unequal size or leave the image.
     """
-    boxes = _as_boxes(boxes, tuple(image.shape[-2:]))
-    if len({box[2:] for box in boxes}) > 1:
-        raise ValueError(f"Windows of one batch share one size, got boxes {boxes}: plan them with `plan_windows`.")
+    places = _as_boxes(boxes, size_of(image))
+    if len({place[2:] for place in places}) > 1:
+        raise ValueError(f"Windows of one batch share one size, got boxes {places}: plan them with `plan_windows`.")
     return torch.stack(
-        [image[..., top : top + height, left : left + width] for top, left, height, width in boxes], dim=-4
+        [image[..., top : top + height, left : left + width] for top, left, height, width in places], dim=-4
     )
 
 
@@ -99,15 +105,15 @@ def merge_windows(
     """
     source_height, source_width = source_size = _pair(source_size, "source_size")
     output_height, output_width = output_size = _pair(output_size, "output_size")
-    boxes = _as_boxes(boxes, source_size)
-    if windows.ndim != 5 or windows.shape[1] != len(boxes):
+    places = _as_boxes(boxes, source_size)
+    if windows.ndim != 5 or windows.shape[1] != len(places):
         raise ValueError(
-            f"Expected windows of shape (B, {len(boxes)}, C, h, w) for {len(boxes)} boxes, got {tuple(windows.shape)}: "
-            "pass one box for each window."
+            f"Expected windows of shape (B, {len(places)}, C, h, w) for {len(places)} boxes, got "
+            f"{tuple(windows.shape)}: pass one box for each window."
         )
-    if not _cover(boxes, source_size):
+    if not _cover(places, source_size):
         raise ValueError(
-            f"The boxes {boxes} leave parts of the {source_height} x {source_width} image uncovered: plan them with "
+            f"The boxes {places} leave parts of the {source_height} x {source_width} image uncovered: plan them with "
             "`plan_windows`."
         )
 
@@ -115,7 +121,7 @@ def merge_windows(
     dtype = torch.promote_types(windows.dtype, torch.float32)
     total = torch.zeros(windows.shape[0], windows.shape[2], *output_size, dtype=dtype, device=windows.device)
     count = torch.zeros(output_size, dtype=dtype, device=windows.device)
-    for window, (top, left, height, width) in zip(windows.unbind(1), boxes):  # (B, C, h, w)
+    for window, (top, left, height, width) in zip(windows.unbind(1), places):  # (B, C, h, w)
         rows = _cells_within(top, height, output_height, source_height)
         columns = _cells_within(left, width, output_width, source_width)
         window = window.to(dtype)
@@ -185,19 +191,20 @@ def _as_boxes(boxes: torch.Tensor | Sequence[Sequence[int]], size: tuple[int, in
     rows = boxes.tolist() if isinstance(boxes, torch.Tensor) else boxes
     if len(rows) == 0 or any(not isinstance(row, (list, tuple)) or len(row) != 4 for row in rows):
         raise ValueError("Expected boxes of shape (N, 4) with N >= 1, each (top, left, height, width) in pixels.")
-    boxes = [tuple(row) for row in rows]
-    for top, left, height, width in boxes:
+    checked: list[Box] = [(top, left, height, width) for top, left, height, width in rows]
+    for top, left, height, width in checked:
         inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
         if not inside:
             raise ValueError(
                 f"The box (top, left, height, width) = {(top, left, height, width)} leaves the image of {size[0]} x "
                 f"{size[1]} pixels: plan the boxes for this very size with `plan_windows`."
             )
-    return boxes
+    return checked
 
 
 def _pair(size: int | Sequence[int], name: str) -> tuple[int, int]:
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(pair) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in pair):
         raise ValueError(f"`{name}` must be a positive integer or a pair (height, width) of them, got {size!r}.")
-    return pair
+    height, width = pair
+    return height, width

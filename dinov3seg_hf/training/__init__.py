@@ -6,11 +6,11 @@ May import every room but `hub`, `demo` and `cli`.
 """
 
 from .config import TrainingConfig
-from .progress import NonFiniteLoss, TrainingResult
+from .progress import NonFiniteLossError, TrainingResult
 from .trainer import Trainer
 
 __all__ = [
-    "NonFiniteLoss",
+    "NonFiniteLossError",
     "Trainer",
     "TrainingConfig",
     "TrainingResult",

@@ -56,8 +56,8 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8 `(B, 3, H, W)` -> float32, as the image processor rescales and normalizes."""
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
-    return (images.float() / 255 - mean) / std
+    offset, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
+    return (images.float() / 255 - offset) / scale
 
 
 def seeds_of(seed: int, step: int, positions: Sequence[int]) -> list[int]:
@@ -79,7 +79,8 @@ def sample_classes(counts: torch.Tensor, sizes: Sequence[int], seed: int, step: 
     Args:
         counts: `(C,)`, pixels of each class in the step.
         sizes: How many classes; of several numbers one is drawn. Where more are shown, some of these are drawn.
-        seed, step: Decide what is drawn.
+        seed: Of the run; with the step, decides what is drawn.
+        step: Its number.
 
     Returns:
         int64 `(c,)`.

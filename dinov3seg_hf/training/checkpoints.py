@@ -107,7 +107,9 @@ def write_trained_model(
 
     Args:
         folder: Of the run.
-        model, processor, vocabulary: What was trained.
+        model: What was trained.
+        processor: Its `Dinov3SegProcessor`.
+        vocabulary: The classes that were trained.
         state: The weights, where they are spread over processes.
 
     Raises:

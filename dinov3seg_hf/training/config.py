@@ -11,11 +11,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NoReturn, get_type_hints
 
 import yaml
 from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
+from transformers.hf_argparser import DataClassType
 
 from ..compat import actions_of
 
@@ -249,14 +250,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _Parser(HfArgumentParser):
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message[:1].upper()}{message[1:]} (see {self.prog} --help)")
 
 
 def make_parser(**options: Any) -> HfArgumentParser:
     """A parser with a flag for every field, `--config FILE.yaml` and `--resume`; see `config_from_flags`."""
     options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-    parser = _Parser(TrainingConfig, allow_abbrev=False, **options)
+    parser = _Parser(DataClassType(TrainingConfig), allow_abbrev=False, **options)
     for action in actions_of(parser):
         action.required = False  # the file may have it; `from_dict` says what is missing in the end
         if action.dest in _FIELDS:

@@ -6,7 +6,6 @@
 seeds 0 to 1999. Training reads the seen names alone as its vocabulary, evaluation all of them.
 """
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from ..data.presets import DRAWN_WORLD, drawn_world_vocabulary
 from ..data.rows import RowError
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
-from ..model.vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary, as_vocabulary
 from .config import TrainingConfig
 
 Rows = SegmentationDataset | StreamedSegmentationDataset
@@ -39,7 +38,7 @@ class TrainingData:
         train: Augmented.
         vocabulary: The classes that are trained.
         evaluation: As it is; `None` for no evaluation.
-        evaluation_vocabulary: The classes that are evaluated.
+        evaluation_vocabulary: The classes that are evaluated; `None` for those of `evaluation`.
     """
 
     train: Rows
@@ -75,8 +74,8 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     if config.eval_split is None:
         return TrainingData(train, vocabulary)
 
-    same = config.eval_dataset in (None, config.dataset)
-    name = config.dataset if same else config.eval_dataset
+    name = config.dataset if config.eval_dataset is None else config.eval_dataset
+    same = name == config.dataset
     source = config.eval_vocabulary or (config.vocabulary if same else None)
     rows, eval_vocabulary = _open(config, name, config.eval_split, source, training=False)
     if config.eval_images is not None:
@@ -94,9 +93,10 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
 def make_transform(config: TrainingConfig) -> PairedTransform:
     """The paired augmentation of a configuration."""
     jitter = config.color_jitter
+    least, most = config.scale_range
     return PairedTransform(
         crop_size=config.crop_size,
-        scale=tuple(config.scale_range),
+        scale=(least, most),
         flip=config.flip_probability,
         brightness=jitter,
         contrast=jitter,
@@ -123,9 +123,7 @@ def _open(
         config_name = config.dataset_config if name == config.dataset else None
         rows = open_dataset(name, split, config_name=config_name, streaming=config.streaming)
         vocabulary = find_vocabulary(rows, source, card=name)
-    if config.templates is not None:
-        vocabulary = dataclasses.replace(vocabulary, templates=config.templates)
-    return rows, vocabulary
+    return rows, as_vocabulary(vocabulary, config.templates)
 
 
 def preflight(data: Rows, least: int = 1) -> None:

@@ -5,7 +5,7 @@
 from dataclasses import asdict, dataclass
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLossError(ValueError):
     """Training stopped before a step that would have ruined the weights."""
 
 

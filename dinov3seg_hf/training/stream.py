@@ -94,7 +94,7 @@ class TrainingStream(torch.utils.data.IterableDataset):
 
 def shuffle(values: Iterable[T], buffer_size: int, rng: np.random.Generator) -> Iterator[T]:
     """The values in random order, as far as that can be with `buffer_size` of them in memory; 1 keeps the order."""
-    buffer = []
+    buffer: list[T] = []
     for value in values:
         if len(buffer) < buffer_size:
             buffer.append(value)

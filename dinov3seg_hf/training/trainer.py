@@ -14,6 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +31,14 @@ from ..loading import load_starting_point
 from ..model.files import disk_errors_as_value_errors
 from ..model.fingerprints import weights_fingerprint
 from ..model.inference_settings import InferenceSettings
+from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from ..model.vocabulary import Vocabulary
 from ..visualization.files import save_image
 from .accelerate_setup import IMAGE_TRACKERS, SHARDED, Signals, checked_trackers, make_accelerator, peak_memory
 from .batches import EpochSampler, collate, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from .checkpoints import Checkpoints, write_trained_model
 from .config import RUN_OPTIONS, TrainingConfig
-from .data import TrainingData, open_training_data
+from .data import Rows, TrainingData, open_training_data
 from .feature_noise import FeatureNoise
 from .optimization import (
     MovingAverage,
@@ -46,7 +49,7 @@ from .optimization import (
     set_training_mode,
 )
 from .overlays import draw_samples
-from .progress import NonFiniteLoss, Progress, TrainingResult
+from .progress import NonFiniteLossError, Progress, TrainingResult
 from .provenance import describe_environment
 from .run_folder import RESUME, RunFolder
 from .stream import TrainingStream
@@ -110,8 +113,7 @@ class Trainer:
         if config.gradient_checkpointing:
             enable_activation_checkpointing(model)
         self.noise = FeatureNoise(model.vision_model, config.feature_noise)
-        streamed = isinstance(self.data.train, StreamedSegmentationDataset)
-        self.sampler = None if streamed else EpochSampler(len(self.data.train), config.batch_size, config.seed)
+        self.order = self._order_of(self.data.train)
 
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.num_trainable = trainable
@@ -144,7 +146,7 @@ class Trainer:
             )
         return self.config.batch_size // parts
 
-    def _start_folder(self, needed: int, weights: str) -> None:
+    def _start_folder(self, needed: int, weights: str | None) -> None:
         """In one process: room, lock, provenance."""
         self.folder.check_space(needed)
         self.folder.claim()
@@ -175,7 +177,7 @@ class Trainer:
             description["resumed"] = [*earlier.get("resumed", []), {"from_step": self.folder.checkpoint_steps()[-1]}]
         self.folder.write_run(description)
 
-    def _prepare(self, model: torch.nn.Module) -> None:
+    def _prepare(self, model: Dinov3SegForSemanticSegmentation) -> None:
         config, accelerator = self.config, self.accelerator
         self.num_classes = len(self.data.vocabulary)
         self.trains_text = any(p.requires_grad for p in model.text_model.parameters())
@@ -200,39 +202,49 @@ class Trainer:
             )
         loader = self._make_loader()
         # a stream shares itself out; DeepSpeed wants to see any other loader together with the model
-        shared_out = [] if self.sampler is None else [loader]
+        shared_out = [] if isinstance(self.order, TrainingStream) else [loader]
         self.model, self.optimizer, self.schedule, *prepared = accelerator.prepare(
             model, optimizer, schedule, *shared_out
         )
-        self.loader = prepared[0] if prepared else loader
+        self.loader: Any = prepared[0] if prepared else loader  # Accelerate's loaders have no types
         self.average = MovingAverage(self._unwrapped, config.ema_decay) if config.ema_decay else None
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.progress, *([self.average] if self.average else []))
         self.checkpoints = Checkpoints(accelerator, self.folder, config.keep_checkpoints, lambda: self._unwrapped)
 
-    def _make_loader(self) -> DataLoader:
+    def _order_of(self, rows: Rows) -> EpochSampler | TrainingStream:
+        """What puts the rows of a data set into steps."""
         config, accelerator = self.config, self.accelerator
-        options = {
-            "batch_size": self.batch_size,
-            "collate_fn": collate,
-            "drop_last": True,
-            "num_workers": config.num_workers,
-            "pin_memory": accelerator.device.type == "cuda",
-        }
-        if self.sampler is not None:
-            return DataLoader(self.data.train, sampler=self.sampler, **options)
-        stream = TrainingStream(
-            self.data.train,
+        if not isinstance(rows, StreamedSegmentationDataset):
+            return EpochSampler(len(rows), config.batch_size, config.seed)
+        return TrainingStream(
+            rows,
             config.batch_size,
             accumulation=config.gradient_accumulation,
             shuffle_buffer=config.shuffle_buffer,
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
         )
-        return DataLoader(stream, **options)
+
+    def _make_loader(self) -> DataLoader:
+        rows: torch.utils.data.Dataset = self.data.train
+        sampler = None
+        if isinstance(self.order, TrainingStream):
+            rows = self.order
+        else:
+            sampler = self.order
+        return DataLoader(
+            rows,
+            sampler=sampler,
+            batch_size=self.batch_size,
+            collate_fn=collate,
+            drop_last=True,
+            num_workers=self.config.num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
 
     @property
-    def _unwrapped(self) -> torch.nn.Module:
+    def _unwrapped(self) -> Dinov3SegForSemanticSegmentation:
         return self.accelerator.unwrap_model(self.model)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -244,7 +256,7 @@ class Trainer:
             How it ended; after the last step the trained model is in the folder `model` of the run.
 
         Raises:
-            NonFiniteLoss: The loss or a gradient is NaN or infinite; the batch is saved.
+            NonFiniteLossError: The loss or a gradient is NaN or infinite; the batch is saved.
             ValueError: A row that cannot be read, a disk that is full.
         """
         config, accelerator = self.config, self.accelerator
@@ -328,12 +340,12 @@ class Trainer:
     def _epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of this process on its device, to the end of an epoch."""
         accelerator = self.accelerator
-        if self.sampler is None:
-            self.loader.dataset.set_position(epoch, first_step)
+        if isinstance(self.order, TrainingStream):
+            self.order.set_position(epoch, first_step)
             for batch in self.loader:
                 yield send_to_device(batch, accelerator.device, non_blocking=True)
             return
-        self.sampler.set_epoch(epoch)
+        self.order.set_epoch(epoch)
         self.loader.set_epoch(epoch)
         self.data.train.set_epoch(epoch)
         skipped = first_step * self.config.gradient_accumulation
@@ -343,7 +355,7 @@ class Trainer:
         """One step of the optimizer -> loss over the whole step, norm of the gradient, whether anybody wants to stop.
 
         Raises:
-            NonFiniteLoss: Before the weights are touched.
+            NonFiniteLossError: Before the weights are touched.
         """
         accelerator, step = self.accelerator, self._step + 1
         # for dropout, if any; the places before belong to images
@@ -399,8 +411,8 @@ class Trainer:
 
     def _reduce_loss_and_stop(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:
         """The loss of all processes together, and whether one of them was told to stop."""
-        loss, stops = self.accelerator.reduce(torch.stack([loss, loss.new_tensor(float(stop))])).tolist()
-        return loss, stops > 0
+        mean_loss, stops = self.accelerator.reduce(torch.stack([loss, loss.new_tensor(float(stop))])).tolist()
+        return mean_loss, stops > 0
 
     def _check_finite(
         self,
@@ -424,11 +436,11 @@ class Trainer:
             {"step": step, "loss": loss, "gradient_norm": norm},
         )
         rows = tensors["index"].tolist()[:8]
-        if self.sampler is None:
+        if isinstance(self.data.train, StreamedSegmentationDataset):
             rows = [self.data.train.name_of(row) for row in rows]
         self.accelerator.wait_for_everyone()  # all have written
         steps = self.folder.checkpoint_steps()
-        raise NonFiniteLoss(
+        raise NonFiniteLossError(
             f"Step {step}: the loss is {loss}{'' if norm is None else f', the norm of the gradient {norm}'}. Stopped "
             f"before the weights changed. The batch (rows {', '.join(map(str, rows))}) is in {str(path)!r}; "
             f"{f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no checkpoint yet'}. Look at "
@@ -470,27 +482,28 @@ class Trainer:
 
     def _evaluate(self, final: bool = False) -> dict[str, float] | None:
         """Scores the model, or its moving average; in all processes the same."""
-        if self.data.evaluation is None:
+        if (data := self.data.evaluation) is None:
             return None
+        vocabulary = self.data.evaluation_vocabulary or data.vocabulary
         accelerator, model = self.accelerator, self._unwrapped
-        names = self.data.vocabulary.names
+        same = vocabulary.names == self.data.vocabulary.names
         with contextlib.nullcontext() if self.average is None or final else self.average.in_place_of_weights():
             result = evaluate(
                 self.model,
                 self.processor,
-                self.data.evaluation,
-                self.data.evaluation_vocabulary,
+                data,
+                vocabulary,
                 settings=InferenceSettings(inference=self.config.inference),
                 batch_size=self.config.eval_batch_size,
                 accelerator=accelerator,
                 progress=True,
-                training_vocabulary=None if names == self.data.evaluation_vocabulary.names else self.data.vocabulary,
+                training_vocabulary=None if same else self.data.vocabulary,
                 num_resamples=1000 if final else 0,
                 benchmark=self.config.eval_dataset or self.config.dataset,
                 model_name=self.config.output,
             )
             if accelerator.is_main_process and self.config.num_overlays:
-                self._draw_overlays(model)
+                self._draw_overlays(model, data, vocabulary)
         if final and accelerator.is_main_process:
             result.save(self.folder.path / RESULTS)
         set_training_mode(model)
@@ -499,9 +512,8 @@ class Trainer:
         self._log({f"eval/{key}": value for key, value in scores.items()})
         return scores
 
-    def _draw_overlays(self, model: torch.nn.Module) -> None:
+    def _draw_overlays(self, model: torch.nn.Module, data: Rows, vocabulary: Vocabulary) -> None:
         folder = self.folder.path / "overlays" / f"step-{self._step:08d}"
-        data, vocabulary = self.data.evaluation, self.data.evaluation_vocabulary
         with disk_errors_as_value_errors("The overlays", RESUME):
             folder.mkdir(parents=True, exist_ok=True)
             pictures = draw_samples(

@@ -101,7 +101,7 @@ class _Layout:
 
     @property
     def small_font(self) -> ImageFont.FreeTypeFont:
-        return ImageFont.load_default(round(0.72 * self.size))
+        return _default_font(round(0.72 * self.size))
 
     @property
     def _row_height(self) -> int:
@@ -159,7 +159,7 @@ def _draw_row(
     font, start = _font_for(region.label, size), left + swatch + round(0.6 * size)
     name = _fitted(region.label, font, layout.right_of_name(column) - start)
     draw.text((start, middle), name, fill=INK if region.index >= 0 else FAINT_INK, font=font, anchor="lm")
-    numbers = ImageFont.load_default(size)
+    numbers = _default_font(size)
     draw.text((layout.right_of_area(column), middle), percent(region.area), fill=INK, font=numbers, anchor="rm")
     if region.score is not None:
         draw.text((layout.right_of(column), middle), f"{region.score:.2f}", fill=INK, font=numbers, anchor="rm")
@@ -177,13 +177,19 @@ def _darker(color: tuple[int, int, int]) -> tuple[int, ...]:
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
-    fitting = bisect_right(range(1, len(text)), width, key=lambda length: font.getlength(text[:length] + "…"))
+    fitting = bisect_right(range(1, len(text)), float(width), key=lambda length: font.getlength(text[:length] + "…"))
     return text[:fitting].rstrip() + "…"
+
+
+def _default_font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # the other kind comes only where no size is given
+    return font
 
 
 @lru_cache(maxsize=1024)
 def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    default = ImageFont.load_default(size)
+    default = _default_font(size)
     if text.isascii() or _can_draw(default, text):
         return default
     for name in _MORE_FONTS:

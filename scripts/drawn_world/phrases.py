@@ -55,7 +55,13 @@ def sample_vocabulary(
     """Indices of phrases: what the batch shows before random others, of whole names, of one group, or of all groups.
 
     Args:
+        phrases: All that there are.
         present: `(phrases,)` bool, true of something in the batch.
+        num_classes: How many are wanted.
+        rng: Of the choice.
+
+    Returns:
+        int64 `(num_classes,)`, or fewer where the group has no more.
     """
     everything = np.arange(len(phrases.phrases))
     # who types one word rarely types a whole name

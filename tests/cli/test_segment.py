@@ -49,9 +49,11 @@ def segment(capsys, tiny_checkpoint, image):
         words = [] if labels is None else ["--labels", labels]
         try:
             code = cli.main(
-                ["segment", *map(str, images), "--model", str(tiny_checkpoint), "--device", "cpu"]
-                + words
-                + [*map(str, arguments)]
+                [
+                    *("segment", *map(str, images), "--model", str(tiny_checkpoint), "--device", "cpu"),
+                    *words,
+                    *map(str, arguments),
+                ]
             )
         except SystemExit as error:  # argparse
             code = error.code
@@ -366,7 +368,7 @@ def test_convert_reports_missing_files(capsys, tmp_path):
 @pytest.mark.slow
 def test_ten_thousand_labels(segment, tmp_path):
     (tmp_path / "labels.txt").write_text("\n".join(f"thing {i}" for i in range(10_000)))
-    code, out, err = segment(
+    code, _, err = segment(
         "--labels-file", tmp_path / "labels.txt", "--mask", tmp_path / "mask.png", "--head", "dinotxt", labels=None
     )
     assert (code, err) == (0, "")

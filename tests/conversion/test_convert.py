@@ -415,12 +415,19 @@ def test_files_and_names_that_are_not_there_are_refused(run, tmp_path):
 
 
 def test_folders_of_other_models_are_refused(run, tmp_path):
-    CLIP = AutoConfig.for_model("clip_text_model", hidden_size=16)
-    CLIP.save_pretrained(tmp_path / "clip")
+    AutoConfig.for_model("clip_text_model", hidden_size=16).save_pretrained(tmp_path / "clip")
     with pytest.raises(ValueError, match=r"'clip_text_model' checkpoint, but dino.txt stands on a DINOv3 ViT"):
         run(tmp_path / "clip")
     with pytest.raises(ValueError, match=r"'clip_text_model' checkpoint, but the semantic prior is SAM"):
         run(prior=tmp_path / "clip")
+
+
+def test_a_transformers_backbone_whose_patches_are_a_pair_is_refused(run, plain_backbone, tmp_path):
+    plain_backbone.save_pretrained(tmp_path / "pair")
+    path = tmp_path / "pair" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "patch_size": [16, 16]}))
+    with pytest.raises(ValueError, match=r"backbone .*pair: its patches are \[16, 16\]. Give one for squares, as one"):
+        run(tmp_path / "pair")
 
 
 def test_a_transformers_backbone_that_lacks_tensors_is_refused(run, tmp_path):

@@ -185,7 +185,7 @@ def test_from_upload_to_downloads(open_page, scene, tmp_path):
     # another word: the image is not looked at again, nor the other words
     type_words(page, "blue striped circle", clear=False)
     assert "image remembered" in facts(page) and "1 new label encoded" in facts(page)
-    assert "tiny (embedded)" in facts(page) and "144 × 96 px" in facts(page)
+    assert "tiny (embedded)" in facts(page) and "144 × 96 px" in facts(page)  # noqa: RUF001 as the page shows it
     first = page.locator("#words .chips .remove").first
     after(page, first.click)
     assert "all words remembered" in facts(page)

@@ -18,7 +18,7 @@ from gradio_client import Client, handle_file
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.demo.engine import DemoEngine
-from dinov3seg_hf.demo.examples import Example, examples_in
+from dinov3seg_hf.demo.examples import Example, copied_into, examples_in
 from dinov3seg_hf.demo.limits import Limits
 from dinov3seg_hf.demo.page import build_demo
 from dinov3seg_hf.demo.server import serve
@@ -302,6 +302,10 @@ def test_examples_come_from_a_folder_with_their_words(tmp_path, sample_image):
         examples_in(tmp_path)
     with pytest.raises(ValueError, match="no folder"):
         examples_in(tmp_path / "missing")
+
+
+def test_example_is_copied_to_a_path_that_is_text(tmp_path, image):
+    assert copied_into(image, str(tmp_path), 3) == str(tmp_path / "example_3" / Path(image).name)
 
 
 def test_occupied_port_is_refused(url, monkeypatch):

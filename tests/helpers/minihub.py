@@ -59,7 +59,7 @@ class HubError(Exception):
         self.headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **(headers or {})}
 
 
-class Drop(Exception):
+class DropError(Exception):
     """Raised to cut the connection (fault injection)."""
 
 
@@ -310,7 +310,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.fault = self.hub.take_fault(f"{self.command} {self.path}")
         try:
             self.act()
-        except Drop:
+        except DropError:
             self.close_connection = True
             if self.fault.get("reset"):  # RST instead of FIN
                 time.sleep(0.05)
@@ -340,7 +340,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 }
             )
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve  # noqa: N815 the names are those of http.server
 
     def act(self):
         """Answer the request, with the fault that was picked for it, if any."""
@@ -348,7 +348,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         cut = fault.get("after_bytes") if action == "drop" else None
         try:
             if action == "drop" and cut is None:
-                raise Drop
+                raise DropError
             self.read_body(cut)
             if action == "delay":
                 time.sleep(fault.get("seconds", 1))
@@ -374,7 +374,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             pieces.append(self.rfile.read(min(left, 65536)))
             left, self.got = left - len(pieces[-1]), self.got + len(pieces[-1])
             if not pieces[-1] or (cut is not None and self.got >= cut):
-                raise Drop
+                raise DropError
         self.body = b"".join(pieces)
 
     def read_json(self):
@@ -382,7 +382,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def send(self, status, data=b"", headers=None, ctype="application/json; charset=utf-8"):
         if self.fault.get("action") == "lose_reply":
-            raise Drop
+            raise DropError
         self.status = status
         self.send_response(status)
         for k, v in {
@@ -398,7 +398,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(data[:cut])
             self.sent = min(cut, len(data))
             if cut < len(data):
-                raise Drop
+                raise DropError
 
     def json(self, obj, status=200, headers=None):
         self.send(status, json.dumps(obj).encode(), headers)

@@ -492,6 +492,13 @@ def test_weights_without_a_license_are_not_published(build, tiny_checkpoint):
         build(tiny_checkpoint)
 
 
+def test_template_that_cannot_be_filled_is_named(build, tmp_path):
+    template = tmp_path / "template.md"
+    template.write_text("{{ card_data }} {{ nothing }}")
+    with pytest.raises(PublishingError, match=r"The card's template '.*template\.md' cannot be filled: 'nothing'"):
+        build(card_template=template)
+
+
 def test_converted_weights_stay_under_the_license_of_dinov3(build, tiny_checkpoint, tmp_path):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "converted")
     report = {"files": {"backbone": "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth", "prior": "facebook/sam-vit-large"}}
@@ -565,3 +572,21 @@ def test_demo_that_is_not_whole_is_refused(demo, tmp_path, missing):
     (partial / missing).unlink()
     with pytest.raises(PublishingError, match=f"has no {missing}"):
         build_space_folder(partial, "org/model", "org/demo", tmp_path / "space")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda scores: scores + 0.01, "scores differ by 0.01"),
+        (lambda scores: scores * np.nan, "scores differ by nan"),
+        (lambda scores: scores[:, 1:], "have the shapes"),
+        (lambda scores: scores[1:], "have the shapes"),
+    ],
+)
+def test_a_folder_that_segments_otherwise_is_refused(change, reason):
+    label_map, scores = np.zeros((4, 6), np.int32), np.full((3, 4, 6), 0.25, np.float16)
+    model_folder.refuse_other_results((label_map, scores), (label_map, scores), "folder")
+    with pytest.raises(PublishingError, match=reason):
+        model_folder.refuse_other_results((label_map, change(scores)), (label_map, scores), "folder")
+    with pytest.raises(PublishingError, match="have the shapes"):
+        model_folder.refuse_other_results((label_map[1:], scores), (label_map, scores), "folder")

@@ -158,6 +158,10 @@ def test_wrong_options_are_refused():
         MeanIoU(num_labels=1).compute(predictions=[[[0]]], references=[[[0]]], reduce_labels=True)
     with pytest.raises(ValueError, match=r"longer|shorter"):
         MeanIoU(num_labels=1).add_batch(predictions=[[[0]]], references=[])
+    with pytest.raises(ValueError, match="no references"):
+        MeanIoU(num_labels=1).compute(predictions=[[[0]]])
+    with pytest.raises(ValueError, match="no predictions"):
+        MeanIoU(num_labels=1).add_batch(references=[[[0]]])
 
 
 def _process(rank: int, folder: Path, results: multiprocessing.Queue) -> None:

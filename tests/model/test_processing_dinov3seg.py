@@ -101,6 +101,17 @@ def test_a_prompt_that_is_too_long_is_named_and_not_cut():
 
 def test_padding_to_a_fixed_length_is_possible(processor):
     assert processor(text=["cat"], padding="max_length", max_length=40)["input_ids"].shape == (1, 1, 40)
+    # as the library does: a table may be longer than the tower reads, a prompt may not
+    assert processor(text=["cat"], padding="max_length", max_length=117)["input_ids"].shape == (1, 1, 117)
+
+
+def test_a_length_that_the_tokenizer_does_not_have_is_not_padded_to():
+    processor = make_processor(max_length=None)
+    with pytest.raises(ValueError, match="model_max_length"):
+        processor(text=["cat"], padding="max_length")
+    assert (
+        processor(text=["cat"])["input_ids"].shape[-1] == processor(text=["cat"], padding="longest").input_ids.shape[-1]
+    )
     batch = processor(text=["a", "bcd"], padding=False, templates=None)
     assert batch["input_ids"].shape == (2, 1, 5)
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
-import dinov3seg_hf
 from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, SEEN, factors_of, phrases_of
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 

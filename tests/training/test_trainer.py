@@ -44,7 +44,7 @@ from dinov3seg_hf.training.optimization import (
     parameter_groups,
     set_training_mode,
 )
-from dinov3seg_hf.training.progress import NonFiniteLoss
+from dinov3seg_hf.training.progress import NonFiniteLossError
 from dinov3seg_hf.training.run_folder import RunFolder
 from dinov3seg_hf.training.trainer import Trainer
 
@@ -483,7 +483,7 @@ def test_workers_read_the_same_batches_over_the_ends_of_epochs_and_after_a_skip(
 # --- going on --------------------------------------------------------------------------------------------------------
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -514,9 +514,9 @@ def test_a_run_that_goes_on_repeats_the_uninterrupted_one_exactly(
     def interrupt(self, *arguments):
         save(self, *arguments)
         if self._step == stopped_at:
-            raise Interrupted
+            raise InterruptionError
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch, pytest.raises(InterruptionError):
         patch.setattr(Trainer, "_log_step", interrupt)
         Trainer(parts, data=data).train()
     torch.manual_seed(99)  # another process has other random numbers
@@ -607,7 +607,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_the_batch
         return normalize(images, mean, std)
 
     monkeypatch.setattr(training, "normalize", poison)
-    with pytest.raises(NonFiniteLoss, match=r"Step 4: the loss is nan.*last checkpoint is that of step 2"):
+    with pytest.raises(NonFiniteLossError, match=r"Step 4: the loss is nan.*last checkpoint is that of step 2"):
         trainer.train()
     assert_equal(before, weights(trainer.model))
     batch = load_file(tmp_path / "bad-batch-step-00000004-process-0.safetensors")
@@ -647,6 +647,16 @@ def test_streamed_data_are_trained_on_evaluated_and_drawn(tiny_checkpoint, tmp_p
     assert later.scores["mean_iou"] == saved["scores"]["mean_iou"]
     pictures = sorted((tmp_path / "streamed" / "overlays" / "step-00000006").iterdir())
     assert [path.name for path in pictures] == ["row-000000.png", "row-000001.png"]
+
+
+def test_rows_without_a_vocabulary_of_their_own_are_evaluated_and_drawn_with_that_they_are_read_with(
+    tiny_checkpoint, tmp_path, data
+):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), eval_split="test", num_overlays=1)
+    result = Trainer(config, data=dataclasses.replace(data, evaluation_vocabulary=None)).train()
+    assert result.finished and "mean_iou" in result.scores
+    assert "seen_mean_iou" not in result.scores  # the classes of training
+    assert len(list((tmp_path / "overlays" / "step-00000006").iterdir())) == 1
 
 
 def test_configuration_provenance_scores_and_overlays_lie_beside_the_weights(tiny_checkpoint, tmp_path, data):

@@ -4,6 +4,7 @@
 
 import contextlib
 import errno
+import importlib
 import io
 import json
 import os
@@ -71,7 +72,7 @@ def loads_by_name():
 @step
 def loads_in_the_torchvision_backend():
     try:
-        import torchvision
+        importlib.import_module("torchvision")
     except Exception:
         return "no torchvision"
     return type(AutoImageProcessor.from_pretrained(NAME, backend="torchvision")).__name__

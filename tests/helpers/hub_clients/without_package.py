@@ -7,9 +7,9 @@ import time
 
 sys.modules["dinov3seg_hf"] = None  # any import of it fails
 
-import torch
-from steps import Steps
-from transformers import (
+import torch  # noqa: E402 after the line above
+from steps import Steps  # noqa: E402 likewise
+from transformers import (  # noqa: E402 likewise
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
