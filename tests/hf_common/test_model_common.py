@@ -111,7 +111,7 @@ class CommonModelTests(ModelTesterMixin):
     all_model_classes = (Dinov3SegForSemanticSegmentation,)
     prior_config: dict | None = None
     _is_composite = True
-    additional_model_inputs = ["input_ids"]
+    additional_model_inputs = ["input_ids"]  # noqa: RUF012 transformers declares it without ClassVar
     test_resize_embeddings = False  # token ids are those of a fixed tokenizer
     test_all_params_have_gradient = False  # two have none; `test_every_used_parameter_gets_a_gradient` knows which
     # otherwise the test of `_init_weights` runs only for classes that carry a copyright year of transformers itself
