@@ -18,6 +18,8 @@ import pytest
 from dinov3seg_hf import Vocabulary
 from dinov3seg_hf.cli import main
 from dinov3seg_hf.data.parquet import encode_png, write_parquet
+from dinov3seg_hf.drawn_world.scenes import draw_scene
+from dinov3seg_hf.drawn_world.seeds import CARD
 
 from places import SCRIPTS
 
@@ -48,6 +50,17 @@ def script(*arguments: object) -> int:
 
 def results_of(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
+
+
+def test_the_drawn_world_is_scored_on_the_scenes_of_the_model_card(tiny_checkpoint, tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        "dinov3seg_hf.data.drawn_world.draw_scene", lambda seed, *rest: seeds.append(seed) or draw_scene(seed, *rest)
+    )
+    assert (
+        script("--benchmark", "drawn-world", "--images", 2, "--model", tiny_checkpoint, "--output", tmp_path / "o") == 0
+    )
+    assert set(seeds) == {CARD, CARD + 1}
 
 
 def test_a_data_set_is_scored_from_its_folder_alone(tiny_checkpoint, tmp_path, capsys):

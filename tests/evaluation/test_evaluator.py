@@ -169,6 +169,12 @@ def test_classes_with_a_word_of_training_are_seen():
     vocabulary = Vocabulary.from_list(["cat|kitten", "Sofa|couch", "gray wolf"])
     assert seen_classes(vocabulary, Vocabulary.from_list(["Kitten", "couch|settee"])) == [True, True, False]
     assert seen_classes(vocabulary, ["GRAY  wolf"]) == [False, False, True]
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert (
+        seen_classes(Vocabulary([composed]), [decomposed])
+        == seen_classes(Vocabulary([decomposed]), [composed])
+        == [True]
+    )
     background = Vocabulary(["cat", "tree", "sky"], background_from=1)
     assert seen_classes(background, ["sky"]) == [False, True]
 

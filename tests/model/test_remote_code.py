@@ -149,3 +149,12 @@ def test_no_other_code_was_fetched_and_no_token_shown(client):
     assert TOKEN not in client["output"]
     written = (path for path in (client["scratch"]).rglob("*") if path.is_file())
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
+def test_a_json_file_of_another_name_brings_no_code_along(tiny_model, tiny_processor, tmp_path):
+    tiny_model.config.to_json_file(tmp_path / "notes.json")
+    tiny_processor.image_processor.to_json_file(tmp_path / "pixels.json")
+    tiny_processor.to_json_file(tmp_path / "words.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.json", "pixels.json", "words.json"]
+    tiny_model.config.to_json_file(tmp_path / "config.json")
+    assert (tmp_path / "modeling_dinov3seg.py").exists()

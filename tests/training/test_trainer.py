@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import json
 import shutil
+import warnings
 
 import datasets
 import numpy as np
@@ -178,6 +179,12 @@ def test_encoders_stay_in_eval_mode_even_where_they_train(model):
     training = {type(module).__name__ for module in model.vision_model.modules() if module.training}
     assert training == {"DINOv3ViTLayer"}  # the flag alone, without which nothing would be checkpointed
     assert not any(module.training for module in model.text_model.modules())
+
+
+def test_gradient_checkpointing_asks_for_nothing_that_is_deprecated(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # in whose name it may be told: the library warns in its own
+        enable_activation_checkpointing(model)
 
 
 def test_gradient_checkpointing_changes_no_gradient(model):

@@ -1,0 +1,61 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The options of a segmentation: refused where they are given, and resolved in one place."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from dinov3seg_hf.model.inference_settings import InferenceSettings, choose_head, choose_patch_source
+
+CONFIG = SimpleNamespace(head="full", patch_source="head")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("inference", "hole", '"whole", "local-global" or "slide"'),
+        ("head", "dino", '"full" or "dinotxt"'),
+        ("patch_source", "neck", '"head" or "backbone"'),
+        ("threshold", 1.5, "between 0 and 1"),
+        ("threshold", float("nan"), "between 0 and 1"),
+        ("threshold", True, "between 0 and 1"),
+        ("threshold", "0.5", "between 0 and 1"),
+        ("temperature", 0, "positive"),
+        ("temperature", float("inf"), "positive"),
+        ("temperature", float("nan"), "positive"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_what_there_is(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        InferenceSettings(**{option: value})
+    with pytest.raises(ValueError, match=message):
+        InferenceSettings().updated(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["threshold", "temperature"])
+def test_every_number_in_range_is_taken(option):
+    for value in (1e-9, 0.5, 1, 1.0):
+        assert InferenceSettings(**{option: value}).given() == {option: value}
+
+
+def test_what_is_not_given_changes_nothing():
+    settings = InferenceSettings(head="dinotxt", threshold=0.25)
+    assert settings.updated() == settings
+    assert settings.updated(**dict.fromkeys(field.name for field in dataclasses.fields(settings))) == settings
+    assert settings.updated(threshold=0.0) == InferenceSettings(head="dinotxt", threshold=0.0)
+
+
+@pytest.mark.parametrize(("do_windows", "inference"), [(True, "local-global"), (False, "whole")])
+def test_a_checkpoint_decides_what_is_left_open(do_windows, inference):
+    resolved = InferenceSettings().resolved(CONFIG, SimpleNamespace(do_windows=do_windows))
+    assert (resolved.inference, resolved.head, resolved.patch_source) == (inference, "full", "head")
+    given = InferenceSettings(inference="slide", head="dinotxt", patch_source="backbone")
+    assert given.resolved(CONFIG, SimpleNamespace(do_windows=do_windows)) == given
+
+
+def test_a_configuration_that_names_no_head_is_refused():
+    with pytest.raises(ValueError, match="head is 'half'"):
+        choose_head(SimpleNamespace(head="half"), None)
+    assert choose_patch_source(SimpleNamespace(patch_source="half"), "backbone") == "backbone"

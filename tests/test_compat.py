@@ -1,0 +1,53 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The private names of other libraries are still there, and still mean what we take them for."""
+
+import argparse
+
+import datasets
+import httpx
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from huggingface_hub import HfApi
+from torch import nn
+
+from dinov3seg_hf import compat
+
+
+def test_a_parser_tells_its_arguments():
+    parser = argparse.ArgumentParser(prog="x")
+    parser.add_argument("--size", type=int)
+    assert [action.dest for action in compat.actions_of(parser)] == ["help", "size"]
+
+
+def test_a_stream_tells_what_its_columns_hold():
+    stream = datasets.IterableDataset.from_generator(lambda: iter([{"text": "a", "number": 1}]))
+    assert stream.features is None
+    features = compat.with_features(stream).features
+    assert set(features) == {"text", "number"}
+    known = datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
+    assert compat.with_features(known) is known
+
+
+def test_mixed_precision_can_be_taken_off_a_prepared_model():
+    for state in (PartialState, AcceleratorState, GradientState):
+        state._reset_state()
+    model = Accelerator(cpu=True, mixed_precision="bf16").prepare(nn.Linear(64, 64))
+    x = torch.randn(8, 64)
+    exact = nn.functional.linear(x, model.weight, model.bias)
+    rounded = model(x)
+    assert not torch.equal(rounded, exact)
+    with compat.without_mixed_precision(model):
+        assert torch.equal(model(x), exact)
+    assert torch.equal(model(x), rounded)
+    for state in (PartialState, AcceleratorState, GradientState):
+        state._reset_state()
+
+
+def test_what_a_hub_that_is_not_there_raises_is_a_transport_error(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(compat.TransportError):
+        HfApi(endpoint="http://127.0.0.1:9").model_info("org/model", timeout=1)
+    assert issubclass(httpx.ConnectError, compat.TransportError) or compat.TransportError.__module__ != "httpx"

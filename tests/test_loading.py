@@ -1,0 +1,105 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Every way to name a checkpoint, and what is said of names that are none."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from dinov3seg_hf import TINY
+from dinov3seg_hf.about import EMBEDDED, EMBEDDED_TITLE
+from dinov3seg_hf.loading import (
+    is_embedded,
+    is_hub_id,
+    load_model,
+    load_pipeline,
+    load_processor,
+    load_starting_point,
+    resolve_checkpoint,
+    title_of,
+)
+
+
+def test_the_embedded_checkpoint_has_a_name():
+    assert resolve_checkpoint(EMBEDDED) == TINY
+    assert is_embedded(EMBEDDED) and is_embedded(TINY) and not is_embedded("org/model")
+    assert title_of(EMBEDDED) == title_of(TINY) == EMBEDDED_TITLE and title_of("org/model") == "org/model"
+
+
+def test_a_hub_id_is_not_looked_up():
+    assert resolve_checkpoint("org/dinov3-seg") == "org/dinov3-seg"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("org/model", True), ("model", False), ("a/b/c", False), ("./here", False), ("org/has space", False), ("", False)],
+)
+def test_hub_ids_are_owner_and_name(name, is_one):
+    assert is_hub_id(name) == is_one
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "typo", "../up", "a b/c"])
+def test_a_name_that_can_be_nothing_is_refused_without_the_network(name):
+    with pytest.raises(ValueError, match=r"no checkpoint folder.*Check the path"):
+        resolve_checkpoint(name)
+
+
+def test_a_run_stands_for_its_model(tmp_path, tiny_checkpoint):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="not finished"):
+        resolve_checkpoint(run)
+    shutil.copytree(tiny_checkpoint, run / "model")
+    assert resolve_checkpoint(run) == str(run / "model")
+    assert load_pipeline(run).model.config.model_type == "dinov3seg"
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"has no config.json"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="another architecture, 'bert'"):
+        load_model(tmp_path)
+
+
+def test_a_model_without_all_of_its_tensors_is_refused(tmp_path, tiny_model, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "folder")
+    state = {key: value for key, value in tiny_model.state_dict().items() if not key.startswith("decoder.")}
+    tiny_model.save_pretrained(folder, state_dict=state)
+    with pytest.raises(ValueError, match=r"lack \d+ of the model's tensors, such as decoder"):
+        load_model(folder)
+    load_model(folder, required=("vision_model.",))
+
+
+def test_a_processor_without_a_tokenizer_is_refused(tmp_path, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "folder")
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"tokenizer|cannot be loaded"):
+        load_processor(folder)
+
+
+def test_all_parts_of_a_checkpoint_are_those_of_the_folder(tiny_checkpoint, tiny_model):
+    model = load_model(tiny_checkpoint)
+    for name, parameter in tiny_model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], parameter), name
+    assert load_processor(tiny_checkpoint).tokenizer is not None
+
+
+def test_a_fresh_head_keeps_the_encoders_and_depends_on_its_seed_alone(tiny_checkpoint):
+    source = load_model(tiny_checkpoint, torch.float32).state_dict()
+    torch.manual_seed(123)
+    one, _ = load_starting_point(tiny_checkpoint, head="fresh", seed=1)
+    torch.manual_seed(456)
+    same, _ = load_starting_point(tiny_checkpoint, head="fresh", seed=1)
+    other, _ = load_starting_point(tiny_checkpoint, head="fresh", seed=2)
+    for name, parameter in one.state_dict().items():
+        assert torch.equal(parameter, same.state_dict()[name]), name
+        if name.startswith(("vision_model.", "text_model.")):
+            assert torch.equal(parameter, source[name]), name
+    weight = "late_refinement.class_layers.0.mlp.up.weight"
+    assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
+    assert not torch.equal(one.state_dict()[weight], source[weight])
