@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dinov3seg_hf.about import EMBEDDED_TITLE
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.model.image_input import read_label_map
 
@@ -185,7 +186,7 @@ def test_from_upload_to_downloads(open_page, scene, tmp_path):
     # another word: the image is not looked at again, nor the other words
     type_words(page, "blue striped circle", clear=False)
     assert "image remembered" in facts(page) and "1 new label encoded" in facts(page)
-    assert "tiny (embedded)" in facts(page) and "144 × 96 px" in facts(page)  # noqa: RUF001 as the page shows it
+    assert EMBEDDED_TITLE in facts(page) and "144 × 96 px" in facts(page)  # noqa: RUF001 as the page shows it
     first = page.locator("#words .chips .remove").first
     after(page, first.click)
     assert "all words remembered" in facts(page)
