@@ -9,44 +9,44 @@ help: ## show this list
 install: ## install the package for development, at the tested versions
 	$(PYTHON) -m pip install -c constraints.txt -e ".[dev]"
 
-check: ## lint, and compare the formatting
+check: ## lint, and check the formatting
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-format: ## mend what can be mended, and format
+format: ## fix lint errors if possible, and format
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-typecheck: ## check the types, strictly in model/
+typecheck: ## check the types, in strict mode for model/
 	$(PYTHON) -m mypy
 
-test: ## the tests, in about three minutes; not the slow ones, and none that start processes
+test: ## run the fast tests (about three minutes), without tests that start processes
 	$(PYTHON) -m pytest
 
-test-multiprocess: ## the tests that start processes of their own
+test-multiprocess: ## run the tests that start processes
 	$(PYTHON) -m pytest -m "multiprocess and not slow"
 
-test-all: ## all tests but the slow ones
+test-all: ## run all tests except the slow tests
 	$(PYTHON) -m pytest -m "not slow"
 
-test-slow: ## the slow tests only
+test-slow: ## run only the slow tests
 	$(PYTHON) -m pytest -m slow
 
-coverage: ## all tests but the slow ones, and the lines that they miss
+coverage: ## run all tests except the slow tests, and report the lines without coverage
 	$(PYTHON) -m pytest -m "not slow" --cov --cov-report=term
 
-hf-common: ## transformers' own common tests of our classes (fetches its source distribution once)
+hf-common: ## run the common tests of transformers on our classes (downloads its source distribution once)
 	$(PYTHON) scripts/dev/fetch_transformers_tests.py
 	$(PYTHON) -m pytest --import-mode=prepend tests/hf_common
 
-demo-test: ## the demo in a real browser (installs Chromium with apt-get where it is missing)
+demo-test: ## test the demo in a real browser (installs Chromium with apt-get if it is missing)
 	$(PYTHON) -m pip install -c constraints.txt -e ".[dev,demo]" playwright
 	command -v chromium || command -v chromium-browser || command -v google-chrome \
 		|| { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	DINOV3SEG_BROWSER=required $(PYTHON) -m pytest tests/demo
 
-check-all: check typecheck test-multiprocess hf-common demo-test ## what CI runs beside `make test`
+check-all: check typecheck test-multiprocess hf-common demo-test ## run the other checks of CI, after `make test`
 
-wheel: ## build the wheel into dist/, without what an earlier build left
+wheel: ## build the wheel in dist/, after removing earlier builds
 	rm -rf build dist
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .

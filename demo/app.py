@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The Space's page: `dinov3seg demo`, told by variables of the Space instead of arguments.
+"""Serves the page of `dinov3seg demo` in a Space, with environment variables instead of arguments.
 
-DINOV3SEG_MODEL (folder or Hub id; the embedded checkpoint unless set), DINOV3SEG_EXAMPLES (folder of images).
+DINOV3SEG_MODEL: folder or Hub id of the model; default: the embedded checkpoint.
+DINOV3SEG_EXAMPLES: folder of example images; default: drawn scenes for the embedded checkpoint, else none.
 """
 
 import os

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Open-vocabulary semantic segmentation with dinov3.seg (arXiv 2603.19531): images and any words in, masks out.
+"""Open-vocabulary semantic segmentation with dinov3.seg (arXiv 2603.19531): masks for any class names.
 
-Importing the package makes its classes known to transformers: to `AutoConfig`, `AutoModel`, `AutoImageProcessor`,
+Importing the package registers its classes with transformers: in `AutoConfig`, `AutoModel`, `AutoImageProcessor`,
 `AutoProcessor`, `AutoModelForSemanticSegmentation` and `pipeline("open-vocabulary-segmentation")`.
 """
 
@@ -47,8 +47,8 @@ def _register() -> None:
 def _image_processors() -> dict[str, type]:
     backends: dict[str, type] = {"pil": Dinov3SegImageProcessorPil}
     try:
-        import torchvision  # noqa: F401  # whether it can be imported is the question
-    except Exception:  # missing, or built for another torch: then it raises OSError or RuntimeError
+        import torchvision  # noqa: F401  # checks whether the import works
+    except Exception:  # not installed, or built for another torch (raises OSError or RuntimeError)
         return backends
     return {**backends, "torchvision": Dinov3SegImageProcessor}
 

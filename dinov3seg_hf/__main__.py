@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`python -m dinov3seg_hf` is the command `dinov3seg`."""
+"""Runs the command `dinov3seg` for `python -m dinov3seg_hf`."""
 
 import sys
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Every private name of another library that the package uses, in one place; a test says when one is gone.
+"""Contains all uses of private names of other libraries; a test fails if one of these names is removed.
 
-`model/` uses none: what travels with a checkpoint has to run with whatever version is there.
+`model/` does not use private names, because it is published with checkpoints and must run with other versions.
 """
 
 import argparse
@@ -10,28 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub.errors import HTTPError as TransportError  # of the HTTP library that the client is made with
+from huggingface_hub.errors import HTTPError as TransportError  # from the HTTP library of the client
 from torch import nn
 
 __all__ = ["TransportError", "actions_of", "with_features", "without_mixed_precision"]
 
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The arguments that a parser knows; argparse has no public name for them."""
-    return parser._actions  # noqa: SLF001  # no public name
+    """The arguments of a parser; argparse does not have a public API for this."""
+    return parser._actions  # noqa: SLF001  # no public API
 
 
 def with_features(dataset: Any) -> Any:
-    """A streamed data set that says what its columns hold; where it did not, the first rows are read.
+    """The streamed data set with known `features`; missing features are inferred from the first rows.
 
-    `datasets` has no public name for it.
+    `datasets` does not have a public API for this.
     """
-    return dataset if dataset.features is not None else dataset._resolve_features()  # noqa: SLF001  # no public name
+    return dataset if dataset.features is not None else dataset._resolve_features()  # noqa: SLF001  # no public API
 
 
 @contextmanager
 def without_mixed_precision(model: nn.Module) -> Iterator[None]:
-    """Inside, a model that Accelerate prepared computes as it is: Accelerate wraps `forward` on the instance."""
+    """Turns mixed precision off inside the context: removes the `forward` that Accelerate sets on a prepared model."""
     wrapped = model.__dict__.pop("forward", None) if "_original_forward" in model.__dict__ else None
     try:
         yield

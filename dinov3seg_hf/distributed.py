@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Several processes that work as one: who writes, who computes, and that nobody waits for one that has failed.
+"""Coordinates several processes: which one writes, which ones compute, and that no process waits for a failed one.
 
-Knows Accelerate, which is imported only where there are several processes to speak to.
+Uses Accelerate, which is imported only inside the functions that need it.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def start_processes() -> Any:
-    """The processes that `accelerate launch` or `torchrun` started, this one among them: an `accelerate.PartialState`.
+    """Connects the processes of `accelerate launch` or `torchrun`; returns an `accelerate.PartialState`.
 
-    To be called before anything else asks for them: unless told that there are only CPUs, processes on CPUs take
-    themselves for alone.
+    Call this function before any other use of Accelerate: without `cpu=True`, processes on a machine without an
+    accelerator do not find each other.
     """
     from accelerate import PartialState
 
@@ -26,7 +26,7 @@ def start_processes() -> Any:
 
 
 class Processes:
-    """One process, or those of an accelerator."""
+    """The processes of a run: a single process, or all processes of an `Accelerator`."""
 
     def __init__(self, accelerator: Any):
         self._accelerator = accelerator
@@ -35,27 +35,28 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def unwrap(self, model: nn.Module) -> nn.Module:
-        """The model that the accelerator prepared.
+        """Returns the model without the wrappers of the `Accelerator`.
 
         Raises:
-            ValueError: Its weights are spread over processes.
+            ValueError: If the weights are sharded across processes.
         """
         if self._accelerator is not None:
             kind = self._accelerator.distributed_type.value
             if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP") and self.count > 1:
                 raise ValueError(
-                    f"The weights are spread over {self.count} processes ({kind}), which evaluation is not made for. "
-                    "Save them and run scripts/evaluate.py, or evaluate a copy of accelerator.get_state_dict(model)."
+                    f"The weights are sharded across {self.count} processes ({kind}); expected all weights in each "
+                    "process. Save the model and run scripts/evaluate.py, or evaluate a model that is loaded from "
+                    "accelerator.get_state_dict(model)."
                 )
             model = self._accelerator.unwrap_model(model)
         return model
 
     def from_main(self, compute: Any) -> Any:
-        """What the main process computes."""
+        """Runs `compute` in the main process and returns its result, or raises its error, in all processes."""
         if self.count == 1:
             return compute()
         from accelerate.utils import broadcast_object_list
@@ -72,10 +73,12 @@ class Processes:
         return value
 
     def gather(self, compute: Callable[[], list[T]]) -> list[T]:
-        """What all processes compute, everywhere; one that fails lets all fail, instead of wait for it.
+        """Runs `compute` in all processes and returns the joined results in all processes.
+
+        If one process fails, all processes raise an error instead of waiting.
 
         Raises:
-            RuntimeError: Another process failed.
+            RuntimeError: If another process failed.
         """
         if self.count == 1:
             return compute()
@@ -91,18 +94,18 @@ class Processes:
             raise error
         for rank, (_, reason) in enumerate(gathered):
             if reason is not None:
-                raise RuntimeError(f"Process {rank} could not go on: {reason}")
+                raise RuntimeError(f"Process {rank} failed: {reason}")
         return [item for items, _ in gathered for item in items]
 
 
 def on_main_process(accelerator: Any, function: Callable[[], Any]) -> Any:
-    """Calls `function` in one process; an error there is an error everywhere, so that nobody waits for the others.
+    """Calls `function` in the main process; an error is raised in all processes, so that no process waits.
 
     Returns:
-        What the function returned, in every process.
+        The return value of the function, in all processes.
 
     Raises:
-        ValueError: In every process, if the function raised one.
+        ValueError: In all processes, if the function raised a ValueError or an OSError.
     """
     from accelerate.utils import broadcast_object_list
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Names of files that one room writes and another reads."""
+"""Names of files that one subpackage writes and another subpackage reads."""
 
-CONVERSION_REPORT = "conversion_report.json"  # beside converted weights
-RESULTS = "results.json"  # of an evaluation
-RUN_DESCRIPTION = "run.json"  # in the folder of a training run, and beside the model that it trained
-TRAINED_MODEL = "model"  # the folder of that model, in the folder of the run
-TRAINING_VOCABULARY = "training_vocabulary.json"  # beside a trained model: which names it has seen
+CONVERSION_REPORT = "conversion_report.json"  # next to converted weights
+RESULTS = "results.json"  # results of an evaluation
+RUN_DESCRIPTION = "run.json"  # in the folder of a training run, and next to the trained model
+TRAINED_MODEL = "model"  # folder of the trained model, in the folder of the run
+TRAINING_VOCABULARY = "training_vocabulary.json"  # class names of the training, next to the trained model

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A checkpoint as people name it (folder, Hub id, training run, `embedded`) to a model, or to an error with a remedy.
+"""Loads a model from the name of a checkpoint (folder, Hub id, training run, `embedded`); errors contain a remedy.
 
-The one loader of checkpoints: for pipelines, for training, for publishing.
+Pipelines, training and publishing use only this module to load checkpoints.
 """
 
 import errno
@@ -24,9 +24,9 @@ from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from .model.processing_dinov3seg import Dinov3SegProcessor
 
-# Everything that is not the head: copied whatever the head.
+# Prefixes of all tensors that are not in the head; these tensors are always copied.
 _ENCODER_KEYS = ("vision_model.", "text_model.", "semantic_prior.encoder.", "logit_scale")
-# Tensors with a place for each half of the text embeddings, [global, local], and the axis of it.
+# Tensors with an axis for the two halves of the text embeddings, [global, local], and the index of this axis.
 _HALVES = {
     "correlation_embedding.text_threshold.weight": 0,
     "correlation_embedding.convolution.weight": 1,
@@ -34,38 +34,40 @@ _HALVES = {
 }
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- checkpoint names -------------------------------------------------------------------------------------------------
 
 
 def resolve_checkpoint(name: str | os.PathLike) -> str:
-    """The folder or Hub id that holds the model.
+    """Returns the folder or Hub id of the model. Does not access the network.
 
     Args:
         name: A folder, a Hub id, the folder of a finished training run, or `"embedded"`.
 
     Raises:
-        ValueError: It is none of these, or the run is not finished. The network is not asked.
+        ValueError: If the name has none of these forms, the folder does not contain a model, or the run is not
+            finished.
     """
     name = os.fspath(name)
     if name == EMBEDDED:
         return TINY
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if not is_hub_id(name):  # a slip, and not worth asking the network
+        if not is_hub_id(name):  # a typing error, found without the network
             raise ValueError(
-                f"There is no checkpoint folder {name!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id "
-                "such as owner/name."
+                f"Checkpoint folder {name!r} was not found (current directory: {os.getcwd()!r}). Check the path, or "
+                "pass a Hub id such as owner/name."
             )
         return name
     if (folder / RUN_DESCRIPTION).exists() and not (folder / "config.json").exists():
         if not (folder / TRAINED_MODEL).is_dir():
             raise ValueError(
-                f"The run in {name!r} is not finished, so it has no model yet. Finish it with --resume first."
+                f"The run in {name!r} is not finished and does not contain a model yet. Finish the run with --resume."
             )
         folder /= TRAINED_MODEL
     if not (folder / "config.json").exists():
         raise ValueError(
-            f"The folder {name!r} has no config.json; expected what `dinov3seg convert` or a finished run wrote."
+            f"config.json was not found in the folder {name!r}; expected a folder written by `dinov3seg convert` or by "
+            "a finished run. Check the path."
         )
     return str(folder)
 
@@ -80,16 +82,16 @@ def is_hub_id(name: str) -> bool:
 
 
 def is_embedded(name: str | os.PathLike) -> bool:
-    """Whether a name stands for the checkpoint inside the package."""
+    """Whether a name or path refers to the embedded checkpoint."""
     return os.fspath(name) == EMBEDDED or Path(name).resolve() == Path(TINY).resolve()
 
 
 def title_of(name: str | os.PathLike) -> str:
-    """What results and pages call a checkpoint."""
+    """The title of a checkpoint in results and pages."""
     return EMBEDDED_TITLE if is_embedded(name) else os.fspath(name)
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
+# --- models and processors --------------------------------------------------------------------------------------------
 
 
 def load_model(
@@ -99,49 +101,49 @@ def load_model(
     required: tuple[str, ...] = ("",),
     **options: Any,
 ) -> Dinov3SegForSemanticSegmentation:
-    """Loads the weights.
+    """Loads the model of a checkpoint.
 
     Args:
         name: See `resolve_checkpoint`.
-        dtype: Of the weights; `"auto"`: that of the checkpoint.
-        required: Beginnings of the names of tensors that have to be there; others may be missing, and are initialized.
-        **options: For `from_pretrained`, such as `local_files_only`.
+        dtype: Dtype of the weights; `"auto"`: the dtype of the checkpoint.
+        required: Prefixes of the tensors that the checkpoint must contain; other missing tensors are initialized.
+        **options: Passed to `from_pretrained`, for example `local_files_only`.
 
     Raises:
-        ValueError: There is no such checkpoint, it is of another architecture, or lacks tensors.
+        ValueError: If the checkpoint does not exist, has another architecture, or lacks required tensors.
     """
     folder = resolve_checkpoint(name)
     try:
         config = AutoConfig.from_pretrained(folder, **_of_the_hub(options))
         if not isinstance(config, Dinov3SegConfig):
             raise ValueError(
-                f"it is a checkpoint of another architecture, {config.model_type!r}, not 'dinov3seg'. Published "
-                "dino.txt weights become one by `dinov3seg convert`."
+                f"its architecture is {config.model_type!r}; expected 'dinov3seg'. Convert published dino.txt weights "
+                "with `dinov3seg convert`."
             )
         loaded = Dinov3SegForSemanticSegmentation.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True, **options
         )
-        # asked for what it found, it gives a pair, which its type leaves out
+        # with `output_loading_info`, the result is a pair, which its type does not include
         model, report = cast(tuple[Dinov3SegForSemanticSegmentation, dict[str, Any]], loaded)
-    except Exception as error:  # the library reports what it does not find or understand in many ways
+    except Exception as error:  # transformers raises many types of errors for missing and invalid files
         raise _not_loaded(name, error) from error
     if missing := sorted(key for key in report["missing_keys"] if key.startswith(required)):
-        raise ValueError(  # the library would go on with random numbers
-            f"The weights of {os.fspath(name)!r} lack {len(missing)} of the model's tensors, such as {missing[0]}. "
+        raise ValueError(  # transformers would initialize these tensors randomly
+            f"The weights of {os.fspath(name)!r} lack {len(missing)} of the model's tensors, for example {missing[0]}. "
             "Convert, download or save the whole model again."
         )
     return model
 
 
 def load_processor(name: str | os.PathLike, **options: Any) -> Dinov3SegProcessor:
-    """Loads image processor and tokenizer.
+    """Loads the image processor and the tokenizer of a checkpoint.
 
     Args:
         name: See `resolve_checkpoint`.
-        **options: For `from_pretrained`, such as `local_files_only`.
+        **options: Passed to `from_pretrained`, for example `local_files_only`.
 
     Raises:
-        ValueError: There is no such checkpoint, or it has no tokenizer, without which no word can be read.
+        ValueError: If the checkpoint does not exist or does not have a tokenizer (needed to encode class names).
     """
     folder = resolve_checkpoint(name)
     try:
@@ -150,14 +152,14 @@ def load_processor(name: str | os.PathLike, **options: Any) -> Dinov3SegProcesso
         raise _not_loaded(name, error) from error
     if not isinstance(processor, Dinov3SegProcessor) or processor.tokenizer is None:
         raise ValueError(
-            f"{os.fspath(name)!r} has no tokenizer, without which no class name can be read. Convert it with "
-            "--tokenizer."
+            f"{os.fspath(name)!r} does not contain a tokenizer, which is needed to encode class names. Convert the "
+            "published weights again with --tokenizer."
         )
     return processor
 
 
 def _of_the_hub(options: dict[str, Any]) -> dict[str, Any]:
-    """Of the options for weights, those that a configuration takes too."""
+    """The options for weights that also apply to a configuration."""
     return {key: value for key, value in options.items() if key in ("local_files_only", "revision", "token")}
 
 
@@ -165,8 +167,8 @@ def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
     name = os.fspath(name)
     if _disk_was_full(error):
         return ValueError(
-            f"The checkpoint {name!r} cannot be kept in the cache: No space left on device. Make room, or set HF_HOME "
-            "to a folder where there is some; then run the same command again."
+            f"The checkpoint {name!r} cannot be stored in the cache: No space left on device. Free disk space, or set "
+            "HF_HOME to a folder on another disk. Then run the same command again."
         )
     return ValueError(
         f"The checkpoint {name!r} cannot be loaded: {first_line(error)}. Expected a folder or Hub id of a dinov3.seg "
@@ -175,7 +177,7 @@ def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
 
 
 def _disk_was_full(error: BaseException | None) -> bool:
-    """Whether that is what the library's error began with."""
+    """Whether a full disk or an exceeded quota is among the causes of an error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -183,27 +185,28 @@ def _disk_was_full(error: BaseException | None) -> bool:
     return False
 
 
-# --- wholes -----------------------------------------------------------------------------------------------------------
+# --- pipelines and training -------------------------------------------------------------------------------------------
 
 
 def load_pipeline(
     name: str | os.PathLike, device: str | None = None, dtype: str | None = None
 ) -> OpenVocabularySegmentationPipeline:
-    """Loads a checkpoint to segment with.
+    """Loads a checkpoint as a segmentation pipeline.
 
     Args:
         name: See `resolve_checkpoint`.
-        device: An accelerator if there is one, unless given.
-        dtype: The checkpoint's unless given; float32 on the CPU, which computes slowly or badly in others.
+        device: Device of the model. Default: an accelerator if available, else the CPU.
+        dtype: Dtype of the weights. Default: float32 on the CPU, because other dtypes are slow or inaccurate there, and
+            the dtype of the checkpoint on other devices.
 
     Raises:
-        ValueError: It cannot be loaded.
+        ValueError: If the checkpoint cannot be loaded.
     """
     model = load_model(name, "auto" if dtype is None else dtype)
     folder = resolve_checkpoint(name)
     try:
-        # without a tokenizer, as a conversion may be, it takes text embeddings
-        pipe: OpenVocabularySegmentationPipeline = pipeline(  # type: ignore[call-overload]  # typed for its own tasks
+        # the tokenizer may be missing after a conversion; then the pipeline accepts only text embeddings
+        pipe: OpenVocabularySegmentationPipeline = pipeline(  # type: ignore[call-overload]  # typed for other tasks
             TASK, model=model, processor=folder, image_processor=folder, device=device
         )
     except Exception as error:
@@ -216,16 +219,17 @@ def load_pipeline(
 def load_starting_point(
     init: str, head: str = "keep", ablate: Sequence[str] = (), seed: int = 0
 ) -> tuple[Dinov3SegForSemanticSegmentation, Dinov3SegProcessor]:
-    """Loads the model to be trained, in float32, and its processor.
+    """Loads the model to train, in float32, and its processor.
 
     Args:
         init: See `resolve_checkpoint`.
-        head: `"keep"` or `"fresh"`: newly initialized after the encoders.
-        ablate: Switches of the configuration to turn off; a head that is kept loses those parts.
-        seed: Of a fresh head.
+        head: `"keep"`: the head of the checkpoint. `"fresh"`: everything after the encoders is newly initialized.
+        ablate: Switches of the configuration to turn off; a kept head loses the corresponding parts.
+        seed: Seed of a fresh head.
 
     Raises:
-        ValueError: There is no such checkpoint, it is of another architecture, lacks tensors, or has no tokenizer.
+        ValueError: If the checkpoint does not exist, has another architecture, lacks tensors, or does not have a
+            tokenizer.
     """
     source = load_model(init, torch.float32, required=("",) if head == "keep" else _ENCODER_KEYS)
     model = source
@@ -242,5 +246,5 @@ def load_starting_point(
         elif source.config.use_global_text and not config.use_global_text:
             kept |= {key: kept[key].narrow(axis, 1, 1) for key, axis in _HALVES.items()}
         model.load_state_dict(kept, strict=False)
-    model.config.head = "full"  # a converted folder has the zero-shot head until the full one is trained
+    model.config.head = "full"  # converted folders select the zero-shot head, "dinotxt"
     return model.float(), load_processor(init)

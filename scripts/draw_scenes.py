@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Draws scenes of the world that the embedded checkpoint knows, to try it on; prints what is in them.
+"""Draws a scene of the drawn world, to try the embedded checkpoint, and prints the names in the scene.
 
 python scripts/draw_scenes.py --seed 61 --size 96 144 --objects 4 5 --output examples/scene.png
-python scripts/draw_scenes.py --seed 7 --split unseen --output scene.png      # only combinations held out from training
+python scripts/draw_scenes.py --seed 7 --split unseen --output scene.png      # only names held out from training
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     scene = draw_scene(args.seed, args.split, tuple(args.size), num_objects=num_objects)
     Image.fromarray(scene.image).save(args.output)
     for name in scene.names:
-        print(name + ("   (never seen in training)" if name in UNSEEN else ""))
+        print(name + ("   (not seen in training)" if name in UNSEEN else ""))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Scores a checkpoint on data sets: `dinov3seg evaluate` for launchers that want a file.
+"""Evaluates a checkpoint on data sets. Runs `dinov3seg evaluate`, for launchers that need a script file.
 
     accelerate launch --multi_gpu --num_processes 2 scripts/evaluate.py --benchmark drawn-world --images 30
 
-`--help` has more examples.
+`--help` shows more examples.
 """
 
 import sys

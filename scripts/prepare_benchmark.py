@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Turns the original download of a benchmark into parquet: `dinov3seg prepare`.
+"""Converts the original download of a benchmark to Parquet. Runs `dinov3seg prepare`.
 
 python scripts/prepare_benchmark.py A-150 --source downloads --output data/ade20k-150
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Publishes a checkpoint on the Hub, and the demo as a Space that runs from it: `dinov3seg publish`.
+"""Publishes a checkpoint on the Hub, and the demo as a Space that uses the checkpoint. Runs `dinov3seg publish`.
 
 python scripts/publish.py --model DIR --repo my-name/dinov3-seg --dry-run
 """

@@ -1,12 +1,12 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Trains dinov3.seg: `dinov3seg train` for launchers that want a file.
+"""Trains dinov3.seg. Runs `dinov3seg train`, for launchers that need a script file.
 
     export OMP_NUM_THREADS=1
     accelerate launch --multi_gpu --num_processes 2 scripts/train.py --config recipes/drawn_world.yaml \\
         --output runs/drawn
 
-`--help` has more examples, and every flag.
+`--help` shows more examples and all flags.
 """
 
 import sys

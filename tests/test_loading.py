@@ -42,7 +42,7 @@ def test_hub_ids_are_owner_and_name(name, is_one):
 
 @pytest.mark.parametrize("name", ["no/such/folder", "typo", "../up", "a b/c"])
 def test_a_name_that_can_be_nothing_is_refused_without_the_network(name):
-    with pytest.raises(ValueError, match=r"no checkpoint folder.*Check the path"):
+    with pytest.raises(ValueError, match=r"Checkpoint folder .* was not found.*Check the path"):
         resolve_checkpoint(name)
 
 
@@ -58,10 +58,10 @@ def test_a_run_stands_for_its_model(tmp_path, tiny_checkpoint):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"has no config.json"):
+    with pytest.raises(ValueError, match=r"config.json was not found in the folder"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match="another architecture, 'bert'"):
+    with pytest.raises(ValueError, match="architecture is 'bert'; expected 'dinov3seg'"):
         load_model(tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_a_model_without_all_of_its_tensors_is_refused(tmp_path, tiny_model, tin
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "folder")
     state = {key: value for key, value in tiny_model.state_dict().items() if not key.startswith("decoder.")}
     tiny_model.save_pretrained(folder, state_dict=state)
-    with pytest.raises(ValueError, match=r"lack \d+ of the model's tensors, such as decoder"):
+    with pytest.raises(ValueError, match=r"lack \d+ of the model's tensors, for example decoder"):
         load_model(folder)
     load_model(folder, required=("vision_model.",))
 

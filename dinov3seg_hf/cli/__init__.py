@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The command `dinov3seg`: one file a command here, and `console` for what they share.
+"""The command `dinov3seg`: one module per subcommand, and `console` with the code that the subcommands share.
 
-Knows arguments, files and the terminal; the work is done by the rooms below. May import every room of the package.
+Handles arguments, files and the terminal; the other subpackages do the work. This package is allowed to import all
+other subpackages.
 """
 
 import argparse
@@ -17,12 +18,12 @@ from .console import EXIT_ERROR, Parser, execute, print_error, require_extra
 
 @dataclass(frozen=True)
 class Entry:
-    """A command: a module of this room, which is imported only when it is asked for.
+    """A subcommand: a module of this package that is imported only if the subcommand is run.
 
     Attributes:
-        help: What it does, in a few words.
-        extra: Of the package, which has to be installed for it.
-        needs: Libraries of the extra without which it cannot begin.
+        help: A short description.
+        extra: The extra of the package that the subcommand requires.
+        needs: The libraries of the extra that the subcommand imports at its start.
     """
 
     help: str
@@ -33,11 +34,11 @@ class Entry:
 _TRAIN = ("train", ("accelerate", "datasets", "evaluate", "yaml", "filelock"))
 COMMANDS = {
     "segment": Entry("segment images by words"),
-    "convert": Entry("turn published DINOv3, dino.txt and SAM weights into a checkpoint"),
-    "demo": Entry("serve a page on which photos are segmented by words", "demo", ("gradio",)),
-    "train": Entry("train on the drawn world, on COCO-Stuff or on masks of your own", *_TRAIN),
-    "evaluate": Entry("score a checkpoint on benchmarks or on a data set of yours", *_TRAIN),
-    "prepare": Entry("turn the original download of a benchmark into parquet", *_TRAIN),
+    "convert": Entry("convert published DINOv3, dino.txt and SAM weights to a checkpoint"),
+    "demo": Entry("serve a web page that segments photos by words", "demo", ("gradio",)),
+    "train": Entry("train on the drawn world, on COCO-Stuff or on your own masks", *_TRAIN),
+    "evaluate": Entry("evaluate a checkpoint on benchmarks or on your own data set", *_TRAIN),
+    "prepare": Entry("convert the original download of a benchmark to Parquet", *_TRAIN),
     "publish": Entry("publish a checkpoint and a demo on the Hub"),
 }
 
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     """Runs the command.
 
     Args:
-        arguments: Those of the command line unless given.
-        prog: What messages call the command, where a script stands for it.
+        arguments: The command-line arguments. Default: `sys.argv[1:]`.
+        prog: The name of the command in messages. Default: "dinov3seg" and the subcommand.
 
     Returns:
         The exit code.
@@ -67,14 +68,14 @@ def _parser() -> Parser:
     parser = Parser(
         prog="dinov3seg",
         usage="dinov3seg [-h] [--version] COMMAND ...",
-        description="Open-vocabulary semantic segmentation: images and any words in, masks out.",
+        description="Open-vocabulary semantic segmentation: segments images by any words.",
         epilog="commands:\n"
         + "".join(f"  {name:{width}}  {entry.help}\n" for name, entry in COMMANDS.items())
         + "\n`dinov3seg COMMAND --help` lists the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dinov3seg {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 

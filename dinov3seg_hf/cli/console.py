@@ -1,9 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What all commands share at a terminal: quiet libraries, errors in one line, exit codes, kinds of arguments.
+"""Code that all commands share: quiet libraries, one-line errors, exit codes, argument types.
 
-Results go to stdout and to files, everything else to stderr. Exit codes: 0 all done, 2 something was wrong, 130
-interrupted.
+Results go to stdout and to files, everything else goes to stderr. Exit codes: 0 success, 2 error, 130 interrupted.
 """
 
 import argparse
@@ -21,20 +20,20 @@ EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
 
 class Command(Protocol):
-    """A module of this room."""
+    """A command module of this package."""
 
     def make_parser(self, prog: str) -> argparse.ArgumentParser:
-        """The parser of its arguments."""
+        """Returns the parser of the arguments."""
 
     def run(self, options: argparse.Namespace) -> int:
-        """Does the work; the exit code."""
+        """Runs the command and returns the exit code."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with arguments in one line."""
+    """An argument parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Prints the message and ends the process."""
+        """Prints the message to stderr and exits."""
         self.exit(EXIT_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -42,9 +41,9 @@ def execute(command: Command, prog: str, arguments: Sequence[str] | None = None)
     """Runs a command.
 
     Args:
-        command: What to run.
-        prog: What it is called in messages.
-        arguments: Those of the command line unless given.
+        command: The command to run.
+        prog: The name of the command in messages.
+        arguments: The command-line arguments. Default: `sys.argv[1:]`.
 
     Returns:
         The exit code.
@@ -53,9 +52,9 @@ def execute(command: Command, prog: str, arguments: Sequence[str] | None = None)
         options = command.make_parser(prog).parse_args(arguments)
         quiet_libraries()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries warn their callers, not the people at the terminal
+            warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
             return command.run(options)
-    except BrokenPipeError:  # as in `dinov3seg ... | head`
+    except BrokenPipeError:  # for example in `dinov3seg ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except (ValueError, OSError, MemoryError) as error:
@@ -67,40 +66,40 @@ def execute(command: Command, prog: str, arguments: Sequence[str] | None = None)
 
 
 def quiet_libraries() -> None:
-    """Libraries say nothing: what fails is said once, by us."""
+    """Silences the libraries, because the command itself reports each error once."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    hub_logging.set_verbosity(hub_logging.CRITICAL)  # its retries, and warnings that hold signed addresses
+    hub_logging.set_verbosity(hub_logging.CRITICAL)  # hides retries, and warnings that contain signed URLs
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may lack the letters of a label
+        sys.stdout.reconfigure(errors="replace")  # the encoding of a terminal may lack characters
 
 
 def print_error(prog: str, error: BaseException | str) -> None:
-    """One line on stderr; of several processes that a launcher started, the first speaks for all."""
+    """Prints one line to stderr. Of several processes that a launcher started, only rank 0 prints."""
     if os.environ.get("RANK", "0") == "0":
-        # "error: " is for what went wrong; an interruption is not
+        # an interruption, a string, is not an error
         kind = "error: " if isinstance(error, BaseException) else ""
         print(f"{prog}: {kind}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def require_extra(extra: str | None, *modules: str) -> None:
-    """Finds out whether the libraries of an extra are there.
+    """Checks that the libraries of an extra can be imported.
 
     Raises:
-        ValueError: One is missing; says how to install it.
+        ValueError: If a library cannot be imported; the message contains the installation command.
     """
     for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise ValueError(
-                f"This command needs {module}, which cannot be imported ({error}). Install the extra: "
+                f"This command requires {module}, but {module} cannot be imported ({error}). Install the extra: "
                 f'pip install "dinov3seg_hf[{extra}]"'
             ) from error
 
 
 def share(text: str) -> float:
-    """An argument between 0 and 1."""
+    """Parses a number between 0 and 1."""
     try:
         value = float(text)
     except ValueError:
@@ -111,7 +110,7 @@ def share(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parses an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected an integer of at least 1")
     return int(text)

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg convert`: published DINOv3, dino.txt and SAM weights to a checkpoint."""
+"""`dinov3seg convert`: converts published DINOv3, dino.txt and SAM weights to a checkpoint."""
 
 import argparse
 
@@ -10,34 +10,39 @@ from .console import EXIT_OK, Parser
 
 
 def make_parser(prog: str) -> Parser:
-    """The parser of `dinov3seg convert`."""
+    """Returns the parser of `dinov3seg convert`."""
     parser = Parser(
         prog=prog,
-        description="Turns the published checkpoint files into a folder that from_pretrained and --model load, and "
-        "reports what became of every key.",
+        description="Converts published checkpoint files to a folder that from_pretrained and --model load. Reports "
+        "how each key was converted.",
     )
     parser.add_argument(
-        "--backbone", required=True, metavar="FILE_OR_HUB_ID", help="DINOv3 ViT as published, or transformers'"
+        "--backbone",
+        required=True,
+        metavar="FILE_OR_HUB_ID",
+        help="DINOv3 ViT in the published or the transformers format",
     )
-    parser.add_argument("--dinotxt", required=True, metavar="FILE", help="dino.txt's vision head and text encoder")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write; appears whole or not at all")
+    parser.add_argument("--dinotxt", required=True, metavar="FILE", help="vision head and text encoder of dino.txt")
+    parser.add_argument("--output", required=True, metavar="DIR", help="output folder, written atomically")
     parser.add_argument(
-        "--prior", metavar="FILE_OR_HUB_ID", help="SAM, the semantic prior (default: the backbone's own layers)"
+        "--prior", metavar="FILE_OR_HUB_ID", help="SAM, for the semantic prior (default: layers of the backbone)"
     )
     parser.add_argument(
         "--tokenizer",
         metavar="FILE_OR_HUB_ID_OR_none",
         default="none",
-        help="CLIP's BPE vocabulary; none (default): weights and image processor only, which cannot read words",
+        help="BPE vocabulary of CLIP; none (default): weights and image processor only, which cannot encode words",
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the written weights (default float32)")
-    parser.add_argument("--seed", type=int, default=0, help="of the parts that are yet to be trained (default 0)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="dtype of the written weights (default: float32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the untrained parts (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier conversion in DIR")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Converts, and prints the report."""
+    """Converts the files and prints the report."""
     report = convert(
         options.backbone,
         options.dinotxt,

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg demo`: the page on which photos are segmented by words."""
+"""`dinov3seg demo`: serves the web page that segments photos by words."""
 
 import argparse
 
@@ -17,46 +17,68 @@ examples:
 
 
 def make_parser(prog: str) -> Parser:
-    """The parser of `dinov3seg demo`."""
+    """Returns the parser of `dinov3seg demo`."""
     parser = Parser(
         prog=prog,
-        description="Serves a page on which a person drops a photo, types words and sees the segmentation, and its API "
-        'for gradio_client. Needs the extra "demo": pip install "dinov3seg_hf[demo]".',
+        description="Serves a web page that segments photos by words, and its API for gradio_client. Requires the "
+        'extra "demo": pip install "dinov3seg_hf[demo]".',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--model", default=EMBEDDED, metavar="DIR_OR_HUB_ID", help="default: the embedded one, for drawn scenes"
+        "--model",
+        default=EMBEDDED,
+        metavar="DIR_OR_HUB_ID",
+        help="checkpoint (default: the embedded checkpoint, for drawn scenes)",
     )
-    model.add_argument("--device", help='such as "cpu", "cuda" or "cuda:1" (default: an accelerator if there is one)')
-    model.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's; float32 on the CPU")
+    model.add_argument("--device", help='for example "cpu", "cuda" or "cuda:1" (default: an accelerator if available)')
+    model.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="dtype of the weights (default: float32 on the CPU, else the dtype of the checkpoint)",
+    )
     model.add_argument(
         "--examples",
         metavar="DIR",
-        help="images to begin with; the words of photo.jpg are in photo.txt (default: drawn scenes for the embedded "
-        "model, else none)",
+        help="folder of example images; the words of photo.jpg are read from photo.txt (default: drawn scenes for the "
+        "embedded checkpoint, else none)",
     )
     server = parser.add_argument_group("server")
     server.add_argument(
-        "--host", help='"0.0.0.0" for all who reach this machine (default: $GRADIO_SERVER_NAME, or this machine alone)'
+        "--host",
+        help='host name or address; "0.0.0.0" accepts other machines (default: $GRADIO_SERVER_NAME, or localhost)',
     )
-    server.add_argument("--port", type=int, help="default: $GRADIO_SERVER_PORT, or the first free one from 7860 on")
-    server.add_argument("--open", action="store_true", help="open the page in the browser")
-    bounds = parser.add_argument_group("bounds")
-    bounds.add_argument("--max-queue", type=positive, default=40, metavar="N", help="requests that wait (default 40)")
-    bounds.add_argument("--max-labels", type=positive, default=1000, metavar="N", help="of a request (default 1000)")
+    server.add_argument(
+        "--port", type=int, help="port (default: $GRADIO_SERVER_PORT, or the first free port from 7860)"
+    )
+    server.add_argument("--open", action="store_true", help="open the page in a browser")
+    bounds = parser.add_argument_group("limits")
     bounds.add_argument(
-        "--max-megapixels", type=positive, default=50, metavar="N", help="larger images are refused (default 50)"
+        "--max-queue", type=positive, default=40, metavar="N", help="maximum number of waiting requests (default: 40)"
     )
     bounds.add_argument(
-        "--cache", type=positive, default=768, metavar="MIB", help="remembered of all sessions together (default 768)"
+        "--max-labels",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="maximum number of labels per request (default: 1000)",
+    )
+    bounds.add_argument(
+        "--max-megapixels", type=positive, default=50, metavar="N", help="maximum size of an image (default: 50)"
+    )
+    bounds.add_argument(
+        "--cache",
+        type=positive,
+        default=768,
+        metavar="MIB",
+        help="maximum size of the stored values of all sessions together (default: 768)",
     )
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serves until interrupted."""
+    """Serves the page until interrupted."""
     serve(
         options.model,
         device=options.device,

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg evaluate`, and `accelerate launch scripts/evaluate.py`: scores a checkpoint on data sets."""
+"""`dinov3seg evaluate` and `accelerate launch scripts/evaluate.py`: evaluate a checkpoint on data sets."""
 
 import argparse
 import dataclasses
@@ -38,80 +38,119 @@ examples:
       --output results --benchmark A-847 PC-459 A-150 PC-59 PAS-20  # the paper's table
   dinov3seg evaluate --model runs/mine --benchmark me/my-masks --split test --classes classes.txt
 
-A benchmark is looked for in DATA/<its name>, where `dinov3seg prepare` put it. The scores are written to
-OUTPUT/results.json (several benchmarks: one folder each) and printed.
+A benchmark is read from the folder DATA/<name of the benchmark>, which `dinov3seg prepare` writes. The scores are
+printed and written to OUTPUT/results.json. With several benchmarks, OUTPUT has one folder per benchmark.
 """
-INTERRUPTED = "interrupted; start it again with the same arguments to go on"
+INTERRUPTED = "interrupted; with --output, run the same command again to resume"
 PROGRESS = ".progress"
 NO_CLASSES = "none"
 
 
 def make_parser(prog: str) -> Parser:
-    """The parser of `dinov3seg evaluate`."""
+    """Returns the parser of `dinov3seg evaluate`."""
     parser = Parser(
         prog=prog,
-        description="Scores a checkpoint on benchmarks or on a data set of yours, in one process or several. A run "
-        "that was broken off goes on when it is started again with the same arguments.",
+        description="Evaluates a checkpoint on benchmarks or on your own data set, in one or several processes. To "
+        "resume an interrupted run with --output, run the same command again.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = ", ".join(benchmark.title for benchmark in BENCHMARKS.values())
-    parser.add_argument("--model", default=EMBEDDED, metavar="DIR_OR_HUB_ID", help="default: the embedded checkpoint")
+    parser.add_argument(
+        "--model", default=EMBEDDED, metavar="DIR_OR_HUB_ID", help="checkpoint (default: the embedded checkpoint)"
+    )
     parser.add_argument(
         "--benchmark",
         nargs="+",
         required=True,
         metavar="NAME_OR_DATASET",
-        help=f"{names}; {DRAWN_WORLD}; or a folder or Hub id of a data set",
+        help=f"{names}; {DRAWN_WORLD}; or the folder or Hub id of a data set",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for results.json; needed to go on after a break")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for results.json; required to resume a run")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results")
 
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the prepared (default data)")
-    data.add_argument("--split", help=f"default validation; of {DRAWN_WORLD}: seen, unseen (default) or all")
-    data.add_argument("--images", type=int, metavar="N", help=f"only the first N; of {DRAWN_WORLD} default 300")
-    data.add_argument("--config-name", metavar="NAME", help="which subset of a data set")
-    data.add_argument("--revision", help="of a data set on the Hub")
-    data.add_argument("--streaming", action="store_true", help="read rows as they are needed")
+    data.add_argument(
+        "--data", type=Path, default=Path("data"), metavar="DIR", help="folder of prepared benchmarks (default: data)"
+    )
+    data.add_argument("--split", help=f"split (default: validation); for {DRAWN_WORLD}: seen, unseen (default) or all")
+    data.add_argument(
+        "--images", type=int, metavar="N", help=f"use only the first N images (default for {DRAWN_WORLD}: 300)"
+    )
+    data.add_argument("--config-name", metavar="NAME", help="name of the subset of a data set")
+    data.add_argument("--revision", help="revision of a data set on the Hub")
+    data.add_argument(
+        "--streaming", action="store_true", help="read rows on demand, without downloading all rows first"
+    )
     data.add_argument("--image-column", metavar="NAME")
     data.add_argument("--mask-column", metavar="NAME")
-    data.add_argument("--mask-values", choices=("labels", "raw_ids"), help="what masks hold (default: see the classes)")
+    data.add_argument(
+        "--mask-values",
+        choices=("labels", "raw_ids"),
+        help="values in the masks (default: raw_ids if the classes have raw ids, but labels in prepared benchmarks)",
+    )
     data.add_argument("--mask-coding", choices=("integers", "ade20k-rgb"), default="integers")
-    data.add_argument("--skip-bad", action="store_true", help="leave out rows that cannot be read, and count them")
-    data.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that read images (default 0)")
+    data.add_argument("--skip-bad", action="store_true", help="skip rows that cannot be read, and count them")
+    data.add_argument(
+        "--num-workers", type=int, default=0, metavar="N", help="number of processes that read images (default: 0)"
+    )
 
     words = parser.add_argument_group("classes")
-    words.add_argument("--classes", metavar="PRESET_OR_FILE", help="default: what the data set says")
-    words.add_argument("--templates", action="append", metavar="TEMPLATE", help="a set's name, or a text with one {}")
+    words.add_argument("--classes", metavar="PRESET_OR_FILE", help="class names (default: those in the data set)")
+    words.add_argument(
+        "--templates",
+        action="append",
+        metavar="TEMPLATE",
+        help="name of a template set, or one template with {}; repeatable",
+    )
     words.add_argument(
         "--training-classes",
         metavar="PRESET_OR_FILE",
-        help=f"splits the scores into seen and unseen; default: what the run noted; {NO_CLASSES}: no split",
+        help="classes seen in training, to split the scores into seen and unseen (default: the classes in the "
+        f"checkpoint; {NO_CLASSES}: no split)",
     )
 
-    model = parser.add_argument_group("inference")
-    model.add_argument("--inference", choices=("whole", "local-global", "slide"), help="default: the checkpoint's")
-    model.add_argument("--head", choices=("full", "dinotxt"), help="default: the checkpoint's")
-    model.add_argument("--patch-source", choices=("head", "backbone"), help="default: the checkpoint's")
-    model.add_argument("--shortest-edge", type=int, metavar="PIXELS", help="in place of the checkpoint's size")
-    model.add_argument("--square", type=int, metavar="PIXELS", help="both sides, in place of the checkpoint's size")
-    model.add_argument("--window-size", type=int, metavar="PIXELS")
-    model.add_argument("--window-stride", type=int, metavar="PIXELS")
-    model.add_argument("--temperature", type=float, help="of the zero-shot head")
-    model.add_argument("--batch-size", type=int, default=1, metavar="N", help="images at a time (default 1)")
-    model.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's; float32 on the CPU")
-    model.add_argument("--cpu", action="store_true", help="use the CPU even if there is an accelerator")
+    _add_inference_options(parser)
 
     shown = parser.add_argument_group("report")
-    shown.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default 1000)")
-    shown.add_argument("--per-class", action="store_true", help="print the classes too")
-    shown.add_argument("--confusion", action="store_true", help="write the confusion matrix too")
+    shown.add_argument(
+        "--resamples", type=int, default=1000, metavar="N", help="number of bootstrap resamples (default: 1000)"
+    )
+    shown.add_argument("--per-class", action="store_true", help="also print the scores per class")
+    shown.add_argument("--confusion", action="store_true", help="also write the confusion matrix")
     return parser
 
 
+def _add_inference_options(parser: Parser) -> None:
+    model = parser.add_argument_group("inference")
+    model.add_argument(
+        "--inference", choices=("whole", "local-global", "slide"), help="default: the setting of the checkpoint"
+    )
+    model.add_argument("--head", choices=("full", "dinotxt"), help="default: the setting of the checkpoint")
+    model.add_argument("--patch-source", choices=("head", "backbone"), help="default: the setting of the checkpoint")
+    model.add_argument(
+        "--shortest-edge",
+        type=int,
+        metavar="PIXELS",
+        help="size of the shorter side (default: the setting of the checkpoint)",
+    )
+    model.add_argument(
+        "--square", type=int, metavar="PIXELS", help="size of both sides (default: the setting of the checkpoint)"
+    )
+    model.add_argument("--window-size", type=int, metavar="PIXELS")
+    model.add_argument("--window-stride", type=int, metavar="PIXELS")
+    model.add_argument("--temperature", type=float, help="temperature of the zero-shot head")
+    model.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per batch (default: 1)")
+    model.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="dtype of the weights (default: float32 on the CPU, else the dtype of the checkpoint)",
+    )
+    model.add_argument("--cpu", action="store_true", help="use the CPU even if an accelerator is available")
+
+
 class Task:
-    """One of the data sets that were asked for."""
+    """One data set of the evaluation."""
 
     def __init__(self, options: argparse.Namespace, name: str):
         self.options = options
@@ -125,18 +164,19 @@ class Task:
             self.folder = options.output / self.name.strip("./").replace("/", "_")
 
     def check_output(self) -> None:
-        """
+        """Checks that existing results are not replaced without `--overwrite`.
+
         Raises:
-            ValueError: There are results already.
+            ValueError: If results already exist and `--overwrite` is not set.
         """
         if self.folder is not None and (self.folder / RESULTS).exists() and not self.options.overwrite:
             raise ValueError(
-                f"{str(self.folder / RESULTS)!r} is there already. Choose another --output, or replace it with "
+                f"{str(self.folder / RESULTS)!r} already exists. Choose another --output, or replace the results with "
                 "--overwrite."
             )
 
     def open(self) -> tuple[SegmentationDataset | StreamedSegmentationDataset, Vocabulary]:
-        """The rows, and the vocabulary of the prompts."""
+        """Opens the rows, and the vocabulary of the prompts."""
         options = self.options
         dataset, vocabulary = self._open_drawn_world() if self.name == DRAWN_WORLD else self._open_dataset()
         data = segmentation_dataset(
@@ -156,7 +196,9 @@ class Task:
     def _open_drawn_world(self) -> tuple[Dataset, Vocabulary]:
         options = self.options
         if options.classes is not None:
-            raise ValueError(f"{DRAWN_WORLD} has classes of its own: leave --classes out.")
+            raise ValueError(
+                f"--classes is not supported for {DRAWN_WORLD}, which has fixed classes. Remove --classes."
+            )
         return drawn_world(options.images or 300, options.split or "unseen", CARD), drawn_world_vocabulary()
 
     def _open_dataset(self) -> tuple[Dataset, Vocabulary]:
@@ -165,8 +207,8 @@ class Task:
             place = options.data / self.name
             if not place.is_dir():
                 raise ValueError(
-                    f"There is no folder {str(place)!r}. Make it with `dinov3seg prepare {self.benchmark.title} "
-                    f"--source ... --output {place}`, or say where it is with --data."
+                    f"Folder {str(place)!r} was not found. Create it with `dinov3seg prepare {self.benchmark.title} "
+                    f"--source ... --output {place}`, or choose another --data."
                 )
         dataset = open_dataset(
             place,
@@ -181,7 +223,7 @@ class Task:
         return dataset, vocabulary
 
     def training_classes(self) -> Vocabulary | tuple[str, ...] | None:
-        """The names that the model has seen, where that is known."""
+        """The class names seen in training; `None` if they are unknown or `--training-classes` is "none"."""
         source = self.options.training_classes
         if source == NO_CLASSES:
             return None
@@ -194,18 +236,21 @@ class Task:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Scores every data set, and prints the table."""
+    """Evaluates every data set and prints the table."""
     _check(options)
-    # processes on CPUs take themselves for alone unless told that there is nothing else
+    # without an accelerator, Accelerate connects the processes of a launcher only if `cpu` is set
     accelerator = Accelerator(cpu=options.cpu or not torch.accelerator.is_available())
     tasks = [Task(options, name) for name in options.benchmark]
     opened = []
-    for task in tasks:  # all that can go wrong early goes wrong here, before a model is loaded
+    for task in tasks:  # finds errors in arguments and data before a model is loaded
         task.check_output()
         opened.append((task, *task.open(), task.training_classes()))
     pipe = load_pipeline(options.model, str(accelerator.device), options.dtype)
     if pipe.processor is None:
-        raise ValueError(f"The checkpoint {options.model!r} has no tokenizer, which words need: convert it with one.")
+        raise ValueError(
+            f"The checkpoint {options.model!r} has no tokenizer, but class names must be tokenized. Convert the "
+            "checkpoint again with --tokenizer."
+        )
     settings = _settings(options, pipe.default_inference)
 
     results = []
@@ -246,9 +291,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     if options.shortest_edge and options.square:
-        raise ValueError("Got both --shortest-edge and --square; give one of them.")
+        raise ValueError(
+            "Both --shortest-edge and --square are set; expected at most one. Remove one of the two options."
+        )
     if len(set(options.benchmark)) < len(options.benchmark):
-        raise ValueError("A benchmark is given twice; name each once.")
+        raise ValueError("--benchmark contains a benchmark twice; expected each benchmark once. Remove the duplicate.")
     if options.images is not None and options.images < 1:
         raise ValueError(f"--images is {options.images}; expected at least 1.")
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg publish`, and `scripts/publish.py`: a checkpoint as a model on the Hub, the demo as a Space."""
+"""`dinov3seg publish` and `scripts/publish.py`: publish a checkpoint as a Hub model and the demo as a Space."""
 
 import argparse
 import tempfile
@@ -12,7 +12,7 @@ from ..hub.publish import Publication, publish
 from ..hub.upload import Upload
 from .console import EXIT_OK, Parser
 
-# The card's template and the Space's files lie in a checkout.
+# A checkout of the repository contains the template of the card and the files of the Space.
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 EXAMPLE_LABELS = (
     "black plain background, orange dotted square, red plain triangle, green dotted triangle, yellow plain triangle, "
@@ -21,61 +21,68 @@ EXAMPLE_LABELS = (
 EXAMPLES = """\
 examples:
   hf auth login
-  dinov3seg publish --model DIR --repo my-name/dinov3-seg --dry-run           # look at the folders first
+  dinov3seg publish --model DIR --repo my-name/dinov3-seg --dry-run           # check the folders first
   dinov3seg publish --model DIR --repo my-name/dinov3-seg --space my-name/dinov3-seg-demo
 
-The folders are built and checked before anything goes up: in a process that cannot import this package, the example has
-to be segmented as the checkpoint segments it. Running again sends what is missing, and commits nothing twice.
+The folders are built and checked before the upload: a process that cannot import this package must segment the example
+like the checkpoint does. To finish an interrupted upload, run the same command again; it commits nothing twice.
 """
 INTERRUPTED = "interrupted; run the same command again to finish"
 
 
 def make_parser(prog: str) -> Parser:
-    """The parser of `dinov3seg publish`."""
+    """Returns the parser of `dinov3seg publish`."""
     parser = Parser(
         prog=prog,
         description="Publishes a checkpoint: weights, code and card as a model on the Hub, and the demo as a Space "
-        "that runs from it.",
+        "that uses the model.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the checkpoint")
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the model on the Hub")
-    parser.add_argument("--space", metavar="OWNER/NAME", help="the Space on the Hub (default: none)")
-    parser.add_argument("--private", action="store_true", help="nobody else sees them")
-    parser.add_argument("--dry-run", action="store_true", help="build and check the folders, upload nothing")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository of the model on the Hub")
+    parser.add_argument("--space", metavar="OWNER/NAME", help="repository of the Space on the Hub (default: none)")
+    parser.add_argument("--private", action="store_true", help="create private repositories")
+    parser.add_argument("--dry-run", action="store_true", help="build and check the folders without uploading them")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to build (default: a temporary folder; publish-... if dry)"
+        "--output", type=Path, metavar="DIR", help="build folder (default: temporary; publish-... with --dry-run)"
     )
-    card = parser.add_argument_group("card", "in place of the front matter of README.md in the checkpoint's folder")
-    card.add_argument("--license", metavar="ID", help="of the weights, such as apache-2.0; or other, with:")
+    card = parser.add_argument_group(
+        "card", "The metadata options replace the front matter of README.md in the folder of the checkpoint."
+    )
+    card.add_argument("--license", metavar="ID", help="license of the weights, for example apache-2.0; or other, with:")
     card.add_argument("--license-name", metavar="TEXT")
     card.add_argument("--license-link", metavar="ADDRESS")
     card.add_argument("--base-model", nargs="+", metavar="HUB_ID")
-    card.add_argument("--datasets", nargs="+", metavar="HUB_ID", help="that it was trained on")
+    card.add_argument("--datasets", nargs="+", metavar="HUB_ID", help="training data sets")
     card.add_argument(
         "--results",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="of `dinov3seg evaluate` for this checkpoint (default: results*.json in its folder)",
+        help="results of `dinov3seg evaluate` for this checkpoint (default: results*.json in the folder of the "
+        "checkpoint)",
     )
     card.add_argument(
         "--example",
         type=Path,
         default=CHECKOUT / "examples" / "scene.png",
         metavar="IMAGE",
-        help="default: a drawn scene",
+        help="example image (default: a drawn scene)",
     )
-    card.add_argument("--labels", default=EXAMPLE_LABELS, metavar="TEXT", help="of the example, separated by commas")
-    parser.add_argument("--max-shard-size", default=MAX_SHARD_SIZE, metavar="SIZE", help="default %(default)s")
+    card.add_argument(
+        "--labels", default=EXAMPLE_LABELS, metavar="TEXT", help="labels of the example, separated by commas"
+    )
+    parser.add_argument("--max-shard-size", default=MAX_SHARD_SIZE, metavar="SIZE", help="default: %(default)s")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Builds, checks and, unless it is a dry run, uploads."""
+    """Builds and checks the folders, and uploads them unless `--dry-run` is set."""
     if not (CHECKOUT / "model_card.md").is_file():
-        raise ValueError("Publishing needs a checkout of the project, with model_card.md and demo/. Run it there.")
+        raise ValueError(
+            "model_card.md was not found. Run the command in a checkout of the repository (model_card.md and demo/)."
+        )
     results = options.results or sorted(options.model.glob("results*.json"))
     names = ("license", "license_name", "license_link", "base_model", "datasets")
     with tempfile.TemporaryDirectory() as scratch:
@@ -102,11 +109,11 @@ def run(options: argparse.Namespace) -> int:
 def _summary(publication: Publication) -> str:
     if not publication.uploads:
         folders = [str(folder) for folder in (publication.model_folder, publication.space_folder) if folder is not None]
-        return f"Built and checked, nothing uploaded: {', '.join(folders)}"
+        return f"Built and checked, not uploaded: {', '.join(folders)}"
     return "\n".join(map(_describe, publication.uploads))
 
 
 def _describe(upload: Upload) -> str:
     size = sum(upload.files.values()) / 1e6
-    done = "published in commit" if upload.changed else "was there already, as commit"
+    done = "published in commit" if upload.changed else "already published in commit"
     return f"{upload.repo_type} {upload.repo_id}: {len(upload.files)} files, {size:.1f} MB, {done} {upload.commit[:12]}"

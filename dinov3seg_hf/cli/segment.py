@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg segment`: images and words in, a table, overlays, label maps and JSON out."""
+"""`dinov3seg segment`: segments images by words and writes a table, overlays, label maps and JSON."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ from ..visualization.pictures import Region, overlay, regions_of
 from ..visualization.tables import aligned_table
 from .console import EXIT_ERROR, EXIT_OK, Parser, print_error, share
 
-# Encoding so many labels takes long enough to want a bar.
+# With more labels, the encoding takes long enough for a progress bar.
 MANY_LABELS = 500
 
 EXAMPLES = """\
@@ -38,62 +38,72 @@ examples:
 
 
 def make_parser(prog: str) -> Parser:
-    """The parser of `dinov3seg segment`."""
+    """Returns the parser of `dinov3seg segment`."""
     parser = Parser(
         prog=prog,
-        description="Segments images by words: prints the labels found with area and score, writes overlays, label "
+        description="Segments images by words. Prints the labels found with area and score; writes overlays, label "
         "maps and JSON.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or http(s) addresses")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or HTTP(S) URLs")
 
     words = parser.add_argument_group("words (one of these)").add_mutually_exclusive_group(required=True)
-    words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms by "|"')
-    words.add_argument("--labels-file", metavar="FILE", help="class names from a .txt (one a line), .tsv or .json file")
-    words.add_argument("--preset", metavar="NAME", help=f"a benchmark's vocabulary: {', '.join(Vocabulary.presets())}")
+    words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms separated by "|"')
+    words.add_argument("--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv or .json")
+    words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(Vocabulary.presets())}")
     parser.add_argument(
         "--templates",
         metavar="TEMPLATE",
         action="append",
-        help=f'what names are wrapped in: {", ".join(TEMPLATES)}, or a text with one "{{}}"; may be repeated',
+        help=f'set of prompt templates: {", ".join(TEMPLATES)}; or one template with "{{}}" for the name; repeatable',
     )
 
     files = parser.add_argument_group(
         "files",
-        "With several images, or where the name ends in / or is a folder: a folder, made if need be, for "
-        "<image>_overlay.png, <image>_mask.png and <image>.json.",
+        "With several images, or if FILE ends in / or is a folder, FILE is a folder for <image>_overlay.png, "
+        "<image>_mask.png and <image>.json. The folder is created if it does not exist.",
     )
+    files.add_argument("--output", metavar="FILE", help=f"image with overlay and legend ({', '.join(IMAGE_SUFFIXES)})")
     files.add_argument(
-        "--output", metavar="FILE", help=f"picture with overlay and legend ({', '.join(IMAGE_SUFFIXES)})"
-    )
-    files.add_argument(
-        "--mask", metavar="FILE", help="label map (.png): palette up to 255 labels, 255 is none; above 16 bits"
+        "--mask",
+        metavar="FILE",
+        help="label map (.png): 8 bits for up to 255 labels (255 is none of these), else 16 bits",
     )
     files.add_argument("--json", metavar="FILE", help="segments with label, score, area, box and mask (.json)")
-    files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default 0.5)")
+    files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default: 0.5)")
 
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--model", default=EMBEDDED, metavar="DIR_OR_HUB_ID", help="default: the embedded one, for drawn scenes"
+        "--model",
+        default=EMBEDDED,
+        metavar="DIR_OR_HUB_ID",
+        help="checkpoint (default: the embedded checkpoint, for drawn scenes)",
     )
     model.add_argument(
-        "--inference", choices=("whole", "local-global", "slide"), help="default: what the checkpoint is set to"
+        "--inference", choices=("whole", "local-global", "slide"), help="default: the setting of the checkpoint"
     )
     model.add_argument(
-        "--head", choices=("full", "dinotxt"), help="trained head, or zero-shot (default: the checkpoint's)"
+        "--head", choices=("full", "dinotxt"), help="trained or zero-shot head (default: the setting of the checkpoint)"
     )
     model.add_argument(
-        "--threshold", type=share, metavar="T", help='pixels that score lower are "none of these", 0 to 1'
+        "--threshold",
+        type=share,
+        metavar="T",
+        help='minimum score, 0 to 1; pixels with a lower score are "none of these"',
     )
-    model.add_argument("--device", help='such as "cpu", "cuda" or "cuda:1" (default: an accelerator if there is one)')
-    model.add_argument("--dtype", choices=DTYPES, help="default: the checkpoint's; float32 on the CPU")
+    model.add_argument("--device", help='for example "cpu", "cuda" or "cuda:1" (default: an accelerator if available)')
+    model.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="dtype of the weights (default: float32 on the CPU, else the dtype of the checkpoint)",
+    )
     return parser
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One image and the files to be made of it."""
+    """One image and its output files."""
 
     image: str
     overlay: Path | None
@@ -107,7 +117,7 @@ class _Task:
 
 def run(options: argparse.Namespace) -> int:
     """Segments the images."""
-    # All that can go wrong early goes wrong here, before a model is loaded.
+    # Finds errors in the arguments before a model is loaded.
     vocabulary = _vocabulary(options)
     tasks = _plan(options)
 
@@ -128,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
         except (ValueError, OSError, MemoryError) as error:
             if len(tasks) == 1:
                 raise
-            print_error("dinov3seg segment", error)  # the other images are not to blame
+            print_error("dinov3seg segment", error)  # an error in one image must not stop the others
             num_failed += 1
             continue
         if len(tasks) > 1:
@@ -143,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
 def _vocabulary(options: argparse.Namespace) -> Vocabulary:
     templates = options.templates
     if templates is not None and len(templates) == 1:
-        templates = templates[0]  # one word may be the name of a set
+        templates = templates[0]  # a single value can be the name of a set
     if options.labels is not None:
         return as_vocabulary(options.labels, templates)
     if options.labels_file is not None:
@@ -152,11 +162,16 @@ def _vocabulary(options: argparse.Namespace) -> Vocabulary:
 
 
 def _plan(options: argparse.Namespace) -> list[_Task]:
-    """Which files come of which image; refuses what could not be written, or would be written over."""
+    """Returns the output files of each image.
+
+    Raises:
+        ValueError: If an image does not exist, or a file cannot be written, would replace an image, or would be written
+            twice.
+    """
     images = options.images
     for image in images:
         if not _is_address(image) and not Path(image).exists():
-            raise ValueError(f"There is no image {image!r} (now in {os.getcwd()!r}). Check the path.")
+            raise ValueError(f"Image {image!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
     columns: list[Sequence[Path | None]] = []
     for target, suffixes, ending in (
         (options.output, IMAGE_SUFFIXES, "_overlay.png"),
@@ -168,9 +183,11 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
         elif len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
             folder = Path(target)
             if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
-                raise ValueError(f"{target!r} names a file; a folder for several files is wanted. Name a folder.")
+                raise ValueError(
+                    f"{target!r} is the name of a file; expected a folder for several files. Choose a folder."
+                )
             paths = [folder / f"{_stem(image)}{ending}" for image in images]
-            for path in paths if folder.is_dir() else [folder]:  # a folder that can be made can be written to
+            for path in paths if folder.is_dir() else [folder]:  # a folder that can be created is writable
                 check_writable(path)
             columns.append(paths)
         else:
@@ -184,11 +201,11 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
         for path in task.files:
             key = path.resolve()
             if key in inputs:
-                raise ValueError(f"{str(path)!r} would be written over the image {inputs[key]!r}. Choose another name.")
+                raise ValueError(f"{str(path)!r} would overwrite the image {inputs[key]!r}. Choose another name.")
             if key in owner:
                 raise ValueError(
                     f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Choose different "
-                    "names, or segment images of the same name apart."
+                    "names, or segment images with the same name separately."
                 )
             owner[key] = task.image
     return tasks

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg train`, and `accelerate launch scripts/train.py`: trains as a recipe and flags say."""
+"""`dinov3seg train` and `accelerate launch scripts/train.py`: train a model as specified by a recipe and flags."""
 
 import argparse
 from argparse import Namespace
@@ -13,43 +13,45 @@ from .console import EXIT_INTERRUPTED, EXIT_OK
 
 EXAMPLES = """\
 examples:
-  # a few minutes on two CPU cores: a new head on the embedded checkpoint's dino.txt
+  # a few minutes on two CPU cores: a new head on the dino.txt of the embedded checkpoint
   export OMP_NUM_THREADS=1
   accelerate launch --multi_gpu --num_processes 2 scripts/train.py --config recipes/drawn_world.yaml \\
       --output runs/drawn
 
-  # COCO-Stuff, on the GPUs that `accelerate config` was told of; the same command goes on after an interruption
+  # COCO-Stuff, on the GPUs set in `accelerate config`; the same command resumes an interrupted run
   accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init dinov3seg-vitl16 --output runs/stuff \\
       --dataset data/coco-stuff-171 --resume
 
-  # masks of your own: any data set with an image and a mask column
+  # your own masks: any data set with an image column and a mask column
   accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init runs/stuff --output runs/mine \\
       --dataset me/my-masks --vocabulary classes.txt --eval-split test --steps 2000 --learning-rate 5e-5
 
-Every field of a recipe is a flag, and flags win. What is wrong with them is said before the first step. (`--multi_gpu`
-means several processes, on CPUs too.)
+Every field of a recipe is also a flag; a flag overrides the recipe. Errors in fields and flags are reported before the
+first step. (`--multi_gpu` means several processes, also on CPUs.)
 """
-INTERRUPTED = "interrupted; go on with --resume"
+INTERRUPTED = "interrupted; resume the run with --resume"
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """The parser of `dinov3seg train`: a flag for every field of `TrainingConfig`."""
+    """Returns the parser of `dinov3seg train`, with a flag for every field of `TrainingConfig`."""
     return training_parser(
         prog=prog,
-        description="Trains dinov3.seg: on the drawn world in minutes, on COCO-Stuff, or on masks of your own.",
+        description="Trains dinov3.seg on the drawn world (in minutes), on COCO-Stuff, or on your own masks.",
         epilog=EXAMPLES,
     )
 
 
 def run(options: Namespace) -> int:
-    """Trains to the last step, or until stopped."""
+    """Trains until the last step or until stopped."""
     processes = start_processes()
     config, resume = config_from_options(options)
     trainer = Trainer(config, resume)
     result = trainer.train()
     if processes.is_main_process:
         print(result.summary(), flush=True)
-        state = f"The model is in {config.output}/model." if result.finished else "Stopped; go on with --resume."
+        state = (
+            f"The model is in {config.output}/model." if result.finished else "Stopped. Resume the run with --resume."
+        )
         print(state, flush=True)
     trainer.accelerator.end_training()
     return EXIT_OK if result.finished else EXIT_INTERRUPTED

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The published checkpoints of DINOv3, dino.txt and SAM to a folder that `from_pretrained` loads.
+"""Converts the published DINOv3, dino.txt and SAM checkpoints to a folder that `from_pretrained` loads.
 
-May import `model`.
+This package is allowed to import `model`.
 """
 
 from .convert import convert

@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The published checkpoints of DINOv3, dino.txt and SAM -> a folder that `from_pretrained` loads.
+"""Converts the published DINOv3, dino.txt and SAM checkpoints to a folder that `from_pretrained` loads.
 
-Strict: every key of every file is accounted for in a report (taken, split, dropped and why), every tensor of the model
-has a known origin, and the result appears whole or not at all. Knows files and sizes; the names are in
-`layouts.py`, what the tensors compute is told by the model files.
+The conversion is strict: the report accounts for every key of every file (taken, split, dropped, and the reason), every
+tensor of the model has a known origin, and the folder is written atomically. This module handles files and sizes;
+`layouts.py` contains the names, and the model files define the computation.
 """
 
 import os
@@ -45,36 +45,36 @@ def convert(
     overwrite: bool = False,
     progress: bool = True,
 ) -> ConversionReport:
-    """Turns published checkpoints into a folder that `Dinov3SegForSemanticSegmentation.from_pretrained` loads.
+    """Converts published checkpoints to a folder that `Dinov3SegForSemanticSegmentation.from_pretrained` loads.
 
-    The folder's configuration says `head="dinotxt"`: it segments zero-shot as it is. The parts that dinov3.seg trains
-    on top are in no published file; they are initialized anew from `seed`, and the report lists them.
+    The folder is configured with `head="dinotxt"`, so the model segments zero-shot without training. The parts to be
+    trained are not in any published file: these parts are initialized from `seed` and listed in the report.
 
     Args:
         backbone: DINOv3 as published (`.pth` or `.safetensors`), or a folder or Hub id of a `transformers` DINOv3 ViT.
         dinotxt: dino.txt's vision head and text encoder as published (`.pth` or `.safetensors`).
-        output: Folder to write. It appears whole or not at all.
-        prior: SAM as published (`.pth`), or a folder or Hub id of `transformers`; its image encoder becomes the
-            semantic prior. `None`: intermediate layers of the backbone take its place.
+        output: Folder to write. All files are written atomically.
+        prior: SAM as published (`.pth`), or a folder or Hub id of a `transformers` SAM; its image encoder becomes the
+            semantic prior. `None`: intermediate layers of the backbone are used instead.
         tokenizer: CLIP's BPE vocabulary: a folder or Hub id that `CLIPTokenizer` loads, or the original
-            `bpe_simple_vocab_16e6.txt.gz`. `None` or `"none"`: weights and image processor only.
-        dtype: Format of the written weights.
-        text_num_attention_heads: Heads of the text tower; one for 64 channels unless given (the file does not tell).
-        prior_image_size: Side in pixels of the images that the prior encoder will see; its positions are resized to it.
-        seed: For the parts to be trained.
-        max_shard_size: Weights are split into files of at most this size.
-        overwrite: Whether an earlier conversion in `output` may be replaced, once the new one is complete.
-        progress: Whether to say on stderr what is being done.
+            `bpe_simple_vocab_16e6.txt.gz`. `None` or `"none"`: only weights and image processor are written.
+        dtype: Dtype of the written weights.
+        text_num_attention_heads: Attention heads of the text tower (not in the file). Default: one per 64 channels.
+        prior_image_size: Side length of the prior encoder's images in pixels; its position embeddings are resized.
+        seed: Seed of the initialization of the parts to be trained.
+        max_shard_size: Maximum size of one weights file.
+        overwrite: Whether to replace an earlier conversion in `output`, after the new conversion is complete.
+        progress: Whether to print progress messages on stderr.
 
     Returns:
-        What became of every key. The folder holds the same as `conversion_report.json`, without paths of this machine.
+        The report of all keys. The folder contains the same report as `conversion_report.json`, without local paths.
 
     Raises:
-        ValueError: If a file is not what it should be (missing, damaged, swapped, the satellite backbone, other keys or
-            sizes), the files do not fit each other, or `output` cannot be written. Nothing is left behind.
+        ValueError: If a file is not the expected one (missing, damaged, swapped, the satellite backbone, other keys or
+            sizes), the files do not fit each other, or `output` cannot be written. Partial output is removed.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
     output = Path(output).expanduser()
     _refuse_output(output, overwrite)
@@ -102,7 +102,7 @@ def convert(
         vision_head_num_layers=head.num_layers,
         vision_head_intermediate_size=head.intermediate_size,
     )
-    say("putting the model together")
+    say("building the model")
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
     given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "tokenizer": tokenizer}
     report = _report(output, given, parts, config, model, new, dtype)
@@ -121,9 +121,9 @@ def _report(
     dtype: str,
 ) -> ConversionReport:
     notes = [note for part in parts for note in part.notes]
-    notes.append('head="dinotxt" in the configuration: zero-shot, without the parts to be trained.')
+    notes.append('The configuration contains head="dinotxt": zero-shot, without the parts to be trained.')
     if given["tokenizer"] is None:
-        notes.append("No tokenizer: weights and image processor only. To segment from words, give one.")
+        notes.append("Only weights and image processor are written. Pass a tokenizer to segment by class names.")
     return ConversionReport(
         output=str(output),
         files={role: "none" if source is None else _public_name(source) for role, source in given.items()},
@@ -137,22 +137,25 @@ def _report(
 
 
 def _public_name(source: Source) -> str:
-    """A Hub id, or the name of a file or folder without the way to it: the report goes where the weights go."""
+    """The Hub id, or the name of the file or folder without its path, because the report is shared with the weights."""
     path = Path(source).expanduser()
     return path.name if path.exists() else os.fspath(source)
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
-        raise ValueError(f"output {output} is a file. Give a folder.")
+        raise ValueError(f"output {output} is a file; expected a folder. Choose another path.")
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not overwrite:
-        raise ValueError(f"output {output} is not empty. Give another folder, or overwrite it if it is a conversion.")
+        raise ValueError(
+            f"output {output} is not empty; expected a new or empty folder. Choose another folder, or set overwrite to "
+            "replace an earlier conversion."
+        )
     if not (output / CONVERSION_REPORT).is_file():
         raise ValueError(
-            f"output {output} is no earlier conversion (it has no {CONVERSION_REPORT}), so it is kept. Give another "
-            "folder."
+            f"output {output} is not an earlier conversion ({CONVERSION_REPORT} was not found), so it is not "
+            "overwritten. Choose another folder."
         )
 
 
@@ -162,14 +165,14 @@ def _refuse_other_width(
     width = vision_config.hidden_size
     if head_width != width or text_config.projection_dim != 2 * width:
         raise ValueError(
-            f"backbone {backbone} is {width} wide, but dinotxt {dinotxt} has a vision head of {head_width} and text "
-            f"embeddings of {text_config.projection_dim}, which should be the same and twice as much. Give the "
-            f"backbone that dino.txt was trained on, ViT-L/16: {PUBLISHED_BACKBONE}."
+            f"dinotxt {dinotxt} has a vision head of width {head_width} and text embeddings of width "
+            f"{text_config.projection_dim}; expected {width} and {2 * width}, for the width {width} of backbone "
+            f"{backbone}. Pass the backbone that dino.txt was trained on, ViT-L/16: {PUBLISHED_BACKBONE}."
         )
 
 
 def _architecture(config: Any) -> dict[str, Any]:
-    """A sub-configuration without what a file says about itself: its format must not follow into the new folder."""
+    """The configuration of a part, without entries about its file: the new folder may have another dtype."""
     about_the_file = ("dtype", "architectures", "transformers_version", "_name_or_path")
     return {name: value for name, value in config.to_dict().items() if name not in about_the_file}
 
@@ -197,7 +200,7 @@ def _sizes(config: Dinov3SegConfig) -> dict[str, int | float]:
 
 
 def _make_processor(tokenizer: str | None, patch_size: int, text_config: CLIPTextConfig) -> Any:
-    """The processor; without a tokenizer, the image processor alone."""
+    """Makes the processor, or only the image processor if `tokenizer` is `None`."""
     image_processor = Dinov3SegImageProcessorPil(size_divisor=patch_size)
     if tokenizer is None:
         return image_processor
@@ -206,8 +209,9 @@ def _make_processor(tokenizer: str | None, patch_size: int, text_config: CLIPTex
     expected = (text_config.vocab_size, text_config.bos_token_id, text_config.eos_token_id)
     if given != expected:
         raise ValueError(
-            f"tokenizer {tokenizer}: number of tokens, start-of-text and end-of-text are {given}, but {expected} in "
-            "the text tower. Give CLIP's vocabulary, for example openai/clip-vit-large-patch14."
+            f"tokenizer {tokenizer} has {given} (number of tokens, start-of-text id, end-of-text id); expected "
+            f"{expected}, the values of the text tower. Pass CLIP's vocabulary, for example "
+            "openai/clip-vit-large-patch14."
         )
     loaded.model_max_length = text_config.max_position_embeddings
     return Dinov3SegProcessor(image_processor, loaded)

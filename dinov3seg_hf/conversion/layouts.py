@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Which key of a published checkpoint becomes which parameter: DINOv3, dino.txt and SAM, as tables.
+"""Tables that map the keys of published checkpoints (DINOv3, dino.txt, SAM) to parameter names.
 
-Knows names and how a tensor is cut, nothing of files or sizes: the layers that are there say which keys there must be.
+The tables describe names and how to split tensors, not files or sizes. The layers found in a file determine the
+required keys.
 """
 
 import re
@@ -34,25 +35,25 @@ def _thirds(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
 
 
 def _masked_bias(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
-    """The bias of queries and values as the reference applies it: times its mask, which is 0 for the keys."""
+    """The query and value biases: the QKV bias multiplied by its mask, which is 0 for the keys, as in the reference."""
     mask = tensors[f"{key}_mask"]
     if not torch.isfinite(mask).all():
         raise ValueError(
-            f"{key}_mask holds NaN: the file was saved from a model that was never initialized. Give the published "
-            f"file, {PUBLISHED_BACKBONE}."
+            f"{key}_mask contains NaN; expected finite values. The file was saved from a model that was never "
+            f"initialized. Pass the published file, {PUBLISHED_BACKBONE}."
         )
     query, keys, value = (tensors[key] * mask.to(tensors[key].dtype)).chunk(3)
     if keys.any():
         raise ValueError(
-            f"{key} leaves the keys a bias under its mask; the published DINOv3 models have none there, and it would "
-            f"be lost. Give the published file, {PUBLISHED_BACKBONE}."
+            f"{key} is not zero for the keys after its mask; expected zero, as in the published DINOv3 models, because "
+            f"the conversion drops this bias. Pass the published file, {PUBLISHED_BACKBONE}."
         )
     return query, value
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Where one tensor of a published file goes."""
+    """The target parameters of one tensor in a published file."""
 
     source: str
     targets: tuple[str, ...] = ()
@@ -62,22 +63,22 @@ class Rule:
 
 
 def _affine(source: str, target: str) -> tuple[Rule, Rule]:
-    """A module with a weight and a bias."""
+    """The rules for the weight and the bias of a module."""
     return Rule(f"{source}.weight", (f"{target}.weight",)), Rule(f"{source}.bias", (f"{target}.bias",))
 
 
 def _fused(source: str, target: str) -> Rule:
-    """The weight of queries, keys and values in one."""
-    return Rule(source, tuple(f"{target}.{name}_proj.weight" for name in "qkv"), "split", "in thirds", _thirds)
+    """The rule for a fused QKV weight."""
+    return Rule(source, tuple(f"{target}.{name}_proj.weight" for name in "qkv"), "split", "into q, k and v", _thirds)
 
 
 DINOV3 = (
     Rule("cls_token", ("embeddings.cls_token",)),
     Rule("storage_tokens", ("embeddings.register_tokens",)),
-    Rule("mask_token", ("embeddings.mask_token",), reason="one more axis", compute=_one_more_axis),
+    Rule("mask_token", ("embeddings.mask_token",), reason="one axis added", compute=_one_more_axis),
     *_affine("patch_embed.proj", "embeddings.patch_embeddings"),
     *_affine("norm", "norm"),
-    Rule("rope_embed.periods", (), "dropped", "the model computes 1 / periods itself; compared"),
+    Rule("rope_embed.periods", (), "dropped", "compared with the values that the model computes"),
 )
 
 DINOV3_BLOCK = (
@@ -94,7 +95,7 @@ DINOV3_BIAS = (
         "attn.qkv.bias",
         ("attention.q_proj.bias", "attention.v_proj.bias"),
         "split",
-        "times bias_mask, which is 0 in the keys' third",
+        "multiplied by bias_mask, which is 0 for the keys",
         _masked_bias,
     ),
     Rule("attn.qkv.bias_mask", (), "dropped", "applied to attn.qkv.bias"),
@@ -144,30 +145,30 @@ SAM_BLOCK = (
     *_affine("mlp.lin2", "mlp.lin2"),
 )
 
-# Parts of SAM beside its image encoder, under both layouts.
+# Parts of SAM other than its image encoder, in the published and in the transformers layout.
 SAM_OTHERS = ("prompt_encoder.", "mask_decoder.", "shared_image_embedding.")
 
 SAM_OTHERS_REASON = "only SAM's image encoder guides the late refinement"
 
 
 def num_blocks(keys: Iterable[str], prefix: str) -> int:
-    """Layers under `prefix`, at least 1: in a file without any, those of the first are what is missing."""
+    """The number of layers under `prefix`, at least 1: without layers, the keys of the first one count as missing."""
     indices = [int(match[1]) for key in keys if (match := re.match(rf"{re.escape(prefix)}blocks\.(\d+)\.", key))]
     return 1 + max(indices, default=0)
 
 
 def backbone_rules(keys: Collection[str]) -> list[Rule]:
-    """DINOv3 -> `DINOv3ViTModel`."""
+    """The rules from DINOv3 as published to the parameters of `DINOv3ViTModel`."""
     biased, gated = "blocks.0.attn.qkv.bias" in keys, "blocks.0.mlp.w1.weight" in keys
     block = (*DINOV3_BLOCK, *(DINOV3_BIAS if biased else ()), *(DINOV3_GATED_MLP if gated else DINOV3_MLP))
     return [*DINOV3, *_blocks(keys, "", "model.layer.", block)]
 
 
 def dinotxt_rules(keys: Collection[str]) -> list[Rule]:
-    """dino.txt's vision head and text encoder -> the parameters of `Dinov3SegForSemanticSegmentation`."""
+    """The rules from dino.txt's vision head and text encoder to `Dinov3SegForSemanticSegmentation` parameters."""
     head, text = "visual_model.head.", "text_model."
     return [
-        # both sides hold the logarithm of the inverse temperature
+        # both are the logarithm of the inverse temperature
         Rule("logit_scale", ("logit_scale",)),
         *_blocks(keys, head, "vision_model.head.layer.", (*DINOV3_BLOCK, *DINOV3_GATED_MLP)),
         *_under(head, "vision_model.head.", _affine("ln_final", "norm")),
@@ -177,7 +178,7 @@ def dinotxt_rules(keys: Collection[str]) -> list[Rule]:
 
 
 def sam_rules(keys: Collection[str]) -> list[Rule]:
-    """SAM as published -> `SamVisionModel`."""
+    """The rules from SAM as published to the parameters of `SamVisionModel`."""
     prefix, target = "image_encoder.", "vision_encoder."
     return [
         *_under(prefix, target, SAM),

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Each published file to a part of the model: sizes read off the tensors, tensors under our names."""
+"""Converts each published file to a part of the model: infers sizes from the tensors and renames the tensors."""
 
 import json
 import os
@@ -40,16 +40,16 @@ from .report import ConvertedKey
 PRIOR_ENCODER = "semantic_prior.encoder."
 
 SATELLITE = (
-    "dino.txt's text was aligned with the backbone that was trained on web images (LVD-1689M); beside the one trained "
-    f"on satellite images (SAT-493M) its words mean nothing. Give the web backbone, {PUBLISHED_BACKBONE}."
+    "The text encoder of dino.txt was aligned with the backbone trained on web images (LVD-1689M), so its embeddings "
+    f"do not fit the backbone trained on satellite images (SAT-493M). Pass the web backbone, {PUBLISHED_BACKBONE}."
 )
 
-SATELLITE_IMAGE_MEAN = [0.430, 0.411, 0.296]  # of its image processor; all other DINOv3 models have ImageNet's
+SATELLITE_IMAGE_MEAN = [0.430, 0.411, 0.296]  # of its image processor; other DINOv3 models use the ImageNet mean
 
 
 @dataclass
 class Part:
-    """A converted file: what the configuration and the model take from it."""
+    """A converted file: its configuration, its tensors, the results for its keys, and notes for the report."""
 
     config: Any
     tensors: Tensors
@@ -63,7 +63,7 @@ class Part:
 
 @dataclass(frozen=True)
 class VisionHead:
-    """Sizes of dino.txt's vision head, read off its tensors."""
+    """The sizes of dino.txt's vision head, inferred from its tensors."""
 
     num_layers: int
     intermediate_size: int
@@ -74,7 +74,7 @@ def convert_backbone(source: Source) -> Part:
     name = os.fspath(source)
     path = Path(name).expanduser()
     if re.search(r"sat-?493m", name, re.IGNORECASE):
-        raise ValueError(f"backbone {name} is the satellite backbone. {SATELLITE}")
+        raise ValueError(f"backbone {name} is the satellite backbone: its name contains SAT-493M. {SATELLITE}")
     part = _convert_published_backbone(path) if means_file(path) else _convert_transformers_backbone(name)
     return part.under("vision_model.backbone.")
 
@@ -94,7 +94,7 @@ def _convert_published_backbone(path: Path) -> Part:
         hidden_size=width,
         intermediate_size=tensors["blocks.0.mlp.w1.weight" if gated else "blocks.0.mlp.fc1.weight"].shape[0],
         num_hidden_layers=num_blocks(tensors, ""),
-        num_attention_heads=width // (4 * len(periods)),  # a head turns with rows and columns, by sine and cosine
+        num_attention_heads=width // (4 * len(periods)),  # RoPE: sine and cosine, of rows and columns
         patch_size=patch_size,
         num_channels=num_channels,
         num_register_tokens=tensors["storage_tokens"].shape[1],
@@ -106,12 +106,12 @@ def _convert_published_backbone(path: Path) -> Part:
     )
     deviation = (DINOv3ViTRopePositionEmbedding(config).inv_freq * periods - 1).abs().max().item()
     note = f"1 / rope_embed.periods and the frequencies that the model computes differ by {deviation:.1e} (relative)"
-    note += "." if deviation < 1e-6 else ": the file holds them rounded, DINOv3 in transformers has them exact."
+    note += "." if deviation < 1e-6 else ": the file contains rounded values, transformers computes exact values."
     return Part(config, converted, keys, [note])
 
 
 def _rope_theta(periods: torch.Tensor, path: Path) -> float:
-    """The base of the rotary periods `theta ** (i / n)`; published files hold them rounded to bfloat16."""
+    """The base `theta` of the n RoPE periods `theta ** (i / n)`; published files store them rounded to bfloat16."""
     exponents = torch.arange(len(periods)) / len(periods)
     guesses = [100.0]
     if len(periods) > 1:
@@ -120,8 +120,8 @@ def _rope_theta(periods: torch.Tensor, path: Path) -> float:
         if torch.allclose(theta**exponents, periods, rtol=2**-8, atol=0):
             return theta
     raise ValueError(
-        f"backbone {path}: rope_embed.periods {periods.tolist()} are no powers of one base, so the model cannot "
-        f"compute them. Give the published file, {PUBLISHED_BACKBONE}."
+        f"backbone {path}: rope_embed.periods is {periods.tolist()}; expected powers of one base, because the model "
+        f"computes the periods from a base. Pass the published file, {PUBLISHED_BACKBONE}."
     )
 
 
@@ -129,14 +129,17 @@ def _convert_transformers_backbone(name: str) -> Part:
     config = load_library_config(name, "backbone")
     if not isinstance(config, DINOv3ViTConfig):
         raise ValueError(
-            f"backbone {name} is a {config.model_type!r} checkpoint, but dino.txt stands on a DINOv3 ViT. Give one of "
-            "the type 'dinov3_vit', for example facebook/dinov3-vitl16-pretrain-lvd1689m."
+            f"backbone {name} is a {config.model_type!r} checkpoint; expected a DINOv3 ViT of the type 'dinov3_vit'. "
+            "Pass the backbone of dino.txt, for example facebook/dinov3-vitl16-pretrain-lvd1689m."
         )
     if not isinstance(config.patch_size, int):
-        raise ValueError(f"backbone {name}: its patches are {config.patch_size}. Give one for squares, as one number.")
+        raise ValueError(
+            f"backbone {name}: patch_size is {config.patch_size}; expected one number. Pass a backbone with square "
+            "patches."
+        )
     preprocessing = Path(name).expanduser() / "preprocessor_config.json"
     if preprocessing.is_file() and json.loads(preprocessing.read_text()).get("image_mean") == SATELLITE_IMAGE_MEAN:
-        raise ValueError(f"backbone {name} is the satellite backbone: its image mean tells. {SATELLITE}")
+        raise ValueError(f"backbone {name} is the satellite backbone: its image mean differs. {SATELLITE}")
     tensors, unexpected = load_library_tensors(DINOv3ViTModel, name, config, "backbone")
     _refuse_satellite(unexpected, name)
     refuse_differences(f"backbone {name}", expected=set(), given=unexpected)
@@ -149,7 +152,11 @@ def _refuse_satellite(keys: Iterable[str], name: str) -> None:
 
 
 def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tuple[Part, VisionHead]:
-    """The vision head and the text tower; beside the text tower's configuration, the sizes of the vision head."""
+    """Converts the vision head and the text tower.
+
+    Returns:
+        The converted part with the configuration of the text tower, and the sizes of the vision head.
+    """
     path = Path(source).expanduser()
     tensors = read_tensors(path, "dinotxt")
     require_kind(tensors, "dinotxt", path)
@@ -159,18 +166,18 @@ def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tup
     num_heads = width // 64 if text_num_attention_heads is None else text_num_attention_heads
     if text_num_attention_heads is None and width % 64 != 0:
         raise ValueError(
-            f"dinotxt {path}: its text tower is {width} wide, no multiple of the usual 64 an attention head, and the "
-            "file does not tell how many heads it has. Give text_num_attention_heads."
+            f"dinotxt {path}: the width of the text tower is {width}; expected a multiple of 64, the usual width of an "
+            "attention head, because the file does not specify the number of heads. Pass text_num_attention_heads."
         )
     if num_heads < 1 or width % num_heads != 0:
         raise ValueError(
-            f"text_num_attention_heads is {num_heads}, but the text tower is {width} wide. Give a divisor of that."
+            f"text_num_attention_heads is {num_heads}; expected a divisor of the text tower width, {width}."
         )
     num_layers = num_blocks(tensors, "text_model.backbone.")
     for layer in range(num_layers):
         targets = tuple(f"text_model.text_model.encoder.layers.{layer}.self_attn.{name}_proj.bias" for name in "qkv")
         converted.update((target, torch.zeros(width)) for target in targets)
-        keys.append(ConvertedKey("dinotxt", "", "zeros", targets, "the published attention has no such bias"))
+        keys.append(ConvertedKey("dinotxt", "", "zeros", targets, "the published attention does not have this bias"))
 
     config = CLIPTextConfig(
         hidden_size=width,
@@ -181,7 +188,7 @@ def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tup
         vocab_size=vocab_size,
         max_position_embeddings=tensors["text_model.backbone.positional_embedding"].shape[0],
         hidden_act="gelu",
-        # the reference pools at the highest token id, which is end-of-text; the one before it is start-of-text
+        # the reference pools at the highest token id, which is end-of-text; start-of-text is the id before
         pad_token_id=0,
         bos_token_id=vocab_size - 2,
         eos_token_id=vocab_size - 1,
@@ -210,7 +217,7 @@ def _convert_published_sam(path: Path) -> Part:
     grid = encoder["pos_embed"].shape[1]
     width, num_channels, patch_size, _ = encoder["patch_embed.proj.weight"].shape
     num_layers = num_blocks(encoder, "")
-    tables = [encoder[f"blocks.{index}.attn.rel_pos_h"] for index in range(num_layers)]  # (2 side - 1, head size) each
+    tables = [encoder[f"blocks.{index}.attn.rel_pos_h"] for index in range(num_layers)]  # each (2 side - 1, head size)
     window_sizes = [(len(table) + 1) // 2 for table in tables if len(table) != 2 * grid - 1]
     config = SamVisionConfig(
         hidden_size=width,
@@ -233,8 +240,9 @@ def _convert_transformers_sam(name: str) -> Part:
         config = config.vision_config
     if not isinstance(config, SamVisionConfig):
         raise ValueError(
-            f"prior {name} is a {config.model_type!r} checkpoint, but the semantic prior is SAM's image encoder. Give "
-            "one of the type 'sam' or 'sam_vision_model', for example facebook/sam-vit-large."
+            f"prior {name} is a {config.model_type!r} checkpoint; expected SAM, of the type 'sam' or "
+            "'sam_vision_model', because the semantic prior is SAM's image encoder. Pass SAM, for example "
+            "facebook/sam-vit-large."
         )
     tensors, others = load_library_tensors(SamVisionModel, name, config, "prior")
     refuse_differences(f"prior {name}", set(), {key for key in others if not key.startswith(SAM_OTHERS)})
@@ -244,19 +252,21 @@ def _convert_transformers_sam(name: str) -> Part:
 
 
 def _resize_prior(part: Part, image_size: int) -> Part:
-    """Fits SAM's positions to the grid on which it will be used, once and for all (the paper runs at 640 pixels).
+    """Resizes SAM's position embeddings once, to the patch grid of images with `image_size` pixels (640 by default).
 
-    Tables of relative positions are resized just as SAM does on the fly, and only in the layers that attend globally:
-    windows keep their size.
+    Tables of relative positions are resized in the same way as SAM does at inference, and only in layers with global
+    attention, because windows keep their size.
     """
     config = part.config
     if not isinstance(config.image_size, int) or not isinstance(config.patch_size, int):
         raise ValueError(
-            f"prior: its images are {config.image_size} and its patches {config.patch_size}. Give one for squares."
+            f"prior: image_size is {config.image_size} and patch_size is {config.patch_size}; expected one number "
+            "each. Pass a prior encoder with square images and patches."
         )
     if image_size < 1 or image_size % config.patch_size != 0:
         raise ValueError(
-            f"prior_image_size is {image_size}; give a multiple of the prior encoder's patch size, {config.patch_size}."
+            f"prior_image_size is {image_size}; expected a positive multiple of the prior encoder's patch size, "
+            f"{config.patch_size}."
         )
     before, after = config.image_size // config.patch_size, image_size // config.patch_size
     if before == after:

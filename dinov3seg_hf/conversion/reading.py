@@ -1,6 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Files and folders of published checkpoints to tensors, or to an error that names the mistake. Runs nobody's code."""
+"""Reads published checkpoint files and folders into tensors, or raises an error that names the problem.
+
+Never runs code from a checkpoint.
+"""
 
 import os
 import pickle
@@ -27,10 +30,10 @@ def means_file(path: Path) -> bool:
 
 
 def read_tensors(path: Path, role: str) -> Tensors:
-    """A flat file of tensors, mapped into memory rather than copied; nothing of it is executed."""
+    """Reads a flat dictionary of tensors, memory-mapped if the format allows it. Never runs code from the file."""
     what = f"{role} {path}"
     if not path.is_file():
-        raise ValueError(f"{what}: there is no such file. Check the path.")
+        raise ValueError(f"{what} was not found. Check the path.")
     with path.open("rb") as file:
         start = file.read(64)
     try:
@@ -38,43 +41,46 @@ def read_tensors(path: Path, role: str) -> Tensors:
             tensors = safetensors.torch.load_file(path)
         elif start.startswith(b"PK\x03\x04"):  # torch.save writes a zip archive ...
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        elif start.startswith(b"\x80"):  # ... and before torch 1.6 wrote a bare pickle, which cannot be mapped
+        elif start.startswith(b"\x80"):  # ... and before torch 1.6 a bare pickle, which cannot be memory-mapped
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            hint = "a web page (was its license accepted before the download?)" if b"<" in start else "something else"
+            hint = "a web page; was the license accepted before the download?" if b"<" in start else "unknown format"
             raise ValueError(
-                f"{what} is no checkpoint, neither .safetensors nor written by torch.save, but {hint}. Download it "
-                "again."
+                f"{what} is not a checkpoint ({hint}); expected .safetensors, or a file written by torch.save. "
+                "Download the file again."
             )
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{what} holds more than tensors, and loading that could run anybody's code. Give the published file, or "
-            "save its tensors as .safetensors."
+            f"{what} contains objects other than tensors, which could run arbitrary code when loaded. Pass the "
+            "published file, or save its tensors as .safetensors."
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{what} is truncated or damaged ({first_line(error)}). Download it again.") from error
+        raise ValueError(f"{what} is truncated or damaged ({first_line(error)}). Download the file again.") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise ValueError(
-            f"{what} is no flat table of tensors, as the published files are. If they lie deeper (under 'model' or "
-            "'teacher'), save that table as .safetensors."
+            f"{what} is not a flat dictionary of tensors, unlike the published files. If the tensors are nested (under "
+            "'model' or 'teacher'), save the inner dictionary as .safetensors."
         )
     return tensors
 
 
 def own_storage(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory under a storage of its own: what shares one is copied on saving, and counted once."""
+    """Gives a tensor its own storage, without copying contiguous values.
+
+    Tensors that share a storage would be copied when saved, and their size would be counted only once.
+    """
     array = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return torch.from_numpy(array).view(tensor.dtype).reshape(tensor.shape)
 
 
-# Tells files apart, for errors that name the mistake: what it is, where it belongs, how its keys begin.
+# Kinds of files, for errors that name the problem: description, matching argument, prefixes of the keys.
 KINDS = (
     ("a vision head and text encoder of dino.txt", "dinotxt", ("visual_model.", "text_model.backbone.")),
     ("a DINOv3 backbone", "backbone", ("storage_tokens", "rope_embed.", "blocks.")),
-    ("a DINOv3 backbone in the layout of transformers; give its folder", None, ("embeddings.cls_token",)),
-    ("a SAM checkpoint in the layout of transformers; give its folder", None, ("vision_encoder.",)),
+    ("a file of a DINOv3 backbone for transformers (pass its folder)", None, ("embeddings.cls_token",)),
+    ("a file of a SAM checkpoint for transformers (pass its folder)", None, ("vision_encoder.",)),
     ("a SAM checkpoint", "prior", ("image_encoder.",)),
-    ("a checkpoint of this package, which needs no conversion", None, ("vision_model.", "text_model.text_model.")),
+    ("a checkpoint of this package (already converted)", None, ("vision_model.", "text_model.text_model.")),
 )
 
 
@@ -82,11 +88,11 @@ def require_kind(tensors: Tensors, role: str, path: Path) -> None:
     for kind, belongs_to, starts in KINDS:
         if any(key.startswith(starts) for key in tensors):
             if belongs_to != role:
-                remedy = f"Give it as {belongs_to}." if belongs_to else "Give the published file."
-                raise ValueError(f"{role} {path} is {kind}. {remedy}")
+                remedy = f". Pass the file as {belongs_to}." if belongs_to else "; expected the published file."
+                raise ValueError(f"{role} {path} is {kind}{remedy}")
             return
-    first = ", ".join(list(tensors)[:3]) or "nothing"
-    raise ValueError(f"{role} {path} is no checkpoint that is known here: it holds {first}. Give the published file.")
+    first = ", ".join(list(tensors)[:3]) or "none"
+    raise ValueError(f"{role} {path} is not a supported checkpoint (first keys: {first}). Pass the published file.")
 
 
 def apply_rules(rules: list[Rule], tensors: Tensors, role: str, path: Path) -> tuple[Tensors, list[ConvertedKey]]:
@@ -107,14 +113,14 @@ def refuse_differences(what: str, expected: set[str], given: set[str]) -> None:
     ]
     if differences:
         raise ValueError(
-            f"{what} does not have the published layout: keys {' and '.join(differences)}. Give the published files "
+            f"{what} has other keys than the published layout: {' and '.join(differences)}. Pass the published files "
             f"({PUBLISHED_BACKBONE}, {PUBLISHED_DINOTXT}), unchanged."
         )
 
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """The library's own bars and load reports give way to ours."""
+    """Turns off the progress bars and load reports of transformers, because this package prints its own."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -129,34 +135,42 @@ def quiet_library() -> Iterator[None]:
 def load_library_config(source: str, role: str) -> Any:
     folder = Path(source).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ValueError(f"{role} {source} is a folder without config.json. Give a checkpoint folder, or a file.")
+        raise ValueError(
+            f"{role} {source} is a folder without config.json; expected a checkpoint folder or a file. Check the path."
+        )
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{role} {source} is neither a file, nor a checkpoint folder, nor a Hub id that can be read "
-            f"({first_line(error)}). Check the name; for a gated repository accept its license on the Hub and log in "
-            "with `hf auth login`."
+            f"{role} {source} cannot be read ({first_line(error)}); expected a file, a checkpoint folder or a Hub id. "
+            "Check the name. For a gated repository, accept its license on the Hub and log in with `hf auth login`."
         ) from error
 
 
 def load_library_tensors(
     model_class: type[PreTrainedModel], source: str, config: Any, role: str
 ) -> tuple[Tensors, set[str]]:
-    """The tensors of a library model, and the keys of its files that it has no place for; missing ones are an error."""
+    """Loads the tensors of a transformers model.
+
+    Returns:
+        The tensors, and the keys in its files that the model does not use.
+
+    Raises:
+        ValueError: If the weights cannot be read, or tensors are missing or have another size.
+    """
     try:
         with quiet_library():
             loaded = model_class.from_pretrained(source, config=config, dtype="auto", output_loading_info=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{role} {source}: its weights cannot be read ({first_line(error)}). Download them again."
+            f"{role} {source}: the weights cannot be read ({first_line(error)}). Download the checkpoint again."
         ) from error
-    # asked for what it found, it gives a pair, which its type leaves out
+    # with `output_loading_info`, the result is a pair, which its type does not include
     model, info = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     wrong = [*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])]
     if wrong:
         raise ValueError(
-            f"{role} {source} lacks {len(wrong)} tensors of its own configuration, or has them in other sizes: "
-            f"{', '.join(sorted(wrong)[:5])}. Download it again."
+            f"{role} {source} does not contain all tensors of its configuration; missing or of another size "
+            f"({len(wrong)}): {', '.join(sorted(wrong)[:5])}. Download the checkpoint again."
         )
     return dict(model.state_dict()), set(info["unexpected_keys"])

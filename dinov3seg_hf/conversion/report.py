@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What a conversion did, key by key: a table to read and JSON to keep."""
+"""The report of a conversion, key by key: as a text table and as JSON."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from .layouts import Action
 
 @dataclass(frozen=True)
 class ConvertedKey:
-    """What became of one tensor of a file; or, with an empty `key`, where tensors come from that no file holds."""
+    """The result for one tensor of a file or, with an empty `key`, the origin of tensors that are not in any file."""
 
     source: str  # "backbone", "dinotxt" or "prior"
     key: str
@@ -22,18 +22,18 @@ class ConvertedKey:
 
 @dataclass
 class ConversionReport:
-    """Key by key, what a conversion did; `str(report)` is a table, `to_dict()` is JSON.
+    """The report of a conversion, key by key; `str(report)` is a table, `to_dict()` is JSON.
 
     Attributes:
         output: The folder that was written.
-        files: Role ("backbone", "dinotxt", "prior", "tokenizer") -> what was given for it.
-        keys: One entry for every tensor of every file.
-        new: Part of the model -> its tensors that no file holds: newly initialized, to be trained.
-        missing: Tensors of the model without an origin. Empty, or there would be an error in place of a report.
-        sizes: What was inferred from the tensors.
-        num_parameters: Numbers that the folder holds.
-        dtype: Their format.
-        notes: What a user should know.
+        files: The source that was passed for each role ("backbone", "dinotxt", "prior", "tokenizer").
+        keys: One entry per tensor of each file, and one entry per layer for tensors that are set to zero.
+        new: The newly initialized tensors, which are not in any file and are to be trained, by part of the model.
+        missing: Tensors of the model without an origin. Always empty, because missing tensors raise an error.
+        sizes: The sizes of the model, as inferred from the files.
+        num_parameters: Number of parameters in the folder.
+        dtype: Dtype of the parameters.
+        notes: Remarks for the user.
     """
 
     output: str
@@ -53,13 +53,13 @@ class ConversionReport:
         return {**vars(self), "keys": [{**vars(key), "targets": list(key.targets)} for key in self.keys]}
 
     def __str__(self) -> str:
-        rows: dict[tuple[str, ...], int] = {}  # the layers of one kind share a row
+        rows: dict[tuple[str, ...], int] = {}  # equal entries of different layers share a row
         for entry in self.keys:
             key, targets = _any_layer(entry.key), _any_layer(_brief(entry.targets))
             row = (entry.action, entry.source, key, targets, entry.reason)
             rows[row] = rows.get(row, 0) + 1
         for part, names in self.new.items():
-            rows["new", "", "", part, "to be trained; no published file holds it"] = len(names)
+            rows["new", "", "", part, "to be trained; not in any published file"] = len(names)
 
         lines = [f"Converted to {self.output}: {self.num_parameters / 1e6:.1f} M parameters in {self.dtype}"]
         lines += [f"  {role:10}{given}" for role, given in self.files.items()]
@@ -78,7 +78,7 @@ def _any_layer(name: str) -> str:
 
 
 def _brief(names: tuple[str, ...]) -> str:
-    """The first in full, of the others the end."""
+    """The first name in full, and the last two components of the other names."""
     return ", ".join([*names[:1], *(".".join(name.split(".")[-2:]) for name in names[1:])])
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The folder that a conversion writes: whole or not at all."""
+"""Writes the folder of a conversion atomically."""
 
 import json
 import shutil
@@ -20,7 +20,11 @@ from .report import ConversionReport
 def write_checkpoint(
     model: Dinov3SegForSemanticSegmentation, processor: Any, report: ConversionReport, output: Path, max_shard_size: str
 ) -> None:
-    """Writes beside `output` first, then takes its place."""
+    """Writes a temporary folder next to `output`, then renames it to `output`.
+
+    Raises:
+        ValueError: If the folder cannot be written or the free disk space is too small.
+    """
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     earlier = partial.with_suffix(".earlier")
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -29,8 +33,8 @@ def write_checkpoint(
         free = shutil.disk_usage(output.parent).free
         if needed > free:
             raise ValueError(
-                f"output {output} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there. Make room, or "
-                "choose bfloat16."
+                f"output {output} needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free. Free disk space, "
+                "or choose bfloat16."
             )
         partial.mkdir()
         with quiet_library():
@@ -42,7 +46,7 @@ def write_checkpoint(
             output.rename(earlier)
         partial.rename(output)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"output {output} cannot be written ({first_line(error)}). Give another folder.") from error
+        raise ValueError(f"output {output} cannot be written ({first_line(error)}). Choose another folder.") from error
     finally:
         if earlier.exists() and not output.exists():
             earlier.rename(output)

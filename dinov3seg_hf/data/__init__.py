@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Data sets of images and masks: opened, read row by row, augmented, prepared from benchmarks, drawn.
+"""Opens data sets of images and masks, reads and augments their rows, prepares benchmarks and draws scenes.
 
-May import `model` and `drawn_world`.
+This package is allowed to import `model` and `drawn_world`.
 """
 
 from .augmentation import PairedTransform

@@ -1,11 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Random scale, crop, flip and color of an image together with its label map.
+"""Random scale, crop, flip and color changes of an image and its label map.
 
-Every number is drawn from the generator that is passed in: the same generator gives the same bytes in every process.
-Pixels are resampled and colored by Pillow, the library that the image processor's default backend resizes with, so
-that training sees what inference sees. (Of the usual libraries, albumentations is no longer kept and its successor's
-license is AGPL, torchvision cannot be imported beside a CPU-only torch, and kornia's crops do not antialias.)
+Every random number comes from the generator passed in: the same generator gives the same bytes in every process.
+Pillow resamples and colors the pixels. The image processor's default backend also resizes with Pillow, so training and
+inference resample images in the same way. (Other libraries: albumentations is no longer maintained and its successor
+is AGPL; torchvision cannot be imported next to a CPU-only torch; kornia's crops do not antialias.)
 """
 
 from dataclasses import dataclass
@@ -13,31 +13,32 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-IGNORED = -1  # the label of pixels that belong to no class, and of the border around a shrunken image
+IGNORED = -1  # label of pixels without a class, and of the border around an image that is smaller than the crop
 
-HUE_CIRCLE = 256  # steps of Pillow's hue channel
+HUE_CIRCLE = 256  # number of values in Pillow's hue channel
 
 
 @dataclass(frozen=True)
 class PairedTransform:
-    """One crop of fixed size from an image and its label map.
+    """A random crop of fixed size from an image and its label map, with random flip and color changes.
 
-    The image is scaled so that its shorter side is `scale` times the crop's shorter side, with the scale drawn
-    log-uniformly (twice the size is as likely as half of it). A crop is cut from it at random; where the image is
-    smaller than the crop, it is set into a border of the mean color of ImageNet, whose labels are ignored. Then flip
-    and color.
+    The image is scaled so that its shorter side is `scale` times the shorter side of the crop. The scale is drawn
+    log-uniformly (twice the size is as likely as half the size). The crop is cut at a random position. If the scaled
+    image is smaller than the crop, it is placed at a random position inside a border; the labels of the border are
+    ignored. Finally, the crop is flipped and recolored at random.
 
     Args:
-        crop_size: One number or (height, width) in pixels.
-        scale: Least and greatest scale.
-        flip: Probability of a mirror image.
-        brightness, contrast, saturation: A factor is drawn between 1 - x and 1 + x, `0 <= x < 1`.
-        hue: The hue is turned by up to this share of the color circle, at most 0.5.
-        color: Probability that the colors are changed at all.
-        border: RGB of the border.
+        crop_size: Size of the crop in pixels: one number or (height, width).
+        scale: Smallest and largest scale.
+        flip: Probability of a horizontal flip.
+        brightness, contrast, saturation: Strength x of the change, `0 <= x < 1`. The factor is drawn uniformly between
+            1 - x and 1 + x.
+        hue: Largest hue shift in both directions, as a share of the color circle; at most 0.5.
+        color: Probability that the colors are changed.
+        border: RGB color of the border. Default: the mean color of ImageNet.
 
     Raises:
-        ValueError: A number out of its range.
+        ValueError: If an argument is out of range.
     """
 
     crop_size: int | tuple[int, int]
@@ -53,9 +54,11 @@ class PairedTransform:
     def __post_init__(self):
         size = (self.crop_size, self.crop_size) if isinstance(self.crop_size, int) else tuple(self.crop_size)
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"crop_size is {self.crop_size!r}; expected pixels, one number or (height, width).")
+            raise ValueError(
+                f"crop_size is {self.crop_size!r}; expected a positive number of pixels or (height, width)."
+            )
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is {self.scale!r}; expected (least, greatest), both positive.")
+            raise ValueError(f"scale is {self.scale!r}; expected (smallest, largest) with 0 < smallest <= largest.")
         for name, largest in {"flip": 1, "color": 1, "hue": 0.5}.items():
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number between 0 and {largest}.")
@@ -68,23 +71,29 @@ class PairedTransform:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cuts one crop.
+        """Cuts a random crop from an image and its label map, and flips and recolors the crop at random.
 
         Args:
-            image: uint8 `(H, W, 3)`.
-            labels: Signed integers `(H, W)`, negative = ignored.
-            rng: Where all chance comes from.
+            image: The image, uint8 `(H, W, 3)`.
+            labels: The label map, signed integers `(H, W)`; negative labels are ignored.
+            rng: The generator of all random numbers.
 
         Returns:
-            uint8 `(*crop_size, 3)`, and labels `(*crop_size)` of the dtype that was given.
+            The image, uint8 `(*crop_size, 3)`, and the label map `(*crop_size)` in the dtype of `labels`.
 
         Raises:
-            ValueError: The two have different sizes, or labels are no signed integers.
+            ValueError: If image and label map differ in size, or the labels are not signed integers.
         """
         if image.shape[:2] != labels.shape:
-            raise ValueError(f"The image is {image.shape[:2]} and its label map {labels.shape}; expected one size.")
+            raise ValueError(
+                f"The image has size {image.shape[:2]} and its label map has size {labels.shape} (height, width); "
+                "expected the same size. Resize the label map by nearest neighbor."
+            )
         if labels.dtype.kind != "i":
-            raise ValueError(f"The labels are {labels.dtype}; expected signed integers, which can be ignored (-1).")
+            raise ValueError(
+                f"The labels have dtype {labels.dtype}; expected signed integers, because -1 marks ignored pixels. "
+                "Convert the labels to int64, with -1 for ignored pixels."
+            )
         picture, labels = self._crop(image, labels, rng)
         if rng.random() < self.flip:
             picture, labels = ImageOps.mirror(picture), labels[:, ::-1]
@@ -94,14 +103,14 @@ class PairedTransform:
 
     def _crop(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
         crop_size = self.crop_size
-        assert not isinstance(crop_size, int)  # `__post_init__` has made a pair of it
+        assert not isinstance(crop_size, int)  # `__post_init__` converts a single number to a pair
         low, high = np.log(self.scale)
         factor = np.exp(rng.uniform(low, high)) * min(crop_size) / min(labels.shape)
         visible, offsets, places = [], [], []
         for side, crop in zip(labels.shape, crop_size):
             scaled = max(1, round(side * factor))
             visible.append(min(scaled, crop))
-            offsets.append(int(rng.integers(max(0, scaled - crop) + 1)) * side / scaled)  # in pixels of the source
+            offsets.append(int(rng.integers(max(0, scaled - crop) + 1)) * side / scaled)  # in original pixels
             places.append(int(rng.integers(max(0, crop - scaled) + 1)))
         spans = [seen * side / max(1, round(side * factor)) for seen, side in zip(visible, labels.shape)]
 
@@ -111,7 +120,7 @@ class PairedTransform:
         canvas = Image.new("RGB", crop_size[::-1], self.border)
         canvas.paste(window, (places[1], places[0]))
 
-        # nearest neighbor by the centers of the pixels; by index, for labels of any dtype
+        # nearest neighbor at pixel centers, by indexing, which supports labels of any dtype
         rows, columns = (
             np.minimum(offset + (np.arange(seen) + 0.5) * span / seen, side - 1).astype(np.intp)
             for offset, seen, span, side in zip(offsets, visible, spans, labels.shape)
@@ -126,14 +135,14 @@ class PairedTransform:
             (ImageEnhance.Contrast, self.contrast),
             (ImageEnhance.Color, self.saturation),
         )
-        # the order matters: darker and then more contrast is another picture than the reverse
+        # random order, because the order of the changes affects the result
         for index in rng.permutation(len(steps)):
             enhance, strength = steps[index]
             image = enhance(image).enhance(1 + strength * rng.uniform(-1, 1))
         turn = round(HUE_CIRCLE * self.hue * rng.uniform(-1, 1))
         if turn:
             hue, saturation, value = image.convert("HSV").split()
-            hue = Image.fromarray(np.array(hue) + np.uint8(turn % HUE_CIRCLE))  # uint8 goes round like the circle
+            hue = Image.fromarray(np.array(hue) + np.uint8(turn % HUE_CIRCLE))  # uint8 wraps around, like the hue
             image = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
         return image
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The benchmarks: where their original downloads keep what, how annotations are encoded, what has been published.
+"""The benchmarks: file layout of the original downloads, encoding of the annotations, and published scores.
 
-Turns an unpacked download into parquet with images as they are and label maps of the vocabulary's labels, in parts that
-appear whole or not at all, so that a broken run goes on where it stopped. What a raw value means is said by the
-vocabulary of the same name; which values may be there besides, here. Knows neither models nor scores.
+Finds the images of an unpacked download and reads their annotations; `preparation.py` writes them as parquet. The
+vocabulary of the same name maps raw values to classes; `Benchmark.ignored` lists the raw values without a class. Does
+not use models and does not compute scores.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from ..model.image_input import read_label_map
 from ..model.vocabulary import Vocabulary
 from .rows import ade20k_raw_ids
 
-# Raised when the same download gives other label maps than before.
+# Increase this version if the same download gives different label maps than before.
 PROTOCOL_VERSION = 1
 
-# mIoU in %, as published: dinov3.seg by its paper (arXiv 2603.19531), and the best of others that it compares with.
+# Published mIoU in %: dinov3.seg and the best of the other methods that its paper (arXiv 2603.19531) compares with.
 PUBLISHED = {
     "ade20k-847": {"dinov3.seg (paper)": 20.09, "best elsewhere": 18.1, "by": "ESC-Net"},
     "pascal-context-459": {"dinov3.seg (paper)": 27.80, "best elsewhere": 27.0, "by": "ESC-Net"},
@@ -36,7 +36,7 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """An image of a download and how to read its annotation."""
+    """One image of a downloaded data set and how to read its annotation."""
 
     name: str
     image: Path
@@ -48,13 +48,15 @@ class Benchmark:
     """One data set and its protocol.
 
     Attributes:
-        name: That of its vocabulary preset.
-        title: What papers call it.
-        splits: Split -> number of images.
-        layout: What the unpacked download holds.
-        find: `(source, split)` -> its samples, sorted.
-        ignored: Raw values that stand for no class; any other unknown value is an error. `None`: all unknown ones are.
-        short_side: Images of a greater short side are shrunk to it, with their label maps.
+        name: Name of the benchmark and of its vocabulary preset.
+        title: Name of the benchmark in papers.
+        splits: Number of images of each split, by split name.
+        layout: Description of the files in the unpacked download.
+        find: Function `(source, split)` that returns the samples of a split, sorted by name.
+        ignored: Raw values without a class; any other unknown value is an error. `None`: all unknown values are
+            ignored.
+        short_side: Maximum length of the shorter side in pixels. Larger images are shrunk to this length, together
+            with their label maps. `None`: images are not shrunk.
     """
 
     name: str
@@ -75,22 +77,22 @@ class Benchmark:
 
 
 def _folder(source: Path, *candidates: str) -> Path:
-    """The first of the places that there is."""
+    """The first of the candidate folders that exists in `source`."""
     for candidate in candidates:
         if (source / candidate).is_dir():
             return source / candidate
-    raise ValueError(f"{str(source)!r} has no folder {' or '.join(map(repr, candidates))}.")
+    raise ValueError(f"Folder {' or '.join(map(repr, candidates))} was not found in {str(source)!r}.")
 
 
 def _file(source: Path, *candidates: str) -> Path:
     for candidate in candidates:
         if (source / candidate).is_file():
             return source / candidate
-    raise ValueError(f"{str(source)!r} has no file {' or '.join(map(repr, candidates))}.")
+    raise ValueError(f"File {' or '.join(map(repr, candidates))} was not found in {str(source)!r}.")
 
 
 def _paired(images: Path, annotations: Path, read: Callable[[Path], np.ndarray]) -> list[Sample]:
-    """Images and annotations of the same stem in two folders."""
+    """The samples of two folders: images and annotations with the same file stem."""
     maps = {path.stem: path for path in annotations.glob("*.png")}
     photos = {path.stem: path for path in images.glob("*.jpg")}
     _refuse_unpaired(photos, maps, images, annotations)
@@ -98,23 +100,29 @@ def _paired(images: Path, annotations: Path, read: Callable[[Path], np.ndarray])
 
 
 def _refuse_unpaired(photos: dict[str, Any], maps: dict[str, Any], images: Path, annotations: Path) -> None:
-    for those, others, what, place in ((maps, photos, "image", images), (photos, maps, "annotation", annotations)):
+    for those, others, kind, what, place in (
+        (maps, photos, "annotations", "image", images),
+        (photos, maps, "images", "annotation", annotations),
+    ):
         if missing := sorted(set(those) - set(others)):
             raise ValueError(
-                f"{len(missing)} of {len(those)} have no {what} in {str(place)!r}, such as {missing[0]!r}. Unpack the "
-                "download again."
+                f"{len(missing)} of {len(those)} {kind} do not have an {what} in {str(place)!r}, such as "
+                f"{missing[0]!r}. Unpack the download again."
             )
 
 
 def _read_png(path: Path) -> np.ndarray:
-    """Gray of 8 or 16 bits, or a palette's indices."""
+    """The pixel values of a PNG: 8-bit or 16-bit gray levels, or palette indices."""
     return read_label_map(path).numpy()
 
 
 def _read_rgb_ids(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         if image.mode != "RGB":
-            raise ValueError(f"the annotation {str(path)!r} has mode {image.mode}; expected RGB, as ADE20K encodes it.")
+            raise ValueError(
+                f"the annotation {str(path)!r} has mode {image.mode}; expected RGB, the encoding of ADE20K. Unpack the "
+                "download again."
+            )
         return ade20k_raw_ids(np.asarray(image))
 
 
@@ -123,27 +131,35 @@ def _read_mat(path: Path) -> np.ndarray:
 
     try:
         content = loadmat(path)
-    except Exception as error:  # scipy reports what it cannot read in many ways
-        raise ValueError(f"the annotation {str(path)!r} cannot be read ({error}).") from error
+    except Exception as error:  # scipy raises many types of errors for unreadable files
+        raise ValueError(
+            f"the annotation {str(path)!r} cannot be read ({error}). Unpack the download again."
+        ) from error
     if "LabelMap" not in content:
-        raise ValueError(f"the annotation {str(path)!r} has no 'LabelMap', but {', '.join(sorted(content))}.")
+        raise ValueError(
+            f"the annotation {str(path)!r} contains {', '.join(sorted(content))}; expected 'LabelMap'. Unpack the "
+            "download again."
+        )
     return content["LabelMap"].astype(np.int64)
 
 
 def _read_merged(annotations: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
-    """Masks of categories laid over each other in their order; 0 where there is none."""
+    """Merges masks into one map of category ids: later masks cover earlier masks, pixels without a mask are 0."""
     from pycocotools import mask as coco_mask
 
     raw = np.zeros(size, np.int64)
     for annotation in annotations:
         encoded = annotation["segmentation"]
-        if isinstance(encoded, list) or isinstance(encoded.get("counts"), list):  # polygons, or uncompressed runs
+        if isinstance(encoded, list) or isinstance(encoded.get("counts"), list):  # polygons, or uncompressed RLE
             encoded = coco_mask.frPyObjects(encoded, *size)
         if isinstance(encoded, list):
             encoded = coco_mask.merge(encoded)
         mask = coco_mask.decode(encoded)  # (H, W), 0 or 1
         if mask.shape != size:
-            raise ValueError(f"the mask of annotation {annotation.get('id')} is {mask.shape}; its image is {size}.")
+            raise ValueError(
+                f"the mask of annotation {annotation.get('id')} has size {mask.shape}; expected the size of the image, "
+                f"{size} (height, width). Unpack the download again."
+            )
         raw[mask > 0] = annotation["category_id"]
     return raw
 
@@ -164,7 +180,7 @@ def _find_ade20k_150(source: Path, split: str) -> list[Sample]:
 def _find_ade20k_847(source: Path, split: str) -> list[Sample]:
     root = source / "ADE20K_2021_17_01"
     root = _folder(root if root.is_dir() else source, "images/ADE/validation", "images/validation")
-    maps = {path.name.removesuffix("_seg.png"): path for path in root.rglob("*_seg.png")}  # a folder for each scene
+    maps = {path.name.removesuffix("_seg.png"): path for path in root.rglob("*_seg.png")}  # one folder per scene type
     photos = {name: path.with_name(f"{name}.jpg") for name, path in maps.items()}
     photos = {name: path for name, path in photos.items() if path.is_file()}
     _refuse_unpaired(photos, maps, root, root)
@@ -183,8 +199,8 @@ def _find_pascal_context_59(source: Path, split: str) -> list[Sample]:
                 annotations_of[annotation["image_id"]].append(annotation)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{str(path)!r} is not the merged annotation of Pascal Context ({error}): expected 'images' with phase and "
-            "image_id, and 'annos_segmentation' with image_id, category_id and segmentation."
+            f"{str(path)!r} is not the merged annotation file of Pascal Context ({error}); expected 'images' with "
+            "phase and image_id, and 'annos_segmentation' with image_id, category_id and segmentation."
         ) from error
     photos = {Path(record["file_name"]).stem: images / record["file_name"] for record in records}
     photos = {name: photo for name, photo in photos.items() if photo.is_file()}
@@ -204,11 +220,11 @@ def _find_pascal_context_459(source: Path, split: str) -> list[Sample]:
     listed = _file(voc, "ImageSets/SegmentationContext/val.txt", "pascalcontext_val.txt", "ImageSets/Main/val.txt")
     samples = []
     for line in listed.read_text().splitlines():
-        # one image of the list was never annotated in full, and is no part of the set
+        # one image of the list was never fully annotated and does not belong to the benchmark
         if line.strip() and (path := maps / f"{line.split()[0]}.mat").is_file():
             photo = images / f"{path.stem}.jpg"
             if not photo.is_file():
-                raise ValueError(f"There is no image {str(photo)!r}. Unpack the download again.")
+                raise ValueError(f"Image {str(photo)!r} was not found. Unpack the download again.")
             samples.append(Sample(path.stem, photo, functools.partial(_read_mat, path)))
     return sorted(samples, key=lambda sample: sample.name)
 
@@ -220,7 +236,10 @@ def _find_pascal_voc(source: Path, split: str) -> list[Sample]:
     maps = {name: root / "SegmentationClass" / f"{name}.png" for name in names}
     for path in (*photos.values(), *maps.values()):
         if not path.is_file():
-            raise ValueError(f"There is no file {str(path)!r}, which the list names. Unpack the download again.")
+            raise ValueError(
+                f"File {str(path)!r}, listed in ImageSets/Segmentation/val.txt, was not found. Unpack the download "
+                "again."
+            )
     return [Sample(name, photos[name], functools.partial(_read_png, maps[name])) for name in sorted(names)]
 
 
@@ -283,16 +302,16 @@ BENCHMARKS = {
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by its name or title, whatever the letter case.
+    """The benchmark with a name or title; letter case is ignored.
 
     Raises:
-        ValueError: There is none; says which there are.
+        ValueError: If the name is unknown; the message lists all benchmarks.
     """
     for benchmark in BENCHMARKS.values():
         if name.casefold() in (benchmark.name, benchmark.title.casefold()):
             return benchmark
     known = ", ".join(f"{benchmark.title} ({benchmark.name})" for benchmark in BENCHMARKS.values())
-    raise ValueError(f"There is no benchmark {name!r}. Known are {known}.")
+    raise ValueError(f"Unknown benchmark {name!r}; expected one of {known}.")
 
 
 __all__ = ["BENCHMARKS", "PUBLISHED", "Benchmark", "Sample", "find_benchmark"]

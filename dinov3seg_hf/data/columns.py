@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The columns of a data set: which hold images and masks, and what class names its features say. Reads no row."""
+"""Finds the image and mask columns of a data set and the class names in its features. Does not read any rows."""
 
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ from datasets.features import Array2D, ClassLabel, LargeList, List, Value
 
 Dataset: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
-# What people call the two columns; the first that is there is taken.
+# Common names of the two columns, in order of preference.
 IMAGE_COLUMNS = ("image", "img", "pixel_values", "picture", "photo")
 
 MASK_COLUMNS = (
@@ -32,7 +32,10 @@ MASK_COLUMNS = (
 
 
 def class_names_of(dataset: Dataset) -> tuple[str, ...] | None:
-    """The names of the data set's one `ClassLabel`, wherever it is in the features; `None` unless there is just one."""
+    """The class names of the `ClassLabel` features, including nested features.
+
+    `None` if the features do not contain a `ClassLabel`, or if several of them have different names.
+    """
     found = [names for _, feature in sorted((dataset.features or {}).items()) for names in class_labels(feature)]
     return found[0] if len(set(found)) == 1 else None
 
@@ -48,22 +51,28 @@ def class_labels(feature: Any) -> list[tuple[str, ...]]:
 
 
 def find_columns(dataset: Dataset, image_column: str | None = None, mask_column: str | None = None) -> tuple[str, str]:
-    """The columns of images and masks: those named, or found by kind and by what people call them.
+    """The names of the image column and the mask column.
+
+    A column that is not passed is found by its feature type and by common column names.
 
     Raises:
-        ValueError: No such column, or none or several that might be meant; says what columns there are.
+        ValueError: If the features are unknown, a passed column does not exist, both arguments are the same column, or
+            no column or several columns could be meant; the message lists the known columns.
     """
     if (features := dataset.features) is None:
         raise ValueError(
-            "The data set does not say what its columns hold. Open it without streaming, or cast its columns "
+            "The features of the data set are unknown. Open the data set without streaming, or set its features "
             "(`dataset.cast(features)`)."
         )
     shown = ", ".join(f"{name} ({_kind(feature)})" for name, feature in features.items())
     for option, column in (("image", image_column), ("mask", mask_column)):
         if column is not None and column not in features:
-            raise ValueError(f"There is no column {column!r} for the {option}s; the data set has {shown}.")
+            raise ValueError(f"{option}_column is {column!r}; expected a column of the data set: {shown}.")
     if image_column is not None and image_column == mask_column:
-        raise ValueError(f"{image_column!r} cannot be both image and mask; the data set has {shown}.")
+        raise ValueError(
+            f"image_column and mask_column are both {image_column!r}; expected two different columns of the data set: "
+            f"{shown}."
+        )
 
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     maps = images + [name for name, feature in features.items() if _is_int_array(feature)]
@@ -73,22 +82,26 @@ def find_columns(dataset: Dataset, image_column: str | None = None, mask_column:
         rest = [name for name in candidates if name not in IMAGE_COLUMNS]
         mask_column = named[0] if named else rest[0] if len(rest) == 1 else None
         if mask_column is None:
-            problem = "It is unclear which column is" if rest else "None of the columns is"
+            problem = "is ambiguous" if rest else "was not found"
             raise ValueError(
-                f"{problem} the mask (an image or integers); the data set has {shown}. Name it (mask_column)."
+                f"The mask column {problem}; expected one column of images or maps of integers. The data set has "
+                f"{shown}. Pass the name of the mask column (mask_column)."
             )
     if image_column is None:
         candidates = [name for name in images if name != mask_column]
         named = [name for name in IMAGE_COLUMNS if name in candidates]
         image_column = named[0] if named else candidates[0] if len(candidates) == 1 else None
         if image_column is None:
-            problem = "It is unclear which column is" if candidates else "None of the columns is"
-            raise ValueError(f"{problem} the image; the data set has {shown}. Name it (image_column).")
+            problem = "is ambiguous" if candidates else "was not found"
+            raise ValueError(
+                f"The image column {problem}; expected one column of images. The data set has {shown}. Pass the name "
+                "of the image column (image_column)."
+            )
     return image_column, mask_column
 
 
 def _is_int_array(feature: Any) -> bool:
-    """Whether a feature is a map of integers: `Array2D`, or lists of lists."""
+    """Returns whether a feature is a map of integers: an integer `Array2D`, or lists of lists of integers or labels."""
     if isinstance(feature, Array2D):
         return np.issubdtype(np.dtype(feature.dtype), np.integer)
     if not isinstance(feature, (List, LargeList)) or not isinstance(feature.feature, (List, LargeList)):

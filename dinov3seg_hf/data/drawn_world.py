@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Scenes of the drawn world as a data set, in the columns of a prepared benchmark.
+"""Scenes of the drawn world as a data set, with the columns of a prepared benchmark.
 
-`seen[:2000]` are the scenes of seeds 0 to 1999.
+The split `seen[:2000]` contains the scenes of seeds 0 to 1999.
 """
 
 import functools
@@ -21,16 +21,16 @@ from .presets import DRAWN_WORLD, PROTOCOL_COLUMN
 def drawn_world(
     num_scenes: int, split: str = "seen", first_seed: int = 0, size: int | tuple[int, int] = 96
 ) -> datasets.Dataset:
-    """Scenes of consecutive seeds; labels are those of `drawn_world.names.NAMES`.
+    """Draws the scenes of consecutive seeds. The labels are indices into `drawn_world.names.NAMES`.
 
     Args:
-        num_scenes: How many.
-        split: `"seen"`, `"unseen"` or `"all"`: which names occur.
-        first_seed: The seed of the first.
-        size: Pixels, one number or (height, width).
+        num_scenes: Number of scenes.
+        split: The names that occur: `"seen"`, `"unseen"` or `"all"`.
+        first_seed: Seed of the first scene.
+        size: Size of the scenes in pixels: one number or (height, width).
 
     Raises:
-        ValueError: No scenes, or what `draw_scene` refuses.
+        ValueError: If `num_scenes` is less than 1, or another argument is out of range (see `draw_scene`).
     """
     if num_scenes < 1:
         raise ValueError(f"num_scenes is {num_scenes}; expected at least 1.")
@@ -46,23 +46,23 @@ def drawn_world(
     return datasets.Dataset.from_dict(rows, features=PREPARED_FEATURES)
 
 
-@functools.lru_cache(maxsize=8)  # many runs on the same scenes draw them once
+@functools.lru_cache(maxsize=8)  # several runs in one process draw the same scenes only once
 def open_drawn_world(split: str) -> datasets.Dataset:
-    """`"seen[:2000]"` -> the scenes of seeds 0 to 1999.
+    """Opens the scenes of a split: `"seen[:2000]"` gives the scenes of seeds 0 to 1999.
 
     Raises:
-        ValueError: The split is not of this form.
+        ValueError: If the split does not have this form or is empty.
     """
     match = re.fullmatch(r"(\w+)\[(\d*):(\d+)\]", split)
     first, last = (int(match[2] or 0), int(match[3])) if match else (0, 0)
     if match is None or match[1] not in SPLITS or first >= last:
         raise ValueError(
-            f"The split of the drawn world is {split!r}; expected {', '.join(SPLITS)} with the seeds of its scenes, "
+            f"The split of the drawn world is {split!r}; expected one of {', '.join(SPLITS)} with a range of seeds, "
             "such as seen[:2000] or unseen[5000:5100]."
         )
     return drawn_world(last - first, match[1], first)
 
 
 def seen_vocabulary() -> Vocabulary:
-    """The names of the drawn world that training may know, with the labels of its maps as raw ids."""
+    """The vocabulary of the seen names; its raw ids are the labels of the drawn label maps."""
     return Vocabulary(SEEN, raw_ids={NAMES.index(name): label for label, name in enumerate(SEEN)})

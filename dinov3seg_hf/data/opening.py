@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Data sets and their class names, as Hugging Face `datasets` opens them: folders, saved sets, the Hub.
+"""Opens data sets (folders, saved data sets, the Hub) with Hugging Face `datasets` and finds their class names.
 
-Knows files and the Hub; what the rows hold is read elsewhere.
+Uses files and the Hub. Does not decode images or masks.
 """
 
 import json
@@ -33,23 +33,27 @@ def open_dataset(
     streaming: bool = False,
     token: str | bool | None = None,
 ) -> Dataset:
-    """Opens one split of whatever `datasets.load_dataset` opens, and of what `save_to_disk` saved.
+    """Opens one split of a data set that `datasets.load_dataset` supports or `save_to_disk` wrote.
 
     Args:
         name: A folder (parquet, `imagefolder`, `save_to_disk`), or the id of a data set on the Hub.
-        split: Such as `"train"`, or a part of one, `"train[:100]"` (not while streaming).
-        config_name: Which of several subsets.
-        revision: Of a data set on the Hub.
-        streaming: Reads rows as they are needed, without downloading or converting all of them first.
-        token: For private data sets on the Hub; by default that of the last login.
+        split: A split such as `"train"`, or a part of a split, such as `"train[:100]"`. With `streaming`, parts are
+            supported only for folders written by `save_to_disk`.
+        config_name: Name of the subset of a data set with several subsets.
+        revision: Revision of a data set on the Hub.
+        streaming: Whether to read rows on demand, without downloading or converting all rows first.
+        token: Token for private data sets on the Hub. Default: the token of the last login.
 
     Raises:
-        ValueError: It cannot be found or opened, or has no such split; says what there is.
+        ValueError: If the data set is not found or cannot be opened, or the split does not exist; the message lists
+            the existing splits.
     """
     name = os.fspath(name)
     folder = Path(name).expanduser()
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise ValueError(f"There is no data set {name!r} (now in {os.getcwd()!r}). Check the path, or give a Hub id.")
+        raise ValueError(
+            f"Data set {name!r} was not found (current directory: {os.getcwd()!r}). Check the path, or pass a Hub id."
+        )
     try:
         if folder.is_dir() and any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
             saved = datasets.load_from_disk(str(folder))
@@ -65,21 +69,21 @@ def open_dataset(
             streaming=streaming,
             token=token,
         )
-    except Exception as error:  # the library has a dozen kinds for what is not there or not to be read
+    except Exception as error:  # the library raises many types of errors for missing and unreadable data
         raise ValueError(
-            f"The split {split!r} of the data set {name!r} cannot be opened: {first_line(error)}. Expected a folder "
-            "of parquet or images, one that save_to_disk wrote, or a Hub id, and one of its splits."
+            f"The split {split!r} of the data set {name!r} cannot be opened: {first_line(error)}. Pass a folder of "
+            "parquet files or images, a folder written by save_to_disk, or a Hub id, and an existing split."
         ) from error
 
 
 def _choose_split(saved: datasets.DatasetDict, split: str, name: str) -> datasets.Dataset:
     base, bracket, part = split.partition("[")
     if base not in saved:
-        raise ValueError(f"it has the splits {', '.join(saved)}.")
+        raise ValueError(f"the data set has the splits {', '.join(saved)}.")
     dataset = saved[base]
     if not bracket:
         return dataset
-    # the library's own reading of "[10%:20%]"
+    # the parser of `datasets` for "[10%:20%]"
     instruction = datasets.ReadInstruction.from_spec(f"{base}{bracket}{part}")
     (absolute,) = instruction.to_absolute({base: len(dataset)})
     return dataset.select(range(absolute.from_ or 0, len(dataset) if absolute.to is None else absolute.to))
@@ -93,18 +97,19 @@ def find_vocabulary(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> Vocabulary:
-    """The class names of a data set.
+    """Finds the class names of a data set and returns them as a vocabulary.
 
     Args:
-        dataset: Where its features may say them, by a `ClassLabel`, or its rows the preset they were prepared with.
-        source: The name of a preset, or a vocabulary file; in place of what the data set says.
-        card: A folder or Hub id: the data set's card may list the names (`class_names`, `label_names` or `id2label` in
-            its header), or a file `id2label.json` beside it.
-        revision: Of the card on the Hub.
-        token: For a card that is private; by default that of the last login.
+        dataset: A data set that may specify its class names: its rows by the preset that they were prepared with, or
+            its features by a `ClassLabel`.
+        source: A vocabulary, the name of a preset, or a vocabulary file. Replaces the class names of the data set.
+        card: A folder or Hub id of a data set. The header of the data set card (`class_names`, `label_names` or
+            `id2label`) or a file `id2label.json` next to the card may list the class names.
+        revision: Revision of the card on the Hub.
+        token: Token for a private card. Default: the token of the last login.
 
     Raises:
-        ValueError: There are none, or the source is none; says where was looked.
+        ValueError: If class names are not found, `source` is unknown, or the card is not valid.
     """
     if isinstance(source, Vocabulary):
         return source
@@ -115,8 +120,8 @@ def find_vocabulary(
         if Path(source).is_file():
             return Vocabulary.from_file(source)
         raise ValueError(
-            f"There are no class names {source!r}: it is no file, and no preset of {', '.join(Vocabulary.presets())}, "
-            f"{DRAWN_WORLD}. Check the path or the spelling."
+            f"Unknown class names {source!r}; expected a file or one of the presets "
+            f"{', '.join(Vocabulary.presets())}, {DRAWN_WORLD}. Check the path or the spelling."
         )
     if dataset is not None:
         if (prepared := prepared_vocabulary(protocol_of(dataset))) is not None:
@@ -126,13 +131,16 @@ def find_vocabulary(
     if card is not None and (names := _names_in_card(card, revision, token)):
         return Vocabulary(names, shared_synonyms=True)
     raise ValueError(
-        "The data set does not say its class names: no ClassLabel, no names in its card. Name a preset "
-        f"({', '.join(Vocabulary.presets())}), or write them into a file, one a line, and name that."
+        "The class names of the data set were not found: neither its features (one ClassLabel) nor its card specify "
+        f"class names. Pass a preset ({', '.join(Vocabulary.presets())}), or a file with one class per line."
     )
 
 
 def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | bool | None) -> Any:
-    """What a card lists as names, which need not be names: `Vocabulary` checks it. `None` if it lists nothing."""
+    """The value that a card lists as class names; `None` if the card does not list any.
+
+    The value may be of any type: `Vocabulary` checks it.
+    """
     folder, name = Path(card).expanduser(), os.fspath(card)
     try:
         if folder.is_dir():
@@ -149,25 +157,29 @@ def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | b
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError):
         return None
     except ValueError as error:
-        raise ValueError(f"The card of the data set {name!r} cannot be read: {error}") from error
+        raise ValueError(
+            f"The card of the data set {name!r} cannot be read ({error}). Correct the card, or pass a file with one "
+            "class per line."
+        ) from error
     if isinstance(listed, dict):
         try:
             by_label = {int(label): str(value) for label, value in listed.items()}
         except ValueError as error:
             raise ValueError(
-                f"The card of {name!r} maps {list(listed)[:3]} to names; expected labels 0, 1, ..."
+                f"The card of {name!r} maps {list(listed)[:3]} to names; expected the labels 0, 1, 2 and so on. "
+                "Correct the card, or pass a file with one class per line."
             ) from error
         if sorted(by_label) != list(range(len(by_label))):
             raise ValueError(
-                f"The card of {name!r} names the labels {sorted(by_label)[:5]} ...; expected 0 to {len(by_label) - 1}. "
-                "Write the names into a file and name that."
+                f"The card of {name!r} lists the labels {sorted(by_label)[:5]} ...; expected 0 to {len(by_label) - 1}. "
+                "Correct the card, or pass a file with one class per line."
             )
         return [by_label[label] for label in range(len(by_label))]
     return listed
 
 
 def _downloaded(name: str, file: str, revision: str | None, token: str | bool | None) -> Path | None:
-    """A file of a data set on the Hub; `None` if it has none of that name."""
+    """Downloads a file of a data set on the Hub; returns `None` if the data set does not have this file."""
     try:
         return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision, token=token))
     except EntryNotFoundError:

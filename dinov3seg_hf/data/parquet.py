@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The form in which this package writes data sets: images and label maps as parquet, whole or not at all."""
+"""Writes data sets of images and label maps as parquet files. All writes are atomic."""
 
 import io
 import os
@@ -25,22 +25,24 @@ PREPARED_FEATURES = datasets.Features(
 
 
 def write_parquet(dataset: datasets.Dataset, folder: str | os.PathLike, split: str) -> Path:
-    """Writes a split as `folder/data/<split>-00000-of-00001.parquet`, whole or not at all; `open_dataset` reads it.
+    """Writes a split atomically as `folder/data/<split>-00000-of-00001.parquet`; `open_dataset` opens the folder.
 
     Raises:
-        ValueError: The folder cannot be written.
+        ValueError: If the folder cannot be written.
     """
     path = Path(folder) / "data" / f"{split}-00000-of-00001.parquet"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{str(path.parent)!r} cannot be made: {error.strerror}. Choose another folder.") from error
+        raise ValueError(
+            f"Folder {str(path.parent)!r} cannot be created: {error.strerror}. Choose another folder."
+        ) from error
     write_atomically(path, to_parquet(dataset))
     return path
 
 
 def to_parquet(dataset: datasets.Dataset) -> bytes:
-    """The content of a parquet file, without the library's progress bar."""
+    """Converts a data set to the content of a parquet file, without the progress bar of `datasets`."""
     content, had_bars = io.BytesIO(), not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -52,7 +54,7 @@ def to_parquet(dataset: datasets.Dataset) -> bytes:
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """An image file of 8-bit RGB `(H, W, 3)`, or of labels, uint8 or uint16 `(H, W)`."""
+    """Encodes an image, uint8 RGB `(H, W, 3)`, or a label map, uint8 or uint16 `(H, W)`, as PNG."""
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG")
     return file.getvalue()

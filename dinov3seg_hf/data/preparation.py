@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The original download of a benchmark to parquet: images as they are, label maps of the vocabulary's labels.
+"""Converts the original download of a benchmark to parquet: images, and label maps with the vocabulary's labels.
 
-In parts that appear whole or not at all, so that a broken run goes on where it stopped.
+Every parquet file is written atomically, so an interrupted run can be resumed.
 """
 
 import dataclasses
@@ -36,7 +36,15 @@ PARTS_FOLDER, PLAN_FOLDER = "data", ".plan"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What a preparation wrote of a split: rows in the files, rows skipped, files made now and found from before."""
+    """The result of the preparation of a split.
+
+    Attributes:
+        split: Name of the split.
+        num_rows: Number of rows in all files of the split.
+        skipped: Reasons for the skipped rows.
+        num_new_files: Number of files that this run wrote.
+        num_old_files: Number of files that earlier runs wrote.
+    """
 
     split: str
     num_rows: int
@@ -57,45 +65,51 @@ def prepare(
     rows_per_file: int = ROWS_PER_FILE,
     progress: bool = True,
 ) -> list[Prepared]:
-    """Writes `output/data/<split>-*.parquet` and a data set card; goes on where an earlier run was broken off.
+    """Writes `output/data/<split>-*.parquet` and a data set card; resumes an interrupted run.
 
-    The columns are `image` (the original file; A-847's large ones shrunk, as PNG), `label_map` (PNG of 8 or 16 bits:
-    labels of the vocabulary and its ignore label), `name` and `protocol`.
+    The columns are `image` (the original file; large images of A-847 are shrunk and stored as PNG), `label_map` (8-bit
+    or 16-bit PNG: labels of the vocabulary and its ignore label), `name` and `protocol`.
 
     Args:
-        benchmark: Which.
-        source: The unpacked download; see `Benchmark.layout`.
-        output: A folder; made if need be.
-        splits: All of the benchmark's unless given.
-        partial: Takes a download with another number of images than the benchmark has.
-        skip_bad: Leaves out images that cannot be read, and says how many.
-        num_workers: Threads; by default one for each core.
-        rows_per_file: Images a file.
-        progress: Shows a bar.
+        benchmark: The benchmark to prepare.
+        source: Folder of the unpacked download; see `Benchmark.layout`.
+        output: Output folder; created if it does not exist.
+        splits: Splits to prepare. Default: all splits of the benchmark.
+        partial: Whether to accept a download with a number of images that differs from the benchmark.
+        skip_bad: Whether to skip images that cannot be read; `Prepared.skipped` contains the reasons.
+        num_workers: Number of threads. Default: one per CPU core.
+        rows_per_file: Number of images per file.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: Something is missing, the counts are wrong, or the folder holds something else.
-        RowError: An image or annotation cannot be read; names it.
+        ValueError: If files are missing, the number of images is wrong, or `output` contains another preparation.
+        RowError: If an image or annotation cannot be read and `skip_bad` is not set; the message names the image.
     """
     source, output = Path(source), Path(output)
     splits = list(benchmark.splits) if splits is None else list(splits)
     if unknown := [split for split in splits if split not in benchmark.splits]:
-        raise ValueError(f"{benchmark.title} has no split {unknown[0]!r}, but {', '.join(benchmark.splits)}.")
+        raise ValueError(
+            f"Unknown split {unknown[0]!r} of {benchmark.title}; expected one of {', '.join(benchmark.splits)}."
+        )
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file is {rows_per_file}; expected at least 1.")
     if not source.is_dir():
-        raise ValueError(f"There is no folder {str(source)!r} (now in {os.getcwd()!r}). Unpack the download there.")
+        raise ValueError(
+            f"Folder {str(source)!r} was not found (current directory: {os.getcwd()!r}). Pass the folder of the "
+            "unpacked download."
+        )
     found = {}
-    for split in splits:  # all that can go wrong early goes wrong before anything is written
+    for split in splits:  # check all splits before anything is written
         try:
             found[split] = benchmark.find(source, split)
         except ValueError as error:
-            raise ValueError(f"{error} {benchmark.title} is unpacked as {benchmark.layout}.") from error
+            raise ValueError(f"{error} Files of the {benchmark.title} download: {benchmark.layout}.") from error
         expected, count = benchmark.splits[split], len(found[split])
         if count == 0 or (count != expected and not partial):
             raise ValueError(
-                f"{count:,} annotated images of {split!r} were found in {str(source)!r}; {benchmark.title} has "
-                f"{expected:,}. Unpack the whole download, or take what is there with partial (--partial)."
+                f"{count:,} annotated images of the split {split!r} were found in {str(source)!r}; expected "
+                f"{expected:,} for {benchmark.title}. Unpack the whole download, or set partial (--partial) to prepare "
+                "an incomplete download."
             )
     results = []
     for split in splits:
@@ -106,7 +120,7 @@ def prepare(
 
 
 class _Plan:
-    """Which samples go into which file of a split."""
+    """The assignment of the samples of a split to files."""
 
     def __init__(self, benchmark: Benchmark, split: str, samples: list[Sample], output: Path, rows_per_file: int):
         self.benchmark, self.split = benchmark, split
@@ -149,11 +163,11 @@ class _Plan:
                 _write_rows(rows, file)
         num_rows = sum(pyarrow.parquet.read_metadata(file).num_rows for file in self.files)
         if (before := total - num_rows - len(skipped)) > 0:
-            skipped.append(f"{before} more in files from before")
+            skipped.append(f"{before} more rows in files of an earlier run")
         return Prepared(self.split, num_rows, tuple(skipped), len(self.files) - len(old), len(old))
 
     def _settle(self) -> None:
-        """Notes the plan, or refuses a folder with another."""
+        """Writes the plan to the folder, or raises an error if the folder has a different plan."""
         others = (
             [path for path in self.folder.glob(f"{self.split}-*.parquet") if path not in self.files]
             if self.folder.is_dir()
@@ -162,14 +176,17 @@ class _Plan:
         noted = self._record_file.read_text() if self._record_file.is_file() else None
         if others or noted not in (None, self._record) or (noted is None and any(map(Path.is_file, self.files))):
             raise ValueError(
-                f"{str(self.folder)!r} holds files of {self.split!r} from another data set, download or number of "
-                "rows a file. Choose another output folder, or delete it."
+                f"{str(self.folder)!r} contains files of the split {self.split!r} from another data set, another "
+                "download or with another number of rows per file. Choose another output folder, or remove these files "
+                f"and {str(self._record_file)!r}."
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._record_file.parent.mkdir(exist_ok=True)
         except OSError as error:
-            raise ValueError(f"{str(self.folder)!r} cannot be made: {error.strerror}. Choose another.") from error
+            raise ValueError(
+                f"Folder {str(self.folder)!r} cannot be created: {error.strerror}. Choose another output folder."
+            ) from error
         if noted is None:
             write_atomically(self._record_file, self._record.encode())
 
@@ -186,20 +203,20 @@ def _row_or_reason(benchmark: Benchmark, skip_bad: bool, sample: Sample) -> dict
 def _row(benchmark: Benchmark, sample: Sample) -> dict[str, Any]:
     vocabulary = benchmark.vocabulary
     try:
-        image = open_image(sample.image)  # decoded all through: a truncated file is found now
+        image = open_image(sample.image)  # decodes the whole image, so a truncated file raises an error here
         raw = sample.read()
         if raw.shape != (image.height, image.width):
             raise ValueError(
-                f"the annotation is {raw.shape[0]} x {raw.shape[1]}, the image {image.height} x {image.width} (h x "
-                "w). Unpack the download again."
+                f"the annotation is {raw.shape[0]} x {raw.shape[1]} and the image is {image.height} x {image.width} "
+                "(height x width); expected the same size. Unpack the download again."
             )
         if benchmark.ignored is not None:
-            assert vocabulary.raw_ids is not None  # all presets have them
+            assert vocabulary.raw_ids is not None  # every preset has raw ids
             known = {*vocabulary.raw_ids, *benchmark.ignored}
             if strange := sorted(set(np.unique(raw).tolist()) - known):
                 raise ValueError(
-                    f"the annotation holds {', '.join(map(str, strange[:5]))}, which {benchmark.title} does not know. "
-                    "Is it the annotation of another set?"
+                    f"the annotation contains {', '.join(map(str, strange[:5]))}; expected only values of "
+                    f"{benchmark.title}. Check that the annotation belongs to {benchmark.title}."
                 )
     except (ValueError, OSError) as error:
         raise RowError(f"{sample.name} ({sample.image}): {error}") from error
@@ -220,7 +237,7 @@ def _row(benchmark: Benchmark, sample: Sample) -> dict[str, Any]:
 
 def _shrink(image: Image.Image, labels: np.ndarray, factor: float) -> tuple[Image.Image, np.ndarray]:
     height, width = (round(side * factor) for side in labels.shape)
-    # nearest neighbor by the centers of the pixels, in whole numbers
+    # nearest neighbor at pixel centers, in integer arithmetic
     rows = (2 * np.arange(height) + 1) * labels.shape[0] // (2 * height)
     columns = (2 * np.arange(width) + 1) * labels.shape[1] // (2 * width)
     return image.resize((width, height), Image.Resampling.BICUBIC), labels[rows[:, None], columns]

@@ -1,12 +1,13 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Vocabularies that data sets go by name: the benchmarks', and the drawn world's own."""
+"""Vocabularies with a name: the presets of the benchmarks, and the vocabulary of the drawn world."""
 
 from ..drawn_world.names import NAMES
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset
 
-# Where prepared data sets (`benchmarks.py`) say what their label maps hold, as "ade20k-150/1": preset and version.
+# Column of prepared data sets (`preparation.py`) with the protocol of their label maps: preset and version, such as
+# "ade20k-150/1".
 PROTOCOL_COLUMN = "protocol"
 
 DRAWN_WORLD = "drawn-world"
@@ -19,12 +20,12 @@ def preset_vocabulary(name: str) -> Vocabulary | None:
 
 
 def prepared_vocabulary(protocol: str | None) -> Vocabulary | None:
-    """The vocabulary of "ade20k-150/1"."""
+    """The vocabulary of a protocol such as "ade20k-150/1"; `None` without a protocol or for an unknown preset."""
     return None if protocol is None else preset_vocabulary(protocol.rpartition("/")[0])
 
 
 def protocol_of(dataset: Dataset) -> str | None:
-    """What a prepared data set says that its label maps hold, such as "ade20k-150/1"; `None` for any other."""
+    """The protocol of the label maps of a prepared data set, such as "ade20k-150/1"; `None` for other data sets."""
     if PROTOCOL_COLUMN not in (dataset.column_names or ()):
         return None
     row = next(iter(dataset.select_columns([PROTOCOL_COLUMN]).take(1)), None)
@@ -33,5 +34,5 @@ def protocol_of(dataset: Dataset) -> str | None:
 
 
 def drawn_world_vocabulary() -> Vocabulary:
-    """The names of the drawn world in the order of its labels."""
+    """The vocabulary of all names of the drawn world, in the order of the labels."""
     return Vocabulary(NAMES)

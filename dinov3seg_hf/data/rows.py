@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Rows of a data set to pixels and labels of a vocabulary, or to an error that names the row; never a wrong label.
+"""Reads rows of a data set as images and labels of a vocabulary, or raises an error that names the row.
 
-Knows encodings of masks and what is wrong with a row; knows neither models nor processors. A row gives an 8-bit RGB
-image and a label map of its size in which every pixel is a label of the vocabulary or negative (ignored).
+A row gives an 8-bit RGB image and a label map of the same size. Every pixel of the label map is a label of the
+vocabulary or negative (ignored); unknown mask values never become a class. Handles the encodings of masks and bad rows;
+does not depend on models or processors.
 """
 
 from collections.abc import Callable
@@ -28,13 +29,13 @@ Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.nda
 
 
 class RowError(ValueError):
-    """A row that cannot be used: which one, what is wrong with it, and the remedy."""
+    """Raised if a row cannot be used; the message names the row, the problem and the remedy."""
 
 
 class RowReader:
-    """Turns a row of a data set into pixels and labels, or refuses it.
+    """A reader that converts rows of a data set to images and labels.
 
-    Args and errors: those of `SegmentationRows`.
+    The arguments and errors are described in `SegmentationRows`.
     """
 
     def __init__(
@@ -58,27 +59,27 @@ class RowReader:
             mask_values = "raw_ids" if self.protocol is None and vocabulary.raw_ids is not None else "labels"
         if mask_values == "raw_ids" and vocabulary.raw_ids is None:
             raise ValueError(
-                "The masks are said to hold raw ids, but the vocabulary has none: give one with a `raw_id` column, or "
-                'mask_values="labels".'
+                'mask_values is "raw_ids", but the vocabulary does not have raw ids. Pass a vocabulary with a `raw_id` '
+                'column, or set mask_values to "labels".'
             )
         self.mask_values = mask_values
         self._check_size(dataset)
 
     def _check_size(self, dataset: Dataset) -> None:
-        """Refuses a vocabulary of which it is known, before any row is read, that the labels are others."""
+        """Raises an error if the data set specifies another number of labels; does not read any mask."""
         names, told = None, ""
         if (prepared := prepared_vocabulary(self.protocol)) is not None:
-            names, told = prepared.scored_names, f"it was prepared as {self.protocol}"
+            names, told = prepared.scored_names, f"the labels of a data set prepared as {self.protocol}"
         elif class_labels(feature := dataset.features[self.mask_column]):
-            names, told = class_labels(feature)[0], f"its column {self.mask_column!r} says"
+            names, told = class_labels(feature)[0], f"the labels of the column {self.mask_column!r}"
         if names is not None and self.mask_values == "labels" and len(names) != self.num_labels:
             raise ValueError(
-                f"The vocabulary has {self.num_labels} labels ({self.vocabulary.names[0]!r}, ...), the data set "
-                f"{len(names)} ({names[0]!r}, ...): {told}. Give the vocabulary that its masks were made with."
+                f"The vocabulary has {self.num_labels} labels ({self.vocabulary.names[0]!r}, ...); expected "
+                f"{len(names)} ({names[0]!r}, ...), {told}. Pass the vocabulary that the masks were made with."
             )
 
     def prepare(self, dataset: Dataset) -> Dataset:
-        """The two columns alone, images as the bytes that are stored: a damaged one is found by us, with its row."""
+        """Selects the two columns and leaves images undecoded, so that `read` can name the row of a damaged image."""
         dataset = dataset.select_columns([self.image_column, self.mask_column]).with_format(None)
         for column in (self.image_column, self.mask_column):
             if isinstance(dataset.features[column], datasets.Image):
@@ -86,14 +87,14 @@ class RowReader:
         return dataset
 
     def read(self, row: dict[str, Any], name: int | str) -> tuple[np.ndarray, np.ndarray]:
-        """A row -> uint8 `(H, W, 3)` and int64 `(H, W)`, ignored pixels -1.
+        """Reads a row as an image, uint8 `(H, W, 3)`, and labels, int64 `(H, W)`; ignored pixels are -1.
 
         Args:
-            row: As it is stored.
-            name: Its number, or what else errors are to call it.
+            row: The stored row.
+            name: Number of the row, or another name for error messages.
 
         Raises:
-            RowError: It cannot be read.
+            RowError: If the row cannot be read, or image and mask differ in size.
         """
         try:
             pixels = read_pixels(_decoded(row[self.image_column], "image"))  # (3, H, W)
@@ -103,8 +104,9 @@ class RowReader:
             raise RowError(f"Row {name}: {error}") from error
         if labels.shape != image.shape[:2]:
             raise RowError(
-                f"Row {name}: the mask is {labels.shape[0]} x {labels.shape[1]}, its image {image.shape[0]} x "
-                f"{image.shape[1]} (height x width). Resize the mask by nearest neighbor, or look for a turned image."
+                f"Row {name}: the mask is {labels.shape[0]} x {labels.shape[1]} and the image is {image.shape[0]} x "
+                f"{image.shape[1]} (height x width); expected the same size. Resize the mask by nearest neighbor, or "
+                "check whether the image is rotated."
             )
         return image, labels
 
@@ -116,9 +118,11 @@ class RowReader:
             try:
                 raw = np.asarray(mask)
             except ValueError as error:  # rows of different lengths
-                raise ValueError(f"the mask is no rectangle ({error}).") from error
+                raise ValueError(f"the mask is not rectangular ({error}); expected rows of equal length.") from error
             if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.integer):
-                raise ValueError(f"the mask is {raw.dtype} of shape {raw.shape}; expected integers, one a pixel.")
+                raise ValueError(
+                    f"the mask has dtype {raw.dtype} and shape {raw.shape}; expected integers of shape (height, width)."
+                )
             raw = raw.astype(np.int64)
         if self.mask_values == "raw_ids":
             labels = self.vocabulary.labels_from_raw(raw).astype(np.int64)
@@ -129,9 +133,9 @@ class RowReader:
                 values = np.unique(labels[strange])
                 shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
                 raise ValueError(
-                    f"the mask holds {shown}, and the vocabulary has the labels 0 to {self.num_labels - 1}, and "
-                    f"{self.vocabulary.ignore_label} for pixels of none. Give the right vocabulary, or one with a "
-                    "`raw_id` column, or its ignore_label."
+                    f"the mask contains {shown}; expected labels from 0 to {self.num_labels - 1}, and "
+                    f"{self.vocabulary.ignore_label} for ignored pixels. Pass the vocabulary of the masks, a "
+                    "vocabulary with a `raw_id` column, or the ignore_label of the masks."
                 )
         return np.where(labels == self.vocabulary.ignore_label, IGNORED, labels)
 
@@ -140,50 +144,54 @@ class RowReader:
         if self.mask_coding == "ade20k-rgb":
             return ade20k_raw_ids(pixels)
         if (pixels == pixels[..., :1]).all():
-            return pixels[..., 0]  # gray, saved in three equal channels
+            return pixels[..., 0]  # a gray image, stored as three equal channels
         raise ValueError(
-            "the mask is colored, and numbers are expected. Decode its colors to labels first; the colors of "
-            'ADE20K\'s full annotation are mask_coding="ade20k-rgb".'
+            "the mask is a color image; expected one integer per pixel. Convert the colors to labels first, or set "
+            'mask_coding to "ade20k-rgb" for the colors of the full ADE20K annotation.'
         )
 
 
 def ade20k_raw_ids(pixels: np.ndarray) -> np.ndarray:
-    """The raw ids of ADE20K's full annotation from its RGB `(H, W, 3)`: int(R / 10) * 256 + G."""
+    """Converts the RGB pixels `(H, W, 3)` of the full ADE20K annotation to raw ids: int(R / 10) * 256 + G."""
     pixels = pixels.astype(np.int64)
     return pixels[..., 0] // 10 * 256 + pixels[..., 1]
 
 
 def _decoded(value: Any, what: str) -> Any:
-    """What a column holds -> a PIL image, or the array it is."""
+    """Decodes a stored image to a PIL image; returns any other value unchanged."""
     if value is None:
-        raise ValueError(f"there is no {what}.")
+        raise ValueError(f"the {what} is None; expected an image or an array.")
     if not (isinstance(value, dict) and set(value) == {"bytes", "path"}):
         return value
     try:
         return datasets.Image().decode_example(value)
-    except Exception as error:  # damaged files come as OSError, SyntaxError, ValueError, struct.error and more
-        raise ImageError(f"the {what} cannot be decoded ({error}): it may be truncated or damaged.") from error
+    except Exception as error:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
+        raise ImageError(
+            f"the {what} cannot be decoded ({error}). Check whether the file is truncated or damaged."
+        ) from error
 
 
 class SegmentationRows:
-    """What stored and streamed data sets share: `SegmentationDataset` and `StreamedSegmentationDataset`.
+    """The base class of `SegmentationDataset` and `StreamedSegmentationDataset`.
 
-    An item is `{"image": uint8 (H, W, 3), "labels": int64 (H, W), "index": int}`; ignored pixels are -1. What
-    augmentation does to a row depends on seed, epoch and row alone, whatever process or worker reads it.
+    An item is `{"image": uint8 (H, W, 3), "labels": int64 (H, W), "index": int}`; ignored pixels are -1. The
+    augmentation of a row depends only on the seed, the epoch and the row, not on the process or worker that reads it.
 
     Args:
-        dataset: One split, as `open_dataset` gives it.
-        vocabulary: Which labels there are. Where it has `raw_ids`, masks hold those unless told otherwise.
-        image_column, mask_column: Names of columns; found unless given.
-        transform: Called as `transform(image, labels, rng)`; for example a `PairedTransform`.
-        skip_bad: Leaves out rows that cannot be read, and counts them (`num_skipped`).
-        seed: Of the augmentation.
-        mask_values: `"labels"` or `"raw_ids"`. By default raw ids if the vocabulary has them, but labels in data sets
-            that `dinov3seg prepare` wrote.
-        mask_coding: `"ade20k-rgb"` for the colors of ADE20K's full annotation.
+        dataset: One split, as returned by `open_dataset`.
+        vocabulary: The classes of the labels. If it has `raw_ids`, the masks contain raw ids by default; see
+            `mask_values`.
+        image_column, mask_column: Names of the columns. Default: found as described in `find_columns`.
+        transform: Function called as `transform(image, labels, rng)`, for example a `PairedTransform`.
+        skip_bad: Whether to skip rows that cannot be read; `num_skipped` counts such rows.
+        seed: Seed of the augmentation.
+        mask_values: `"labels"` or `"raw_ids"`. Default: raw ids if the vocabulary has raw ids, but labels for data sets
+            written by `dinov3seg prepare`.
+        mask_coding: `"integers"`, or `"ade20k-rgb"` for the colors of the full ADE20K annotation.
 
     Raises:
-        ValueError: The columns are not found, or the data set is known to have another number of classes.
+        ValueError: If an argument is not valid, the columns are not found, or the data set specifies another number of
+            classes.
     """
 
     def __init__(
@@ -203,16 +211,16 @@ class SegmentationRows:
         self._reader = RowReader(dataset, vocabulary, image_column, mask_column, mask_values, mask_coding)
         self._rows = self._reader.prepare(dataset)
         self.transform, self.skip_bad, self.seed = transform, skip_bad, seed
-        # shared with the processes of a data loader, persistent ones too
+        # shared with the worker processes of a data loader, including persistent workers
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def _checked(self, dataset: Any) -> Dataset:
-        """The data set, if it is of the right kind."""
+        """Returns the data set, or raises a `ValueError` if its type is wrong."""
         raise NotImplementedError
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The classes that masks are read with."""
+        """The vocabulary that defines the labels of the masks."""
         return self._reader.vocabulary
 
     @property
@@ -222,15 +230,15 @@ class SegmentationRows:
 
     @property
     def protocol(self) -> str | None:
-        """What a prepared data set was prepared as, such as "ade20k-150/1"."""
+        """The protocol of a prepared data set, such as "ade20k-150/1"; `None` for other data sets."""
         return self._reader.protocol
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes augmentation draw anew, in running workers too."""
+        """Sets the epoch, which changes the random numbers of the augmentation, also in running workers."""
         self._epoch.fill_(epoch)
 
     def augmented(self, item: dict[str, Any], index: int) -> dict[str, Any]:
-        """An item, transformed as that of row `index` is in this epoch."""
+        """Transforms an item with the random numbers of row `index` in the current epoch."""
         if self.transform is None:
             return item
         rng = np.random.default_rng((self.seed, int(self._epoch), index))

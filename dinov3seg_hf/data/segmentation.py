@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Images and label maps, row by row, from a data set that is stored: what training and evaluation read."""
+"""Reads images and label maps from a stored data set, row by row, for training and evaluation."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from .rows import RowError, SegmentationRows
 
 
 class SegmentationDataset(SegmentationRows, torch.utils.data.Dataset):
-    """Rows that are stored, in any order. With `skip_bad` the next good row takes the place of a bad one."""
+    """Rows of a stored data set, in any order. With `skip_bad`, the next readable row replaces a bad row."""
 
     def __init__(self, dataset: datasets.Dataset, vocabulary: Vocabulary, **options: Any):
         super().__init__(dataset, vocabulary, **options)
@@ -26,11 +26,11 @@ class SegmentationDataset(SegmentationRows, torch.utils.data.Dataset):
     def _checked(self, dataset: Any) -> datasets.Dataset:
         if not isinstance(dataset, datasets.Dataset):
             raise ValueError(
-                f"Got {type(dataset).__name__}; expected a datasets.Dataset of one split. Open it with open_dataset; "
-                "streamed ones are for StreamedSegmentationDataset."
+                f"The data set is a {type(dataset).__name__}; expected a datasets.Dataset of one split. Open the split "
+                "with open_dataset, or use StreamedSegmentationDataset for a streamed data set."
             )
         if len(dataset) == 0:
-            raise ValueError("The data set has no rows. Choose another split.")
+            raise ValueError("The data set is empty; expected at least one row. Choose another split.")
         return dataset
 
     def __len__(self) -> int:
@@ -38,14 +38,14 @@ class SegmentationDataset(SegmentationRows, torch.utils.data.Dataset):
 
     @property
     def num_skipped(self) -> int:
-        """How many rows were found bad so far, by all workers of this process."""
+        """The number of rows that could not be read so far, in all workers of this process."""
         return int(self._bad.sum())
 
     def read(self, index: int) -> dict[str, Any]:
-        """A row as it is, without augmentation or skips.
+        """Reads a row without augmentation. Bad rows are not skipped.
 
         Raises:
-            RowError: It cannot be read; also counted in `num_skipped`.
+            RowError: If the row cannot be read; `num_skipped` counts such rows too.
         """
         try:
             image, labels = self._reader.read(self._rows[index], index)
@@ -56,22 +56,23 @@ class SegmentationDataset(SegmentationRows, torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
-            raise IndexError(f"Row {index} of {len(self)}.")
+            raise IndexError(f"index is {index}; expected {-len(self)} to {len(self) - 1}.")
         index = int(index) % len(self)
         for step in range(len(self)):
             try:
-                # another row in its place is augmented as the one that was asked for
+                # a replacement row gets the augmentation of the requested row
                 return self.augmented(self.read((index + step) % len(self)), index)
             except RowError:
                 if not self.skip_bad:
                     raise
-        raise RowError(f"None of the {len(self)} rows can be read. Check the columns and the vocabulary.")
+        raise RowError(f"All {len(self)} rows are unreadable. Check the columns and the vocabulary.")
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the stored images and masks, row by row: the same data, wherever it lies.
+        """The SHA-256 (hex) of the stored images and masks, row by row. It does not depend on the storage location.
 
-        Reads everything once (about a second a gigabyte, and what the disk takes): call it in one process.
+        The first access reads all data (about one second per gigabyte, plus the time of the disk). Access this property
+        in one process only.
         """
         if self._fingerprint is None:
             digest = hashlib.sha256()

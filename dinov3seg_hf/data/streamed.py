@@ -1,6 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Images and label maps, row by row, from a data set that is streamed: each row has a number, whoever reads it."""
+"""Reads images and label maps from a streamed data set, row by row.
+
+The number of a row does not depend on the process or worker that reads the row.
+"""
 
 import itertools
 from collections.abc import Container, Iterator
@@ -23,10 +26,10 @@ class StoredRow:
     """A row of a stream, not decoded.
 
     Attributes:
-        index: Its number in the stream; of a stream in shards read one by one, its number in the shard times their
-            number, plus that of the shard.
-        name: What errors call it.
-        values: What is stored.
+        index: Number of the row in the stream. If shards are read separately: the number of the row in its shard, times
+            the number of shards, plus the number of the shard.
+        name: Name of the row in error messages.
+        values: Stored values of the columns.
     """
 
     index: int
@@ -35,11 +38,11 @@ class StoredRow:
 
 
 class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDataset):
-    """Rows of a streamed data set, in its order. With `skip_bad` bad rows are left out.
+    """Rows of a streamed data set, in order. With `skip_bad`, bad rows are skipped.
 
-    `index` counts the rows of the stream (in training those of its shards, see `StoredRow`). Workers share the rows
-    out between them; each reads the whole stream and decodes its part, so that a row has its number, and with it its
-    augmentation, however many there are. Take few workers. There is no fingerprint: nobody has seen all of the data.
+    `index` counts the rows of the stream (in training, the rows of its shards; see `StoredRow`). Each worker reads the
+    whole stream and decodes its share of the rows, so the index and the augmentation of a row do not depend on the
+    number of workers. Use few workers. The fingerprint is `None`, because the data is not read in full beforehand.
     """
 
     fingerprint = None
@@ -51,31 +54,31 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
     def _checked(self, dataset: Any) -> datasets.IterableDataset:
         if not isinstance(dataset, datasets.IterableDataset):
             raise ValueError(
-                f"Got {type(dataset).__name__}; expected a datasets.IterableDataset of one split. Open it with "
-                "open_dataset(streaming=True), or use SegmentationDataset."
+                f"The data set is a {type(dataset).__name__}; expected a datasets.IterableDataset of one split. Open "
+                "the split with open_dataset(streaming=True), or use SegmentationDataset."
             )
         try:
             return with_features(dataset)
         except Exception as error:
             raise ValueError(
-                f"The first rows of the stream cannot be read: {first_line(error)}. Look at its files, or say what "
-                "its columns hold (`dataset.cast(features)`)."
+                f"The first rows of the stream cannot be read: {first_line(error)}. Check the files of the stream, or "
+                "set its features (`dataset.cast(features)`)."
             ) from error
 
     @property
     def num_skipped(self) -> int:
-        """How often a row was skipped so far, by all workers of this process."""
+        """The number of failed reads so far, in all workers of this process; a row counts once per read."""
         return int(self._num_skipped)
 
     def rows(
         self, first: int = 0, step: int = 1, without: Container[int] = ()
     ) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-        """Every `step`-th row from `first` on, without augmentation: its number, and its item or what is wrong with it.
+        """Yields every `step`-th row from `first` on, without augmentation: its number, and its item or error.
 
         Args:
-            first: The number of the first row.
-            step: From a row to the next; greater than `first`.
-            without: Numbers of rows that are left out, undecoded.
+            first: Number of the first row.
+            step: Distance between two rows; greater than `first`.
+            without: Numbers of rows that are skipped and not decoded.
         """
         for row in self.stored_rows():
             if row.index % step != first or row.index in without:
@@ -87,24 +90,24 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
 
     @property
     def num_shards(self) -> int:
-        """How many files, as a rule, the stream is made of."""
+        """The number of shards of the stream, usually its number of files."""
         return self._rows.num_shards
 
     def stored_rows(self, shard: int | None = None) -> Iterator[StoredRow]:
-        """All rows in the stream's order, or those of a shard; nothing is decoded."""
+        """Yields all rows in the order of the stream, or only the rows of a shard, without decoding."""
         num_shards, rows = self.num_shards, self._rows
         if shard is not None:
             rows = rows.shard(num_shards=num_shards, index=shard)
-        # not iter(): in a worker of a data loader the library would share out shards, and numbers would be lost
+        # not iter(): in a data loader worker, the library would distribute the shards, and row numbers would be wrong
         batches = rows.iter(batch_size=1)
         for number in itertools.count():
             try:
                 batch = next(batches, None)
-            except Exception as error:  # of files, of the network, of whatever was mapped over the stream
+            except Exception as error:  # errors of files, of the network, of functions mapped over the stream
                 where = number if shard is None else self.name_of(number * num_shards + shard)
                 raise ValueError(
-                    f"The stream cannot be read from row {where} on: {first_line(error)}. Look at its files and at the "
-                    "connection; what was interrupted can be gone on with."
+                    f"The stream cannot be read from row {where} on: {first_line(error)}. Check the files of the "
+                    "stream and the connection, then resume the interrupted run."
                 ) from error
             if batch is None:
                 return
@@ -116,15 +119,15 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
                 yield StoredRow(index, self.name_of(index), values)
 
     def name_of(self, index: int) -> int | str:
-        """What errors call the row of an item that was read shard by shard."""
+        """The name, in error messages, of a row that was read shard by shard."""
         number, shard = divmod(index, self.num_shards)
         return index if self.num_shards == 1 else f"{number} of shard {shard}"
 
     def item(self, row: StoredRow) -> dict[str, Any]:
-        """A row, augmented.
+        """The augmented row.
 
         Raises:
-            RowError: It cannot be read; also counted in `num_skipped`.
+            RowError: If the row cannot be read; `num_skipped` counts such rows too.
         """
         try:
             item = self._read(row)
@@ -153,6 +156,6 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
 def segmentation_dataset(
     dataset: Dataset, vocabulary: Vocabulary, **options: Any
 ) -> SegmentationDataset | StreamedSegmentationDataset:
-    """The one of the two that the data set needs; arguments as for `SegmentationDataset`."""
+    """Creates the class that fits the data set, stored or streamed; see `SegmentationRows` for the arguments."""
     streamed = isinstance(dataset, datasets.IterableDataset)
     return (StreamedSegmentationDataset if streamed else SegmentationDataset)(dataset, vocabulary, **options)

@@ -1,28 +1,29 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Lets a server that computes in many threads give back the memory that it has freed."""
+"""Returns freed memory to the operating system in a server with many threads."""
 
 import ctypes
 import os
 import platform
 
-# Numbers of <malloc.h>, values, and the variables by which a user may have said otherwise.
+# Option number in <malloc.h>, value, and the environment variable with which a user can set the option.
 _SETTINGS = (
-    (-8, 2, "MALLOC_ARENA_MAX"),  # heaps; as many as eight for each core unless told
-    (-3, 1 << 20, "MALLOC_MMAP_THRESHOLD_"),  # larger blocks go back to the system when they are freed
-    (-1, 8 << 20, "MALLOC_TRIM_THRESHOLD_"),  # free at the end of a heap
+    (-8, 2, "MALLOC_ARENA_MAX"),  # number of heaps; the default is up to eight per core
+    (-3, 1 << 20, "MALLOC_MMAP_THRESHOLD_"),  # larger blocks are returned when they are freed
+    (-1, 8 << 20, "MALLOC_TRIM_THRESHOLD_"),  # more free memory at the end of a heap is returned
 )
 
 
 def give_back_freed_memory() -> bool:
-    """Keeps glibc from holding on to freed tensors and images; to be called before threads start.
+    """Makes glibc return freed tensors and images to the operating system. Call it before threads start.
 
-    glibc raises its threshold with every larger block that is freed, up to 32 MiB, and then keeps such blocks in the
-    heap of the thread that asked for them: a server grows to the sum of its threads' peaks.
-    `scripts/measure/demo_load.py` measures it.
+    Whenever a larger block is freed, glibc raises its threshold to the size of the block, up to 32 MiB. From then on,
+    smaller blocks stay in the heap of the thread that allocated them, and the memory of a server grows to the sum of
+    the peaks of its threads. `scripts/measure/demo_load.py` measures the effect. Options whose environment variable is
+    set keep the value of the user.
 
     Returns:
-        Whether it was glibc; with another C library nothing happens.
+        Whether the C library is glibc. With another C library, nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

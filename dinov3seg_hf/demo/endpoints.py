@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What the page's events and the API call: uploads and words in, JSON and files out.
+"""The functions that the page's events and the API call. They take uploads and words and return JSON and files.
 
-Sessions are Gradio's, files are uploads; what is computed is the engine's.
+Gradio manages the sessions and the uploaded files; the engine computes the results.
 """
 
 import logging
@@ -24,20 +24,20 @@ from .examples import Example
 from .segmentation import Segmentation
 from .view import view_of
 
-HINT = "Drop a photo, paste one, or pick an example.\nThen type what to look for."
+HINT = "Drop or paste a photo, or choose an example.\nThen type what to look for."
 MAX_FILE_NAME = 60
 
-_PROGRESS = gr.Progress()  # Gradio looks for one among the defaults, and knows from it where to pass its own
+_PROGRESS = gr.Progress()  # Gradio passes its progress object to the parameter that has this default
 
 _log = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """The functions behind the page, whose names of parameters are those of the API.
+    """The functions behind the page. Their parameter names are the parameter names of the API.
 
     Args:
-        engine: The model, and what is remembered.
-        examples: Shown for a click.
+        engine: The engine that segments the images.
+        examples: The examples that the page offers.
     """
 
     def __init__(self, engine: DemoEngine, examples: Sequence[Example] = ()):
@@ -46,7 +46,10 @@ class Endpoints:
     # --- the page ----------------------------------------------------------------------------------------------------
 
     def run(self, image, labels, inference, head, templates, request: gr.Request, progress=_PROGRESS):
-        """The viewer's JSON; what is wrong is said in the viewer. Nothing new where it shows the answer already."""
+        """Returns the JSON for the viewer: a segmentation, a hint or an error message.
+
+        Skips the update if the viewer already shows the segmentation.
+        """
         engine, session = self.engine, request.session_hash
         shown, answer = None, {"hint": HINT}
         try:
@@ -63,33 +66,33 @@ class Endpoints:
                 shown = result.key
                 if engine.shown(session) == shown:
                     return gr.skip()
-                progress(0.9, desc="Drawing")
+                progress(0.9, desc="Drawing the result")
                 answer = view_of(result, engine.colors(session, result.vocabulary), engine.model_facts)
         except (ValueError, MemoryError) as error:
             shown, answer = None, {"error": str(error)}
-        except Exception:  # an older result must not stay in the place of this one
-            _log.exception("A run failed.")
-            shown, answer = None, {"error": "Something went wrong on the server.\nTry again, or with another image."}
+        except Exception:  # otherwise the viewer would still show the previous result
+            _log.exception("The segmentation failed.")
+            shown, answer = None, {"error": "Something went wrong on the server.\nTry again, or try another image."}
         engine.set_shown(session, shown)
         return answer
 
     def show_example(self, index: int) -> tuple[str, str]:
-        """Image and words of an example."""
+        """Returns the image path and the words of an example."""
         return self.examples[index].path, self.examples[index].words
 
     def show_first_example(self) -> tuple[str, str]:
-        """What the page opens with."""
+        """Returns the image path and the words of the first example, which the page opens with."""
         return self.show_example(0)
 
     def forget(self, request: gr.Request) -> None:
-        """A session has ended."""
+        """Removes the stored values of a session that has ended."""
         if request.session_hash is not None:
             self.engine.forget(request.session_hash)
 
     # --- the API -----------------------------------------------------------------------------------------------------
 
     def segment(self, image, labels, inference, head, templates, threshold, request: gr.Request) -> dict[str, Any]:
-        """The labels found, as JSON."""
+        """Returns the labels found, as JSON."""
         result = self._segmented(image, labels, inference, head, templates, request)
         photo = result.photo
         with _errors_for_clients():
@@ -109,7 +112,7 @@ class Endpoints:
             }
 
     def overlay(self, image, labels, inference, head, templates, threshold, opacity, request: gr.Request) -> str:
-        """The path of a picture with its labels laid over it and a legend."""
+        """Returns the path of a PNG: the image with an overlay of its labels and a legend."""
         result = self._segmented(image, labels, inference, head, templates, request)
         with _errors_for_clients():
             palette = self.engine.colors(request.session_hash, result.vocabulary)
@@ -121,7 +124,7 @@ class Endpoints:
             return path
 
     def label_map(self, image, labels, inference, head, templates, threshold, request: gr.Request) -> str:
-        """The path of a PNG with the number of each pixel's label."""
+        """Returns the path of a PNG with the label number of each pixel."""
         result = self._segmented(image, labels, inference, head, templates, request)
         with _errors_for_clients():
             palette = self.engine.colors(request.session_hash, result.vocabulary)
@@ -130,7 +133,7 @@ class Endpoints:
             return path
 
     def heat_map(self, image, labels, label, inference, head, templates, request: gr.Request) -> str:
-        """The path of a gray PNG with the score of one label, times 255."""
+        """Returns the path of a gray PNG with the score of one label at each pixel, multiplied by 255."""
         result = self._segmented(image, labels, inference, head, templates, request)
         with _errors_for_clients():
             scores = result.scores[result.vocabulary.index(label)]
@@ -141,7 +144,7 @@ class Endpoints:
 
     def _segmented(self, image, labels, inference, head, templates, request: gr.Request) -> Segmentation:
         if image is None:
-            raise gr.Error("There is no image yet. Upload one first.", print_exception=False)
+            raise gr.Error("The image is missing. Upload an image first.", print_exception=False)
         with _errors_for_clients():
             return self.engine.segment(
                 request.session_hash,
@@ -154,21 +157,21 @@ class Endpoints:
 
 
 def _uploaded_path(image: Any) -> str:
-    """The path of an uploaded file. Gradio has checked it; a second look costs nothing."""
+    """Returns the path of an uploaded file. Gradio checks the path too; the second check is a safeguard."""
     path = image.get("path") if isinstance(image, dict) else None
     if not isinstance(path, str) or not is_in_or_equal(path, get_upload_folder()):
-        raise ValueError("The image is no uploaded file. Upload it first.")
+        raise ValueError("The image is not an uploaded file. Upload the image first.")
     return path
 
 
 def _file_stem(image: dict[str, Any]) -> str:
-    """The name of an upload, without what a file system or a shell could stumble over."""
+    """Returns the name of an upload without suffix, with `_` for characters that can be unsafe in a path or a shell."""
     name = Path(image.get("orig_name") or image["path"]).stem
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)[:MAX_FILE_NAME] or "image"
 
 
 def _new_file(name: str) -> str:
-    """Where nobody finds it who is not told; Gradio deletes it with the uploads."""
+    """Returns a path in a new folder with a random name that cannot be guessed. Gradio deletes it with the uploads."""
     folder = Path(get_upload_folder()) / uuid.uuid4().hex
     folder.mkdir(parents=True)
     return str(folder / name)
@@ -176,7 +179,7 @@ def _new_file(name: str) -> str:
 
 @contextmanager
 def _errors_for_clients():
-    """What is wrong with a request, as Gradio tells it to clients."""
+    """Raises the errors of a request as `gr.Error`, whose message Gradio sends to the client."""
     try:
         yield
     except (ValueError, TypeError, MemoryError) as error:

@@ -1,10 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What the demo computes and remembers: photos, features and words of each session, keyed by content, within bounds.
+"""Computes the segmentations of the demo and stores photos, features and text embeddings of each session.
 
-Knows the pipeline, files and sessions; nothing of pages, HTTP or Gradio. All that is remembered is found again by what
-it was made of (bytes of the image, words, settings, weights of the model) and by the session that asked: a result is
-never an old one and never another user's. What is forgotten is computed again.
+Uses the pipeline, files and sessions; does not depend on pages, HTTP or Gradio. Each value is stored for one session,
+and its key contains everything that the value depends on (bytes of the image, words, settings, model weights). A result
+is therefore never outdated and never comes from another session. The stored values have a maximum total size; evicted
+values are computed again.
 """
 
 import hashlib
@@ -38,28 +39,31 @@ from .segmentation import LEVELS, NUM_LEVELS, Segmentation
 
 
 class DemoEngine:
-    """Segments the photos of many sessions by their words. Safe to be called from several threads.
+    """Segments the photos of many sessions by words. Thread-safe.
 
     Args:
-        pipe: The model with its processor, which has to have a tokenizer. Its weights may change, its configuration
-            not.
-        limits: How much may be asked and held.
-        name: What the model is called.
+        pipe: The model and its processor, which must have a tokenizer. The weights may change later, but not the
+            configuration.
+        limits: Limits on the size of requests and on the stored values. Default: `Limits()`.
+        name: The name of the model.
 
     Raises:
-        ValueError: The checkpoint has no tokenizer.
+        ValueError: If the checkpoint has no tokenizer.
     """
 
     def __init__(
         self, pipe: OpenVocabularySegmentationPipeline, limits: Limits | None = None, name: str = "dinov3.seg"
     ):
         if pipe.processor is None:
-            raise ValueError("The checkpoint has no tokenizer, which words need. Convert it again with --tokenizer.")
+            raise ValueError(
+                "The checkpoint has no tokenizer, but the demo needs a tokenizer to encode words. Convert the "
+                "checkpoint again with --tokenizer."
+            )
         self.pipe, self.limits, self.name = pipe, limits or Limits(), name
         self.memory = Memory(self.limits.cache_bytes)
-        self._compute = threading.RLock()  # one model, one device: two at once would only take turns and memory
+        self._compute = threading.RLock()  # one model on one device: parallel calls are not faster and need more memory
 
-    # --- what was asked ----------------------------------------------------------------------------------------------
+    # --- inputs ------------------------------------------------------------------------------------------------------
 
     @property
     def inference_modes(self) -> tuple[Inference, ...]:
@@ -67,82 +71,88 @@ class DemoEngine:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """What the checkpoint can do: a converted dino.txt has no trained head."""
+        """The heads of the checkpoint, the default first. A converted dino.txt checkpoint has no trained head."""
         return get_args(Head) if self.pipe.model.config.head == "full" else ("dinotxt",)
 
     def vocabulary(self, labels: str | Sequence[str], templates: str | Sequence[str] | None = None) -> Vocabulary:
-        """What a person typed -> a vocabulary.
+        """Converts labels that a user typed to a vocabulary.
 
         Args:
-            labels: A text with commas or line ends between labels, or a list; synonyms are separated by `|`.
-            templates: As for `Vocabulary`; the paper's unless given.
+            labels: A text with commas or line breaks between labels, or a list of labels. `|` separates the synonyms of
+                a label.
+            templates: See `Vocabulary`; or a text with one template per line. Default: the template of the paper.
 
         Raises:
-            ValueError: No labels, too many or too long ones, the same twice, a bad template.
+            ValueError: If there are no labels, there are too many or too long labels, a label occurs twice, or a
+                template is invalid.
         """
         limits = self.limits
         if isinstance(labels, str):
-            if len(labels) > limits.words * (limits.word_length + 1):
-                raise ValueError(f"The words are {len(labels)} letters long. Take fewer words.")
+            if len(labels) > (max_length := limits.words * (limits.word_length + 1)):
+                raise ValueError(
+                    f"The text has {len(labels)} characters; expected at most {max_length}. Use fewer words."
+                )
             labels = [label for label in re.split(r"[,\n]", labels) if label.strip()]
         if not labels:
-            raise ValueError("No words yet. Type what to look for, such as: cat, grass, sky.")
+            raise ValueError("No words yet. Type what to look for, for example: cat, grass, sky.")
         if len(labels) > limits.labels:
-            raise ValueError(f"Got {len(labels)} labels; the limit here is {limits.labels}. Take fewer.")
+            raise ValueError(f"Got {len(labels)} labels; expected at most {limits.labels}. Use fewer labels.")
         if isinstance(templates, str) and "\n" in templates:
             templates = [line for line in templates.splitlines() if line.strip()]
         templates = resolve_templates(templates or DEFAULT_TEMPLATE)
         if len(templates) > limits.templates or max(map(len, templates)) > 4 * limits.word_length:
             raise ValueError(
-                f"Got {len(templates)} templates; the limit here is {limits.templates} of at most "
-                f"{4 * limits.word_length} letters. Take fewer or shorter ones."
+                f"Got {len(templates)} templates with up to {max(map(len, templates))} characters; expected at most "
+                f"{limits.templates} templates with up to {4 * limits.word_length} characters. Use fewer or shorter "
+                "templates."
             )
-        if not all(isinstance(label, str) for label in labels):
-            raise ValueError("Some labels are not text; expected words.")
+        for label in labels:
+            if not isinstance(label, str):
+                raise ValueError(f"labels contains a value of type {type(label).__name__}; expected only strings.")
         words = [[word for word in label.split("|") if word.strip()] or [label] for label in labels]
         num_words, longest = sum(map(len, words)), max((word for row in words for word in row), key=len)
         if len(longest.strip()) > limits.word_length:
             raise ValueError(
-                f"{longest.strip()[:30] + '...'!r} is {len(longest.strip())} letters long, and the limit here is "
-                f"{limits.word_length}. Shorten it."
+                f"{longest.strip()[:30] + '...'!r} has {len(longest.strip())} characters; expected at most "
+                f"{limits.word_length}. Shorten this word."
             )
         if num_words > limits.words or num_words * len(templates) > limits.prompts:
             raise ValueError(
-                f"{num_words} words in {len(templates)} templates make {num_words * len(templates)} prompts, and the "
-                f"limit here is {limits.words} words and {limits.prompts} prompts. Take fewer words or templates."
+                f"{num_words} words in {len(templates)} templates make {num_words * len(templates)} prompts; expected "
+                f"at most {limits.words} words and {limits.prompts} prompts. Use fewer words or templates."
             )
-        # published vocabularies share words between classes
+        # in published vocabularies, several classes can have the same synonym
         return Vocabulary([row[0] for row in words], words, templates=templates, shared_synonyms=True)
 
     def photo(self, session: str | None, path: str | os.PathLike) -> Photo:
-        """Reads an uploaded file.
+        """Reads an uploaded image and stores it for the session.
 
         Raises:
-            ValueError: It is no image, damaged, or too large.
+            ValueError: If the file cannot be read, is not an image, is damaged, or is too large.
         """
         path = Path(path)
         try:
             size = path.stat().st_size
             if size > self.limits.file_bytes:
                 raise ValueError(
-                    f"The image file has {size / 2**20:.0f} MiB, and the limit here is "
-                    f"{self.limits.file_bytes / 2**20:.0f} MiB. Shrink it first."
+                    f"The image file has {size / 2**20:.0f} MiB; expected at most "
+                    f"{self.limits.file_bytes / 2**20:.0f} MiB. Shrink the image."
                 )
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise ValueError(f"The image cannot be read ({error.strerror}). Upload it again.") from error
+            raise ValueError(f"The image cannot be read ({error.strerror}). Upload the image again.") from error
         key = ("photo", digest)
         if session is not None and (known := self.memory.get(session, key)) is not None:
             return known
-        with self._compute:  # decoding holds several copies
+        with self._compute:  # decoding needs memory for several copies
             try:
                 image, source_size = open_photo(path, self.limits)
-            except ValueError as error:  # nobody's business where uploads lie, nor what a program could change
+            except ValueError as error:  # hide the folder of the uploads, and advice that is for programmers only
                 reason = str(error).replace(str(path), path.name)
                 raise ValueError(re.sub(r", or raise the limit \(.*\)", "", reason)) from error
             if max(image.size) > self.limits.side:
                 image.thumbnail((self.limits.side, self.limits.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            # a small image is shown large: by an odd factor, so that its own pixels are the middles of blocks
+            # A small image is enlarged for the page. The factor is odd: each original pixel is the center of a block.
             factor = min(-(-MIN_DISPLAY_SIDE // min(image.size)), self.limits.side // max(image.size))
             factor = max(1, factor - 1 + factor % 2)
             shown = image
@@ -154,7 +164,7 @@ class DemoEngine:
             self.memory.put(session, key, photo, photo.num_bytes)
         return photo
 
-    # --- what is answered --------------------------------------------------------------------------------------------
+    # --- results -----------------------------------------------------------------------------------------------------
 
     def segment(
         self,
@@ -167,27 +177,27 @@ class DemoEngine:
         templates: str | Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Segmentation:
-        """Segments an image by words. What the session asked before is not computed again.
+        """Segments an image by words. Values that are stored for the session are not computed again.
 
         Args:
-            session: Who asks; `None` is nobody, and nothing is remembered.
+            session: The id of the session. `None`: nothing is stored.
             path: An image file.
-            labels: As for `vocabulary`.
-            inference: As for the pipeline; the checkpoint's default unless given.
-            head: As for the pipeline; the best that the checkpoint has unless given.
-            templates: As for `vocabulary`.
-            progress: Is told how far it is, from 0 to 1, and what is being done.
+            labels: See `vocabulary`.
+            inference: See the pipeline. Default: the default of the checkpoint.
+            head: See the pipeline. Default: the full head if the checkpoint has one, else the zero-shot head.
+            templates: See `vocabulary`.
+            progress: Called with the progress, from 0 to 1, and a description of the current step.
 
         Raises:
-            ValueError: Something is wrong with the image, the words or the settings, and what to do about it.
-            MemoryError: The words are too many for the device.
+            ValueError: If the image, the words or the settings are invalid; the message contains the remedy.
+            MemoryError: If there are too many words for the memory of the device.
         """
         inference = self.pipe.default_inference if inference is None else inference
         if inference not in self.inference_modes:
-            raise ValueError(f"The mode is {inference!r}; choose one of {', '.join(self.inference_modes)}.")
+            raise ValueError(f"inference is {inference!r}; expected one of {', '.join(self.inference_modes)}.")
         head = self.heads[0] if head is None else head
         if head not in self.heads:
-            raise ValueError(f"The head is {head!r}; this checkpoint has {', '.join(self.heads)}.")
+            raise ValueError(f"head is {head!r}; expected a head of this checkpoint: {', '.join(self.heads)}.")
         progress = progress or (lambda fraction, what: None)
         vocabulary = self.vocabulary(labels, templates)
         seconds: dict[str, float] = {}
@@ -202,7 +212,7 @@ class DemoEngine:
             if session is not None and (known := self.memory.get(session, ("segmentation", key))) is not None:
                 return known
             inputs, remembered = self._inputs(session, photo, image_key, len(vocabulary), progress, seconds)
-            progress(0.6 if not remembered else 0.2, "Reading the words")
+            progress(0.6 if not remembered else 0.2, "Encoding the words")
             with _timed(seconds, "text"):
                 text, num_new_words = self._encode_words(session, vocabulary, model_key)
             progress(0.7 if not remembered else 0.4, "Segmenting")
@@ -212,7 +222,7 @@ class DemoEngine:
             result = self._result(key, photo, vocabulary, inference, head, labeled)
         if session is not None:
             self.memory.put(session, ("segmentation", key), result, result.num_bytes)
-        # what was remembered took no time, and so has none the next time
+        # the stored result has no times, because reading it from memory takes no time
         return replace(result, seconds=seconds, num_new_words=num_new_words)
 
     def _inputs(
@@ -224,24 +234,26 @@ class DemoEngine:
         progress: Progress,
         seconds: dict[str, float],
     ) -> tuple[PreparedImage | EncodedImage, bool]:
-        """A photo as the pipeline segments it, at the size that is shown: smooth edges for small images. And whether
-        it was remembered."""
+        """Returns the photo as input of the pipeline, and whether its features were stored.
+
+        The label map gets the size of `photo.shown`, so that small images have smooth edges.
+        """
         _, _, inference, head = image_key
         shown_size = (photo.shown.height, photo.shown.width)
-        if inference == "slide":  # nothing to keep: the words take part from the first window on
+        if inference == "slide":  # no features to store: each window is segmented with the words
             prepared = self.pipe.prepare(photo.image, InferenceSettings(inference=inference))
-            assert not isinstance(prepared, EncodedImage)  # only what goes in encoded comes out so
+            assert not isinstance(prepared, EncodedImage)  # `prepare` returns encoded images only for encoded images
             height, width = prepared.tensors["pixel_values"].shape[-2:]
             if num_labels * height * width > SLIDE_VALUES:
                 raise ValueError(
-                    f"Got {num_labels} labels; sliding windows hold at most {SLIDE_VALUES // (height * width)} for "
-                    "this image. Take fewer words or another mode."
+                    f"Got {num_labels} labels; expected at most {SLIDE_VALUES // (height * width)} for this image with "
+                    "sliding windows. Use fewer words or another inference mode."
                 )
             return replace(prepared, size=shown_size), False
         key = ("features", image_key)
         if session is not None and (known := self.memory.get(session, key)) is not None:
             return replace(known, size=shown_size), True
-        progress(0.1, "Looking at the image")
+        progress(0.1, "Encoding the image")
         with _timed(seconds, "image"):
             encoded = self.pipe.encode_image(photo.image, inference=inference, head=head)
         if session is not None:
@@ -249,9 +261,9 @@ class DemoEngine:
         return replace(encoded, size=shown_size), False
 
     def _encode_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> tuple[TextEmbeddings, int]:
-        """Embeddings of all classes, and how many of them this session had not asked for before.
+        """Returns the embeddings of all classes, and how many classes were not stored for this session.
 
-        Not through the pipeline's own cache, which is everyone's.
+        Does not use the cache of the pipeline, because all sessions share that cache.
         """
         keys = [("words", model_key, tuple(prompts)) for prompts in vocabulary.prompts()]
         rows: dict[int, torch.Tensor] = {}
@@ -263,7 +275,7 @@ class DemoEngine:
             prompts = [keys[index][2] for index in missing]
             encoded = encode_classes(self.pipe.model, self.pipe.tokenizer, prompts, labels=missing)  # (c, 2, D)
             for index, row in zip(missing, encoded):
-                rows[index] = row.clone()  # a view would keep them all alive
+                rows[index] = row.clone()  # a view would keep all rows in memory
                 if session is not None:
                     self.memory.put(session, keys[index], rows[index], row.nbytes + 256)
         fingerprint = self.pipe.text_fingerprint()
@@ -279,7 +291,7 @@ class DemoEngine:
         head: Head,
         labeled: LabeledImage,
     ) -> Segmentation:
-        assert labeled.scores is not None  # they were asked for
+        assert labeled.scores is not None  # because of return_scores
         num_labels = len(vocabulary)
         labels, scores = labeled.label_map, labeled.score_map
         levels = (np.searchsorted(LEVELS, scores.ravel(), side="right") - 1).clip(0, 100).astype(np.uint8)
@@ -303,7 +315,7 @@ class DemoEngine:
         )
 
     def colors(self, session: str | None, vocabulary: Vocabulary) -> np.ndarray:
-        """A color for each label, uint8 `(C, 3)`; a word keeps its color while others come and go."""
+        """Returns a color for each label, uint8 `(C, 3)`. A word keeps its color while others are added or removed."""
         words = [name.casefold() for name in vocabulary.names]
         book: dict[str, int] = (self.memory.get(session, "colors") if session is not None else None) or {}
         slots = {word: book[word] for word in words if word in book}
@@ -319,7 +331,7 @@ class DemoEngine:
         return color_palette(max(slots.values()) + 1)[[slots[word] for word in words]]
 
     def shown(self, session: str | None) -> str | None:
-        """The key of the segmentation that a session's page shows, as far as that is remembered."""
+        """Returns the key of the segmentation that the page of a session shows; `None` if it is not stored."""
         return None if session is None else self.memory.get(session, "shown")
 
     def set_shown(self, session: str | None, key: str | None) -> None:
@@ -327,12 +339,12 @@ class DemoEngine:
             self.memory.put(session, "shown", key, 128)
 
     def forget(self, session: str) -> None:
-        """A session has ended."""
+        """Removes the stored values of a session that has ended."""
         self.memory.forget(session)
 
     @property
     def model_facts(self) -> dict[str, Any]:
-        """What a page says of the model."""
+        """The facts about the model that the page shows."""
         model = self.pipe.model
         return {
             "model": self.name,

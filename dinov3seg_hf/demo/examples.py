@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Images and words that the page begins with."""
+"""The example images of the page and their words."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from ..visualization.files import IMAGE_SUFFIXES
 
 PHOTO_WORDS = "person, dog, cat, car|vehicle, building, road, tree, grass, sky, water"
 
-# Seeds of drawn scenes that look well; their names become the words.
+# (seed, (fewest, most) objects) of drawn scenes that look good; the names in a scene become its words.
 SCENES = ((61, (4, 5)), (114, (3, 5)), (109, (3, 5)), (116, (3, 5)), (118, (3, 5)))
 
 SCENE_SIZE = (96, 144)
@@ -24,14 +24,14 @@ SCENE_SIZE = (96, 144)
 
 @dataclass(frozen=True)
 class Example:
-    """An image file and the words that it is shown with."""
+    """An image file and the words shown with it."""
 
     path: str
     words: str
 
 
 def drawn_examples(folder: str | os.PathLike) -> list[Example]:
-    """Scenes of the embedded checkpoint's world, drawn into a folder; the last word of each is not there."""
+    """Draws scenes for the embedded checkpoint into a folder. The last word of each example is not in its scene."""
     examples = []
     for seed, num_objects in SCENES:
         scene = draw_scene(seed, "all", SCENE_SIZE, num_objects=num_objects)
@@ -43,14 +43,18 @@ def drawn_examples(folder: str | os.PathLike) -> list[Example]:
 
 
 def examples_in(folder: str | os.PathLike) -> list[Example]:
-    """The images of a folder; the words of `photo.jpg` are in `photo.txt`, where it is.
+    """Returns the images of a folder as examples.
+
+    The words of `photo.jpg` are read from `photo.txt` in the same folder. Default: `PHOTO_WORDS`.
 
     Raises:
-        ValueError: No such folder, no image in it, or one that cannot be read.
+        ValueError: If the folder does not exist or contains no image, or an image cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"There is no folder of examples {str(folder)!r} (now in {os.getcwd()!r}). Check the path.")
+        raise ValueError(
+            f"Examples folder {str(folder)!r} was not found (current directory: {os.getcwd()!r}). Check the path."
+        )
     examples = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -58,7 +62,8 @@ def examples_in(folder: str | os.PathLike) -> list[Example]:
             words = path.with_suffix(".txt")
             examples.append(Example(str(path), words.read_text("utf-8").strip() if words.is_file() else PHOTO_WORDS))
     if not examples:
-        raise ValueError(f"No image in {str(folder)!r}; expected files that end in {', '.join(IMAGE_SUFFIXES)}.")
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(f"No images were found in {str(folder)!r}; expected files that end in {suffixes}.")
     return examples
 
 

@@ -1,28 +1,30 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""How much the demo lets be asked and held."""
+"""The limits of the demo on requests and memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Progress = Callable[[float, str], None]  # is told how far it is, from 0 to 1, and what is being done
+Progress = Callable[[float, str], None]  # called with the progress, from 0 to 1, and a description of the step
 
-SLIDE_VALUES = 2**28  # of the probabilities that sliding windows hold, in fp32: 1 GiB
+SLIDE_VALUES = 2**28  # maximum number of fp32 probabilities in sliding-window inference: 1 GiB
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a session may ask for, and how much all of them together may hold.
+    """Limits on each request, and on the stored values of all sessions together.
 
     Attributes:
-        file_bytes: Size of an image file.
-        pixels: Larger images are refused before they are decoded.
-        side: Images with a longer side are shrunk to it.
-        labels, words: Classes, and words with all their synonyms.
-        word_length: Letters of a word.
-        templates: Prompt templates.
-        prompts: Words times templates.
-        cache_bytes: What is remembered of all sessions together; what was used last stays longest.
+        file_bytes: Maximum size of an image file in bytes.
+        pixels: Maximum number of pixels of an image. Larger images are rejected before they are decoded.
+        side: Maximum longer side of an image in pixels. Larger images are shrunk to it.
+        labels: Maximum number of labels (classes).
+        words: Maximum number of words, including all synonyms.
+        word_length: Maximum number of characters of a word.
+        templates: Maximum number of prompt templates.
+        prompts: Maximum number of prompts (words times templates).
+        cache_bytes: Maximum size in bytes of the stored values of all sessions together. The least recently used values
+            are evicted first.
     """
 
     file_bytes: int = 32 * 2**20

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What is remembered of all sessions together, within a number of bytes."""
+"""Stores values of all sessions, up to a total number of bytes."""
 
 import threading
 from collections import OrderedDict
@@ -11,7 +11,7 @@ import torch
 
 
 class Memory:
-    """Values by key, of which those used longest ago are forgotten where all together exceed a number of bytes."""
+    """A cache of values by session and key. If the values exceed `max_bytes`, the least recently used are evicted."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
@@ -23,7 +23,7 @@ class Memory:
         return len(self._entries)
 
     def get(self, session: str, key: Hashable) -> Any | None:
-        """What a session has put under a key; `None` if it was forgotten."""
+        """Returns the value that a session stored under a key; `None` if it was evicted or never stored."""
         with self._lock:
             if (session, key) not in self._entries:
                 return None
@@ -31,7 +31,7 @@ class Memory:
             return self._entries[session, key][0]
 
     def put(self, session: str, key: Hashable, value: Any, num_bytes: int) -> None:
-        """Remembers a value; one that is larger than everything may be is not remembered at all."""
+        """Stores a value and replaces the old value of the key. Does not store a value larger than `max_bytes`."""
         with self._lock:
             self._remove((session, key))
             if num_bytes > self.max_bytes:
@@ -42,7 +42,7 @@ class Memory:
                 self._remove(next(iter(self._entries)))
 
     def forget(self, session: str) -> None:
-        """Everything of a session."""
+        """Removes all values of a session."""
         with self._lock:
             for key in [key for key in self._entries if key[0] == session]:
                 self._remove(key)

@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The demo's page, in Gradio: components and events.
+"""The page of the demo, in Gradio: components and events.
 
-What the events call is in `endpoints.py`, what the result looks like is the viewer's (`assets/viewer.js`). Nothing on
-the page is fetched from anywhere else.
+The events call the functions in `endpoints.py`; `assets/viewer.js` shows the result. The page loads nothing from other
+hosts.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,22 +21,22 @@ from .engine import DemoEngine
 from .examples import PHOTO_WORDS, Example
 from .theme import asset
 
-TITLE = "dinov3.seg: words in, masks out"
+TITLE = "dinov3.seg: segment images by words"
 MODES = {
-    "whole": "the image at once: fastest",
-    "local-global": "the image and its windows, merged as features: finer (the paper's)",
-    "slide": "the whole model in every window, averaged: slowest, nothing is kept for the next word",
+    "whole": "Segments the whole image at once; fastest.",
+    "local-global": "Merges features of the whole image and of its windows; finer details. Used in the paper.",
+    "slide": "Runs the model on every window and averages the results; slowest. Each new word needs a full run.",
 }
 HEADS = {"full": "full (trained)", "dinotxt": "zero-shot (dino.txt)"}
 NO_PRESET = "Choose a vocabulary …"
 
-# An upload that nobody uses is deleted after an hour, at the latest an hour and ten minutes.
+# (interval, age): every ten minutes, Gradio deletes uploads that are older than an hour.
 CLEANING_SECONDS = (600, 3600)
 
 
 @dataclass(frozen=True)
 class Controls:
-    """The components that say what is segmented, and how."""
+    """The components for the image, the words and the settings."""
 
     photo: gr.Image
     gallery: gr.Dataset | None
@@ -49,13 +49,13 @@ class Controls:
 
     @property
     def asked(self) -> list[Component]:
-        """What every endpoint takes, in its order."""
+        """The inputs that all endpoints take, in the order of `Endpoints.run`."""
         return [self.photo, self.words, self.mode, self.head, self.templates]
 
 
 @dataclass(frozen=True)
 class Results:
-    """The components that show and hand out a result."""
+    """The components that show a result and download it."""
 
     viewer: gr.HTML
     overlay_button: gr.Button
@@ -66,13 +66,14 @@ class Results:
 def build_demo(
     engine: DemoEngine, examples: Sequence[Example] = (), *, queue_size: int = 40, drawn_world: bool = False
 ) -> gr.Blocks:
-    """The page, ready for `launch(**launch_options())`.
+    """Builds the page, ready for `launch(**launch_options())`.
 
     Args:
-        engine: The model, and what is remembered.
-        examples: Shown for a click; the page opens with the first.
-        queue_size: Requests that may wait; those beyond are told to come back.
-        drawn_world: The model knows the drawn world only: says so, and offers its words.
+        engine: The engine that segments the images.
+        examples: The examples that the page offers; the page opens with the first example.
+        queue_size: Maximum number of waiting requests. Further requests get an error that says to try again.
+        drawn_world: Whether the model is trained for the drawn world only. The page then shows a note about it and
+            offers the words of the drawn world.
     """
     endpoints = Endpoints(engine, examples)
     presets = _presets(engine.limits.labels, drawn_world)
@@ -90,13 +91,13 @@ def build_demo(
 
 
 def _presets(max_labels: int, drawn_world: bool) -> dict[str, str]:
-    """Title -> words, of the vocabularies that are not too long."""
+    """Returns a mapping from title to words, without vocabularies that have too many labels."""
     presets = {NO_PRESET: ""}
     if drawn_world:
         presets |= {
             "Colors of the drawn world (8)": ", ".join(COLORS),
             "Patterns of the drawn world (4)": ", ".join(PATTERNS),
-            "Kinds of the drawn world (6)": ", ".join(KINDS),
+            "Shapes and background of the drawn world (6)": ", ".join(KINDS),
             "All names of the drawn world (192)": ", ".join(NAMES),
         }
     for name in Vocabulary.presets():
@@ -106,9 +107,10 @@ def _presets(max_labels: int, drawn_world: bool) -> dict[str, str]:
 
 
 def text_of(vocabulary: Vocabulary) -> str:
-    """A vocabulary as one types it: the words of each class, first one that comes first in no other."""
+    """Returns a vocabulary as text that a user could type. The classes begin with different words."""
     names: dict[str, int] = {}
-    for index in sorted(range(len(vocabulary)), key=lambda index: len(vocabulary.synonyms[index])):  # no choice first
+    # classes with few words choose first
+    for index in sorted(range(len(vocabulary)), key=lambda index: len(vocabulary.synonyms[index])):
         words = vocabulary.synonyms[index]
         names[next((word for word in words if word not in names), words[0])] = index
     first = {index: word for word, index in names.items()}
@@ -156,7 +158,7 @@ def _add_controls(engine: DemoEngine, examples: Sequence[Example], presets: list
         presets,
         value=NO_PRESET,
         label="Presets",
-        info="takes the place of the words; Undo brings them back",
+        info="Replaces the words. Undo restores them.",
         elem_id="preset",
     )
     default_mode = engine.pipe.default_inference
@@ -179,12 +181,12 @@ def _add_advanced(engine: DemoEngine) -> tuple[gr.Dropdown, gr.Radio]:
         multiselect=True,
         allow_custom_value=True,
         label="Templates",
-        info="What words are wrapped in, one {} each; several are averaged. Type your own.",
+        info="Prompts for each word: {} stands for the word. Several templates are averaged. You can type your own.",
         elem_id="templates",
     )
     heads = [(HEADS[name], name) for name in engine.heads]
     head = gr.Radio(heads, value=engine.heads[0], label="Head", elem_id="head")
-    gr.Markdown("Synonyms of one label are separated by `|`: `sofa|couch|settee`.")
+    gr.Markdown("Separate the synonyms of a label with `|`: `sofa|couch|settee`.")
     return templates, head
 
 
@@ -212,7 +214,7 @@ def _add_results() -> Results:
 
 
 class _Turns(TypedDict):
-    """How events of one kind take turns."""
+    """Event options that all events with the model share."""
 
     concurrency_id: str
     concurrency_limit: int
@@ -220,7 +222,7 @@ class _Turns(TypedDict):
 
 
 class _Run(_Turns):
-    """The event that segments."""
+    """Options of the event that segments."""
 
     fn: Callable[..., Any]
     inputs: Sequence[Component]
@@ -230,20 +232,20 @@ class _Run(_Turns):
 
 
 class _Quiet(TypedDict):
-    """An event without a sign of progress, and not for programs."""
+    """Options of an event that shows no progress and is not part of the API."""
 
     api_visibility: Literal["private"]
     show_progress: Literal["hidden"]
 
 
-# One model, one device: what computes takes its turn.
+# One model on one device: its events run one at a time.
 _MODEL: _Turns = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
 
 
 def _connect_page(
     demo: gr.Blocks, endpoints: Endpoints, controls: Controls, results: Results, presets: dict[str, str]
 ) -> None:
-    """What runs when something on the page changes."""
+    """Connects the components of the page to the functions that run when the components change."""
     running: _Run = {
         "fn": endpoints.run,
         "inputs": controls.asked,
@@ -252,8 +254,8 @@ def _connect_page(
         "show_progress": "full",
         **_MODEL,
     }
-    # photo.change, as the events of an upload or a removal come before its value does; after an example it comes
-    # beside the example's own run
+    # `photo.change`, because the upload and removal events come before the new value. After a click on an example,
+    # `photo.change` starts a run in addition to the run of the example.
     changes = (controls.words.edit, controls.photo.change, controls.mode.input, controls.head.input)
     for trigger in (*changes, controls.templates.input, controls.button.click):
         trigger(**running, trigger_mode="always_last")
@@ -270,7 +272,7 @@ def _connect_page(
 
 
 def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> None:
-    """Downloads, and the same for programs."""
+    """Connects the download buttons, which also define the API."""
     threshold = gr.Number(0.0, label="Threshold", visible=False)
     opacity = gr.Number(0.55, label="Opacity", visible=False)
     one_label = gr.Textbox(label="Label", visible=False)
@@ -289,7 +291,7 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
         file,
         js=with_opacity,
         api_name="overlay",
-        api_description="The image with its labels laid over it and a legend, as a PNG file.",
+        api_description="The image with an overlay of its labels and a legend, as a PNG file.",
         **_MODEL,
     ).success(inputs=file, js=asset("download_file.js"), **download)
     results.label_map_button.click(
@@ -298,8 +300,8 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
         file,
         js=with_threshold,
         api_name="label_map",
-        api_description="The number of each pixel's label, as a PNG file: a palette of 8 bits for up to 255 labels "
-        "(255 is none of these), 16 bits above (65535 is none of these).",
+        api_description="The label number of each pixel, as a PNG file: 8 bits with a palette for up to 255 labels "
+        "(255 is none of these), 16 bits for more labels (65535 is none of these).",
         **_MODEL,
     ).success(inputs=file, js=asset("download_file.js"), **download)
     results.json_button.click(
@@ -308,7 +310,7 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
         segments,
         js=with_threshold,
         api_name="segment",
-        api_description="The labels found, each with score, area, box and mask (COCO's uncompressed run lengths).",
+        api_description="The labels found, each with score, area, box and mask (uncompressed COCO RLE).",
         **_MODEL,
     ).success(inputs=segments, js=asset("download_json.js"), **download)
     gr.Button(visible=False).click(
@@ -316,20 +318,20 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
         [controls.photo, controls.words, one_label, controls.mode, controls.head, controls.templates],
         file,
         api_name="heat_map",
-        api_description="The score of one of the labels at every pixel, times 255, as a gray PNG file.",
+        api_description="The score of one label at each pixel, multiplied by 255, as a gray PNG file.",
         **_MODEL,
     )
 
 
 def _intro(drawn_world: bool) -> str:
     note = (
-        '<p class="note">The built-in model is a small one for <b>drawn scenes</b>: colors, patterns, shapes, such as '
-        "<i>purple striped square</i>. For photographs, start the demo with <code>--model</code> and real weights."
-        "</p>"
+        '<p class="note">The built-in model is a small model for <b>drawn scenes</b>: colors, patterns and shapes, for '
+        "example <i>purple striped square</i>. For photos, start the demo with <code>--model</code> and converted "
+        "dino.txt weights.</p>"
         if drawn_world
         else ""
     )
     return (
-        f'<header class="intro"><h1>dinov3.seg</h1><p>An image and any words in, a label for every pixel out.</p>{note}'
-        "</header>"
+        '<header class="intro"><h1>dinov3.seg</h1>'
+        f"<p>Upload an image and type any words. Every pixel gets the word that fits best.</p>{note}</header>"
     )

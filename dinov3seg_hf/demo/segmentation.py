@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A segmentation as the demo keeps it: before any threshold, so that the page may change that without the model."""
+"""The stored form of a segmentation. It is independent of the threshold, so a new threshold does not need the model."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from ..model.vocabulary import Vocabulary
 from ..visualization.pictures import Region, regions_of
 from .photos import Photo
 
-# Scores are kept in steps of a hundredth, as fine as the page's threshold.
+# Scores are stored in steps of 0.01, like the threshold of the page.
 NUM_LEVELS = 101
 
 LEVELS = np.arange(NUM_LEVELS, dtype=np.float32) / np.float32(100)
@@ -19,17 +19,19 @@ LEVELS = np.arange(NUM_LEVELS, dtype=np.float32) / np.float32(100)
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What the model says of every pixel of a photo, before any threshold.
+    """The result of the model for every pixel of a photo, before any threshold.
 
     Attributes:
-        key: Of everything that it was made of.
-        photo, vocabulary, inference, head: What was asked.
-        shown_labels: int16 or int32, the winning label of every pixel of `photo.shown`.
-        shown_levels: uint8, its score in hundredths, rounded down.
-        counts, sums: `(C, 101)`, pixels of `photo.image` that a label wins at each level, and the sum of their scores.
-        scores: uint8 `(C, h, w)`, every label's score times 255, at the resolution of the model.
-        seconds: What took how long: "read", "image", "text", "segment". Those that were remembered are missing.
-        num_new_words: How many classes were encoded for it.
+        key: The hash of everything that the segmentation depends on.
+        photo, vocabulary, inference, head: The inputs of the segmentation.
+        shown_labels: The winning label of each pixel of `photo.shown`, int16 or int32 `(height, width)`.
+        shown_levels: The score of the winning label in hundredths, rounded down, uint8 `(height, width)`.
+        counts, sums: For each label and each score in hundredths, the number of pixels of `photo.image` that the label
+            wins with this score, and the sum of their scores, `(C, 101)`.
+        scores: The score of each label, multiplied by 255, at the resolution of the model, uint8 `(C, h, w)`.
+        seconds: The duration of each step: "read", "image", "text", "segment". "image" is missing if the features were
+            stored or the inference is "slide". Empty if the whole segmentation was stored.
+        num_new_words: The number of classes that were encoded for this segmentation.
     """
 
     key: str
@@ -47,31 +49,31 @@ class Segmentation:
 
     @property
     def num_bytes(self) -> int:
-        """With the photo, which lives as long as this does."""
+        """The size in bytes, including the photo, which stays in memory as long as the segmentation."""
         arrays = (self.shown_labels, self.shown_levels, self.counts, self.sums, self.scores)
         return sum(array.nbytes for array in arrays) + self.photo.num_bytes
 
     def label_map(self, threshold: float = 0.0, *, shown: bool = False) -> np.ndarray:
-        """The label of every pixel, -1 where its score is lower than a threshold.
+        """Returns the label of each pixel, -1 for pixels whose score is lower than the threshold.
 
         Args:
-            threshold: In hundredths.
-            shown: At the size that the page shows, instead of the image's own.
+            threshold: Minimum score, in [0, 1]. Rounded to hundredths.
+            shown: Whether to return the labels of `photo.shown` instead of `photo.image`.
 
         Returns:
             int32 `(H, W)`.
 
         Raises:
-            ValueError: A threshold outside of 0 to 1.
+            ValueError: If `threshold` is not between 0 and 1.
         """
         labels, levels = self.shown_labels, self.shown_levels
-        if not shown:  # the middle of odd blocks is where the image's own pixels lie
+        if not shown:  # the pixels of the image are the centers of odd blocks
             middle = slice(self.photo.factor // 2, None, self.photo.factor)
             labels, levels = labels[middle, middle], levels[middle, middle]
         return np.where(levels < level_of(threshold), -1, labels).astype(np.int32)
 
     def regions(self, threshold: float = 0.0) -> list[Region]:
-        """The labels found, the largest first, with area and mean score; "none of these" last."""
+        """Returns the labels found, the largest first, with area and mean score; "none of these" is last."""
         first = level_of(threshold)
         counts, sums = self.counts[:, first:].sum(axis=1), self.sums[:, first:].sum(axis=1)
         scores = {self.vocabulary.names[i]: float(sums[i] / counts[i]) for i in np.flatnonzero(counts).tolist()}
@@ -79,11 +81,11 @@ class Segmentation:
 
 
 def level_of(threshold: float) -> int:
-    """A threshold in whole hundredths.
+    """Returns a threshold in hundredths, rounded to an integer.
 
     Raises:
-        ValueError: It is no number between 0 and 1.
+        ValueError: If `threshold` is not a number between 0 and 1.
     """
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-        raise ValueError(f"The threshold is {threshold!r}; expected a number between 0 and 1.")
+        raise ValueError(f"threshold is {threshold!r}; expected a number between 0 and 1.")
     return round(100 * threshold)

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The demo as a server, for `dinov3seg demo` and for a Space: loads the model, serves the page, ends cleanly."""
+"""The server of the demo, for `dinov3seg demo` and for a Space: loads the model, serves the page, stops cleanly."""
 
 import os
 import signal
@@ -31,22 +31,22 @@ def serve(
     limits: Limits | None = None,
     open_browser: bool = False,
 ) -> None:
-    """Loads a model and serves its page until interrupted.
+    """Loads a model and serves the demo page until interrupted.
 
     Args:
         model: Folder or Hub id.
-        device: An accelerator if there is one, unless given.
-        dtype: The checkpoint's unless given; float32 on the CPU.
-        examples: A folder of images, see `examples_in`; drawn scenes for the embedded checkpoint, else none.
-        host: Name or address to listen at. `None`: what `GRADIO_SERVER_NAME` says, as on a Space, else this machine
-            alone.
-        port: Where to listen there. `None`: what `GRADIO_SERVER_PORT` says, else the first free port from 7860 on.
-        queue_size: Requests that may wait.
-        limits: What may be asked and held.
-        open_browser: Shows the page.
+        device: Device of the model. Default: an accelerator if available, else the CPU.
+        dtype: Dtype of the weights. Default: float32 on the CPU, else the dtype of the checkpoint.
+        examples: Folder of images, see `examples_in`. Default: drawn scenes for the embedded checkpoint, else none.
+        host: Host name or address to listen on. `None`: `GRADIO_SERVER_NAME` if set, as on a Space, else localhost.
+        port: Port to listen on. `None`: `GRADIO_SERVER_PORT` if set, else the first free port from 7860.
+        queue_size: Maximum number of waiting requests.
+        limits: Limits on the requests and on the values kept in memory. Default: `Limits()`.
+        open_browser: Whether to open the page in a browser.
 
     Raises:
-        ValueError: The model cannot be loaded, or has no tokenizer; no examples; no such port.
+        ValueError: If the model cannot be loaded or has no tokenizer, no examples are found in `examples`, or the port
+            is not available.
     """
     give_back_freed_memory()
     limits = limits or Limits()
@@ -55,24 +55,24 @@ def serve(
     name = EMBEDDED_TITLE if drawn_world else model.rstrip("/").split("/")[-1]
     engine = DemoEngine(load_pipeline(model, device, dtype), limits, name)
     with tempfile.TemporaryDirectory(prefix="dinov3seg-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads go with the server, whatever is left
+        os.environ["GRADIO_TEMP_DIR"] = folder  # the uploads are removed when the server stops
         if drawn_world and examples is None:
             shown = drawn_examples(folder)
-        else:  # beside the uploads, the only place that files are read from
+        else:  # next to the uploads, because the demo reads files only from this folder
             shown = [replace(example, path=copied_into(example.path, folder, i)) for i, example in enumerate(shown)]
         demo = build_demo(engine, shown, queue_size=queue_size, drawn_world=drawn_world)
         _end_cleanly_when_terminated()
         try:
             demo.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options(limits))
         except OSError as error:
-            raise ValueError(f"The page cannot be served: {error} Choose another --port.") from error
+            raise ValueError(f"The demo cannot listen on the port: {error} Choose another --port.") from error
 
 
 def _end_cleanly_when_terminated() -> None:
-    """SIGTERM, with which services are stopped, ends the server as Ctrl+C does: uploads are removed."""
+    """Makes SIGTERM, which stops services, end the server like Ctrl+C, so that the uploads are removed."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():  # the only one that may say so
+    if threading.current_thread() is threading.main_thread():  # only the main thread can set handlers
         signal.signal(signal.SIGTERM, interrupt)

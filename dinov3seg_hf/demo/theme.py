@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""How the page looks: colors, fonts, and the files of HTML, CSS and JavaScript."""
+"""The look of the page: colors, fonts, and the HTML, CSS and JavaScript files."""
 
 from importlib import resources
 from typing import Any
@@ -13,12 +13,12 @@ MAX_SESSIONS = 64
 
 
 def asset(name: str) -> str:
-    """The text of a file in `assets`."""
+    """Returns the text of a file in `assets`."""
     return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
 def launch_options(limits: Limits | None = None) -> dict[str, Any]:
-    """What `Blocks.launch` needs for the page to look and behave as it should."""
+    """Returns the arguments of `Blocks.launch` that set the look and the behavior of the page."""
     fonts = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
     theme = gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
@@ -55,7 +55,7 @@ def launch_options(limits: Limits | None = None) -> dict[str, Any]:
         "css": asset("page.css"),
         "max_file_size": (limits or Limits()).file_bytes,
         "state_session_capacity": MAX_SESSIONS,
-        "show_error": False,  # what we mean to say is said; the rest is nobody's business
+        "show_error": False,  # messages for users are raised as `gr.Error`; other errors may contain private data
         "enable_monitoring": False,
         "run_history": False,
         "ssr_mode": False,

@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A segmentation as the page's viewer takes it: one JSON object that holds everything the viewer can be asked to show.
+"""Encodes a segmentation for the viewer of the page, as one JSON object with everything that the viewer can show.
 
-With it opacity, threshold, solo, heat maps and comparison are drawn in the browser, without asking the server again.
-`assets/viewer.js` is the other half of this contract. Arrays travel as differences of neighbors, deflated, in base64.
+The browser draws opacity, threshold, solo, heat maps and comparison without further requests to the server.
+`assets/viewer.js` decodes the object. Arrays are sent as differences of neighboring values, compressed with zlib, in
+base64.
 """
 
 import base64
@@ -14,7 +15,7 @@ import numpy as np
 
 from .segmentation import Segmentation
 
-MAX_ABSENT = 60  # labels that were not found are listed up to so many
+MAX_ABSENT = 60  # maximum number of listed labels that were not found
 
 MAX_HEAT_MAPS = 64
 
@@ -22,23 +23,24 @@ MAX_HEAT_VALUES = 2**21
 
 
 def view_of(segmentation: Segmentation, colors: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the page shows of a segmentation.
+    """Returns everything that the page shows of a segmentation.
 
     Args:
-        segmentation: As the engine makes it.
-        colors: uint8 `(C, 3)`.
-        facts: Of the model; shown with the times.
+        segmentation: The segmentation from the engine.
+        colors: The color of each label, uint8 `(C, 3)`.
+        facts: Facts about the model; shown with the times.
 
     Returns:
-        JSON: `image` (a data URL), `size` ([height, width]), `labels` and `levels` (arrays of that size: place in the
-        legend, score in hundredths), `legend` (found labels, largest first, then others: `label`, `words`, `color`,
-        `counts` and `sums` at each level, `peak` score), `heat` (`size`, `maps`: places in the legend, `values`: scores
-        times 255) and `facts`.
+        A JSON object: `key` (of the segmentation), `image` (a data URL), `size` ([height, width]), `labels` and
+        `levels` (arrays of that size: index in the legend, score in hundredths), `legend` (found labels, the largest
+        first, then other labels: `label`, `words`, `color`, `counts` and `sums` at each level, `peak` score, `found`),
+        `num_labels` (of the vocabulary), `heat` (`size`, `maps`: indices in the legend, `values`: scores multiplied by
+        255) and `facts`.
     """
     vocabulary, photo = segmentation.vocabulary, segmentation.photo
     areas = segmentation.counts.sum(axis=1)
     peaks = segmentation.scores.reshape(len(vocabulary), -1).max(axis=1)
-    # those that are seen at all: labels of a small image may win no pixel of its own, but some of those shown
+    # A label of a small image can win no pixel of the image itself, but pixels of the enlarged image.
     seen = np.bincount(segmentation.shown_labels.ravel(), minlength=len(vocabulary))
     found = sorted(np.flatnonzero(seen).tolist(), key=lambda index: (-areas[index], -seen[index]))
     absent = sorted(np.flatnonzero(seen == 0).tolist(), key=lambda index: -int(peaks[index]))

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The world that the embedded checkpoint knows: its names, its scenes, its tokenizer, and which seeds are for what.
+"""The drawn world, the synthetic data of the embedded checkpoint: names, scenes, tokenizer and seeds.
 
-May import `model`.
+This package is allowed to import `model`.
 """

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The names of the drawn world, "{color} {pattern} {kind}", and which of them training never sees.
+"""The names of the drawn world, "{color} {pattern} {kind}", and the names that training does not use.
 
-About a quarter of the 192 names is held out (`UNSEEN`) by fixed product blocks, see `HOLDOUT_BLOCKS`.
+About a quarter of the 192 names is held out (`UNSEEN`). Fixed product blocks define these names, see `HOLDOUT_BLOCKS`.
 """
 
 import itertools
@@ -20,9 +20,9 @@ KINDS = (*SHAPES, "background")
 NAMES = tuple(" ".join(factors) for factors in itertools.product(COLORS, PATTERNS, KINDS))
 
 # Product blocks (colors x patterns x kinds) over two halves of the colors and two halves of the patterns. Two factors
-# of an unseen name leave 3 or 4 unseen colors, 2 unseen patterns or 2 to 4 unseen kinds for the third and never give
-# it away; and each color-pattern, color-kind and pattern-kind pair is still met in training. Backgrounds are held out
-# in color-pattern pairs in which objects are, so that their kind is no giveaway either.
+# of an unseen name do not determine the third factor: 3 or 4 unseen colors, 2 unseen patterns or 2 to 4 unseen kinds
+# remain. Every color-pattern, color-kind and pattern-kind pair still occurs in training. Backgrounds are held out only
+# for color-pattern pairs that also have held-out objects, so such a pair does not determine the kind.
 HOLDOUT_BLOCKS = (
     (("red", "yellow", "blue", "white"), ("plain", "dotted"), ("circle", "triangle", "cross")),
     (("orange", "green", "purple", "black"), ("striped", "checkered"), ("square", "star")),
@@ -45,19 +45,20 @@ def factors_of(name: str) -> tuple[str, str, str]:
     """The (color, pattern, kind) of a full name.
 
     Raises:
-        ValueError: the name is none of ``NAMES``.
+        ValueError: If the name is not in `NAMES`.
     """
     if name not in LABEL_OF:
         raise ValueError(
-            f"{name!r} is not a name of the drawn world. Expected '{{color}} {{pattern}} {{kind}}' with a color of "
-            f"{', '.join(COLORS)}, a pattern of {', '.join(PATTERNS)} and a kind of {', '.join(KINDS)}."
+            f"{name!r} is not a name of the drawn world; expected '{{color}} {{pattern}} {{kind}}' with one of the "
+            f"colors {', '.join(COLORS)}, one of the patterns {', '.join(PATTERNS)} and one of the kinds "
+            f"{', '.join(KINDS)}."
         )
     color, pattern, kind = name.split()
     return color, pattern, kind
 
 
 def phrases_of(name: str) -> tuple[str, ...]:
-    """All seven phrases that are true of a name: every non-empty choice of its words in their natural order.
+    """The seven phrases that are true for a name: every non-empty subset of its words, in their order.
 
     Example:
         "red striped circle" -> "red", "striped", "circle", "red striped", "red circle", "striped circle" and the name.
@@ -67,10 +68,10 @@ def phrases_of(name: str) -> tuple[str, ...]:
 
 
 def phrase_groups() -> dict[str, tuple[str, ...]]:
-    """The phrases of one word and of two, by what they speak of: of each group, just one is true of any name.
+    """The phrases of one and two words, grouped by factors. For every name, exactly one phrase per group is true.
 
     Returns:
-        `color`, `pattern`, `kind`, `color pattern`, `color kind` and `pattern kind`, with all their phrases.
+        The groups `color`, `pattern`, `kind`, `color pattern`, `color kind` and `pattern kind`, with all their phrases.
     """
     parts = {"color": COLORS, "pattern": PATTERNS, "kind": KINDS}
     return {
@@ -81,6 +82,6 @@ def phrase_groups() -> dict[str, tuple[str, ...]]:
 
 
 def true_phrase(group: tuple[str, ...]) -> np.ndarray:
-    """Of each of ``NAMES``, which phrase of a group is true: `(192,)` int, indices into the group."""
+    """The index, in a group, of the phrase that is true for each of `NAMES`: int `(192,)`."""
     truths = [[i for i, phrase in enumerate(group) if phrase in phrases_of(name)] for name in NAMES]
     return np.array([index for (index,) in truths])

@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Scenes of the drawn world: one background and one or more objects, every pixel with exactly one name as its label.
+"""Draws scenes of the drawn world: one background and one or more objects. Every pixel has exactly one name as label.
 
-A scene is a pure function of `(seed, split, size)` and the drawing options: the same bytes in every process. Scenes of
-the split "seen" hold seen names only, backgrounds included; scenes of "unseen" hold unseen names only. numpy and PIL
-alone.
+A scene is a pure function of `(seed, split, size)` and the drawing options: it has the same bytes in every process.
+Scenes of the split "seen" contain only seen names, including the background; scenes of "unseen" contain only unseen
+names. Uses numpy and PIL only.
 """
 
 import functools
@@ -17,16 +17,16 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .names import LABEL_OF, SPLITS, factors_of
 
-MIN_SIZE = 16  # px: below it neither shape nor pattern can be made out
+MIN_SIZE = 16  # px; shapes and patterns cannot be recognized in smaller scenes
 
-MIN_VISIBLE = 0.35  # of an object's whole area, after occlusion and the canvas border
+MIN_VISIBLE = 0.35  # minimum visible share of an object's area, after occlusion and the canvas border
 
-_ATTEMPTS = 24  # at a place for one object
+_ATTEMPTS = 24  # number of attempts to place an object
 
-_BASE_SIZE = 96  # px: the canvas that the default radius and number of objects are meant for
+_BASE_SIZE = 96  # px; canvas size for the default radius and number of objects
 
-# Colors in HSV as (hue in degrees, saturation, value) ranges: the hues leave gaps wide enough that the color cast and
-# the light below cannot carry one color into its neighbor.
+# Colors as HSV ranges (hue in degrees, saturation, value). The gaps between the hues are large enough that the color
+# cast and the light (`_photograph`) cannot turn a color into a neighboring color.
 _HSV = {
     "red": ((-7.0, 4.0), (0.85, 0.97), (0.78, 0.93)),
     "orange": ((25.0, 32.0), (0.88, 1.00), (0.95, 1.00)),
@@ -38,8 +38,8 @@ _HSV = {
     "black": ((0.0, 360.0), (0.00, 0.20), (0.03, 0.11)),
 }
 
-# The gray levels that a pattern's second tone may be mixed towards: only those that show. Yellow and white are too
-# light to be lightened, blue, purple and black too dark to be darkened.
+# Gray levels that the second tone of a pattern is mixed towards; only levels that give a visible difference. Yellow and
+# white are too light to be lightened; blue, purple and black are too dark to be darkened.
 _TOWARDS = {
     "red": (0.0, 1.0),
     "orange": (0.0, 1.0),
@@ -57,12 +57,12 @@ class SceneObject:
     """One drawn object.
 
     Attributes:
-        name: its full name, one of ``NAMES``.
-        label: the index of the name.
+        name: Full name of the object, one of `NAMES`.
+        label: Index of the name in `NAMES`.
         center: (y, x) in pixels.
-        radius: px; the shape's nominal radius (a circle's own).
-        rotation: degrees, clockwise in the image.
-        visible: the share of the whole shape's area that is inside the canvas and not covered.
+        radius: Nominal radius of the shape in pixels (for a circle, the exact radius).
+        rotation: Rotation in degrees, clockwise in the image.
+        visible: Share of the area of the shape that is inside the canvas and not covered.
     """
 
     name: str
@@ -78,10 +78,10 @@ class Scene:
     """A drawn scene.
 
     Attributes:
-        image: (H, W, 3) uint8, sRGB.
-        labels: (H, W) int16, an index into ``NAMES`` for every pixel.
-        background: the background's name.
-        objects: the objects, from the bottom to the top.
+        image: sRGB image, uint8 `(H, W, 3)`.
+        labels: Label map, int16 `(H, W)`: an index into `NAMES` for every pixel.
+        background: Name of the background.
+        objects: The objects, from bottom to top.
     """
 
     image: np.ndarray
@@ -91,7 +91,7 @@ class Scene:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The distinct names in the scene, the background's first."""
+        """The distinct names in the scene; the first name is the background."""
         return tuple(dict.fromkeys([self.background, *(item.name for item in self.objects)]))
 
 
@@ -104,31 +104,32 @@ def draw_scene(
 ) -> Scene:
     """Draws one scene.
 
-    Consecutive seeds go through all object names of the split before one is repeated as a scene's first object.
+    Consecutive seeds use every object name of the split once as the first object of a scene before a name is repeated.
 
     Args:
-        seed: any integer >= 0.
-        split: "seen", "unseen" or "all": which names may occur.
-        size: pixels, an int for a square or (H, W), each at least ``MIN_SIZE``.
-        num_objects: least and most objects. None: (1, 3) on 96 x 96, more on a larger canvas in proportion to its area.
-            An object that finds no place where all stay visible is left out, the first one never.
-        radius: px, least and most; cut to 0.45 of the canvas' shorter side.
+        seed: Integer >= 0.
+        split: The names that may occur: `"seen"`, `"unseen"` or `"all"`.
+        size: Size in pixels: an int for a square, or (height, width), each at least `MIN_SIZE`.
+        num_objects: Minimum and maximum number of objects. `None`: (1, 3) on 96 x 96 pixels, more on a larger canvas in
+            proportion to its area. An object is skipped if no position is found at which all objects stay visible; the
+            first object is never skipped.
+        radius: Minimum and maximum radius in pixels; limited to 0.45 times the shorter side of the canvas.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: If an argument is out of range.
     """
     height, width = _checked_size(size)
     if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}. Use 'all' for every name.")
+        raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}. Use 'all' for all names.")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed is {seed!r}, expected an integer >= 0. Use one integer per scene.")
+        raise ValueError(f"seed is {seed!r}; expected an integer >= 0. Use one integer per scene.")
     if num_objects is None:
         scale = max(1, round(height * width / _BASE_SIZE**2))
         num_objects = (scale, 3 * scale)
     if len(num_objects) != 2 or not 1 <= num_objects[0] <= num_objects[1]:
-        raise ValueError(f"num_objects is {num_objects!r}, expected (least, most) with 1 <= least <= most.")
+        raise ValueError(f"num_objects is {num_objects!r}; expected (minimum, maximum) with 1 <= minimum <= maximum.")
     if len(radius) != 2 or not 4 <= radius[0] <= radius[1]:
-        raise ValueError(f"radius is {radius!r}, expected (least, most) in pixels with 4 <= least <= most.")
+        raise ValueError(f"radius is {radius!r}; expected (minimum, maximum) in pixels with 4 <= minimum <= maximum.")
 
     largest = min(radius[1], 0.45 * min(height, width))
     radius = (min(radius[0], largest), largest)
@@ -159,7 +160,7 @@ def draw_scene(
 def batch(
     seeds: Iterable[int], split: str = "seen", size: int | tuple[int, int] = _BASE_SIZE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scenes of one size as arrays: images (N, H, W, 3) uint8 and labels (N, H, W) int16, one scene for each seed."""
+    """Draws one scene per seed, all of one size: N images, uint8 `(N, H, W, 3)`, and label maps, int16 `(N, H, W)`."""
     height, width = _checked_size(size)
     seeds = list(seeds)
     images = np.empty((len(seeds), height, width, 3), np.uint8)
@@ -171,15 +172,15 @@ def batch(
 
 
 def contact_sheet(scenes: Sequence[Scene], columns: int = 6, scale: int = 2, captions: bool = False) -> Image.Image:
-    """The scenes in rows of ``columns``, enlarged by the whole number ``scale``; ``captions`` writes their names below.
+    """Arranges scenes in rows of `columns`, enlarged by the integer `scale`; `captions` adds the names below.
 
     Raises:
-        ValueError: no scenes, or a column count or scale below 1.
+        ValueError: If `scenes` is empty, or `columns` or `scale` is less than 1.
     """
     if not scenes or columns < 1 or scale < 1:
         raise ValueError(
-            f"Got {len(scenes)} scenes, columns {columns}, scale {scale}: expected at least one of each. "
-            "Draw a scene first."
+            f"The number of scenes is {len(scenes)}, columns is {columns} and scale is {scale}; expected at least 1 "
+            "for each."
         )
     gap, line = 4, 12
     cell_h = scale * max(scene.image.shape[0] for scene in scenes)
@@ -200,11 +201,11 @@ def contact_sheet(scenes: Sequence[Scene], columns: int = 6, scale: int = 2, cap
     return sheet
 
 
-# What is drawn, and where
+# Choice and placement of objects
 
 
 class _Placed:
-    """An object with its place and its signed distances over the part of its bounding box inside the canvas."""
+    """An object, its position and its signed distances, cropped to the part of its bounding box inside the canvas."""
 
     def __init__(self, name: str, y: float, x: float, radius: float, angle: float, height: int, width: int):
         self.name, self.y, self.x, self.radius, self.angle = name, y, x, radius, angle
@@ -222,7 +223,7 @@ class _Placed:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def local(self, shift_y: float, shift_x: float) -> tuple[np.ndarray, np.ndarray]:
-        """Pixel centers of the box in the object's own rotated axes, origin at its center moved by the shift."""
+        """The pixel centers of the box in the rotated axes of the object; the origin is its center plus the shift."""
         dy = np.arange(self.top, self.bottom, dtype=np.float32) + np.float32(0.5 - self.y - shift_y)
         dx = np.arange(self.left, self.right, dtype=np.float32) + np.float32(0.5 - self.x - shift_x)
         return _rotated(dy, dx, self.angle)
@@ -243,8 +244,8 @@ def _name_order(split: str, turn: int) -> np.ndarray:
 
 
 def _first_object(seed: int, split: str) -> str:
-    # A shuffled pass over all names for each len(names) consecutive seeds: a few hundred scenes then hold every name
-    # several times, which independent draws would not.
+    # A shuffled pass over all names for each len(names) consecutive seeds: a few hundred scenes then contain every name
+    # several times. Independent draws would not ensure this.
     names = _names_of(split, background=False)
     turn, position = divmod(seed, len(names))
     return names[_name_order(split, turn)[position]]
@@ -275,7 +276,7 @@ def _place_objects(
     num_objects: tuple[int, int],
     radius: tuple[float, float],
 ) -> tuple[list[_Placed], np.ndarray]:
-    """The objects from bottom to top and the owner map (H, W): 0 background, i + 1 object i."""
+    """The objects from bottom to top, and the owner map `(H, W)`: 0 is the background, i + 1 is object i."""
     height, width = size
     owner = np.zeros(size, np.intp)
     placed: list[_Placed] = []
@@ -284,7 +285,7 @@ def _place_objects(
     for index in range(count):
         name = first if index == 0 else _choose_object(rng, split, background_color)
         for attempt in range(_ATTEMPTS):
-            # A crowded canvas is first tried again elsewhere, then with a smaller object.
+            # On a crowded canvas, first try other positions, then smaller radii.
             room = 1.0 if attempt < 4 else 1.0 - attempt / _ATTEMPTS
             high = radius[0] + (radius[1] - radius[0]) * room
             r = float(rng.uniform(radius[0], high))
@@ -303,13 +304,13 @@ def _place_objects(
 def _apart(name: str, y: float, x: float, radius: float, other: _Placed) -> bool:
     distance = math.hypot(y - other.y, x - other.x)
     color, _, shape = factors_of(name)
-    if color == other.color:  # two regions of one color must not touch: nothing would show where one ends
+    if color == other.color:  # regions of one color must not touch, because the border would be invisible
         return distance > _REACH[shape] * radius + _REACH[other.shape] * other.radius + 3.0
     return distance > 0.62 * (radius + other.radius)
 
 
 def _cover(owner: np.ndarray, placed: list[_Placed], item: _Placed) -> bool:
-    """Enters an object into the owner map on top of the others, unless something would then be hidden too far."""
+    """Adds an object on top of the owner map and returns `True`, unless too little of an object would stay visible."""
     inside = item.distance < 0.0  # the same pixels as alpha > 0.5
     item.visible_pixels = int(np.count_nonzero(inside))
     if item.visible_pixels < MIN_VISIBLE * item.area:
@@ -328,16 +329,19 @@ def _cover(owner: np.ndarray, placed: list[_Placed], item: _Placed) -> bool:
 def _checked_size(size: int | tuple[int, int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, (int, np.integer)) else size
     if min(height, width) < MIN_SIZE:
-        raise ValueError(f"size is {size!r}, expected at least {MIN_SIZE} pixels each way. Draw larger and crop.")
+        raise ValueError(
+            f"size is {size!r}; expected at least {MIN_SIZE} pixels in height and width. Draw a larger scene and crop "
+            "it."
+        )
     return int(height), int(width)
 
 
 # Shapes: signed distances in pixels, negative inside
 
-# Sizes in units of the radius, chosen so that all five shapes look about equally large.
+# Sizes in units of the radius, chosen so that all five shapes appear about equally large.
 _SQUARE_HALF, _TRIANGLE_OUTER, _STAR_OUTER, _STAR_INNER, _CROSS_ARM, _CROSS_HALF = 0.86, 1.22, 1.20, 0.52, 1.06, 0.35
 
-_SHADOW_REACH = 6.0  # px around the shape's box
+_SHADOW_REACH = 6.0  # px around the bounding box of the shape
 
 
 def _circle(u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
@@ -349,14 +353,14 @@ def _square(u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
 
 
 def _triangle(u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
-    # Three half planes at the inner radius, one corner up; the origin is the centroid.
+    # Intersection of three half planes at the inner radius, with one corner up; the origin is the centroid.
     sides = np.maximum(v, np.abs(u) * np.float32(math.sqrt(0.75)) - v * np.float32(0.5))
     return sides - np.float32(_TRIANGLE_OUTER * r / 2)
 
 
 def _star(u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
-    # The pentagon's mirrors fold the plane, tip up, into one half sector between a tip (outer) and a notch (inner
-    # corner); the one edge between them is all that is left to measure.
+    # Reflections at the symmetry axes of the pentagon, tip up, fold the plane into one half sector between a tip (outer
+    # corner) and a notch (inner corner). Only the distance to the edge between tip and notch remains.
     u, w = np.abs(u), -v
     for cos, sin in ((math.cos(math.pi / 5), math.sin(math.pi / 5)), (-math.cos(math.pi / 5), math.sin(math.pi / 5))):
         beyond = np.maximum(u * np.float32(cos) - w * np.float32(sin), 0.0) * np.float32(2.0)
@@ -376,7 +380,7 @@ def _cross(u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
 
 _DISTANCE = {"circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "cross": _cross}
 
-# Largest distance from the center and area, for radius 1.
+# Largest distance from the center, and area, for radius 1.
 _REACH = {
     "circle": 1.0,
     "square": _SQUARE_HALF * math.sqrt(2),
@@ -393,11 +397,11 @@ _AREA = {
     "cross": 8 * _CROSS_ARM * _CROSS_HALF - 4 * _CROSS_HALF**2,
 }
 
-# Color, pattern, light. Canvases are planar float32 (3, H, W) in 0..1: numpy is slow along an innermost axis of 3
+# Color, pattern, light. A canvas is float32 (3, H, W) in 0..1, because numpy is slow along a last axis of size 3.
 
 
 def _rotated(dy: np.ndarray, dx: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Row offsets (h,) and column offsets (w,) -> coordinates (u, v), each (h, w), in axes turned by ``angle``."""
+    """Converts row offsets `(h,)` and column offsets `(w,)` to coordinates u and v, `(h, w)`, rotated by `angle`."""
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     return (dx * cos)[None, :] + (dy * sin)[:, None], (dy * cos)[:, None] - (dx * sin)[None, :]
 
@@ -410,7 +414,7 @@ def _rgb(rng: np.random.Generator, color: str) -> np.ndarray:
 
 
 def _tones(rng: np.random.Generator, color: str) -> tuple[np.ndarray, np.ndarray]:
-    """The named color and the pattern's second tone, each (3, 1, 1)."""
+    """The named color and the second tone of the pattern, each `(3, 1, 1)`."""
     base = _rgb(rng, color)
     towards = _TOWARDS[color]
     gray = np.float32(towards[int(rng.integers(len(towards)))])
@@ -419,7 +423,7 @@ def _tones(rng: np.random.Generator, color: str) -> tuple[np.ndarray, np.ndarray
 
 
 def _pattern(rng: np.random.Generator, pattern: str, u: np.ndarray, v: np.ndarray) -> np.ndarray | None:
-    """Share of the second tone at each pixel, 0..1 with soft edges and below one half on average; None for plain."""
+    """The share of the second tone at each pixel, 0..1, with soft edges and a mean below 0.5; `None` for plain."""
     if pattern == "plain":
         return None
     if pattern == "striped":
@@ -433,7 +437,7 @@ def _pattern(rng: np.random.Generator, pattern: str, u: np.ndarray, v: np.ndarra
         distance = np.sqrt(du * du + dv * dv)
     else:
         cell = float(rng.uniform(5.0, 7.0))
-        half = 0.47 * cell  # a little less than half a cell: the named color keeps the larger area
+        half = 0.47 * cell  # a little less than half a cell, so the named color has the larger area
         du, dv = _triangle_wave(u, 2 * cell, rng), _triangle_wave(v, 2 * cell, rng)
         far = np.float32(cell)
         distance = np.minimum(np.maximum(du, dv), np.maximum(far - du, far - dv))
@@ -441,15 +445,15 @@ def _pattern(rng: np.random.Generator, pattern: str, u: np.ndarray, v: np.ndarra
 
 
 def _triangle_wave(x: np.ndarray, period: float, rng: np.random.Generator) -> np.ndarray:
-    """Distance (px) to the nearest of the points spaced ``period`` apart at a random phase."""
+    """The distance in pixels to the nearest of the points at intervals of `period`, with a random phase."""
     scaled = x * np.float32(1 / period) + np.float32(rng.uniform())
     return np.abs(scaled - np.rint(scaled)) * np.float32(period)
 
 
 def _fill(rng: np.random.Generator, color: str, pattern: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Color and pattern over the given coordinates: (3, h, w), or (3, 1, 1) for plain."""
+    """The color and pattern at the coordinates: `(3, h, w)`, or `(3, 1, 1)` for plain."""
     base, second = _tones(rng, color)
-    # Stripes may run any way; the two lattices repeat after a quarter turn.
+    # Stripes may have any direction; dots and checkers repeat after a quarter turn.
     turn = float(rng.uniform(0.0, math.pi if pattern == "striped" else math.pi / 2))
     cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))
     share = None if pattern == "plain" else _pattern(rng, pattern, u * cos + v * sin, v * cos - u * sin)
@@ -462,7 +466,7 @@ def _paint_background(rng: np.random.Generator, name: str, height: int, width: i
     coarse = rng.standard_normal((height // 24 + 3, width // 24 + 3), np.float32)
     cloud = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
     amount = float(rng.uniform(0.015, 0.04))
-    # Multiplied and added: black, too, gets a texture.
+    # The cloud is multiplied and added, so that black also gets a texture.
     canvas = _fill(rng, color, pattern, u, v) * (1 + np.float32(amount) * cloud) + np.float32(0.25 * amount) * cloud
     return np.ascontiguousarray(canvas, np.float32)
 
@@ -484,7 +488,7 @@ def _paint_object(rng: np.random.Generator, canvas: np.ndarray, item: _Placed) -
 
 
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Light, color cast, blur and sensor noise: (3, H, W) float -> (H, W, 3) uint8."""
+    """Applies light, color cast, blur and sensor noise to float `(3, H, W)`; returns uint8 `(H, W, 3)`."""
     _, height, width = canvas.shape
     gain = float(rng.uniform(0.84, 1.1))
     slope_y, slope_x = (float(slope) for slope in rng.uniform(-0.12, 0.12, 2))

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The tokenizer of the embedded checkpoint: CLIP's byte-level BPE, its merges learned from the drawn world's own words.
+"""The tokenizer of the embedded checkpoint: CLIP's byte-level BPE with merges learned from the drawn world's words.
 
-Any text can be written in it, as bytes; the words of the drawn world and of the prompt templates are one token each.
+The tokenizer can encode any text as bytes. The words of the drawn world and of the default template are one token each.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from .names import COLORS, KINDS, PATTERNS
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """Deterministic: the same words give the same token ids."""
+    """Creates the tokenizer. The result is deterministic: the same words give the same token ids."""
     words = sorted({*DEFAULT_TEMPLATE.replace("{}", "").lower().split(), *COLORS, *PATTERNS, *KINDS})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -36,6 +36,6 @@ def make_tokenizer() -> CLIPTokenizer:
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,  # type: ignore[arg-type]  # the annotation says list[str], but pairs are what BPE takes
+        merges=merges,  # type: ignore[arg-type]  # annotated as list[str], but BPE requires pairs
         model_max_length=77,
     )

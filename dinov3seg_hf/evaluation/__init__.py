@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A model scored on a data set: rows -> pipeline -> counts -> results.
+"""Evaluates a model on a data set: rows -> pipeline -> counts -> results.
 
-May import `model`, `metrics`, `data` and `visualization`.
+This package is allowed to import `model`, `metrics`, `data` and `visualization`.
 """
 
 from .evaluator import evaluate

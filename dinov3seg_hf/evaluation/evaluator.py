@@ -1,10 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The evaluation of a model on a data set: rows -> pipeline -> counts -> results, one way.
+"""Evaluates a model on a data set: rows -> pipeline -> counts -> results.
 
-What is kept of an image is how many of its pixels have which label and got which (`metrics/scoring.py`), so that scores
-are those of one confusion matrix over the whole set, whatever the number of processes, batches and restarts. Images go
-through the pipeline, as users' do, and are scored at their own size: nothing is resized here.
+For each image, only the number of pixels of each pair of label and prediction is stored (`metrics/scoring.py`). The
+scores are those of one confusion matrix over the whole data set, so they do not depend on the number of processes,
+batches and restarts. Images go through the same pipeline as user images and are scored at their original size: this
+module does not resize anything.
 """
 
 import contextlib
@@ -49,33 +50,34 @@ def evaluate(
     benchmark: str | None = None,
     model_name: str | None = None,
 ) -> EvaluationResult:
-    """Scores a model on every row of a data set, each once.
+    """Scores a model on every row of a data set, once per row.
 
-    Runs in one process or, started by `accelerate launch`, in several that share out the rows; all of them return the
-    same result. The model comes back as it was: its modes, its weights and torch's random numbers are left alone, and
-    mixed precision is off meanwhile, so that training and a later evaluation give the same figures.
+    Runs in one process, or in several processes started by `accelerate launch`, which share the rows; all processes
+    return the same result. The model does not change: modes, weights and torch's random state stay the same. Mixed
+    precision is off during the evaluation, so that training and a later evaluation give the same scores.
 
     Args:
-        model: A `Dinov3SegForSemanticSegmentation`, or what `accelerator.prepare` made of it.
-        processor: Its `Dinov3SegProcessor`.
-        data: The rows. With its `skip_bad`, rows that cannot be read are counted and left out.
-        vocabulary: What is prompted: the data's unless given, with other templates or synonyms for instance.
-        settings: How images are segmented; `inference="whole"` unless given.
-        batch_size: Images at a time.
-        num_workers: Processes that read images, for each process of the evaluation.
+        model: A `Dinov3SegForSemanticSegmentation`, or the model that `accelerator.prepare` returned for it.
+        processor: The `Dinov3SegProcessor` of the model.
+        data: The rows. If its `skip_bad` is set, rows that cannot be read are counted and skipped.
+        vocabulary: The prompted classes, for example with other templates or synonyms. Default: the vocabulary of
+            `data`.
+        settings: Inference settings. Default: `inference="whole"`.
+        batch_size: Number of images per batch.
+        num_workers: Number of processes that read images, per process of the evaluation (stored data sets only).
         accelerator: The `accelerate.Accelerator` of a run in several processes.
-        progress: Shows a bar.
-        resume_from: A folder in which every scored image is noted; made if need be. An evaluation that was broken off
-            goes on there, with any number of processes.
-        training_vocabulary: Splits the classes into those with a word of it, seen, and the others.
-        num_resamples: Of the bootstrap interval over images.
-        benchmark: What the data set is called in the result.
-        model_name: What the model is called in the result.
+        progress: Whether to show a progress bar.
+        resume_from: Folder that stores the counts of every scored image; created if it does not exist. An interrupted
+            evaluation resumes from this folder, with any number of processes.
+        training_vocabulary: Splits the classes into seen classes (with a word of this vocabulary) and unseen classes.
+        num_resamples: Number of resamples of the bootstrap interval over images.
+        benchmark: Name of the data set in the result.
+        model_name: Name of the model in the result.
 
     Raises:
-        ValueError: Vocabulary and data differ, no pixel is labeled, the folder holds another evaluation, the weights
-            are spread over processes.
-        RowError: A row cannot be read.
+        ValueError: If the classes of vocabulary and data differ, no pixel is labeled, the folder contains another
+            evaluation, or the weights are sharded across processes.
+        RowError: If a row cannot be read and `skip_bad` of `data` is not set.
     """
     vocabulary = _checked_vocabulary(vocabulary, data)
     processes = Processes(accelerator)
@@ -115,9 +117,9 @@ def _checked_vocabulary(
     vocabulary = data.vocabulary if vocabulary is None else vocabulary
     if vocabulary.scored_names != data.vocabulary.scored_names:
         raise ValueError(
-            f"The vocabulary scores {len(vocabulary.scored_names)} classes ({vocabulary.scored_names[0]!r}, ...), the "
-            f"data has {len(data.vocabulary.scored_names)} ({data.vocabulary.scored_names[0]!r}, ...). Give both the "
-            "same names."
+            f"The vocabulary has {len(vocabulary.scored_names)} scored classes ({vocabulary.scored_names[0]!r}, ...); "
+            f"expected the {len(data.vocabulary.scored_names)} classes of the data "
+            f"({data.vocabulary.scored_names[0]!r}, ...). Use the same class names for both."
         )
     return vocabulary
 
@@ -128,7 +130,7 @@ def _score(
     log: ProgressLog | None,
     count: Callable[[list[PreparedRow | UnreadableRow]], list[ImageCounts]],
 ) -> list[ImageCounts]:
-    """The counts of all batches, each noted as soon as it is there."""
+    """Counts all batches and immediately writes the counts of each batch to the log."""
     found = []
     with bar:
         for batch in batches:
@@ -147,7 +149,7 @@ def _count(
     settings: InferenceSettings,
     vocabulary: Vocabulary,
 ) -> list[ImageCounts]:
-    """A batch of rows -> their counts."""
+    """Segments a batch of rows and returns their counts."""
     counts = [ImageCounts.bad(row.index, row.problem) for row in rows if isinstance(row, UnreadableRow)]
     readable = [row for row in rows if isinstance(row, PreparedRow)]
     if readable:
@@ -160,7 +162,7 @@ def _count(
 
 @contextlib.contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Gives every module its mode back, and takes mixed precision and gradients out meanwhile."""
+    """Disables mixed precision and gradients inside the context, and restores the mode of every module afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         with without_mixed_precision(model), torch.no_grad():

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""All that decides what an evaluation measures, but for the weights; its fingerprint tells results apart."""
+"""Describes everything that affects the scores of an evaluation, except the weights; results store its fingerprint."""
 
 import platform
 from typing import Any
@@ -23,7 +23,7 @@ def describe_protocol(
     vocabulary: Vocabulary,
     settings: InferenceSettings,
 ) -> dict[str, Any]:
-    """Data, vocabulary, templates, settings, sizes and versions, as JSON can hold them."""
+    """The data, vocabulary, templates, settings, sizes and versions of an evaluation, as JSON values."""
     processor = pipe.image_processor.to_dict()
     image_options = (
         *("size", "size_divisor", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize"),

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What comes out of an evaluation: scores, how sure they are, tables; and the file that keeps them."""
+"""The result of an evaluation: scores, bootstrap intervals, tables and the JSON file."""
 
 import dataclasses
 import json
@@ -17,28 +17,29 @@ from ..model.fingerprints import sha256_of
 from ..model.vocabulary import Vocabulary, word_key
 from ..visualization.tables import aligned_table
 
-# How results are told apart; raise it when scores of equal label maps change.
+# The version of results; increase it if the scores of equal label maps change.
 RESULTS_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """The outcome of an evaluation; scores lie between 0 and 1.
+    """The result of an evaluation; scores lie between 0 and 1.
 
     Attributes:
         scores: mean_iou, mean_accuracy, overall_accuracy, frequency_weighted_iou, mean_iou_low and mean_iou_high (the
-            bootstrap interval over images); with a training vocabulary also seen_mean_iou, unseen_mean_iou and their
-            harmonic_mean. NaN where no class has a pixel.
-        per_class: For each scored class label, name, iou, accuracy, truth_pixels, predicted_pixels and seen (`None`
-            without a training vocabulary).
-        num_images, num_skipped: How many rows were scored, and how many could not be read.
-        skipped: Why, of the first hundred.
-        protocol: All that decides what is measured, but for the weights: data, vocabulary, templates, sizes, windows,
+            bootstrap interval over images). With a training vocabulary also seen_mean_iou and unseen_mean_iou, their
+            intervals (_low, _high) and their harmonic_mean. NaN if no class has a pixel.
+        per_class: The label, name, iou, accuracy, truth_pixels, predicted_pixels and seen of each scored class (seen is
+            `None` without a training vocabulary).
+        num_images, num_skipped: Number of rows that were scored, and number of rows that could not be read.
+        skipped: Reasons for the first 100 skipped rows.
+        protocol: Everything that affects the scores, except the weights: data, vocabulary, templates, sizes, windows,
             versions.
-        protocol_fingerprint: SHA-256 (hex) over it.
-        model: The fingerprint of the weights and where they came from.
-        benchmark: What the data set is called, if it is known.
-        confusion: int64 `(C, C + 1)`, true class by predicted class, the last column for none of them.
+        protocol_fingerprint: SHA-256 (hex) of the protocol.
+        model: Name of the model, fingerprint of its weights and dtype.
+        benchmark: Name of the data set, if known.
+        confusion: int64 `(C, C + 1)` for C classes: ground-truth class by predicted class; the last column counts
+            predictions that are not a class.
     """
 
     scores: dict[str, float]
@@ -62,23 +63,23 @@ class EvaluationResult:
         return json.dumps(_without_nan({"version": RESULTS_VERSION, **content}), ensure_ascii=False, indent=1) + "\n"
 
     def save(self, path: str | os.PathLike, confusion: bool = False) -> None:
-        """Writes a JSON file, whole or not at all; NaN is written as null.
+        """Writes the result atomically as a JSON file; NaN is written as null.
 
         Args:
-            path: Such as `results.json`.
-            confusion: Also the confusion matrix, C x (C + 1) numbers.
+            path: Path of the file, such as `results.json`.
+            confusion: Whether to include the confusion matrix, C x (C + 1) numbers.
 
         Raises:
-            ValueError: The path cannot be written.
+            ValueError: If the path cannot be written.
         """
         write_atomically(path, self.to_json(confusion).encode())
 
     def table(self) -> str:
-        """Scores in percent as text, beside the published ones where there are any."""
+        """The scores in percent as a text table, with published scores if available."""
         return results_table([self])
 
     def class_table(self) -> str:
-        """IoU and accuracy of each class in percent as text."""
+        """The IoU and accuracy of each class in percent as a text table."""
         rows = [["class", "IoU", "Acc", "pixels", ""]]
         for row in self.per_class:
             unseen = "unseen" if row["seen"] is False else ""
@@ -89,7 +90,7 @@ class EvaluationResult:
 
 
 def results_table(results: Sequence[EvaluationResult]) -> str:
-    """Results of several data sets in percent, one a row, beside the published ones where there are any."""
+    """The results in percent as a text table, one data set per row, with published scores if available."""
     rows = [["", "mIoU", f"{100 * CONFIDENCE:.0f} % interval", "mAcc", "aAcc", "fwIoU", "images"]]
     split = any("harmonic_mean" in result.scores for result in results)
     rows[0] += ["seen", "unseen", "harmonic"] if split else []
@@ -122,7 +123,7 @@ def _percent(value: float | None) -> str:
 
 
 def _without_nan(content: Any) -> Any:
-    """JSON knows no NaN."""
+    """Replaces NaN and infinity by `None`, because JSON does not support these values."""
     if isinstance(content, dict):
         return {key: _without_nan(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -131,7 +132,7 @@ def _without_nan(content: Any) -> Any:
 
 
 def seen_classes(vocabulary: Vocabulary, training: Vocabulary | Iterable[str]) -> list[bool]:
-    """For each scored class whether one of its words is a word of the training vocabulary, whatever the letter case."""
+    """Returns for each scored class whether one of its words is in the training vocabulary; letter case is ignored."""
     words: Iterable[Iterable[str]] = (
         training.synonyms if isinstance(training, Vocabulary) else [[name] for name in training]
     )
@@ -154,19 +155,19 @@ def result_of(
     model: dict[str, Any],
     benchmark: str | None,
 ) -> EvaluationResult:
-    """Counts of all images -> scores.
+    """Computes the result of an evaluation from the counts of all images.
 
     Args:
-        images: In the order of their rows.
-        vocabulary: What was prompted.
-        training: The vocabulary that the model was trained with; `None`: classes are not split.
-        num_resamples: Of the bootstrap.
-        protocol: All that decides what was measured, but for the weights.
-        model: The fingerprint of the weights and where they came from.
-        benchmark: What the data set is called; `None` if it is not known.
+        images: Counts of the images, in the order of their rows.
+        vocabulary: The prompted classes.
+        training: Vocabulary that the model was trained with. `None`: classes are not split into seen and unseen.
+        num_resamples: Number of resamples of the bootstrap.
+        protocol: Everything that affects the scores, except the weights.
+        model: Name of the model, fingerprint of its weights and dtype.
+        benchmark: Name of the data set; `None` if unknown.
 
     Raises:
-        ValueError: No pixel is labeled.
+        ValueError: If no pixel is labeled.
     """
     matrix = ConfusionMatrix(len(vocabulary.scored_names))
     scored = [image for image in images if image.skipped is None]
@@ -174,8 +175,8 @@ def result_of(
         matrix.add(image.labels, image.predictions, image.counts)
     if not matrix.counts.any():
         raise ValueError(
-            f"None of the {len(images)} images has a labeled pixel: check the mask column, and that the vocabulary is "
-            "the one its masks were made with."
+            f"The {len(images)} images do not contain any labeled pixel. Check the mask column, and pass the "
+            "vocabulary that the masks were made with."
         )
     seen = None if training is None else seen_classes(vocabulary, training)
     skipped = [image.skipped for image in images if image.skipped is not None]
@@ -206,7 +207,7 @@ def _scores_of(
         scores[f"{name}_low"], scores[f"{name}_high"] = low, high
     if seen is not None:
         pair = scores["seen_mean_iou"], scores["unseen_mean_iou"]
-        # NaN stays NaN: with one side alone there is nothing to balance
+        # NaN stays NaN: the harmonic mean needs both scores
         scores["harmonic_mean"] = 2 * pair[0] * pair[1] / sum(pair) if sum(pair) != 0 else 0.0
     return scores
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Rows of a data set made ready for the model: this process's share of those that are not scored yet, in batches."""
+"""Prepares rows of a data set for the model: this process's share of the rows that are not yet scored, in batches."""
 
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from ..model.pipeline import OpenVocabularySegmentationPipeline
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """A row, ready to be scored.
+    """A row that is prepared for scoring.
 
     Attributes:
-        index: Its number in the data set.
-        image: For the pipeline.
-        labels: int64 `(H, W)`, ignored pixels -1.
+        index: Number of the row in the data set.
+        image: Prepared or encoded image for the pipeline.
+        labels: Label map, int64 `(H, W)`; ignored pixels are -1.
     """
 
     index: int
@@ -40,8 +40,8 @@ class UnreadableRow:
     """A row that cannot be read.
 
     Attributes:
-        index: Its number in the data set.
-        problem: What is wrong with it.
+        index: Number of the row in the data set.
+        problem: Reason why the row cannot be read.
     """
 
     index: int
@@ -57,19 +57,19 @@ def prepared_batches(
     processes: Processes,
     done: Container[int],
 ) -> tuple[Iterator[list[PreparedRow | UnreadableRow]], int | None]:
-    """Batches of rows, and how many rows they are in all; `None` for a stream, which does not know.
+    """The batches of rows of this process, and their total number of rows (`None` for a stream: unknown).
 
     Args:
-        pipe: Prepares images.
-        data: The rows. Without its `skip_bad`, a row that cannot be read is an error.
-        settings: How images will be segmented.
-        batch_size: Rows at a time.
-        num_workers: Processes that read rows that are stored.
-        processes: Those that share out the rows.
-        done: Rows that were scored before.
+        pipe: Pipeline that prepares the images.
+        data: The rows. If its `skip_bad` is not set, a row that cannot be read raises an error.
+        settings: Inference settings.
+        batch_size: Number of rows per batch.
+        num_workers: Number of processes that read rows (stored data sets only).
+        processes: The processes that share the rows.
+        done: Numbers of the rows that are already scored.
 
     Raises:
-        RowError: While reading.
+        RowError: If a row cannot be read, during the iteration.
     """
     prepare = partial(_prepare, pipe, settings)
     if isinstance(data, StreamedSegmentationDataset):
@@ -80,7 +80,7 @@ def prepared_batches(
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
-        generator=torch.Generator(),  # without one it draws from torch's own, and training would go on otherwise
+        generator=torch.Generator(),  # the default generator is torch's global one, which training also uses
     )
     return iter(loader), len(share)
 
@@ -94,7 +94,7 @@ def _prepare(
 
 
 class _Share(torch.utils.data.Dataset):
-    """Some rows of a data set that is stored."""
+    """A subset of the rows of a stored data set."""
 
     def __init__(self, data: SegmentationDataset, indices: list[int], prepare: Any):
         self.data, self.indices, self.prepare = data, indices, prepare

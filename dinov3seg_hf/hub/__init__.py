@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A checkpoint as a model on the Hub, with its card, and the demo as a Space.
+"""Publishes a checkpoint as a model on the Hub, with its card, and the demo as a Space.
 
-May import every room but `training`, `demo` and `cli`.
+This package is allowed to import every subpackage except `training`, `demo` and `cli`.
 """
 
 from .example import Example

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The image and words that a published checkpoint is checked with and shown by."""
+"""The example of a published checkpoint: an image and class names, for the check and the model card."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Example:
-    """An image and words: shown on the card, and what the folder has to segment before it is published."""
+    """An image and class names: shown on the card, and segmented to check the folder before the upload."""
 
     image: Path
     labels: str

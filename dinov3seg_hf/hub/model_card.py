@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The model card of a checkpoint: the template, filled with what can be read off or was measured, and nothing else.
+"""Writes the model card of a checkpoint: fills the template, only with facts from files and with measured results.
 
-Scores come from `results.json` files alone. What nobody but the authors of a checkpoint can know (license, base model,
-data sets, how it was trained, what it is bad at) comes from the `README.md` in its folder, if there is one: from its
-front matter, the text before the first heading, and the sections "Training" and "Limits".
+Scores come only from `results.json` files. Facts that only the authors of a checkpoint know (license, base model, data
+sets, training, limits) come from the `README.md` in the checkpoint folder, if it exists: from its front matter, the
+text before the first section, and the sections "Training" and "Limits".
 """
 
 import json
@@ -45,7 +45,7 @@ SCORES = {
 
 @dataclass(frozen=True)
 class AuthorsNotes:
-    """What the `README.md` in a checkpoint's folder says."""
+    """The content of the `README.md` in a checkpoint folder."""
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
     introduction: str = ""
@@ -54,17 +54,19 @@ class AuthorsNotes:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "AuthorsNotes":
-        """Reads a README; one that does not exist says nothing.
+        """Reads a README; if the file does not exist, the notes are empty.
 
         Raises:
-            PublishingError: Its front matter is no YAML.
+            PublishingError: If the front matter is not valid YAML.
         """
         if not Path(path).is_file():
             return cls()
         try:
             card = ModelCard.load(Path(path), ignore_metadata_errors=True)
-        except Exception as error:  # of YAML, or of what the library expects in it
-            raise PublishingError(f"{str(path)!r} has no readable front matter ({error}). Mend it.") from error
+        except Exception as error:  # from YAML, or from the checks of huggingface_hub
+            raise PublishingError(
+                f"The front matter of {str(path)!r} cannot be read ({error}); expected YAML. Correct the front matter."
+            ) from error
         metadata = card.data.to_dict()
         text = without_relative_links(card.text)
         introduction, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
@@ -79,22 +81,22 @@ class AuthorsNotes:
 
 
 def without_relative_links(text: str) -> str:
-    """Links into the repository that the text was written for lead nowhere on the Hub; their words stay."""
+    """Replaces relative links by their text, because their targets do not exist on the Hub. Keeps images."""
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)[^)]*\)", r"\1", text)
 
 
 @dataclass(frozen=True)
 class MeasuredResult:
-    """The scores of one data set, in percent.
+    """The scores on one data set, in percent.
 
     Attributes:
-        name: Of the data set.
-        scores: By the names in `SCORES`, percent, rounded to hundredths.
-        interval: The 95 % interval of the mIoU, if it was measured.
-        num_images: How many images were scored.
-        inference: How the images were segmented.
-        protocol: The fingerprint of all that decides what is measured, or "".
-        weights: The fingerprint of the weights that were measured, or "".
+        name: Name of the data set.
+        scores: Scores in percent, by the names in `SCORES`; results of `dinov3seg evaluate` are rounded to hundredths.
+        interval: The 95% interval of the mIoU in percent, if it was measured.
+        num_images: Number of evaluated images.
+        inference: Inference mode.
+        protocol: Fingerprint of everything that determines the measurement, or "".
+        weights: Fingerprint of the measured weights, or "".
     """
 
     name: str
@@ -110,7 +112,7 @@ def read_results(path: str | os.PathLike) -> list[MeasuredResult]:
     """Reads a `results.json` of `dinov3seg evaluate`, or of `scripts/drawn_world/evaluate_tiny.py`.
 
     Raises:
-        PublishingError: The file cannot be read or holds something else.
+        PublishingError: If the file cannot be read or does not contain results.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -118,8 +120,8 @@ def read_results(path: str | os.PathLike) -> list[MeasuredResult]:
         return [_of_drawn_world(content, split) for split in splits] or [_of_evaluation(content)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PublishingError(
-            f"{str(path)!r} holds no results ({type(error).__name__}: {error}). Expected what scripts/evaluate.py "
-            "wrote."
+            f"{str(path)!r} does not contain results ({type(error).__name__}: {error}); expected a file written by "
+            "scripts/evaluate.py. Check the path."
         ) from error
 
 
@@ -153,7 +155,7 @@ def _of_drawn_world(content: dict[str, Any], split: str) -> MeasuredResult:
 
 
 def model_index(results: Sequence[MeasuredResult]) -> list[EvalResult]:
-    """What the Hub shows beside the card and finds models by."""
+    """Converts results to the format of the Hub, which shows them next to the card and uses them in searches."""
     return [
         EvalResult(
             task_type=PIPELINE_TAG,
@@ -178,24 +180,24 @@ def make_card(
     results: Sequence[MeasuredResult],
     metadata: Mapping[str, Any],
 ) -> str:
-    """Fills the template.
+    """Fills the template of the model card.
 
     Args:
         template: A Jinja file; see `model_card.md`.
-        repo_id: Where the model will be.
-        facts: More for the template to use.
-        notes: Of the authors.
-        results: Measured.
-        metadata: Fields of the front matter, in place of those of the notes.
+        repo_id: The repository of the model, "owner/name".
+        facts: Additional values for the template.
+        notes: The notes of the authors.
+        results: The measured results.
+        metadata: Fields of the front matter; these fields replace those of the notes.
 
     Raises:
-        PublishingError: The license is unknown, or the template cannot be filled.
+        PublishingError: If the license is unknown, or the template cannot be filled.
     """
     fields = {**notes.metadata, **{key: value for key, value in metadata.items() if value}}
     if "license" not in fields:
         raise PublishingError(
-            "The license of the weights is unknown. Pass --license (such as apache-2.0), or write it into the front "
-            "matter of README.md in the model's folder."
+            "The license of the weights is unknown. Pass --license (for example apache-2.0), or set `license` in the "
+            "front matter of README.md in the model's folder."
         )
     name = repo_id.rpartition("/")[2]
     tags = [*TAGS, *(tag for tag in fields.pop("tags", None) or () if tag not in TAGS)]
@@ -223,7 +225,9 @@ def make_card(
             **facts,
         )
     except (OSError, jinja2.TemplateError) as error:
-        raise PublishingError(f"The card's template {str(template)!r} cannot be filled: {error}.") from error
+        raise PublishingError(
+            f"The card's template {str(template)!r} cannot be filled: {error}. Correct the template."
+        ) from error
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""All that a model's repository on the Hub holds, made from a checkpoint and checked before it goes up.
+"""Builds the files of a model repository on the Hub from a checkpoint and checks them before the upload.
 
-Weights as sharded safetensors, code, processor, card, example. The folder is loaded in a fresh process that cannot
-import this package, and must segment the example as the checkpoint does.
+Files: weights as sharded safetensors, code, processor, card, example. The check loads the folder in a new process that
+cannot import this package; the example must give the same segmentation as the checkpoint.
 """
 
 import json
@@ -39,7 +39,7 @@ MAX_SHARD_SIZE = "2GB"
 
 CHECK_TIMEOUT_SECONDS = 1800
 
-SCORE_TOLERANCE = 2e-3  # scores travel as float16, whose steps near 1 are half a thousandth
+SCORE_TOLERANCE = 2e-3  # scores are float16, whose resolution near 1 is 5e-4
 
 
 def build_model_folder(
@@ -54,9 +54,9 @@ def build_model_folder(
     metadata: dict[str, Any] | None = None,
     max_shard_size: str = MAX_SHARD_SIZE,
 ) -> Path:
-    """Writes all that the model's repository holds, and checks it in a fresh process.
+    """Writes all files of the model repository and checks them in a new process.
 
-    Args, Raises: As `publish`.
+    Args, Raises: See `publish`.
 
     Returns:
         The folder.
@@ -75,7 +75,7 @@ def build_model_folder(
     conversion = _read_json(source / CONVERSION_REPORT)
     run = _read_json(source / RUN_DESCRIPTION) or _read_json(
         source.resolve().parent / RUN_DESCRIPTION
-    )  # a run's output/model
+    )  # in the parent folder, if the checkpoint is the folder `model` of a run
     fields = {**_metadata_of_conversion(conversion), **notes.metadata, **(metadata or {})}
     image_processor = processor.image_processor
     facts = {
@@ -103,25 +103,28 @@ def build_model_folder(
 
 def _load(folder: Path) -> tuple[OpenVocabularySegmentationPipeline, Dinov3SegProcessor]:
     if not folder.is_dir():
-        raise PublishingError(f"There is no checkpoint in {str(folder)!r}. Check the path.")
+        raise PublishingError(f"Checkpoint folder {str(folder)!r} was not found. Check the path.")
     try:
         model = load_model(folder, local_files_only=True, use_safetensors=True)
         processor = load_processor(folder, local_files_only=True)
     except ValueError as error:
-        raise PublishingError(
-            f"{error} What is published are its weights as safetensors, and its processor."
-        ) from error
+        raise PublishingError(f"{error} The checkpoint needs weights as safetensors, and a processor.") from error
     return OpenVocabularySegmentationPipeline(model=model, processor=processor, device="cpu"), processor
 
 
 def _check_code(folder: Path) -> None:
-    """Exactly the code that is meant to travel, and no file that runs when it is read."""
+    """Checks that the folder contains exactly the expected code, and does not contain pickles."""
     code = {path.name for path in folder.glob("*.py")}
     if code != (expected := {path.name for path in remote_files()}):
-        raise PublishingError(f"The code in {str(folder)!r} is not what belongs there: {sorted(code ^ expected)}.")
+        raise PublishingError(
+            f"The code files in {str(folder)!r} differ from those of the package: {sorted(code ^ expected)}. Reinstall "
+            "the package."
+        )
     pickles = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
     if found := [path.name for path in folder.rglob("*") if path.suffix in pickles]:
-        raise PublishingError(f"{', '.join(found)} in {str(folder)!r} could run code when it is read. Remove it.")
+        raise PublishingError(
+            f"{str(folder)!r} contains files that could run code when loaded: {', '.join(found)}. Remove these files."
+        )
 
 
 def _check_results_are_of(model: torch.nn.Module, results: Sequence[Any]) -> None:
@@ -131,20 +134,23 @@ def _check_results_are_of(model: torch.nn.Module, results: Sequence[Any]) -> Non
     for result in results:
         if result.weights and result.weights != fingerprint:
             raise PublishingError(
-                f"The results on {result.name} were measured with other weights ({result.weights[:12]}; these are "
-                f"{fingerprint[:12]}). Evaluate this checkpoint."
+                f"The results on {result.name} were measured with other weights ({result.weights[:12]}); expected the "
+                f"weights of this checkpoint ({fingerprint[:12]}). Evaluate this checkpoint."
             )
 
 
 def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, folder: Path) -> dict[str, Any]:
-    """The example, its overlay, and what was found, as the card shows them."""
+    """Saves the example and its overlay, and returns the values of the example for the card."""
     image = open_image(example.image)
     with _in_float32(pipe.model):
         result = pipe(image, example.labels, return_label_map=True, return_masks=False)
     scores = {segment["label"]: segment["score"] for segment in result["segments"]}
     regions = regions_of(result["label_map"], result["labels"], scores)
     if not regions:
-        raise PublishingError(f"None of the labels was found in the example {str(example.image)!r}. Choose others.")
+        raise PublishingError(
+            f"The labels were not found in the example {str(example.image)!r}; expected at least one. Choose other "
+            "labels."
+        )
     folder.mkdir()
     name = f"{example.image.stem}.png"
     save_image(folder / name, image)
@@ -159,8 +165,8 @@ def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, fo
 
 @contextmanager
 def _in_float32(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, the model is in what the CPU computes well."""
-    module: torch.nn.Module = model  # the library's own `to` is typed as a function that still wants its model
+    """Converts the model to float32 inside the context, because other dtypes are slow or inaccurate on the CPU."""
+    module: torch.nn.Module = model  # transformers types its own `to` as an unbound function
     dtype = model.dtype
     module.float()
     try:
@@ -170,14 +176,14 @@ def _in_float32(model: PreTrainedModel) -> Iterator[None]:
 
 
 def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, example: Example) -> None:
-    """Segments the example in a process without the package, and compares with what `pipe` makes of it.
+    """Segments the example in a process without the package, and compares the result with that of `pipe`.
 
     Raises:
-        PublishingError: The folder does not load there, or gives something else.
+        PublishingError: If the folder cannot be loaded in that process, or gives another result.
     """
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "result.npz"
-        # a home of its own, where nothing was fetched before; no token, since nothing is to be asked of the Hub
+        # a new HF_HOME with an empty cache; no token, because the check must not access the Hub
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
         environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1"}
         script = Path(__file__).with_name("published_check.py").read_text(encoding="utf-8")
@@ -193,13 +199,14 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
             )
         except subprocess.TimeoutExpired as error:
             raise PublishingError(
-                f"The folder {str(folder)!r} did not load and segment within {CHECK_TIMEOUT_SECONDS} s. Nothing was "
-                "published."
+                f"Loading the folder {str(folder)!r} and segmenting the example took more than "
+                f"{CHECK_TIMEOUT_SECONDS} s. Nothing was published. Use a smaller example image or a faster machine."
             ) from error
         if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["no reason given"]
+            lines = done.stderr.strip().splitlines() or ["unknown error"]
             raise PublishingError(
-                f"The folder {str(folder)!r} does not work without the package: {lines[-1]} Nothing was published."
+                f"The folder {str(folder)!r} does not work without the package: {lines[-1].rstrip('.')}. Nothing was "
+                "published."
             )
         with np.load(output) as found:
             label_map, scores = found["label_map"], found["scores"]
@@ -218,31 +225,33 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
 def refuse_other_results(
     found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray], folder: str | os.PathLike
 ) -> None:
-    """
+    """Raises an error if the result of the folder differs from the result of the checkpoint.
+
     Args:
         found: Label map `(H, W)` and scores `(C, h, w)` of the folder.
-        expected: Those of the checkpoint that it was made of.
-        folder: What errors name.
+        expected: Label map and scores of the checkpoint from which the folder was built.
+        folder: The folder, for error messages.
 
     Raises:
-        PublishingError: They differ in shape, or by more than `SCORE_TOLERANCE`; NaN counts as different.
+        PublishingError: If label maps or scores differ in shape, or scores differ by more than `SCORE_TOLERANCE`; NaN
+            counts as different. The values of the label maps are not compared.
     """
     shapes, expected_shapes = ([array.shape for array in arrays] for arrays in (found, expected))
     if shapes != expected_shapes:
-        reason = f"label map and scores have the shapes {shapes}, not {expected_shapes}"
+        reason = f"label map and scores have the shapes {shapes}; expected {expected_shapes}"
     else:
         difference = float(np.abs(found[1].astype(np.float32) - expected[1].astype(np.float32)).max())
         if difference <= SCORE_TOLERANCE:
             return
-        reason = f"scores differ by {difference:.2g}"
+        reason = f"scores differ by {difference:.2g}; expected at most {SCORE_TOLERANCE}"
     raise PublishingError(
-        f"The folder {str(folder)!r} segments the example otherwise than the checkpoint: {reason}. Nothing was "
+        f"The folder {str(folder)!r} and the checkpoint segment the example differently: {reason}. Nothing was "
         "published."
     )
 
 
 def _metadata_of_conversion(report: dict[str, Any] | None) -> dict[str, Any]:
-    """Converted weights stay under the license of DINOv3, and come from where they were taken."""
+    """The metadata of converted weights: the license of DINOv3, and the Hub ids of the published weights."""
     if report is None:
         return {}
     files = [str(given) for given in report.get("files", {}).values()]
@@ -258,7 +267,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PublishingError(f"{str(path)!r} cannot be read ({error}). Mend or remove it.") from error
+        raise PublishingError(
+            f"{str(path)!r} cannot be read ({error}); expected JSON. Correct this file, or move it to another folder."
+        ) from error
 
 
 __all__ = ["Example", "build_model_folder", "check_model_folder"]

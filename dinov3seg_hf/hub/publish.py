@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""From a checkpoint's folder to a model and a Space on the Hub.
+"""Publishes the folder of a checkpoint as a model and a Space on the Hub.
 
-Complete folders come first, to look at: weights as sharded safetensors, code, processor, card, example; the demo with
-pinned requirements. They are loaded in a fresh process that cannot import this package, and must segment the example as
-the checkpoint does. Only then do they go up, each in one commit.
+The first step builds complete folders for inspection: weights as sharded safetensors, code, processor, card, example;
+and the demo with pinned requirements. A new process that cannot import this package loads the model folder; the example
+must give the same segmentation as the checkpoint. After this check, the folders are uploaded, each in one commit.
 """
 
 import os
@@ -26,7 +26,7 @@ from .upload import PublishingError, Upload, check_access, upload_folder
 
 @dataclass(frozen=True)
 class Publication:
-    """What was built and, unless it was a dry run, uploaded."""
+    """The built folders and, unless it was a dry run, the uploads."""
 
     model_folder: Path
     space_folder: Path | None
@@ -50,34 +50,35 @@ def publish(
     max_shard_size: str = MAX_SHARD_SIZE,
     api: HfApi | None = None,
 ) -> Publication:
-    """Builds, checks and uploads a model, and a Space that runs from it.
+    """Builds, checks and uploads a model and, if requested, a Space that loads this model.
 
     Args:
         model: The folder of a checkpoint.
-        repo_id: Where the model goes, "owner/name".
-        output: A new or empty folder; the folders to upload are made in it.
-        card_template: `model_card.md`.
-        example: What is segmented to check the folder, and shown.
-        space_id: Where the Space goes, "owner/name"; no Space unless given.
-        demo: The folder that the Space is made of; "demo" unless given.
-        constraints: A file of pinned versions of what the Space requires; those that are installed, where it has none.
-        results: `results.json` files of this very checkpoint.
+        repo_id: The target repository of the model, "owner/name".
+        output: A new or empty folder, in which the folders to upload are built.
+        card_template: The path of `model_card.md`.
+        example: The example, which is segmented to check the folder and shown on the card.
+        space_id: The target repository of the Space, "owner/name". Default: no Space.
+        demo: The folder with the files of the Space. Default: "demo".
+        constraints: A file of pinned versions for the requirements of the Space. Default for each requirement: the
+            installed version.
+        results: `results.json` files of this checkpoint.
         metadata: Fields of the card's front matter: `license`, `license_name`, `license_link`, `base_model`,
             `datasets`.
-        private: Whether the repositories are to be seen by their owners alone.
-        dry_run: Build and check, and leave it at that.
-        max_shard_size: Of a file of weights.
-        api: Endpoint and token; those of the environment unless given.
+        private: Whether the repositories must be private.
+        dry_run: Whether to build and check only, without an upload.
+        max_shard_size: Maximum size of one weights file.
+        api: The client with endpoint and token. Default: endpoint and token of the environment.
 
     Raises:
-        PublishingError: Something is missing or wrong; says what to do.
+        PublishingError: If something is missing or wrong; the message contains a remedy.
     """
     api = HfApi() if api is None else api
-    if not dry_run:  # before the long work
+    if not dry_run:  # checked before the slow steps
         for name in filter(None, (repo_id, space_id)):
             check_access(name, api)
     output = _empty_folder(output)
-    remedy = "Make room there, or choose another --output. Nothing was published."
+    remedy = "Free disk space, or choose another --output. Nothing was published."
     with disk_errors_as_value_errors(f"The folders in {str(output)!r}", remedy, PublishingError):
         model_folder = build_model_folder(
             model,
@@ -100,7 +101,7 @@ def publish(
         message = f"Publish with dinov3seg_hf {__version__}"
         upload = partial(upload_folder, private=private, message=message, api=api)
         uploads.append(upload(model_folder, repo_id))
-        if space_folder is not None and space_id is not None:  # after the model that it runs from
+        if space_folder is not None and space_id is not None:  # after the model, which the Space loads
             uploads.append(upload(space_folder, space_id, repo_type="space"))
     return Publication(model_folder, space_folder, tuple(uploads))
 
@@ -108,7 +109,9 @@ def publish(
 def _empty_folder(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise PublishingError(f"The output {str(path)!r} is there and not empty. Remove it, or choose another.")
+        raise PublishingError(
+            f"output {str(path)!r} is not an empty folder; expected a new or empty folder. Choose another folder."
+        )
     return path
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""All that a Space's repository on the Hub holds: the demo, the package that it imports, pinned requirements."""
+"""Builds the files of a Space repository on the Hub: the demo, the imported package, pinned requirements."""
 
 import os
 import re
@@ -31,29 +31,29 @@ def build_space_folder(
     example: Example | None = None,
     constraints: str | os.PathLike | None = None,
 ) -> Path:
-    """Writes all that the Space's repository holds: the demo, the package that it imports, pinned requirements.
+    """Writes all files of the Space repository: the demo, the package that it imports, pinned requirements.
 
-    `app.py` reads the model's name and the folder of examples from the environment variables `DINOV3SEG_MODEL` and
-    `DINOV3SEG_EXAMPLES`, whose defaults are set here.
+    `app.py` reads the model name and the folder of examples from the environment variables `DINOV3SEG_MODEL` and
+    `DINOV3SEG_EXAMPLES`; this function inserts the defaults of both variables.
 
     Args:
-        demo: A folder with `app.py`, `requirements.txt` and `README.md`.
-        repo_id: The model that it runs from.
-        space_id: Where it goes.
-        output: The folder to make.
-        example: What the page begins with.
-        constraints: Pinned versions; those that are installed, where it has none.
+        demo: A folder with `app.py`, `requirements.txt` and `README.md`. Default: "demo".
+        repo_id: The repository of the model that the Space loads.
+        space_id: The target repository of the Space.
+        output: The folder to create.
+        example: The example on the page of the demo.
+        constraints: A file of pinned versions. Default for each requirement: the installed version.
 
     Raises:
-        PublishingError: A file is missing, or a requirement has no version to pin.
+        PublishingError: If a file is missing, or the version of a requirement is unknown.
     """
     demo, output = Path(demo or "demo"), Path(output)
     for name in ("app.py", "requirements.txt", "README.md"):
         if not (demo / name).is_file():
-            raise PublishingError(f"The demo {str(demo)!r} has no {name}. Check the path.")
+            raise PublishingError(f"File {name!r} was not found in the demo folder {str(demo)!r}. Check the path.")
     ignored = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
     shutil.copytree(demo, output, ignore=ignored)
-    # The package is not on the package index; the embedded checkpoint stays out, the published model takes its place.
+    # The package is not on PyPI. The embedded checkpoint is not copied, because the Space loads the published model.
     shutil.copytree(PACKAGE, output / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "checkpoints"))
 
     defaults = {"DINOV3SEG_MODEL": repo_id}
@@ -69,33 +69,38 @@ def build_space_folder(
     app = (demo / "app.py").read_text(encoding="utf-8")
     (output / "app.py").write_text(_with_defaults(app, defaults), encoding="utf-8")
     if "gradio" not in pins:
-        raise PublishingError(f"The requirements of {str(demo)!r} name no gradio, which the Space runs on. Add it.")
+        raise PublishingError(
+            f"gradio was not found in the requirements of {str(demo)!r}; the Space needs gradio. Add gradio to "
+            "requirements.txt."
+        )
     card = _space_card(demo / "README.md", repo_id, space_id, pins["gradio"].partition("==")[2])
     (output / "README.md").write_text(card, encoding="utf-8")
     return output
 
 
 def _dependencies(requirements: Path) -> list[Requirement]:
-    """What the demo requires, and in the place of the package, which is copied, what that requires."""
+    """The requirements of the demo; the package, which is copied, is replaced by its own requirements."""
     lines = [line.partition("#")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
     try:
         named = [Requirement(line) for line in lines if line and not line.startswith(("-", "./"))]
     except InvalidRequirement as error:
-        raise PublishingError(f"{str(requirements)!r} holds what is no requirement: {error}") from error
+        raise PublishingError(
+            f"{str(requirements)!r} contains an invalid requirement ({error}). Correct this line."
+        ) from error
     package = canonicalize_name(PACKAGE.name)
     extras = {"", *(extra for item in named if canonicalize_name(item.name) == package for extra in item.extras)}
     try:
         own = [Requirement(line) for line in installed.requires(PACKAGE.name) or ()]
     except installed.PackageNotFoundError as error:
         raise PublishingError(
-            f"{PACKAGE.name} is not installed, so what it requires is unknown. Install it with pip."
+            f"{PACKAGE.name} is not installed, so its requirements are unknown. Install {PACKAGE.name} with pip."
         ) from error
     own = [item for item in own if item.marker is None or any(item.marker.evaluate({"extra": e}) for e in extras)]
     return [item for item in (*named, *own) if canonicalize_name(item.name) != package]
 
 
 def _pinned(requirements: Sequence[Requirement], constraints: str | os.PathLike | None) -> dict[str, str]:
-    """Canonical name -> "name==version", in the order of the requirements."""
+    """A mapping from canonical name to "name==version", in the order of the requirements."""
     versions: dict[str, str] = {}
     if constraints is not None:
         for line in Path(constraints).read_text(encoding="utf-8").splitlines():
@@ -110,19 +115,19 @@ def _pinned(requirements: Sequence[Requirement], constraints: str | os.PathLike 
             version = versions.get(name) or installed.version(requirement.name).partition("+")[0]
         except installed.PackageNotFoundError as error:
             raise PublishingError(
-                f"The Space requires {requirement.name}, of which no version is known. Install it, or add it to the "
-                "constraints."
+                f"The version of {requirement.name}, which the Space requires, is unknown. Install {requirement.name}, "
+                "or add a version to the constraints."
             ) from error
         pins[name] = f"{requirement.name}=={version}"
     return pins
 
 
 def _with_defaults(app: str, variables: dict[str, str]) -> str:
-    """They are set before anything is imported that reads them; those that are set on the Space win."""
+    """Inserts defaults of environment variables before the imports of the app. Variables set on the Space win."""
     lines = "".join(f'os.environ.setdefault("{name}", "{value}")\n' for name, value in variables.items())
     # after the license header and the docstring, before the imports
     start = re.match(r'(?:#.*\n)*\s*(?:"""(?:.|\n)*?"""\s*\n)?\s*', app)
-    assert start is not None  # the pattern matches the empty text too
+    assert start is not None  # the pattern also matches an empty text
     return f"{app[: start.end()]}import os\n\n{lines}\n{app[start.end() :]}"
 
 
@@ -130,7 +135,9 @@ def _space_card(path: Path, repo_id: str, space_id: str, gradio_version: str) ->
     text = path.read_text(encoding="utf-8")
     data = metadata_load(path) or {}
     if data.get("sdk", "gradio") != "gradio":
-        raise PublishingError(f"{str(path)!r} is of a Space of {data['sdk']}; expected gradio.")
+        raise PublishingError(
+            f"sdk is {data['sdk']!r} in {str(path)!r}; expected 'gradio'. Correct sdk in the front matter."
+        )
     data |= {"sdk": "gradio", "sdk_version": gradio_version, "app_file": "app.py", "models": [repo_id]}
     data.setdefault("title", space_id.rpartition("/")[2])
     data["python_version"] = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A folder to a repository on the Hub: in one commit, or not at all and with a message that says what to do.
+"""Uploads a folder to a repository on the Hub in one commit, or raises an error with a remedy and commits nothing.
 
-Knows files and the Hub's API, and nothing of models. What is there is compared first, so that doing it again sends what
-is missing and commits only what differs. Neither tokens nor addresses (signed ones give access) are ever shown.
+Handles files and the Hub API, not models. The folder is first compared with the repository: a repeated upload sends
+only missing data and commits only differences. Error messages never contain tokens or request URLs, because signed URLs
+give access.
 """
 
 import fnmatch
@@ -29,37 +30,37 @@ from ..compat import TransportError
 
 RepoType = Literal["model", "dataset", "space"]
 
-# What passes by itself; 412: somebody else's commit came between.
+# Temporary errors; 412: another commit was made in the meantime.
 TRANSIENT_STATUS = frozenset({408, 412, 425, 429, 500, 502, 503, 504})
 
 MAX_ATTEMPTS = 4
 
 MAX_WAIT_SECONDS = 60.0
 
-# Files of these kinds that are not in the folder (shards and code of an earlier version) leave the repository.
+# Files that match, but are not in the folder (shards and code of an earlier version), are removed from the repository.
 STALE_PATTERNS = ("*.py", "*.safetensors", "*.safetensors.index.json")
 
 _LOGIN = (
-    "Log in with `hf auth login`, or set HF_TOKEN, with a token that can write (made at "
+    "Log in with `hf auth login`, or set HF_TOKEN, with a write token (create one at "
     "https://huggingface.co/settings/tokens)."
 )
 
-_AGAIN = "Run the same command again: what has arrived is not sent twice."
+_AGAIN = "Run the same command again; data that has arrived is not sent again."
 
 
 class PublishingError(ValueError):
-    """Why something was not published, and what to do about it."""
+    """Raised if something was not published; the message contains the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What came of an upload.
+    """The result of an upload.
 
     Attributes:
-        repo_id, repo_type: Where.
-        commit: The commit at the tip of `main`.
-        changed: Whether it is new: `False` if all of it was there already.
-        files: Size in bytes of each file of the folder, by its path.
+        repo_id, repo_type: The target repository.
+        commit: The latest commit of `main`.
+        changed: Whether the upload made a new commit; `False` if the repository already had all files.
+        files: Size in bytes of each file of the folder, by path.
     """
 
     repo_id: str
@@ -70,22 +71,24 @@ class Upload:
 
 
 def check_access(repo_id: str, api: HfApi | None = None) -> str:
-    """Asks the Hub who we are, before any work is done.
+    """Checks the name of a repository and the token of the user. Does not check whether the repository exists.
 
     Returns:
         The name of the user.
 
     Raises:
-        PublishingError: A bad name, no token, a token that is refused or that can only read, no connection.
+        PublishingError: If the name is invalid, the token is missing, rejected or read-only, or the Hub is not
+            reachable.
     """
     api = HfApi() if api is None else api
     try:
         validate_repo_id(repo_id)
         if repo_id.count("/") != 1:
-            raise HFValidationError("it has no owner")
+            raise HFValidationError("the owner is missing")
     except HFValidationError as error:
         raise PublishingError(
-            f"{repo_id!r} is no name on the Hub ({error}). Expected owner/name, such as my-name/dinov3-seg."
+            f"{repo_id!r} is not a valid Hub repository name ({error}). Expected owner/name, such as "
+            "my-name/dinov3-seg."
         ) from error
     try:
         who = api.whoami()
@@ -93,7 +96,7 @@ def check_access(repo_id: str, api: HfApi | None = None) -> str:
         _explain(error, repo_id, api)
     token = who.get("auth", {}).get("accessToken") or {}
     if token.get("role") == "read":
-        raise PublishingError(f"The token of {who['name']} can only read. {_LOGIN}")
+        raise PublishingError(f"The token of {who['name']} is read-only; expected a write token. {_LOGIN}")
     return who["name"]
 
 
@@ -108,23 +111,23 @@ def upload_folder(
     stale: Sequence[str] = STALE_PATTERNS,
     max_attempts: int = MAX_ATTEMPTS,
 ) -> Upload:
-    """Makes the repository if need be and brings its `main` to hold the folder, by one commit.
+    """Uploads a folder to `main` of a repository in one commit; creates the repository if it does not exist.
 
-    What passes by itself (429, 5xx, a cut connection) is waited for and tried again. A commit whose reply was lost is
-    found to be there, and not made twice.
+    Temporary errors (429, 5xx, a lost connection) are retried after a wait. If the reply to a commit was lost, the
+    commit is detected and not made twice.
 
     Args:
-        folder: All of its files go up.
-        repo_id: "owner/name".
-        repo_type: "model", "dataset" or "space" (of Gradio).
-        private: Whether nobody else may see it. A repository that is there and public is refused then.
-        message: Of the commit.
-        api: Endpoint and token; those of the environment unless given.
-        stale: Patterns of files that leave the repository where the folder has them no more.
-        max_attempts: How often to try.
+        folder: The folder; all of its files are uploaded.
+        repo_id: The target repository, "owner/name".
+        repo_type: "model", "dataset" or "space" (with Gradio).
+        private: Whether the repository must be private. An existing public repository raises an error then.
+        message: The commit message.
+        api: The client with endpoint and token. Default: endpoint and token of the environment.
+        stale: Patterns of files to remove from the repository if they are not in the folder.
+        max_attempts: Maximum number of attempts.
 
     Raises:
-        PublishingError: It cannot be done; `main` is as it was.
+        PublishingError: If the upload fails; `main` stays unchanged.
     """
     api = HfApi() if api is None else api
     paths = _paths(folder)
@@ -137,7 +140,7 @@ def upload_folder(
             _check_visibility(info, private)
             base = info.sha if base is None else base
             operations = _operations(paths, repo_id, repo_type, info.sha, api, stale)
-            if not operations:  # or the reply to an earlier attempt was lost
+            if not operations:  # everything is there; perhaps only the reply to an earlier attempt was lost
                 return Upload(repo_id, repo_type, info.sha, info.sha != base, sizes)
             commit = api.create_commit(
                 repo_id,
@@ -159,7 +162,7 @@ def upload_folder(
 
 
 def _repository(repo_id: str, repo_type: RepoType, private: bool, api: HfApi):
-    """What the Hub knows of the repository, made if it was not there."""
+    """The information of the Hub about the repository, which is created if it does not exist."""
     try:
         return api.repo_info(repo_id, repo_type=repo_type, revision="main")
     except RepositoryNotFoundError:
@@ -171,16 +174,16 @@ def _repository(repo_id: str, repo_type: RepoType, private: bool, api: HfApi):
 def _check_visibility(info, private: bool) -> None:
     if private and not info.private:
         raise PublishingError(
-            f"{info.id} is on the Hub already, and public. Make it private in its settings, choose another name, or "
-            "leave --private out."
+            f"{info.id} already exists on the Hub and is public; expected a private repository. Make the repository "
+            "private in its settings, choose another name, or remove --private."
         )
 
 
 def _paths(folder: str | os.PathLike) -> dict[str, Path]:
-    """Path in the repository -> file, in the order of the names."""
+    """A mapping from path in the repository to file, sorted by name."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise PublishingError(f"There is no folder {str(folder)!r} to publish. Check the path.")
+        raise PublishingError(f"Folder {str(folder)!r} was not found. Check the path.")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path for path in files}
 
@@ -188,7 +191,7 @@ def _paths(folder: str | os.PathLike) -> dict[str, Path]:
 def _operations(
     paths: dict[str, Path], repo_id: str, repo_type: RepoType, commit: str, api: HfApi, stale: Sequence[str]
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """What makes the repository, as it is at `commit`, hold the folder."""
+    """The operations that bring the files of the folder to the repository, relative to `commit`."""
     tree = api.list_repo_tree(repo_id, repo_type=repo_type, revision=commit, recursive=True)
     there = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}  # files, not folders
     new = [name for name, path in paths.items() if name not in there or not _equal(path, there[name])]
@@ -202,7 +205,7 @@ def _equal(path: Path, entry) -> bool:
         return False
     if entry.lfs is not None:
         return _digest(path, hashlib.sha256()) == entry.lfs.sha256
-    return _digest(path, hashlib.sha1(b"blob %d\0" % size)) == entry.blob_id  # as git counts
+    return _digest(path, hashlib.sha1(b"blob %d\0" % size)) == entry.blob_id  # the hash of a git blob
 
 
 def _digest(path: Path, digest) -> str:
@@ -213,7 +216,7 @@ def _digest(path: Path, digest) -> str:
 
 
 def _root_of(error: BaseException) -> BaseException:
-    """What went wrong in a thread of the client, which says only that it did."""
+    """The original error in a thread of the client, which the client wraps in a `RuntimeError`."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -224,7 +227,7 @@ def _status_of(error: BaseException) -> int | None:
 
 
 def _retry_after(error: BaseException) -> str:
-    """What the Hub asks for, in seconds or as a date; empty where it asks for nothing."""
+    """The `Retry-After` header of the response, in seconds or as a date; empty if the header is missing."""
     response = getattr(error, "response", None)
     return "" if response is None else response.headers.get("Retry-After", "")
 
@@ -234,7 +237,7 @@ def _is_connection_error(error: BaseException) -> bool:
 
 
 def _seconds_to_wait(error: BaseException, num_attempts: int) -> float | None:
-    """Before the next attempt; `None` if there is no use in one."""
+    """The number of seconds before the next attempt; `None` if a retry is useless or the wait is too long."""
     if isinstance(error, OfflineModeIsEnabled):
         return None
     status = _status_of(error)
@@ -248,31 +251,31 @@ def _seconds_to_wait(error: BaseException, num_attempts: int) -> float | None:
 
 
 def _explain(error: BaseException, repo_id: str, api: HfApi) -> NoReturn:
-    """Says in one sentence what happened and what to do; the cause keeps addresses, so it is not chained."""
+    """Raises an error with the reason and the remedy; the cause may contain URLs, so it is not chained."""
     status = _status_of(error)
-    untouched = f"Nothing was published to {repo_id}: its main is as it was."
+    untouched = f"Nothing was published to {repo_id}; its main is unchanged."
     if isinstance(error, LocalTokenNotFoundError):
-        reason = f"There is no token for the Hub. {_LOGIN}"
+        reason = f"A token for the Hub was not found. {_LOGIN}"
     elif isinstance(error, OfflineModeIsEnabled):
-        reason = "HF_HUB_OFFLINE is set, so the Hub is out of reach. Unset it to publish."
+        reason = "HF_HUB_OFFLINE is set, so the Hub is not reachable. Unset HF_HUB_OFFLINE to publish."
     elif status == 401 and not isinstance(error, RepositoryNotFoundError):
-        reason = f"The Hub does not accept the token: it is wrong or expired. {_LOGIN}"
+        reason = f"The Hub rejected the token as invalid or expired. {_LOGIN}"
     elif status in (401, 403, 404):
         reason = (
-            f"The Hub does not let this token write to {repo_id}. Choose a name under an account or organization of "
-            f"your own, or take a token that can write there. {untouched} {_LOGIN}"
+            f"The token cannot write to {repo_id} on the Hub. Choose a name under your own account or organization, or "
+            f"use a token with write access to this repository. {untouched} {_LOGIN}"
         )
     elif status == 429:
         asked = _retry_after(error)
-        when = f"in {asked} seconds" if asked.isdecimal() else "in some minutes"
-        reason = f"The Hub refuses so many requests (429). {untouched} Run the same command again {when}."
+        when = f"in {asked} seconds" if asked.isdecimal() else "in a few minutes"
+        reason = f"The Hub received too many requests (429). {untouched} Run the same command again {when}."
     elif status == 412:
-        reason = f"Somebody else commits to {repo_id} at the same time. {untouched} {_AGAIN}"
+        reason = f"Another commit to {repo_id} was made at the same time. {untouched} {_AGAIN}"
     elif status is not None and status >= 500:
-        reason = f"The Hub has trouble (error {status}). {untouched} {_AGAIN}"
+        reason = f"The Hub failed (error {status}). {untouched} {_AGAIN}"
     elif status is not None:
-        said = getattr(error, "server_message", None) or "no reason given"
-        reason = f"The Hub refuses the files (error {status}: {_without_secrets(said, api)}). {untouched}"
+        said = getattr(error, "server_message", None) or "unknown reason"
+        reason = f"The Hub rejected the files (error {status}: {_without_secrets(said, api)}). {untouched}"
     elif _is_connection_error(error):
         reason = f"The connection to the Hub was lost ({type(error).__name__}). {untouched} {_AGAIN}"
     elif isinstance(error, OSError) and error.strerror:

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Counts and scores of label maps, and `mean_iou.py`, which `evaluate.load` takes.
+"""Counts and scores of label maps, and `mean_iou.py`, a metric that `evaluate.load` can load.
 
-Imports nothing else of the package.
+This package is not allowed to import other parts of `dinov3seg_hf`.
 """

@@ -1,11 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Mean intersection over union as an `evaluate.Metric` that keeps counts and no label maps.
+"""Mean intersection over union as an `evaluate.Metric` that stores counts instead of label maps.
 
-Label maps are added to one confusion matrix of integers as they come, so that memory does not grow with the number of
-images, and are never resized. Loads without a network: `evaluate.load("path/to/mean_iou.py", num_labels=150)`, or
-`MeanIoU(num_labels=150)`. In several processes (`torch.distributed`, as `accelerate launch` starts it) the counts are
-added up exactly.
+Each label map is immediately added to one confusion matrix of integers, so memory does not grow with the number of
+images. Label maps are never resized. The metric loads without a network connection:
+`evaluate.load("path/to/mean_iou.py", num_labels=150)`, or `MeanIoU(num_labels=150)`. In several processes
+(`torch.distributed`, for example started by `accelerate launch`), the counts are summed exactly.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,37 +18,39 @@ import torch
 
 from .scoring import ConfusionMatrix
 
-DESCRIPTION = "Intersection over union of semantic segmentation: the mean over classes, each class, accuracies."
+DESCRIPTION = "Intersection over union of semantic segmentation: mean over classes, value per class, and accuracies."
 
 CITATION = ""
 
 INPUTS = """
 Args:
-    num_labels: C; a label is one of 0 .. C-1.
-    ignore_index: Ground-truth pixels of this value do not count; nor do others outside 0 .. C-1.
-    label_names: The names of the C classes; by default "0", "1", ...
+    num_labels: Number of classes C; labels are 0 .. C-1.
+    ignore_index: Ground-truth pixels with this value are ignored, like all values outside 0 .. C-1.
+    label_names: Names of the C classes. Default: "0", "1", ...
 
-    predictions: Label maps, integers (H, W). Values outside 0 .. C-1 are wrong for whatever the true class is.
-    references: Ground-truth label maps, each of its prediction's size.
-    return_confusion_matrix: Also the confusion matrix.
+    predictions: Label maps, integers (H, W). Values outside 0 .. C-1 count as wrong for the ground-truth class.
+    references: Ground-truth label maps, each of the same size as its prediction.
+    return_confusion_matrix: Whether to return the confusion matrix as well.
 
 Returns:
-    mean_iou, mean_accuracy, overall_accuracy, frequency_weighted_iou: between 0 and 1; a class without a ground-truth
-    pixel drops out of the means.
-    per_category_iou, per_category_accuracy: name -> value, NaN for a class without a ground-truth pixel.
-    confusion_matrix: int64 (C, C + 1), true class by predicted class; the last column is for none of the classes.
+    mean_iou, mean_accuracy, overall_accuracy, frequency_weighted_iou: Scores between 0 and 1; the means do not include
+    classes without ground-truth pixels.
+    per_category_iou, per_category_accuracy: Values by class name; NaN for classes without ground-truth pixels.
+    confusion_matrix: int64 (C, C + 1), ground-truth class by predicted class; the last column counts predictions
+    outside 0 .. C-1.
 """
 
 
 class MeanIoU(evaluate.Metric):
-    """The metric; see `INPUTS`.
+    """The mean IoU metric; see `INPUTS`.
 
     Args:
-        num_labels, ignore_index, label_names: See there; the first is needed before anything is added.
-        **kwargs: Those of `evaluate.Metric`.
+        num_labels, ignore_index, label_names: See `INPUTS`. `num_labels` must be set before label maps are added.
+            Default of `num_labels`: the number of `label_names`.
+        **kwargs: Passed to `evaluate.Metric`.
 
     Raises:
-        ValueError: If a number is missing or out of range.
+        ValueError: If `num_labels` is less than 1, or `label_names` are not `num_labels` different names.
     """
 
     def __init__(
@@ -69,8 +71,8 @@ class MeanIoU(evaluate.Metric):
             raise ValueError(f"num_labels is {num_labels}; expected at least one class.")
         if label_names is not None and (len(label_names) != num_labels or len(set(label_names)) != num_labels):
             raise ValueError(
-                f"Got {len(label_names)} label names, {len(set(label_names))} of them different, for {num_labels} "
-                "classes; pass a different name per class."
+                f"label_names has {len(label_names)} names, {len(set(label_names))} of them different; expected "
+                f"{num_labels} different names. Pass a different name for each class."
             )
         self.num_labels, self.ignore_index, self.label_names = num_labels, ignore_index, label_names
         self._matrix: ConfusionMatrix | None = None
@@ -85,14 +87,17 @@ class MeanIoU(evaluate.Metric):
         )
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
-        """Adds one label map and its ground truth, integers `(H, W)`.
+        """Adds one predicted label map and its ground truth, integers `(H, W)`.
 
         Raises:
-            ValueError: If their sizes differ, or they hold no integers.
+            ValueError: If the sizes differ, a label map does not contain integers, or `num_labels` is not set.
         """
         self._refuse(kwargs)
         if self.num_labels is None:
-            raise ValueError("The number of classes is not known: give num_labels when the metric is made or loaded.")
+            raise ValueError(
+                "num_labels is None; expected the number of classes. Pass num_labels when you create or load the "
+                "metric."
+            )
         if self._matrix is None:
             self._matrix = ConfusionMatrix(self.num_labels)
         prediction, reference = _array(prediction), _array(reference)
@@ -103,15 +108,15 @@ class MeanIoU(evaluate.Metric):
     def add_batch(
         self, *, predictions: Iterable[Any] | None = None, references: Iterable[Any] | None = None, **kwargs: Any
     ) -> None:
-        """Adds label maps and their ground truths; sizes may differ from pair to pair.
+        """Adds predicted label maps and their ground truths. The sizes may differ between pairs.
 
         Raises:
-            ValueError: If there are more of the one than of the other, or only the one; otherwise as `add`.
+            ValueError: If an argument is missing, the numbers of label maps differ, or `add` raises an error.
         """
         self._refuse(kwargs)
         if predictions is None or references is None:
             missing = "predictions" if predictions is None else "references"
-            raise ValueError(f"There are no {missing}; expected label maps and their ground truths. Pass both.")
+            raise ValueError(f"{missing} is None; expected label maps. Pass both predictions and references.")
         for prediction, reference in zip(predictions, references, strict=True):
             self.add(prediction=prediction, reference=reference)
 
@@ -126,27 +131,27 @@ class MeanIoU(evaluate.Metric):
         return_confusion_matrix: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Scores of all that was added since the last time, in all processes; see `INPUTS`.
+        """Computes the scores of all label maps added since the last call, in all processes; see `INPUTS`.
 
         Args:
-            predictions: Label maps, added first, where given; together with their ground truths.
-            references: The ground truths.
-            num_labels: C, in place of the metric's, where nothing was added before.
-            ignore_index: In place of the metric's, likewise.
-            label_names: In place of the metric's, likewise.
-            return_confusion_matrix: Also the confusion matrix.
-            **kwargs: Refused, for there are no other options.
+            predictions: Label maps to add first; requires `references`.
+            references: Ground truths of `predictions`.
+            num_labels: Replaces the number of classes of the metric. Only allowed before label maps are added.
+            ignore_index: Replaces the value of the metric. Only allowed before label maps are added.
+            label_names: Replaces the names of the metric. Only allowed before label maps are added.
+            return_confusion_matrix: Whether to return the confusion matrix as well.
+            **kwargs: Not supported; other options raise an error.
 
         Raises:
-            ValueError: If nothing was added, or other classes are asked for than were counted; otherwise as
-                `add_batch`.
+            ValueError: If nothing was added, `num_labels`, `ignore_index` or `label_names` are passed after label maps
+                were added, or `add_batch` raises an error.
         """
         self._refuse(kwargs)
         if (num_labels, ignore_index, label_names) != (None, None, None):
             if self._matrix is not None:
                 raise ValueError(
-                    "Label maps have been added already: give num_labels, ignore_index and label_names before, when "
-                    "the metric is made or loaded."
+                    "num_labels, ignore_index and label_names cannot change after label maps were added. Pass these "
+                    "options when you create or load the metric."
                 )
             self._configure(
                 self.num_labels if num_labels is None else num_labels,
@@ -165,7 +170,7 @@ class MeanIoU(evaluate.Metric):
             results["confusion_matrix"] = matrix.counts
         return results
 
-    def _compute(self, **kwargs: Any) -> dict[str, Any]:  # the base class wants one; `compute` does without
+    def _compute(self, **kwargs: Any) -> dict[str, Any]:  # required by the base class; not used by `compute`
         raise NotImplementedError
 
     def _sum_over_processes(self) -> ConfusionMatrix:
@@ -173,12 +178,12 @@ class MeanIoU(evaluate.Metric):
         several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
         if not several and self.num_process > 1:
             raise ValueError(
-                f"The metric is made for {self.num_process} processes, but torch.distributed, which adds their counts, "
-                "is not initialized. Start them by accelerate launch or torchrun."
+                f"num_process is {self.num_process}, but torch.distributed, which sums the counts of the processes, is "
+                "not initialized. Start the processes with accelerate launch or torchrun."
             )
         if self.num_labels is None or (self._matrix is None and not several):
-            raise ValueError("Nothing was added: add label maps, or pass predictions and references.")
-        matrix = self._matrix or ConfusionMatrix(self.num_labels)  # a process may have had no image
+            raise ValueError("Nothing was added to the metric. Add label maps, or pass predictions and references.")
+        matrix = self._matrix or ConfusionMatrix(self.num_labels)  # some processes may not have received an image
         if several:
             on_gpu = distributed.get_backend() == "nccl"
             counts = torch.from_numpy(matrix.counts).to("cuda" if on_gpu else "cpu")
@@ -197,5 +202,7 @@ def _array(label_map: Any) -> np.ndarray:
         label_map = label_map.detach().cpu()
     array = np.asarray(label_map)
     if array.ndim != 2 or array.dtype.kind not in "iu":
-        raise ValueError(f"A label map is {array.dtype} of shape {array.shape}; expected integers (height, width).")
+        raise ValueError(
+            f"A label map has dtype {array.dtype} and shape {array.shape}; expected integers of shape (height, width)."
+        )
     return array

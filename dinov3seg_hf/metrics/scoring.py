@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Scores of label maps: the confusion matrix, what is kept of an image, and how sure a mean over images is.
+"""Scores of label maps: the confusion matrix, the counts of an image, and bootstrap intervals over images.
 
-Integers only until the end, so that scores do not depend on the order of images or on who counted them. numpy alone.
+All counts are integers, so the scores do not depend on the order of the images or on the number of processes. Uses
+numpy only.
 """
 
 import dataclasses
@@ -11,56 +12,57 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Pixels that are counted at a time: few enough to stay in the processor's cache.
+# Number of pixels that are counted at a time; small enough for the CPU cache.
 COUNTED_PIXELS = 2**16
 
 CONFIDENCE = 0.95
 
 BOOTSTRAP_SEED = 0
 
-# Values of resampled counts held at a time (64 MiB).
+# Maximum number of values of resampled counts held in memory at a time (64 MiB).
 MAX_RESAMPLED_VALUES = 2**23
 
 
 class ConfusionMatrix:
-    """Counts of (true class, predicted class) over pixels, added to image by image.
+    """Pixel counts of each pair (ground-truth class, predicted class), updated image by image.
 
     Args:
-        num_classes: C; labels outside 0 .. C-1 are ignored, predictions outside it count as wrong for the true class.
+        num_classes: Number of classes C. Labels outside 0 .. C-1 are ignored; predictions outside 0 .. C-1 count as
+            wrong for the ground-truth class.
     """
 
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
-        # one column more: predictions of "none of these"
+        # the last column counts predictions outside 0 .. C-1
         self.counts = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
 
     def update(self, predictions: np.ndarray, labels: np.ndarray) -> None:
-        """Adds label maps of integers, of equal shape.
+        """Adds a predicted label map and its ground truth, integers of the same shape.
 
         Raises:
-            ValueError: If the shapes differ, nothing is resized here; or if they hold no integers.
+            ValueError: If the shapes differ (label maps are not resized), or a label map does not contain integers.
         """
         predictions, labels = np.asarray(predictions), np.asarray(labels)
         if predictions.shape != labels.shape:
             raise ValueError(
-                f"The prediction has shape {predictions.shape}, the label map {labels.shape}; resize the prediction "
-                "to the label map first."
+                f"The prediction has shape {predictions.shape} and the label map has shape {labels.shape}; expected "
+                "the same shape. Resize the prediction to the size of the label map first."
             )
         for what, array in (("prediction", predictions), ("label map", labels)):
             if array.dtype.kind not in "iu":
-                raise ValueError(f"The {what} is {array.dtype}; expected integers, one class a pixel.")
+                raise ValueError(f"The {what} has dtype {array.dtype}; expected integers, one class per pixel.")
         predictions, labels = predictions.ravel(), labels.ravel()
         for start in range(0, labels.size, COUNTED_PIXELS):
             self._count(predictions[start : start + COUNTED_PIXELS], labels[start : start + COUNTED_PIXELS])
 
     def _count(self, predictions: np.ndarray, labels: np.ndarray) -> None:
-        # one number a pixel, label * (C + 1) + prediction, where C stands for whatever is out of range
+        # one number per pixel: label * (C + 1) + prediction, with C for all values out of range
         places = _clamped(labels, self.num_classes)
         places *= np.uint32(self.num_classes + 1)
         places += _clamped(predictions, self.num_classes)
-        # Label maps are made of regions: counting runs of equal numbers in place of pixels is several times faster.
+        # Label maps consist of regions, so counting runs of equal numbers instead of pixels is several times faster.
         starts = np.flatnonzero(places[1:] != places[:-1]) + 1
-        if 4 * len(starts) > len(places) > self.counts.size:  # noise, and few classes
+        if 4 * len(starts) > len(places) > self.counts.size:  # many short runs and few classes
             self.counts += np.bincount(places, minlength=self.counts.size)[: self.counts.size].reshape(
                 self.counts.shape
             )
@@ -72,40 +74,40 @@ class ConfusionMatrix:
         np.add.at(self.counts.reshape(-1), places[labeled], lengths[labeled])
 
     def add(self, labels: np.ndarray, predictions: np.ndarray, counts: np.ndarray) -> None:
-        """Adds counts of pairs: int arrays of one length, predictions of none of the classes as `num_classes`."""
+        """Adds counts of pairs: int arrays of the same length; predictions that are not a class are `num_classes`."""
         np.add.at(self.counts, (labels, predictions), counts)
 
     def iou(self) -> np.ndarray:
-        """Intersection over union a class, `(C,)` float64; NaN for a class without a ground-truth pixel."""
+        """The intersection over union per class, `(C,)` float64; NaN for classes without ground-truth pixels."""
         correct = np.diagonal(self.counts).astype(np.float64)
         truth = self.counts.sum(axis=1)
         union = truth + self.counts[:, :-1].sum(axis=0) - correct
         return np.where(truth > 0, correct / np.maximum(union, 1), np.nan)
 
     def accuracy(self) -> np.ndarray:
-        """Share of a class's pixels that are right, `(C,)` float64; NaN for a class without a ground-truth pixel."""
+        """The share of correct ground-truth pixels per class, `(C,)` float64; NaN for classes without such pixels."""
         truth = self.counts.sum(axis=1)
         return np.where(truth > 0, np.diagonal(self.counts) / np.maximum(truth, 1), np.nan)
 
     def mean_iou(self, classes: Sequence[int] | None = None) -> float:
-        """Mean over the classes that have a ground-truth pixel (of `classes`, if given), between 0 and 1."""
+        """The mean IoU over the classes (or over `classes`) that have ground-truth pixels, between 0 and 1."""
         return _mean(self.iou(), classes)
 
     def mean_accuracy(self) -> float:
-        """Mean over the classes that have a ground-truth pixel, between 0 and 1."""
+        """The mean accuracy over the classes that have ground-truth pixels, between 0 and 1."""
         return _mean(self.accuracy())
 
     def pixel_accuracy(self) -> float:
-        """Share of labeled pixels that are right."""
+        """The share of labeled pixels that are correct."""
         return float(np.diagonal(self.counts).sum() / max(self.counts.sum(), 1))
 
     def frequency_weighted_iou(self) -> float:
-        """Mean of the classes' IoU, weighted by their ground-truth pixels, between 0 and 1."""
+        """The mean IoU over the classes, weighted by their ground-truth pixels, between 0 and 1."""
         truth = self.counts.sum(axis=1)
         return float(np.nansum(truth * self.iou()) / truth.sum()) if truth.any() else float("nan")
 
     def scores(self) -> dict[str, float]:
-        """All of the above as one number each; NaN where no pixel is labeled."""
+        """The mean IoU, mean accuracy, overall accuracy and frequency-weighted IoU; NaN if no pixel is labeled."""
         labeled = bool(self.counts.any())
         return {
             "mean_iou": self.mean_iou(),
@@ -116,12 +118,12 @@ class ConfusionMatrix:
 
 
 def _clamped(values: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels as uint32, everything that is none of the C classes as C."""
+    """Converts labels to uint32; values outside 0 .. C-1 become C (`num_classes`)."""
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.itemsize < 4:
         values = values.astype(np.int32)
     unsigned = np.uint64 if values.dtype.itemsize == 8 else np.uint32
-    # as unsigned, negative numbers are out of range as well
+    # as unsigned integers, negative numbers are also out of range
     return np.minimum(values.view(unsigned), unsigned(num_classes)).astype(np.uint32, copy=False)
 
 
@@ -132,12 +134,12 @@ def _mean(values: np.ndarray, classes: Sequence[int] | None = None) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class ImageCounts:
-    """The confusion matrix of one image, without its zeros.
+    """The nonzero entries of the confusion matrix of one image.
 
     Attributes:
-        index: The image's row in the data set.
-        labels, predictions, counts: int64, one entry for each pair that occurs.
-        skipped: In place of them, why the row could not be read.
+        index: Number of the row in the data set.
+        labels, predictions, counts: int64, one entry for each pair (label, prediction) that occurs.
+        skipped: Reason why the row could not be read; the arrays are then empty. `None` for a readable row.
     """
 
     index: int
@@ -148,7 +150,7 @@ class ImageCounts:
 
     @classmethod
     def of(cls, index: int, predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> "ImageCounts":
-        """Counts a prediction against a label map of the same shape."""
+        """Counts the pairs (label, prediction) of a prediction and a label map of the same shape."""
         matrix = ConfusionMatrix(num_classes)
         matrix.update(predictions, labels)
         found = matrix.counts.nonzero()
@@ -182,20 +184,20 @@ def bootstrap_intervals(
     confidence: float = CONFIDENCE,
     seed: int = BOOTSTRAP_SEED,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of mean IoUs when the images are drawn anew, with replacement.
+    """Computes bootstrap percentile intervals of mean IoUs: the images are resampled with replacement.
 
     Args:
-        images: What was counted on each image.
-        num_classes: C.
-        groups: Which classes each mean is over.
-        num_resamples: How often the images are drawn.
-        confidence: Share of the resampled means that lie within, between 0 and 1.
-        seed: Of the draws.
+        images: Counts of each image.
+        num_classes: Number of classes C.
+        groups: Classes of each mean, by name of the group.
+        num_resamples: Number of resamples.
+        confidence: Share of the resampled means inside the interval, between 0 and 1.
+        seed: Seed of the resampling.
 
     Returns:
-        For each group (low, high); NaN if no class of it has a pixel.
+        (low, high) for each group; NaN if no class of the group has a pixel.
     """
-    # per image and class: intersection, ground truth, union; float64 holds these integers exactly
+    # per image and class: correct, ground-truth and predicted pixels; float64 represents these integers exactly
     correct = np.zeros((len(images), num_classes))
     truth, predicted = np.zeros_like(correct), np.zeros((len(images), num_classes + 1))
     for row, image in enumerate(images):
@@ -209,6 +211,7 @@ def bootstrap_intervals(
     chunk = max(1, MAX_RESAMPLED_VALUES // max(len(images), num_classes))
     for start in range(0, num_resamples if images else 0, chunk):
         size = min(chunk, num_resamples - start)
+        # R resamples, N images, C classes
         draws = rng.multinomial(len(images), probabilities, size=size).astype(np.float64)  # (R, N)
         drawn_truth, drawn_correct = draws @ truth, draws @ correct  # (R, C)
         union = drawn_truth + draws @ predicted[:, :-1] - drawn_correct

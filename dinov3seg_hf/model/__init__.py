@@ -1,7 +1,7 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The model and all that travels with a checkpoint: exactly what the Hub serves beside `config.json`.
+"""The model and all code that is stored with a checkpoint on the Hub, next to `config.json`.
 
-Flat: every file imports its neighbors as `from .name import X`. Imports torch, numpy, PIL, transformers and
-huggingface_hub, and nothing else of the package.
+All files are in one folder, and every file imports its neighbors as `from .name import X`. The files import torch,
+numpy, PIL, transformers and huggingface_hub, and nothing else of this package.
 """

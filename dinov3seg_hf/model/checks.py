@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Checks of values that people pass in, and how errors quote them: one wording for all rooms."""
+"""Checks of argument values, and how errors quote values. All parts of the package use the same wording."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -11,21 +11,28 @@ Choice = TypeVar("Choice")
 
 
 def quoted(value: Any) -> str:
-    """A value as error messages show it: its `repr`, cut in the middle if it is long."""
+    """Formats a value for an error message: its `repr`, shortened in the middle if it is longer than 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:70]}...{text[-7:]}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error that a library raised, without a full stop; its class if it says nothing."""
+    """Returns the first line of an error message without final periods.
+
+    If the message is empty, returns the name of the error class.
+    """
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def checked_integer(value: Any, what: str) -> int:
-    """The value, if it is an integer (a bool is none).
+    """Returns the value as an `int` if it is an integer; a bool is not an integer.
+
+    Args:
+        value: The value to check.
+        what: The name of the value in the error message.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: If the value is not an integer.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ValueError(f"{what} is {quoted(value)} of type {type(value).__name__}; expected an integer.")
@@ -33,10 +40,14 @@ def checked_integer(value: Any, what: str) -> int:
 
 
 def checked_flag(value: Any, what: str) -> bool:
-    """The value, if it is `True` or `False`.
+    """Returns the value if it is `True` or `False`.
+
+    Args:
+        value: The value to check.
+        what: The name of the value in the error message.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: If the value is not a bool.
     """
     if not isinstance(value, bool):
         raise ValueError(f"{what} is {quoted(value)}; expected true or false.")
@@ -44,13 +55,18 @@ def checked_flag(value: Any, what: str) -> bool:
 
 
 def checked_choice(value: Any, what: str, choices: Sequence[Choice]) -> Choice:
-    """The value, if it is one of the choices.
+    """Returns the value if it is one of the choices.
+
+    Args:
+        value: The value to check.
+        what: The name of the value in the error message.
+        choices: The allowed values.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: If the value is not one of the choices.
     """
     if value not in choices:
         *others, last = (f'"{choice}"' for choice in choices)
-        raise ValueError(f"{what} is {quoted(value)}; choose {', '.join(others)} or {last}.")
+        raise ValueError(f"{what} is {quoted(value)}; expected {', '.join(others)} or {last}.")
     chosen: Choice = value
     return chosen

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Work that is independent along one axis, done a chunk at a time: the same numbers in bounded memory."""
+"""Computes functions that are independent along one axis in chunks: the same results in bounded memory."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,13 @@ import torch
 def map_chunks(
     function: Callable[..., torch.Tensor], *tensors: torch.Tensor, dim: int, chunk_size: int | None
 ) -> torch.Tensor:
-    """`function(*tensors)` computed on chunks of `chunk_size` along `dim` and written into one result.
+    """Computes `function(*tensors)` in chunks of `chunk_size` along `dim` and joins the chunks into one result.
 
     Args:
-        function: Must treat every index of `dim` independently and keep the length of `dim`.
-        tensors: All of the same length along `dim`.
-        dim: The axis to cut, in the inputs and in the result.
-        chunk_size: Longest chunk; `None` for one chunk.
+        function: A function that treats every index of `dim` independently and keeps the length of `dim`.
+        tensors: Input tensors of equal length along `dim`.
+        dim: The axis to split, in the inputs and in the result.
+        chunk_size: Maximum length of a chunk. `None`: a single chunk.
     """
     length = tensors[0].shape[dim]
     if chunk_size is None or length <= chunk_size:
@@ -24,7 +24,7 @@ def map_chunks(
     chunks = zip(*(tensor.split(chunk_size, dim=dim) for tensor in tensors))
     if torch.is_grad_enabled():
         return torch.cat([function(*chunk) for chunk in chunks], dim=dim)
-    # Without gradients the result is allocated once, so that the parts never stand beside their concatenation.
+    # Without gradients, the result is allocated once. The chunks and their concatenation are never both in memory.
     first = function(*next(chunks))
     result = first.new_empty([length if axis == dim else size for axis, size in enumerate(first.shape)])
     start = first.shape[dim]

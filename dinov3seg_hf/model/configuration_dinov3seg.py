@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The architecture of dinov3.seg in numbers: three library sub-configs and the sizes of the parts between them.
+"""The configuration of dinov3.seg: three configurations of transformers and the sizes of the parts between them.
 
-Preprocessing (image size, windows) belongs to the image processor, class names to the vocabulary; neither is here.
+It contains neither preprocessing (image size, windows), which is configured in the image processor, nor class names,
+which are in the vocabulary.
 """
 
 import os
@@ -44,68 +45,78 @@ SAM_VITL16: dict[str, Any] = {
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
     "global_attn_indexes": [5, 11, 17, 23],
-    "image_size": 640,  # the paper's inference size; SAM's own 1024 is resized once, at conversion
+    "image_size": 640,  # the image size of the paper; the conversion resizes SAM's positions from 1024 pixels
     "initializer_range": 0.02,
 }
 
 if TYPE_CHECKING:
-    SubConfig = Any  # given as a dict or a configuration, a configuration (or None) once it is there
+    SubConfig = Any  # passed as a dict or a configuration; a configuration or None after initialization
 else:
-    SubConfig = dict | PreTrainedConfig | None  # what `@strict` lets pass
+    SubConfig = dict | PreTrainedConfig | None  # the types that `@strict` accepts
 
 
 @strict
 class Dinov3SegConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`Dinov3SegForSemanticSegmentation`]. The defaults are the paper's sizes.
+    r"""Configuration of [`Dinov3SegForSemanticSegmentation`].
+
+    By default, the encoders have the sizes of the published checkpoints (DINOv3 ViT-L/16, dino.txt, SAM ViT-L). The
+    other defaults are ours; those of the correlation embedding, the late refinement and the decoder are after CAT-Seg.
 
     Args:
         vision_config (`DINOv3ViTConfig` or `dict`, *optional*):
-            The image backbone; DINOv3 ViT-L/16 by default.
+            The image backbone. Default: DINOv3 ViT-L/16.
         text_config (`CLIPTextConfig` or `dict`, *optional*):
-            The text tower. Its `projection_dim` is twice the vision width: a half aligned with the CLS token (global)
-            and a half aligned with patch tokens (local).
+            The text tower. Default: that of dino.txt. Its `projection_dim` is twice the vision width: one half is
+            aligned with the CLS token (global), the other half with the patch tokens (local).
         prior_config (`SamVisionConfig`, `dict` or `None`, *optional*):
-            The semantic prior encoder; SAM ViT-L by default. `None`: intermediate layers of the backbone take its
-            place, and the maps of its convolutional stem, if it has one.
+            The semantic prior encoder. Default: SAM ViT-L. `None`: no prior encoder; the prior uses intermediate layers
+            of the backbone and, if the backbone has a convolutional stem, the feature maps of the stem.
         stem_channels (`list[int]`, *optional*):
-            Widths of the stride-2 convolutions that replace the backbone's patch embedding; their number is log2 of the
-            patch size minus one. For small models trained from scratch. `None`: DINOv3's own linear patch embedding.
+            Widths of the stride-2 convolutions that replace the patch embedding of the backbone. The number of widths
+            is log2 of the patch size, minus one. For small models that are trained from scratch. `None`: DINOv3's
+            linear patch embedding.
         vision_head_num_layers (`int`, defaults to 2):
-            Transformer blocks of dino.txt's vision head.
+            Number of transformer blocks in the vision head of dino.txt.
         vision_head_intermediate_size (`int`, *optional*):
-            Width of their SwiGLU. `None`: two thirds of four times the hidden size, rounded up to 64 (2752 for ViT-L).
+            Width of the SwiGLU in these blocks. `None`: two thirds of four times the hidden size, rounded up to a
+            multiple of 64 (2752 for ViT-L).
         logit_scale_init_value (`float`, defaults to 2.6592):
-            Logarithm of the inverse temperature of the image-text cosine.
+            Initial value of the logarithm of the inverse temperature of the image-text cosine similarity.
         head (`"full"` or `"dinotxt"`, defaults to `"full"`):
-            What `forward` computes unless told: the trained head, or the zero-shot cosine with the local text half.
+            Default head of `forward`: the trained head, or the zero-shot head (cosine similarity with the local text
+            half).
         patch_source (`"head"` or `"backbone"`, defaults to `"head"`):
-            Patch tokens after the vision head (dino.txt's paper) or before it (its published notebook).
+            Source of the patch tokens: after the vision head (paper of dino.txt) or before it (published notebook of
+            dino.txt).
         use_global_text (`bool`, defaults to `True`):
-            Ablation of contribution 2: without it only the local half of the text embedding is correlated.
+            Whether to correlate patches with both halves of the text embedding. `False`: only with the local half
+            (ablation).
         use_early_refinement (`bool`, defaults to `True`):
-            Ablation of contribution 3, first half.
+            Whether to refine the patch features before the correlation with text (`False`: ablation).
         early_hidden_size (`int`, defaults to 256), early_num_attention_heads (`int`, defaults to 4):
-            Width of queries and keys of the early refinement.
+            Width of the queries and keys of the early refinement, and number of its attention heads.
         early_window_size (`int`, defaults to 7):
-            Side of the (odd) window of patches around each patch from which it is refined.
+            Side of the window around each patch, in patches, from which the patch is refined. Must be odd.
         correlation_hidden_size (`int`, defaults to 128), correlation_kernel_size (`int`, defaults to 7):
-            Channels a class after the correlation embedding, and its kernel.
+            Number of channels per class after the correlation embedding, and kernel size of its convolution.
         late_num_layers (`int`, defaults to 2), late_window_size (`int`, defaults to 12),
         late_num_attention_heads (`int`, defaults to 4), late_mlp_ratio (`float`, defaults to 4.0):
-            The late refinement: pairs of a spatial and a class block.
+            The late refinement: number of layers (a spatial block and a class block each; two in the paper), side of
+            the windows in patches, number of attention heads, and ratio of the MLP width to `correlation_hidden_size`.
         guidance_hidden_size (`int`, defaults to 128):
-            Channels of the image and text guidance that joins queries and keys.
+            Number of channels of the image guidance and the text guidance, which are joined to queries and keys.
         use_spatial_refinement, use_class_refinement, use_guidance (`bool`, default to `True`):
-            Ablations of contribution 3, second half.
+            Whether the late refinement uses spatial blocks, class blocks and guidance (`False`: ablation).
         decoder_hidden_sizes (`list[int]`, defaults to `[64, 32]`):
-            Channels a class after each x2 step of the decoder.
+            Number of channels per class after each decoder step. A step doubles height and width.
         decoder_prior_sizes (`list[int]`, defaults to `[32, 16]`):
-            Channels of the prior features that join each step.
+            Number of channels of the prior features that are joined in each decoder step.
         class_chunk_size (`int`, *optional*, defaults to 64):
-            Classes processed at a time outside training; bounds memory, not results. `None`: all at once.
+            Maximum number of classes processed at once outside training mode. Limits memory and does not change
+            results. `None`: all classes at once.
         initializer_range (`float`, defaults to 0.02):
-            Standard deviation of the initial weights of the trained parts.
+            Standard deviation of the initial weights of the linear layers and the relative position biases of the
+            trained parts. (Their convolutions have He initialization.)
     """
 
     model_type = "dinov3seg"
@@ -117,7 +128,7 @@ class Dinov3SegConfig(PreTrainedConfig):
 
     vision_config: SubConfig = None
     text_config: SubConfig = None
-    # absent means the paper's SAM ViT-L, an explicit None means "no prior encoder"
+    # missing: SAM ViT-L, the prior encoder of the paper; an explicit None: no prior encoder
     prior_config: SubConfig = field(default_factory=lambda: dict(SAM_VITL16))
 
     stem_channels: list[int] | None = None
@@ -154,60 +165,63 @@ class Dinov3SegConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.vision_head_intermediate_size is None:
-            # dino.txt's SwiGLU: two thirds of the usual 4 D, aligned to 64
+            # SwiGLU of dino.txt: two thirds of the usual 4 D, rounded up to a multiple of 64
             self.vision_head_intermediate_size = -(-int(self.vision_config.hidden_size * 4 * 2 / 3) // 64) * 64
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
-        """Writes the JSON, and beside it the code of the model for where this package is missing.
+        """Writes the JSON file and copies the model code next to it, for loading without this package.
 
-        Here and not in `save_pretrained`, which uploads to the Hub what it finds to be written after its beginning.
+        The code is copied here, because `save_pretrained` uploads to the Hub only the files that are written while it
+        runs.
         """
         attach_remote_code(self, json_file_path, "config")
         super().to_json_file(json_file_path, use_diff=use_diff)
 
     def validate_architecture(self) -> None:
-        """Part of `@strict`-powered validation: what the sizes must satisfy together."""
+        """Checks that the sizes fit each other. Called by the validation of `@strict`."""
         width, text_width = self.vision_config.hidden_size, self.text_config.projection_dim
         if text_width != 2 * width:
             raise ValueError(
-                f"text_config.projection_dim is {text_width}, but a text embedding holds two halves of the vision "
-                f"width ({width}): set it to {2 * width}."
+                f"text_config.projection_dim is {text_width}; expected {2 * width}, because a text embedding contains "
+                f"two halves of the vision width ({width})."
             )
         for name, size, heads in (
             ("early_hidden_size", self.early_hidden_size, self.early_num_attention_heads),
             ("correlation_hidden_size", self.correlation_hidden_size, self.late_num_attention_heads),
         ):
             if size % heads != 0:
-                raise ValueError(f"{name} ({size}) must be a multiple of its number of attention heads ({heads}).")
+                raise ValueError(f"{name} is {size}; expected a multiple of its number of attention heads ({heads}).")
         if (self.early_hidden_size // self.early_num_attention_heads) % 4 != 0:
             raise ValueError(
                 f"early_hidden_size / early_num_attention_heads is "
                 f"{self.early_hidden_size}/{self.early_num_attention_heads}; "
-                "the rotary position encoding of rows and columns needs a multiple of 4."
+                "expected a multiple of 4, because RoPE encodes rows and columns in pairs of channels."
             )
         for name, size in (
             ("early_window_size", self.early_window_size),
             ("correlation_kernel_size", self.correlation_kernel_size),
         ):
             if size < 1 or size % 2 == 0:
-                raise ValueError(f"{name} is {size}; a window centered on a patch needs an odd size of at least 1.")
+                raise ValueError(f"{name} is {size}; expected an odd size of at least 1 to center the window.")
         if len(self.decoder_hidden_sizes) != len(self.decoder_prior_sizes):
             raise ValueError(
-                f"decoder_hidden_sizes has {len(self.decoder_hidden_sizes)} steps and decoder_prior_sizes "
-                f"{len(self.decoder_prior_sizes)}; each step joins one prior feature, so give both the same length."
+                f"decoder_hidden_sizes has {len(self.decoder_hidden_sizes)} values and decoder_prior_sizes has "
+                f"{len(self.decoder_prior_sizes)}; expected the same length, because each step joins one prior feature."
             )
         if self.class_chunk_size is not None and self.class_chunk_size < 1:
-            raise ValueError(f"class_chunk_size is {self.class_chunk_size}; give at least 1, or None for no chunks.")
+            raise ValueError(
+                f"class_chunk_size is {self.class_chunk_size}; expected at least 1, or None for no chunks."
+            )
         patch_size = self.vision_config.patch_size
         if not isinstance(patch_size, int):
             raise ValueError(
-                f"vision_config.patch_size is {patch_size}; only square patches given as one int are supported."
+                f"vision_config.patch_size is {patch_size}; expected an int, because only square patches are supported."
             )
         if self.stem_channels is not None and 2 ** (len(self.stem_channels) + 1) != patch_size:
             raise ValueError(
-                f"stem_channels has {len(self.stem_channels)} widths, so the stem reduces "
+                f"stem_channels has {len(self.stem_channels)} widths, so the stem reduces the image "
                 f"{2 ** (len(self.stem_channels) + 1)} times, but vision_config.patch_size is {patch_size}; "
-                "they must be equal."
+                "expected equal numbers. Change the number of widths."
             )
 
 

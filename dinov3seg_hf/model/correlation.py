@@ -1,6 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Correlation of patches with the two halves of the text embeddings, and its embedding."""
+"""Correlation of patches with the two halves of the text embeddings, and the embedding of the correlations.
+
+Shapes: B images, C classes, K text halves (global and local, or only local), D channels of a feature, h x w patches, E
+channels of an embedded correlation.
+"""
 
 import torch
 from torch import nn
@@ -10,20 +14,30 @@ from .configuration_dinov3seg import Dinov3SegConfig
 
 
 def correlate(patch_features: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-    """Cosine of every patch with every text: `(B, D, h, w)`, `(C, K, D)` of unit length -> `(B, C, K, h, w)`."""
+    """Computes the cosine similarity of every patch with every text.
+
+    Args:
+        patch_features: `(B, D, h, w)`.
+        text_embeds: `(C, K, D)`, of unit length.
+
+    Returns:
+        `(B, C, K, h, w)`.
+    """
     patch_features = F.normalize(patch_features, dim=1)
     return torch.einsum("bdhw,ckd->bckhw", patch_features, text_embeds.to(patch_features.dtype))
 
 
 class Dinov3SegTextThreshold(nn.Linear):
-    """What cosine is a hit, read from the text: 0.6 is one for "red", a part of what a patch looks like, and none for
-    "red striped circle". A sigmoid needs to know that, and text guides nothing but attention among classes, so that a
-    class alone could not be told apart. The paper has none of this; zero at first.
+    """A linear layer from a text embedding to the cosine similarity that counts as a match.
+
+    Ours; zero at initialization. For example, 0.6 is a match for "red", which is only one property of a patch, but not
+    for "red striped circle". The sigmoid needs this threshold. Elsewhere the text only guides the attention between
+    classes, and this attention has no effect if there is only one class.
     """
 
 
 class Dinov3SegCorrelationEmbedding(nn.Module):
-    """A convolution lifts each class's correlation maps (global and local) to the hidden size."""
+    """A convolution of each class's correlation maps (global and local) to the hidden size."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -37,12 +51,20 @@ class Dinov3SegCorrelationEmbedding(nn.Module):
         )
 
     def center(self, correlation: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
-        """(B, C, K, h, w), (C, 2, D) -> (B, C, K, h, w) less the threshold of each text."""
+        """Subtracts the threshold of each text from the correlations.
+
+        Args:
+            correlation: `(B, C, K, h, w)`.
+            text_embeds: `(C, 2, D)`: the global and the local half of each text.
+
+        Returns:
+            `(B, C, K, h, w)`.
+        """
         thresholds = self.text_threshold(text_embeds.flatten(1).to(self.text_threshold.weight.dtype))  # (C, K)
         return correlation - thresholds[..., None, None].to(correlation.dtype)
 
     def forward(self, correlation: torch.Tensor) -> torch.Tensor:
-        """(B, C, K, h, w) -> (B, C, h, w, E); classes are independent."""
+        """Embeds correlations `(B, C, K, h, w)` as `(B, C, h, w, E)`; classes are independent."""
         batch_size, num_classes = correlation.shape[:2]
         embedded = self.convolution(correlation.flatten(0, 1))  # (B C, E, h, w)
         return embedded.unflatten(0, (batch_size, num_classes)).permute(0, 1, 3, 4, 2)

@@ -1,6 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The decoder: light convolutions lift each class's refined correlation above the patch grid."""
+"""The decoder: light convolutions upsample the refined correlation of each class beyond the patch grid.
+
+Shapes: B images, C classes, K text halves, h x w patches, E channels of a refined correlation.
+"""
 
 import torch
 from torch import nn
@@ -10,20 +13,31 @@ from .configuration_dinov3seg import Dinov3SegConfig
 
 
 class Dinov3SegDecoderStep(nn.Module):
-    """x2: a transposed convolution, the prior feature of that size joined, two convolutions."""
+    """One decoder step: a transposed convolution that upsamples by 2, and two convolutions.
+
+    The first of the two convolutions also uses the prior feature of the new size.
+    """
 
     def __init__(self, in_size: int, out_size: int, prior_size: int):
         super().__init__()
         self.upsample = nn.ConvTranspose2d(in_size, out_size, kernel_size=2, stride=2)
         self.convolution1 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
-        # Joined by concatenation, written as a sum: the prior's part is the same for all classes of an image.
+        # A concatenation, computed as a sum, because the term of the prior is the same for all classes of an image.
         self.prior_convolution = nn.Conv2d(prior_size, out_size, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(max(1, out_size // 16), out_size)
         self.convolution2 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
         self.norm2 = nn.GroupNorm(max(1, out_size // 16), out_size)
 
     def forward(self, hidden_states: torch.Tensor, prior_feature: torch.Tensor) -> torch.Tensor:
-        """(B C, in, h, w), (B, prior, 2h, 2w) -> (B C, out, 2h, 2w)."""
+        """Upsamples maps by 2.
+
+        Args:
+            hidden_states: `(B C, in, h, w)`.
+            prior_feature: `(B, prior, 2h, 2w)`.
+
+        Returns:
+            `(B C, out, 2h, 2w)`.
+        """
         hidden_states = self.convolution1(self.upsample(hidden_states))
         guided = (
             hidden_states.unflatten(0, (prior_feature.shape[0], -1)) + self.prior_convolution(prior_feature)[:, None]
@@ -33,7 +47,7 @@ class Dinov3SegDecoderStep(nn.Module):
 
 
 class Dinov3SegDecoder(nn.Module):
-    """One logit a class at 2**steps times the grid of patches."""
+    """The decoder: one logit per class at `2**steps` times the resolution of the patch grid."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -43,8 +57,8 @@ class Dinov3SegDecoder(nn.Module):
             for in_size, out_size, prior_size in zip(sizes, sizes[1:], config.decoder_prior_sizes)
         )
         self.classifier = nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1)
-        # The decoder corrects the correlations themselves: training begins at the zero-shot head's answer instead of at
-        # nothing, and names that training never saw keep what dino.txt knows of them.
+        # The decoder output is added to the weighted correlations. Training therefore starts from the prediction of the
+        # zero-shot head, and class names that are not in the training data keep their similarity in dino.txt.
         self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
         self.correlation_offset = nn.Parameter(torch.empty(1))
 
@@ -55,8 +69,17 @@ class Dinov3SegDecoder(nn.Module):
         scale: torch.Tensor,
         prior_features: tuple[torch.Tensor, ...],
     ) -> torch.Tensor:
-        """(B, C, h, w, E), (B, C, K, h, w), inverse temperature -> (B, C, 2**steps h, 2**steps w); classes are
-        independent."""
+        """Decodes refined correlations to logits; classes are independent.
+
+        Args:
+            hidden_states: The refined correlations, `(B, C, h, w, E)`.
+            correlation: The centered correlations, `(B, C, K, h, w)`, which are weighted and added to the logits.
+            scale: The inverse temperature, a factor of the weighted correlations.
+            prior_features: For step i, `(B, decoder_prior_sizes[i], 2**(i+1) h, 2**(i+1) w)`.
+
+        Returns:
+            Logits `(B, C, 2**steps h, 2**steps w)`.
+        """
         batch_size, num_classes = hidden_states.shape[:2]
         hidden_states = hidden_states.permute(0, 1, 4, 2, 3).flatten(0, 1)  # (B C, E, h, w)
         for step, prior_feature in zip(self.steps, prior_features):

@@ -2,8 +2,11 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """dino.txt (arXiv 2412.16334): a frozen DINOv3 backbone, a shallow vision head, a text tower.
 
-Knows images as pixels and texts as token ids. Everything is composed of library modules: the backbone is
-`DINOv3ViTModel`, a head block is a `DINOv3ViTLayer` without rotation, the text tower is `CLIPTextModelWithProjection`.
+Takes images as pixels and texts as token ids. All parts are transformers modules: the backbone is `DINOv3ViTModel`, a
+block of the vision head is a `DINOv3ViTLayer` without RoPE, the text tower is `CLIPTextModelWithProjection`.
+
+Shapes: B images, R register tokens, N = h w patches, D channels of a token, C classes, P prompts per class, L tokens
+per prompt.
 """
 
 from dataclasses import dataclass
@@ -21,16 +24,16 @@ from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .inference_settings import PatchSource
 
-# Prompts that go through the text tower at a time outside training: 847 classes in 80 templates would take 16 GB at
-# once.
+# Maximum number of prompts that the text tower encodes at once without gradients: 847 classes in 80 templates, all at
+# once, would need 16 GB.
 PROMPT_CHUNK_SIZE = 512
 
 
 class Dinov3SegConvStem(nn.Module):
     """Patch embedding by stride-2 convolutions ("Early Convolutions Help Transformers See Better", arXiv 2106.14881).
 
-    Small models trained from scratch learn faster with it. `weight` stands for the patch projection, whose dtype the
-    library asks for.
+    Small models that are trained from scratch learn faster with this stem. `weight` replaces the weight of the linear
+    patch embedding, whose dtype transformers reads.
     """
 
     def __init__(self, config: Dinov3SegConfig):
@@ -47,8 +50,16 @@ class Dinov3SegConvStem(nn.Module):
         return self.projection.weight
 
     def forward(self, pixel_values: torch.Tensor, return_maps: bool = False) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """(B, 3, H, W) -> (B, D, H / patch, W / patch), or a map a convolution, `(B, stem_channels[i], H / 2**(i+1),
-        W / 2**(i+1))`."""
+        """Embeds the patches of images.
+
+        Args:
+            pixel_values: `(B, 3, H, W)`.
+            return_maps: Whether to return the feature maps of the convolutions instead of the patch embeddings.
+
+        Returns:
+            Patch embeddings `(B, D, H / patch, W / patch)`, or one feature map per convolution,
+            `(B, stem_channels[i], H / 2**(i+1), W / 2**(i+1))`.
+        """
         maps, hidden_states = [], pixel_values
         for convolution, norm in zip(self.convolutions, self.norms):
             hidden_states = F.gelu(norm(convolution(hidden_states)))
@@ -57,18 +68,18 @@ class Dinov3SegConvStem(nn.Module):
 
 
 class Dinov3SegBackbone(DINOv3ViTModel):
-    """`DINOv3ViTModel`, with a convolutional stem where the configuration asks for one."""
+    """`DINOv3ViTModel` with an optional module that replaces the linear patch embedding, such as a stem."""
 
     def __init__(self, config: DINOv3ViTConfig, patch_embeddings: nn.Module | None = None):
         super().__init__(config)
         if patch_embeddings is not None:
-            # of the same interface: `weight`, and (B, 3, H, W) -> (B, D, h, w)
+            # has the same interface: `weight`, and (B, 3, H, W) -> (B, D, h, w)
             self.embeddings.patch_embeddings = patch_embeddings  # type: ignore[assignment]
             self.post_init()
 
 
 class Dinov3SegVisionHead(DINOv3ViTPreTrainedModel):
-    """Transformer blocks over [CLS; registers; patches] and a final LayerNorm, no rotary embedding."""
+    """Transformer blocks without RoPE over the tokens [CLS; registers; patches], and a final LayerNorm."""
 
     def __init__(self, config: DINOv3ViTConfig):
         super().__init__(config)
@@ -77,8 +88,8 @@ class Dinov3SegVisionHead(DINOv3ViTPreTrainedModel):
         self.post_init()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(B, 1 + R + N, D) -> (B, 1 + R + N, D)."""
-        # A rotary table over zero patches leaves every token unrotated.
+        """Transforms the tokens `(B, 1 + R + N, D)`; the shape does not change."""
+        # RoPE tables of zero patches: the layers do not rotate any token.
         head_size = self.config.hidden_size // self.config.num_attention_heads
         no_rotation = hidden_states.new_empty(0, head_size)
         for layer in self.layer:
@@ -87,7 +98,7 @@ class Dinov3SegVisionHead(DINOv3ViTPreTrainedModel):
 
 
 def vision_head_config(config: Dinov3SegConfig) -> DINOv3ViTConfig:
-    """The backbone's configuration, changed where the blocks of the vision head differ."""
+    """Returns the configuration of the vision head: the sizes of the backbone, and the block options of dino.txt."""
     return DINOv3ViTConfig(
         **{
             **{
@@ -111,10 +122,15 @@ def vision_head_config(config: Dinov3SegConfig) -> DINOv3ViTConfig:
 
 @dataclass
 class Dinov3SegVisionOutput(ModelOutput):
-    """
-    cls_token (`torch.Tensor` of shape `(batch_size, hidden_size)`): the global image embedding, after the vision head.
-    patch_tokens (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`): after the head, or before it.
-    hidden_states, attentions (`tuple(torch.Tensor)`, *optional*): the backbone's, one a layer.
+    """Output of the vision tower.
+
+    Attributes:
+        cls_token (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            The global image embedding, after the vision head.
+        patch_tokens (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`):
+            The patch tokens, after or before the vision head.
+        hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
+            The hidden states and attentions of the backbone, one per layer.
     """
 
     cls_token: torch.Tensor | None = None
@@ -124,7 +140,7 @@ class Dinov3SegVisionOutput(ModelOutput):
 
 
 class Dinov3SegVisionTower(nn.Module):
-    """Backbone and vision head: pixels -> CLS token and patch tokens in the space of the text embeddings."""
+    """Backbone and vision head, from pixels to a CLS token and patch tokens in the space of the text embeddings."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -134,7 +150,7 @@ class Dinov3SegVisionTower(nn.Module):
         self.head = Dinov3SegVisionHead._from_config(vision_head_config(config))
 
     def to_whole_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Sides that are no multiple of the patch are stretched to the next one, as the reference does."""
+        """Stretches each side (bicubic) to the next multiple of the patch size, as in the reference code."""
         size = tuple(-(-side // self.patch_size) * self.patch_size for side in pixel_values.shape[-2:])
         if pixel_values.shape[-2:] == size:
             return pixel_values
@@ -142,15 +158,15 @@ class Dinov3SegVisionTower(nn.Module):
         return stretched.to(pixel_values.dtype)
 
     def stem_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The maps of the convolutional stem, the finest first; none without one.
+        """Returns the feature maps of the convolutional stem, the finest first; an empty tuple without a stem.
 
-        Computed once more: that is cheap (8 % of the embedded checkpoint's backbone, on a CPU), and the library's own
-        forward has no place for them.
+        The stem is computed a second time, because `DINOv3ViTModel.forward` does not return its maps. This is cheap (8%
+        of the backbone's time on a CPU for the embedded checkpoint).
         """
         stem = self.backbone.embeddings.patch_embeddings
         if not isinstance(stem, Dinov3SegConvStem):
             return ()
-        # called, not by a method of its own: FSDP gathers weights for calls
+        # a call of the module, not another method, because FSDP gathers the weights only for calls
         return stem(self.to_whole_patches(pixel_values).to(stem.weight.dtype), return_maps=True)
 
     def forward(
@@ -174,21 +190,22 @@ class Dinov3SegVisionTower(nn.Module):
 def encode_prompts(
     text_model: CLIPTextModelWithProjection, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Prompts -> text embeddings of classes, both halves normalized.
+    """Encodes prompts as text embeddings of classes; both halves are normalized.
 
     Args:
         text_model: The text tower.
-        input_ids: `(C, P, L)`, long: P prompts a class.
-        attention_mask: `(C, P, L)`; a prompt whose mask is all zero is padding and counts for nothing.
+        input_ids: Token ids `(C, P, L)`, long.
+        attention_mask: `(C, P, L)`. A prompt whose mask is all zero is padding and is ignored.
 
     Returns:
-        `(C, 2, D)`: [global, local]. Several prompts are normalized, averaged and normalized again.
+        `(C, 2, D)`: [global, local] of each class. The embeddings of several prompts are normalized, averaged and
+        normalized again.
     """
     num_classes, num_prompts, _ = input_ids.shape
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     is_prompt = attention_mask.any(dim=-1).flatten()  # (C P)
-    # The tower is causal and pooled at end-of-text, so what follows a prompt never changes it: no mask is needed.
+    # No mask is needed: the tower is causal and pooled at end-of-text, so padding after a prompt has no effect.
     text_embeds = map_chunks(
         lambda prompts: text_model(input_ids=prompts).text_embeds,
         input_ids.flatten(0, 1),

@@ -1,10 +1,12 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Early refinement: patch features are re-weighted among their neighbors before they meet text.
+"""Early refinement: replaces patch features by weighted averages of their neighbors, before the correlation with text.
 
-Queries come from the image and the features, keys from the features, **values are the raw features themselves**: every
-output vector is a convex combination of the input vectors in its window, so it stays in the space that text is aligned
-with.
+The paper uses an AnyUp-like module; the details here are ours. Queries are computed from the image and the features,
+keys from the features. **The values are the features themselves, without a projection**: every output vector is a
+convex combination of the input vectors in its window, so it stays in the space that is aligned with text.
+
+Shapes: B images, h x w patches, D channels of a feature, E channels of queries and keys, d channels per head.
 """
 
 import math
@@ -17,7 +19,7 @@ from .configuration_dinov3seg import Dinov3SegConfig
 
 
 class Dinov3SegImageGuidance(nn.Module):
-    """A light convolutional stem on the pixels, pooled to the grid of patches."""
+    """A light convolutional stem on the pixels, pooled to the patch grid."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -32,10 +34,11 @@ class Dinov3SegImageGuidance(nn.Module):
 
 
 def rotate(states: torch.Tensor) -> torch.Tensor:
-    """Rotary position encoding on a grid: half of the channels turn with the row, the other half with the column.
+    """Applies RoPE on a grid: half of the channels encode the row, the other half the column.
 
-    `(B, heads, d, h, w)` -> the same. The slowest wave turns once in 100 patches, the fastest half a turn a patch, so
-    that neighbors differ clearly and no two positions of a window agree.
+    `(B, heads, d, h, w)`; the shape does not change. The lowest frequency is half a turn per 100 patches, the highest
+    half a turn per patch. Neighbors therefore differ clearly, and no two positions of a window have the same encoding
+    (if d is at least 8).
     """
     head_size, height, width = states.shape[2:]
     frequencies = math.pi / 100.0 ** torch.linspace(0, 1, head_size // 4, device=states.device)  # (d/4)
@@ -48,15 +51,22 @@ def rotate(states: torch.Tensor) -> torch.Tensor:
 
 
 def window_offsets(window_size: int) -> list[tuple[int, int]]:
-    """(row, column) of every place of a window inside a map that is padded by `window_size // 2`."""
+    """Returns the (row, column) offsets of a window in a map that is padded by `window_size // 2`."""
     return [(row, column) for row in range(window_size) for column in range(window_size)]
 
 
 def window_logits(query: torch.Tensor, key: torch.Tensor, window_size: int) -> torch.Tensor:
-    """Dot product of each query with the keys of its window; `-inf` outside the map.
+    """Computes the dot product of each query with the keys in its window; `-inf` outside the map.
 
-    `(B, heads, d, h, w)` twice -> `(B, heads, window_size**2, h, w)`. One shifted product a place of the window: no
-    copy of the neighborhoods is ever made.
+    Computes one product of shifted maps per window position, so the neighborhoods are never copied.
+
+    Args:
+        query: `(B, heads, d, h, w)`.
+        key: `(B, heads, d, h, w)`.
+        window_size: Side of the window in patches.
+
+    Returns:
+        `(B, heads, window_size**2, h, w)`.
     """
     height, width = query.shape[-2:]
     radius = window_size // 2
@@ -70,7 +80,16 @@ def window_logits(query: torch.Tensor, key: torch.Tensor, window_size: int) -> t
 
 
 def window_average(values: torch.Tensor, weights: torch.Tensor, window_size: int) -> torch.Tensor:
-    """Average of each window's values: `(B, D, h, w)`, weights `(B, window_size**2, h, w)` -> `(B, D, h, w)`."""
+    """Computes the weighted average of the values in each window.
+
+    Args:
+        values: `(B, D, h, w)`.
+        weights: `(B, window_size**2, h, w)`.
+        window_size: Side of the window in patches.
+
+    Returns:
+        `(B, D, h, w)`.
+    """
     height, width = values.shape[-2:]
     padded = F.pad(values, [window_size // 2] * 4)
     average = torch.zeros_like(values)
@@ -80,10 +99,10 @@ def window_average(values: torch.Tensor, weights: torch.Tensor, window_size: int
 
 
 class Dinov3SegEarlyRefinement(nn.Module):
-    """Windowed attention whose values are the raw patch features, averaged over heads.
+    """Windowed attention over the unprojected patch features, with weights averaged over heads.
 
-    The weights of all heads are averaged *before* they meet the values, which the library's attention interface has no
-    form for; the attention is therefore written out.
+    The attention is written out, because the weights are averaged over heads *before* they are applied to the values.
+    The attention interface of transformers does not support this.
     """
 
     def __init__(self, config: Dinov3SegConfig):
@@ -95,11 +114,11 @@ class Dinov3SegEarlyRefinement(nn.Module):
         self.guidance = Dinov3SegImageGuidance(config)
         self.query = nn.Linear(config.vision_config.hidden_size, width)
         self.key = nn.Linear(config.vision_config.hidden_size, width, bias=False)
-        # A bias on "stay as you are": half of the weight rests on the patch itself before training.
+        # A bias for the patch itself, which gets half of the attention weight before training.
         self.self_bias = nn.Parameter(torch.empty(self.num_attention_heads))
 
     def attention(self, patch_features: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Weights `(B, window_size**2, h, w)`, at least 0, of sum 1."""
+        """Computes attention weights `(B, window_size**2, h, w)`, which are at least 0 and sum to 1 per window."""
         size = patch_features.shape[-2:]
         tokens = self.norm(patch_features.permute(0, 2, 3, 1))  # (B, h, w, D)
         query = self.query(tokens).permute(0, 3, 1, 2) + self.guidance(pixel_values, size)  # (B, E, h, w)
@@ -114,6 +133,6 @@ class Dinov3SegEarlyRefinement(nn.Module):
         return logits.softmax(dim=2, dtype=torch.float32).mean(dim=1).to(patch_features.dtype)
 
     def forward(self, patch_features: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, D, h, w) and (B, 3, H, W) -> (B, D, h, w)."""
+        """Refines features `(B, D, h, w)` with pixels `(B, 3, H, W)`; the shape of the features does not change."""
         weights = self.attention(patch_features, pixel_values)
         return window_average(patch_features, weights, self.window_size)

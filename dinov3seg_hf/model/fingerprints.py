@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Which weights a model has: digests that tell them apart everywhere, and a quick key that tells when they change.
+"""Fingerprints that identify model weights in every process, and a fast key that changes with the weights.
 
-The only identities of weights in the package. `weights_fingerprint` is for files that outlive the process (results,
-runs, cards), `model_fingerprint` for text embeddings, which depend on the text tower alone, `weights_key` for caches.
+The package has no other identities of weights. `weights_fingerprint` is for files that outlive the process (results,
+runs, model cards). `model_fingerprint` is for text embeddings, which depend only on the text tower. `weights_key` is
+for caches.
 """
 
 import hashlib
@@ -14,12 +15,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-# What decides the output of a CLIP text tower and cannot be seen in the names and shapes of its weights.
+# Options that change the output of a CLIP text tower but not the names and shapes of its weights.
 TEXT_CONFIG_FIELDS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "eos_token_id")
 
 
 class TextEncoder(Protocol):
-    """A model that reads text."""
+    """A model with a text encoder."""
 
     @property
     def text_model(self) -> PreTrainedModel: ...
@@ -28,12 +29,12 @@ class TextEncoder(Protocol):
 
 
 def sha256_of(content: Any) -> str:
-    """SHA-256 (hex) over content that JSON can hold; the order of a dict's keys does not count."""
+    """Returns the SHA-256 (hex) of JSON-serializable content; the order of dictionary keys is ignored."""
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """SHA-256 (hex) over all weights of a model, their names and dtypes; the device does not count."""
+    """Returns the SHA-256 (hex) of a model's state: names, shapes, dtypes and values; the device is ignored."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -42,13 +43,14 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 
 def model_fingerprint(model: TextEncoder) -> str:
-    """SHA-256 (hex) over all of a model that text embeddings depend on: `model.text_model`, weights and configuration.
+    """Returns the SHA-256 (hex) of everything that text embeddings depend on.
 
-    Independent of the device, the attention implementation and the order of the weights; the dtype counts. Reads every
-    weight of the text tower: about a second a gigabyte.
+    These are the weights and some options of `model.text_model`. The device, the attention implementation and the order
+    of the weights are ignored; the dtype is included. The function reads all weights of the text tower, which takes
+    about one second per gigabyte.
 
     Raises:
-        ValueError: The weights are not in memory (`meta` device).
+        ValueError: If the weights are not in memory (`meta` device).
     """
     text_model = model.text_model
     config = {key: getattr(text_model.config, key) for key in TEXT_CONFIG_FIELDS}
@@ -56,7 +58,7 @@ def model_fingerprint(model: TextEncoder) -> str:
     for name, tensor in sorted(text_model.state_dict().items()):
         if tensor.is_meta:
             raise ValueError(
-                f"The weight {name!r} of the text tower is on the meta device, without values. Load the weights first."
+                f"The weight {name!r} of the text tower is on the meta device; expected values. Load the weights first."
             )
         digest.update(sha256_of([name, list(tensor.shape), str(tensor.dtype)]).encode())
         digest.update(_bytes_of(tensor))
@@ -64,9 +66,11 @@ def model_fingerprint(model: TextEncoder) -> str:
 
 
 def weights_key(module: nn.Module) -> tuple[object, ...]:
-    """Changes when weights do, without reading them all: where they are, how often torch wrote to them, a few values.
+    """Returns a key that changes when the weights change, without reading all weights.
 
-    The values tell of writes past torch's count (`parameter.data`), as exponential averages and adapters make them.
+    For each parameter, the key contains the address, the number of writes counted by torch, the dtype, the device and a
+    few values. The values reveal writes that torch does not count (`parameter.data`), for example by exponential moving
+    averages and adapters.
     """
     places, values = [], []
     for parameter in module.parameters():
@@ -75,12 +79,12 @@ def weights_key(module: nn.Module) -> tuple[object, ...]:
         values.append(flat[:: max(1, flat.numel() // 8)].float())
     if not values:
         return ()
-    device = values[0].device  # a model may be spread over several
+    device = values[0].device  # a model may be on several devices
     return (tuple(places), torch.cat([sample.to(device) for sample in values]).cpu().numpy().tobytes())
 
 
 def _num_writes(tensor: torch.Tensor) -> int:
-    """What torch counts for autograd; tensors of inference mode have no count."""
+    """Returns the number of writes that torch counts for autograd; 0 for inference tensors, which have no count."""
     return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001 documented in torch's notes on autograd
 
 

@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Images to `pixel_values` and windows, logits to label maps: what both backends share, and the torchvision one.
+"""Prepares images as `pixel_values` and windows, and turns logits into label maps.
 
-Knows sizes, pixel statistics and window geometry; knows neither text nor class names. The PIL backend, which needs no
-further library, is in `image_processing_pil_dinov3seg.py`.
+Contains the code that both backends share, and the torchvision backend. The PIL backend, which needs no additional
+library, is in `image_processing_pil_dinov3seg.py`. Handles sizes, pixel statistics and window geometry; does not depend
+on text or class names.
 """
 
 import os
@@ -31,24 +32,25 @@ from .windows import cut_windows, plan_windows, size_of
 
 ScoreFunction = Literal["sigmoid", "softmax", "none"]
 
-# Values of resized logits held at a time (16 MiB in fp32, near what a cache holds): 847 classes at 4000 x 3000 would
-# take 38 GiB at once.
+# Maximum number of resized logits in memory at once (16 MiB in float32, about the size of a CPU cache): 847 classes at
+# 4000 x 3000 pixels would need 38 GiB.
 MAX_RESIZED_VALUES = 2**22
 
 
 class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
-    r"""
+    r"""Options of the image processor.
+
     size_divisor (`int`, *optional*, defaults to `self.size_divisor`):
-        With `size={"shortest_edge": ...}`, both sides of the resized image are rounded to a multiple of this (the patch
-        size). A fixed `{"height", "width"}` is taken literally.
+        With `size={"shortest_edge": ...}`, both sides of the resized image are rounded to a multiple of this number
+        (the patch size). A fixed `{"height", "width"}` is not rounded.
     do_windows (`bool`, *optional*, defaults to `self.do_windows`):
-        Whether to cut the resized image into overlapping windows as well, for local-global inference.
+        Whether to also cut the resized image into overlapping windows, for local-global inference.
     window_size (`int`, *optional*, defaults to `self.window_size`):
         Side of a window in pixels of the resized image.
     window_stride (`int`, *optional*, defaults to `self.window_stride`):
         Step between neighboring windows in pixels of the resized image.
     max_image_pixels (`int`, *optional*, defaults to `self.max_image_pixels`):
-        Images with more pixels are refused, before or after resizing.
+        Maximum number of pixels of an image, before and after resizing. Larger images raise an error.
     """
 
     size_divisor: int | None
@@ -59,9 +61,9 @@ class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
 
 
 class Dinov3SegImageProcessing(BaseImageProcessor):
-    """What the two backends share: reading, sizes, windows, labels and post-processing.
+    """Base class of the two backends: reading, sizes, windows, labels and post-processing.
 
-    The defaults are the paper's inference: 640 x 640, and nine windows of 384 at a stride of 128.
+    The defaults are those of the paper: 640 x 640 pixels, and nine windows of 384 pixels at a stride of 128 pixels.
     """
 
     valid_kwargs = Dinov3SegImageProcessorKwargs
@@ -82,12 +84,12 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
     max_image_pixels = MAX_IMAGE_PIXELS
 
     @property
-    def model_input_names(self) -> list[str]:  # type: ignore[override]  # depends on the options here
+    def model_input_names(self) -> list[str]:  # type: ignore[override]  # depends on the options
         windows = ["window_pixel_values", "window_boxes"] if self.do_windows else []
         return ["pixel_values", *windows]
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
-        """Writes the JSON, and beside it the code of both backends for where this package is missing."""
+        """Writes the JSON file and copies the code of both backends next to it, for loading without this package."""
         attach_remote_code(self, json_file_path, "image_processor")
         super().to_json_file(json_file_path)
 
@@ -97,13 +99,14 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         segmentation_maps: ImageInput | None = None,
         **kwargs: Unpack[Dinov3SegImageProcessorKwargs],
     ) -> BatchFeature:
-        """Turns images into the model's inputs.
+        """Converts images to the inputs of the model.
 
         Args:
-            images: One image or a (nested) list of them: PIL, numpy, torch, path or URL; see `open_image`. An array
+            images: One image or a (nested) list of images: PIL, numpy, torch, path or URL; see `open_image`. An array
                 with four dimensions is a batch.
-            segmentation_maps: One map of integer labels for each image, of the image's size: PIL, numpy, torch, path.
-            **kwargs: Override the processor's attributes for this call. `do_rescale=False` keeps the scale of the
+            segmentation_maps: One map of integer labels for each image, of the size of the image: PIL, numpy, torch or
+                path.
+            **kwargs: Override the attributes of the processor for this call. `do_rescale=False` keeps the scale of the
                 input: [0, 1] for floats, 0..255 for integers.
 
         Returns:
@@ -112,18 +115,18 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             - `pixel_values`: float32 `(B, 3, H, W)`;
             - `window_pixel_values`, with `do_windows`: float32 `(B, N, 3, h, w)`, where h = w = `window_size` unless
               the resized image is smaller;
-            - `window_boxes`, with `do_windows`: int64 `(N, 4)`, top, left, height, width in pixels of `pixel_values`;
+            - `window_boxes`, with `do_windows`: int64 `(N, 4)`: top, left, height, width in pixels of `pixel_values`;
             - `labels`, with `segmentation_maps`: int64 `(B, H, W)`, resized by nearest neighbor.
 
-            Without `return_tensors`, lists with one entry for each image (`window_boxes` is one array all the same).
+            Without `return_tensors`, lists with one entry per image (except `window_boxes`, which is always one array).
 
         Raises:
-            ValueError: If an image cannot be read (see `open_image`), labels do not fit their image, or images of
+            ValueError: If an image cannot be read (see `open_image`), labels and image differ in size, or images of
                 different sizes would have to be stacked.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
-    def _preprocess_image_like_inputs(  # type: ignore[override]  # the library's hook for inputs of its own
+    def _preprocess_image_like_inputs(  # type: ignore[override]  # transformers' hook for additional inputs
         self,
         images: ImageInput,
         segmentation_maps: ImageInput | None = None,
@@ -145,10 +148,12 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
     ) -> BatchFeature:
         for option in ("do_center_crop", "do_pad"):
             if kwargs.pop(option, None):
-                raise ValueError(f"`{option}` is not offered, since labels and windows would not follow: use `size`.")
+                raise ValueError(
+                    f"`{option}` is not supported, because it would not apply to labels and windows. Use `size`."
+                )
         images = flatten_images(images)
         if not images:
-            raise ValueError("Got no images; pass at least one.")
+            raise ValueError("Got no images; expected at least one.")
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
         source_sizes = [size_of(image) for image in pixels]
         sizes = source_sizes
@@ -159,11 +164,11 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         for image, source, (height, width) in zip(images, pixels, sizes, strict=True):
             array = self._to_backend(source, device)
             if do_resize:
-                array = self.resize(  # type: ignore[attr-defined]  # of both backends, not of their base
+                array = self.resize(  # type: ignore[attr-defined]  # defined in both backends, not in their base
                     array, SizeDict(height=height, width=width), resample
                 )
             if not do_rescale and _is_float(image):
-                array = self.rescale(array, 1 / 255)  # reading has made 8-bit values of it
+                array = self.rescale(array, 1 / 255)  # `read_pixels` has converted the image to 8 bits
             prepared.append(array)
         prepared = super()._preprocess(
             prepared,
@@ -180,8 +185,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
 
         if len(set(sizes)) > 1 and (do_windows or return_tensors is not None):
             raise ValueError(
-                f"The images of this batch come to different sizes (height, width) {sorted(set(sizes))} and cannot be "
-                "stacked: set a fixed size={'height': ..., 'width': ...}, or process them one at a time."
+                f"The prepared images have different sizes (height, width) {sorted(set(sizes))} and cannot be stacked. "
+                "Set a fixed size={'height': ..., 'width': ...}, or process the images one at a time."
             )
         if do_windows:
             boxes = torch.tensor(plan_windows(sizes[0], window_size, window_stride))
@@ -213,40 +218,41 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
     ) -> list[Any]:
         """Turns logits into label maps at the size of the original images.
 
-        Logits are resized bilinearly, a strip of rows at a time: the map of all classes at full size is never held.
+        Resizes the logits bilinearly, one strip of rows at a time: all classes at full size are never in memory at
+        once.
 
         Args:
             outputs: Model outputs with `logits` `(B, C, h, w)`.
-            target_sizes: (height, width) in pixels for each image; by default the size of the logits.
-            threshold: Pixels whose best score is below it, in [0, 1], are none of the classes.
-            none_label: The label of those pixels. The default lies outside every vocabulary, unlike 255.
-            score_function: How logits become scores: `"sigmoid"` of each class (the full head), `"softmax"` over the
-                classes (the zero-shot head), or `"none"`: they are scores already.
-            temperature: Logits are divided by it first. The zero-shot head's, which are cosines, want
-                `1 / model.logit_scale.exp()`.
-            return_scores: Whether to return the score of the winning class of each pixel as well.
-            return_segmentation_scores: Whether to return the resized logits of all classes as well, as other models of
-                transformers do; these are held at full size.
+            target_sizes: (height, width) in pixels for each image. Default: the size of the logits.
+            threshold: Minimum score, in [0, 1]. Pixels whose best score is lower get `none_label`.
+            none_label: The label of pixels below `threshold`. The default is outside every vocabulary, unlike 255.
+            score_function: How to turn logits into scores: `"sigmoid"` for each class (full head), `"softmax"` over the
+                classes (zero-shot head), or `"none"` if the logits are already scores.
+            temperature: Divisor of the logits, applied before the score function. The logits of the zero-shot head are
+                cosine similarities; pass `1 / model.logit_scale.exp()` for it.
+            return_scores: Whether to also return the score of the winning class of each pixel.
+            return_segmentation_scores: Whether to also return the resized logits of all classes, as other transformers
+                models do. This needs memory for all classes at full size.
 
         Returns:
-            For each image an int32 label map `(height, width)`; or, with either `return_...`, an object with
-            `segmentation` (that map), `scores` (float32 `(height, width)` in [0, 1]) and `segmentation_scores` (float32
-            `(C, height, width)`), as asked for.
+            For each image, an int32 label map `(height, width)`. If `return_scores` or `return_segmentation_scores` is
+            set, an object with `segmentation` (the label map) and the requested `scores` (float32 `(height, width)` in
+            [0, 1]) and `segmentation_scores` (float32 `(C, height, width)`).
 
         Raises:
-            ValueError: If shapes, sizes, threshold or score function are none that are known.
+            ValueError: If a shape, a size, the threshold, the temperature or the score function is invalid.
         """
         logits = outputs.logits
         if score_function not in ("sigmoid", "softmax", "none"):
-            raise ValueError(f"Expected 'sigmoid', 'softmax' or 'none' as `score_function`, got {score_function!r}.")
+            raise ValueError(f"`score_function` is {score_function!r}; expected 'sigmoid', 'softmax' or 'none'.")
         if not 0 < temperature < float("inf"):
-            raise ValueError(f"`temperature` is {temperature!r}: choose a positive number.")
+            raise ValueError(f"`temperature` is {temperature!r}; expected a positive number.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(
-                f"`threshold` is compared with scores in [0, 1], got {threshold!r}: choose one in between."
+                f"`threshold` is {threshold!r}; expected a number in [0, 1], because scores are in [0, 1]."
             )
         if logits.ndim != 4 or 0 in logits.shape[1:]:
-            raise ValueError(f"Expected logits of shape (B, C, h, w) with C >= 1, got {tuple(logits.shape)}.")
+            raise ValueError(f"logits has shape {tuple(logits.shape)}; expected (B, C, h, w) with C, h, w >= 1.")
 
         results: list[Any] = []
         for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
@@ -266,9 +272,9 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
 
 
 class Dinov3SegImageProcessor(Dinov3SegImageProcessing, TorchvisionBackend):
-    """Image processor of dinov3.seg on torchvision: works on tensors, on a GPU with `device="cuda"`.
+    """Image processor of dinov3.seg on torchvision. Works on tensors, with `device="cuda"` also on a GPU.
 
-    Its parameters are in `Dinov3SegImageProcessorKwargs`.
+    See `Dinov3SegImageProcessorKwargs` for the parameters.
 
     Raises:
         ImportError: If torchvision cannot be imported.
@@ -277,10 +283,10 @@ class Dinov3SegImageProcessor(Dinov3SegImageProcessing, TorchvisionBackend):
     def __init__(self, **kwargs: Unpack[Dinov3SegImageProcessorKwargs]):
         if not is_torchvision_available():
             raise ImportError(
-                "Dinov3SegImageProcessor needs torchvision: install it, or use Dinov3SegImageProcessorPil, which gives "
-                "the same results up to rounding."
+                "Dinov3SegImageProcessor needs torchvision, which was not found. Install torchvision, or use "
+                "Dinov3SegImageProcessorPil, which gives the same results up to rounding."
             )
-        super().__init__(**kwargs)  # type: ignore[misc]  # options of its own pass through the library's **kwargs
+        super().__init__(**kwargs)  # type: ignore[misc]  # its own options pass through **kwargs of transformers
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> torch.Tensor:
         return tensor.to(device) if device is not None else tensor
@@ -303,18 +309,18 @@ def _resized_size(
             scale = min(scale, size.longest_edge / max(source_size))
         divisor = size_divisor or 1
         patches = [max(1, int(side * scale / divisor + 0.5)) for side in source_size]
-        if size.longest_edge:  # a limit holds after rounding too
+        if size.longest_edge:  # the limit applies after rounding, too
             patches = [min(count, max(1, size.longest_edge // divisor)) for count in patches]
         resized = (patches[0] * divisor, patches[1] * divisor)
     else:
         raise ValueError(
-            f"Expected size={{'height', 'width'}} or {{'shortest_edge'}} with or without 'longest_edge', all "
-            f"positive, got {dict(size)}."
+            f"size is {dict(size)}; expected {{'height', 'width'}}, or {{'shortest_edge'}} with or without "
+            "'longest_edge', all positive."
         )
     if min(resized) < 1 or resized[0] * resized[1] > max_image_pixels:
         raise ValueError(
-            f"An image of {source_size[0]} x {source_size[1]} pixels would be resized to {resized[0]} x {resized[1]}, "
-            f"and the limit is {max_image_pixels} pixels: set a 'longest_edge', or a fixed height and width."
+            f"An image of {source_size[0]} x {source_size[1]} pixels would be resized to {resized[0]} x {resized[1]}; "
+            f"expected 1 to {max_image_pixels} pixels. Set a 'longest_edge', or a fixed height and width."
         )
     return resized
 
@@ -327,15 +333,16 @@ def _prepare_labels(
 ) -> list[torch.Tensor]:
     maps = [read_label_map(item, max_image_pixels) for item in flatten_images(segmentation_maps, num_dims=2)]
     if len(maps) != len(sizes):
-        raise ValueError(f"Got {len(maps)} segmentation maps for {len(sizes)} images; pass one per image.")
+        raise ValueError(f"Got {len(maps)} segmentation maps for {len(sizes)} images; expected one per image.")
     resized = []
     for labels, source_size, (height, width) in zip(maps, source_sizes, sizes, strict=True):
         if tuple(labels.shape) != source_size:
             raise ValueError(
-                f"Got a segmentation map of {labels.shape[0]} x {labels.shape[1]} for an image of {source_size[0]} x "
-                f"{source_size[1]} (height x width): resize it by nearest neighbor, or check for a rotated image."
+                f"A segmentation map is {labels.shape[0]} x {labels.shape[1]} and its image is {source_size[0]} x "
+                f"{source_size[1]} (height x width); expected the same size. Resize the map by nearest neighbor, or "
+                "check for a rotated image."
             )
-        # nearest neighbor by index: PIL and interpolation would squeeze labels into bytes or floats
+        # nearest neighbor by index, because PIL and `F.interpolate` would convert labels to bytes or floats
         rows = torch.arange(height, device=labels.device)
         columns = torch.arange(width, device=labels.device)
         rows = (2 * rows + 1) * labels.shape[0] // (2 * height)
@@ -349,19 +356,21 @@ def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, in
         return [size_of(logits)] * len(logits)
     sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
     if len(sizes) != len(logits):
-        raise ValueError(f"Got {len(sizes)} target sizes for {len(logits)} images; pass one (height, width) per image.")
+        raise ValueError(
+            f"Got {len(sizes)} target sizes for {len(logits)} images; expected one (height, width) per image."
+        )
     for size in sizes:
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"Expected target sizes (height, width) of at least 1 pixel, got {tuple(size)}.")
+            raise ValueError(f"A target size is {tuple(size)}; expected (height, width) of at least 1 pixel.")
     return [(int(height), int(width)) for height, width in sizes]
 
 
 def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: int) -> torch.Tensor:
-    """Rows first .. last - 1 of `(c, h, w)` resized bilinearly to `(c, *size)`, fp32.
+    """Resizes `(c, h, w)` bilinearly to `(c, *size)` and returns the rows `first` to `last - 1`, in float32.
 
-    Channels last, in which the resize is several times faster than map by map.
+    Uses the channels-last format, which resizes several times faster than one map after the other.
     """
-    # where the rows lie in the source, by the centers of the pixels
+    # positions of the rows in the source, with aligned pixel centers
     rows = (torch.arange(first, last, device=logits.device) + 0.5) * (logits.shape[1] / size[0]) - 0.5
     rows = rows.clamp(min=0)
     upper = rows.long().clamp(max=logits.shape[1] - 1)
@@ -375,7 +384,10 @@ def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: 
 def _label_and_score(
     logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The winning class of each pixel and its score, a strip of rows at a time: the result is that of all at once."""
+    """Returns the winning class of each pixel and its score.
+
+    Computes strips of rows one after the other; the result is the same as for all rows at once.
+    """
     num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
     labels = torch.empty(size, dtype=torch.int32, device=logits.device)
     scores = torch.empty(size, dtype=torch.float32, device=logits.device)

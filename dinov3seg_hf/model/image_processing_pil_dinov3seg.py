@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The image processor on PIL and numpy: works wherever the model does, and is the default."""
+"""The PIL backend of the image processor. It uses PIL and numpy, works wherever the model works, and is the default."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from .image_processing_dinov3seg import Dinov3SegImageProcessing, Dinov3SegImage
 
 
 class Dinov3SegImageProcessorPil(Dinov3SegImageProcessing, PilBackend):
-    """Image processor of dinov3.seg on PIL. Its parameters are in `Dinov3SegImageProcessorKwargs`."""
+    """Image processor of dinov3.seg on PIL. See `Dinov3SegImageProcessorKwargs` for the parameters."""
 
     def __init__(self, **kwargs: Unpack[Dinov3SegImageProcessorKwargs]):
-        super().__init__(**kwargs)  # type: ignore[misc]  # options of its own pass through the library's **kwargs
+        super().__init__(**kwargs)  # type: ignore[misc]  # its own options pass through **kwargs of transformers
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> np.ndarray:
         return tensor.cpu().numpy()

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The stages of an image on its way through the pipeline: prepared for the model, encoded by it, labeled."""
+"""The stages of an image in the pipeline: prepared for the model, encoded by the model, labeled."""
 
 import weakref
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from .modeling_dinov3seg import Dinov3SegImageFeatures
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """An image as the model takes it in.
+    """An image as input for the model.
 
     Attributes:
-        tensors: Of the image processor: `pixel_values` `(1, 3, H, W)`; with windows `window_pixel_values` and
-            `window_boxes`.
+        tensors: The output of the image processor: `pixel_values` `(1, 3, H, W)`; with windows also
+            `window_pixel_values` and `window_boxes`.
         size: (height, width) of the original image in pixels.
-        inference: How it will be segmented.
+        inference: The inference mode of the segmentation.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -32,12 +32,12 @@ class PreparedImage:
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """An image as the model knows it before any text. A pipeline takes it in the place of the image it was made of.
+    """The features of an image, independent of any text. A pipeline accepts it instead of the original image.
 
     Attributes:
-        features: What the model computed, on the model's device.
-        size: (height, width) of the original image in pixels; the label map comes at this size.
-        inference, head, patch_source: How it was encoded, and so how it will be segmented.
+        features: The features, on the model's device.
+        size: (height, width) of the original image in pixels; the label map has this size.
+        inference, head, patch_source: The settings of the encoding; the segmentation uses the same settings.
     """
 
     features: Dinov3SegImageFeatures
@@ -52,7 +52,14 @@ class EncodedImage:
     def of(
         cls, features: Dinov3SegImageFeatures, prepared: PreparedImage, settings: InferenceSettings, model: nn.Module
     ) -> "EncodedImage":
-        """What `model`, as it is now, computed of a prepared image under resolved settings."""
+        """Returns an encoded image with the features that `model`, with its current weights, computed.
+
+        Args:
+            features: The features of `prepared`.
+            prepared: The image.
+            settings: The settings of the encoding, resolved (see `InferenceSettings.resolved`).
+            model: The model that computed the features.
+        """
         assert settings.head is not None and settings.patch_source is not None  # resolved
         return cls(
             features,
@@ -65,27 +72,29 @@ class EncodedImage:
         )
 
     def check(self, model: nn.Module, settings: InferenceSettings) -> None:
-        """
+        """Checks that this model, with its current weights, computed the features with these settings.
+
         Raises:
-            ValueError: Another model made it, or other weights of it, or the settings ask for another head.
+            ValueError: If another model or other weights computed the features, or if the settings require another head
+                or other patch tokens.
         """
         if settings.head not in (None, self.head) or settings.patch_source not in (None, self.patch_source):
             raise ValueError(
-                f'The image was encoded with head="{self.head}" and patch_source="{self.patch_source}", which '
-                "cannot be changed now. Encode it again."
+                f'The image was encoded with head="{self.head}" and patch_source="{self.patch_source}"; expected the '
+                "same settings as in the encoding. Encode the image again to change them."
             )
         if self._model() is not model or self._weights != weights_key(model):
-            raise ValueError("The image was encoded by another model, or by other weights of it. Encode it again.")
+            raise ValueError("The image was encoded by another model or with other weights. Encode the image again.")
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledImage:
-    """What the model says of an image.
+    """The segmentation of an image.
 
     Attributes:
-        label_map: int32 `(H, W)`, the label of every pixel of the original image, -1 for none.
-        score_map: float32 `(H, W)`, its score.
-        scores: float16 `(C, h, w)`, every label's score at the resolution of the model, where asked for.
+        label_map: int32 `(H, W)`: the label of each pixel of the original image; -1 for no label.
+        score_map: float32 `(H, W)`: the best score of each pixel.
+        scores: float16 `(C, h, w)`: the scores of all labels at the resolution of the model, if requested.
     """
 
     label_map: np.ndarray

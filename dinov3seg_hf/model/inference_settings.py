@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""How an image is segmented: the options that pipeline, command line, evaluation and demo share."""
+"""The segmentation options that the pipeline, the command line, the evaluation and the demo share."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,22 +15,25 @@ PatchSource = Literal["head", "backbone"]
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """Options of a segmentation; `None` leaves a choice to the checkpoint.
+    """Options of a segmentation; `None` keeps the default.
 
     Args:
-        inference: `"whole"`: the image at once. `"local-global"`: its windows as well, merged as features (the paper).
-            `"slide"`: the model in each window, probabilities averaged (dino.txt's evaluation). By default
-            `"local-global"` if the checkpoint's image processor cuts windows (`do_windows`), else `"whole"`.
-        head: `"full"` or `"dinotxt"` (zero-shot).
-        patch_source: Patch tokens after the vision head (`"head"`) or before it (`"backbone"`).
-        threshold: Pixels whose best score is lower are none of the labels; between 0 and 1.
-        temperature: Of the zero-shot head's softmax; `1 / exp(model.logit_scale)` unless given.
-        size: In place of the image processor's: `{"shortest_edge": ...}` or `{"height": ..., "width": ...}` in pixels.
-        window_size, window_stride: In place of the image processor's, in pixels. The stride of `"slide"` is half a
-            window unless given.
+        inference: `"whole"`: the whole image. `"local-global"`: also its windows, whose features are merged with those
+            of the whole image (the paper). `"slide"`: the model in each window, with averaged probabilities (evaluation
+            of dino.txt). Default: `"local-global"` if the image processor of the checkpoint cuts windows
+            (`do_windows`), else `"whole"`.
+        head: `"full"` or `"dinotxt"` (zero-shot). Default: that of the checkpoint.
+        patch_source: Patch tokens after the vision head (`"head"`) or before it (`"backbone"`). Default: that of the
+            checkpoint.
+        threshold: Minimum score, between 0 and 1. Pixels whose best score is lower get no label. Default: no threshold.
+        temperature: Temperature of the softmax of the zero-shot head. Default: `1 / exp(model.logit_scale)`.
+        size: Size of the resized image in pixels, `{"shortest_edge": ...}` or `{"height": ..., "width": ...}`. Default:
+            that of the image processor.
+        window_size, window_stride: Side of a window and step between windows, in pixels. Default: those of the image
+            processor; the default stride of `"slide"` is half a window.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: If an option is out of range.
     """
 
     inference: Inference | None = None
@@ -47,30 +50,34 @@ class InferenceSettings:
             if getattr(self, name) is not None:
                 checked_choice(getattr(self, name), name, get_args(choices))
         if self.threshold is not None and not _is_between(self.threshold, 0, 1):
-            raise ValueError(f"threshold is {quoted(self.threshold)}; scores lie between 0 and 1, choose one of these.")
+            raise ValueError(
+                f"threshold is {quoted(self.threshold)}; expected a number between 0 and 1, like the scores."
+            )
         if self.temperature is not None and not (
             _is_between(self.temperature, 0, float("inf")) and 0 < self.temperature < float("inf")
         ):
-            raise ValueError(f"temperature is {quoted(self.temperature)}; choose a positive number.")
+            raise ValueError(f"temperature is {quoted(self.temperature)}; expected a positive number.")
 
     def given(self) -> dict[str, Any]:
-        """The options that are not `None`."""
+        """Returns the options that are not `None`."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def updated(self, **options: Any) -> "InferenceSettings":
-        """These settings with some options in place of their own; `None` changes nothing.
+        """Returns a copy of these settings with the given options replaced; `None` keeps the current value.
 
         Raises:
-            ValueError: An option is out of its range.
+            ValueError: If an option is out of range.
         """
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
     def resolved(self, config: Any, image_processor: Any) -> "InferenceSettings":
-        """These settings with the choices of a checkpoint in place of `None`.
+        """Returns a copy of these settings without `None` in `inference`, `head` and `patch_source`.
+
+        The checkpoint provides the missing values.
 
         Args:
-            config: `Dinov3SegConfig`: says `head` and `patch_source`.
-            image_processor: Says whether windows are cut.
+            config: The `Dinov3SegConfig`, with the defaults of `head` and `patch_source`.
+            image_processor: The image processor, whose `do_windows` determines the default of `inference`.
         """
         return replace(
             self,
@@ -81,24 +88,24 @@ class InferenceSettings:
 
 
 def default_inference(image_processor: Any) -> Inference:
-    """What is done where nobody says: what the checkpoint's image processor is set to."""
+    """Returns the default inference mode of a checkpoint, which depends on its image processor."""
     return "local-global" if image_processor.do_windows else "whole"
 
 
 def choose_head(config: Any, head: Head | None) -> Head:
-    """The head that is meant: the one given, else the configuration's.
+    """Returns the given head, or that of the configuration if `head` is `None`.
 
     Raises:
-        ValueError: There is no such head.
+        ValueError: If the head is unknown.
     """
     return checked_choice(config.head if head is None else head, "head", get_args(Head))
 
 
 def choose_patch_source(config: Any, patch_source: PatchSource | None) -> PatchSource:
-    """The patch tokens that are meant: those given, else the configuration's.
+    """Returns the given source of patch tokens, or that of the configuration if `patch_source` is `None`.
 
     Raises:
-        ValueError: There are no such tokens.
+        ValueError: If the source is unknown.
     """
     patch_source = config.patch_source if patch_source is None else patch_source
     return checked_choice(patch_source, "patch_source", get_args(PatchSource))

@@ -1,9 +1,13 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Late refinement: the embedded correlations attend across the image, then across the classes.
+"""Late refinement: attention of the embedded correlations over the image, then over the classes.
 
-Guidance joins queries and keys only. Joining by concatenation, `W [x; g]`, is written as `W_x x + W_g g`: the guidance
-of an image is the same for all its classes (and that of a class for all positions), so its part is computed once.
+The guidance is joined to queries and keys only. The projection of a concatenation, `W [x; g]`, is computed as
+`W_x x + W_g g`. The guidance of an image is the same for all its classes, and the guidance of a class is the same for
+all positions, so `W_g g` is computed only once.
+
+Shapes: B images, C classes, N maps or positions, h x w patches, E channels of a correlation, G channels of the
+guidance, L tokens of an attention, d channels per head.
 """
 
 from collections.abc import Callable
@@ -28,7 +32,10 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: object,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out, in the form of the library's interface: `(N, heads, L, d)` -> `(N, L, heads, d)`."""
+    """Computes the attention explicitly, with the interface of transformers.
+
+    Query, key and value are `(N, heads, L, d)`; the result is `(N, L, heads, d)`.
+    """
     weights = query @ key.transpose(-1, -2) * scaling  # (N, heads, L, L)
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -38,7 +45,7 @@ def eager_attention_forward(
 
 
 class Dinov3SegGuidedAttention(nn.Module):
-    """Multi-head attention over the second-to-last axis whose queries and keys see the guidance."""
+    """Multi-head attention over the second-to-last axis, with guidance in the queries and keys."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -57,7 +64,7 @@ class Dinov3SegGuidedAttention(nn.Module):
     def project(
         self, hidden_states: torch.Tensor, guidance: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys, values; `guidance` broadcasts against `hidden_states` (..., E)."""
+        """Computes queries, keys and values; `guidance` (..., G) must be broadcastable to `hidden_states` (..., E)."""
         query, key = self.query(hidden_states), self.key(hidden_states)
         if guidance is not None:
             query, key = query + self.guidance_query(guidance), key + self.guidance_key(guidance)
@@ -66,7 +73,17 @@ class Dinov3SegGuidedAttention(nn.Module):
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """`(N, heads, L, d)` three times, `bias` broadcastable to `(N, heads, L, L)` -> `(N, L, heads, d)`."""
+        """Computes the attention.
+
+        Args:
+            query: `(N, heads, L, d)`.
+            key: `(N, heads, L, d)`.
+            value: `(N, heads, L, d)`.
+            bias: Broadcastable to `(N, heads, L, L)`. Optional.
+
+        Returns:
+            `(N, L, heads, d)`.
+        """
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -87,9 +104,9 @@ class Dinov3SegFeedForward(nn.Module):
 
 
 def window_regions(height: int, width: int, padded: tuple[int, int], shift: int, device: torch.device) -> torch.Tensor:
-    """An id for every cell of the padded and rolled map: cells attend to each other only where ids agree.
+    """Returns a region id for each cell of the padded and rolled map; only cells with equal ids attend to each other.
 
-    Ids separate what a roll brought together from opposite borders, and padding (0) from the map.
+    The ids separate cells that the roll moved together from opposite borders, and the padding (0) from the map.
     """
     rows, columns = torch.arange(padded[0], device=device), torch.arange(padded[1], device=device)
     rows, columns = (rows + shift) % padded[0], (columns + shift) % padded[1]
@@ -99,7 +116,7 @@ def window_regions(height: int, width: int, padded: tuple[int, int], shift: int,
 
 
 class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
-    """One Swin layer over the positions of each class map; every second one works on shifted windows."""
+    """A Swin layer over the positions of each class map, with plain or shifted windows."""
 
     def __init__(self, config: Dinov3SegConfig, shifted: bool):
         super().__init__()
@@ -110,11 +127,11 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
         self.attention = Dinov3SegGuidedAttention(config)
         self.norm2 = nn.LayerNorm(config.correlation_hidden_size)
         self.mlp = Dinov3SegFeedForward(config)
-        # A bias for every relative position in a window, one a head (Swin, arXiv 2103.14030).
+        # One bias per relative position in a window and per head (Swin, arXiv 2103.14030).
         self.relative_bias = nn.Parameter(torch.empty((2 * self.window_size - 1) ** 2, self.num_attention_heads))
 
     def position_bias(self) -> torch.Tensor:
-        """(heads, L, L) for the L = window_size**2 positions of a window."""
+        """Returns the bias `(heads, L, L)` for the L = window_size**2 positions of a window."""
         size, device = self.window_size, self.relative_bias.device
         index = torch.arange(size, device=device)
         relative = index[:, None] - index[None, :] + size - 1  # (size, size), from 0 to 2 size - 2
@@ -122,7 +139,7 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
         return self.relative_bias[table.reshape(size**2, size**2)].permute(2, 0, 1)
 
     def attend(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
-        """(N, h, w, E), guidance (1, h, w, G) -> (N, h, w, E)."""
+        """Applies windowed attention to maps `(N, h, w, E)` with guidance `(1, h, w, G)`; the shape does not change."""
         height, width = hidden_states.shape[1:3]
         size, heads = self.window_size, self.num_attention_heads
         padded = (-(-height // size) * size, -(-width // size) * size)
@@ -150,7 +167,10 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
         return self.attention.output(attended[:, :height, :width])
 
     def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
-        """(B, C, h, w, E), guidance (B, h, w, G) -> (B, C, h, w, E); classes are independent."""
+        """Refines maps `(B, C, h, w, E)` with guidance `(B, h, w, G)`; the shape does not change.
+
+        Classes are independent.
+        """
         refined = []
         for index, classes in enumerate(hidden_states):  # an image: (C, h, w, E)
             image_guidance = None if guidance is None else guidance[index : index + 1]
@@ -160,7 +180,7 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
 
 
 class Dinov3SegClassLayer(GradientCheckpointingLayer):
-    """Attention across the classes at each position: equivariant to their order."""
+    """Attention over the classes at each position, equivariant to the order of the classes."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -171,7 +191,10 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
         self.mlp = Dinov3SegFeedForward(config)
 
     def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
-        """(B, C, N, E) at N positions, guidance (C, G) -> (B, C, N, E); positions are independent."""
+        """Refines `(B, C, N, E)` at N positions with guidance `(C, G)`; the shape does not change.
+
+        Positions are independent.
+        """
         hidden_states = hidden_states.transpose(1, 2)  # (B, N, C, E)
 
         def split_heads(states: torch.Tensor) -> torch.Tensor:  # (B, N, C, E) -> (B N, heads, C, d)
@@ -185,12 +208,15 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
 
 
 def guided(layer: nn.Module, guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The layer with its guidance, as a second argument by place: reentrant checkpointing sees no other."""
+    """Returns a function that calls the layer with its guidance as a positional argument.
+
+    Reentrant checkpointing does not support keyword arguments.
+    """
     return lambda hidden_states: layer(hidden_states, guidance)
 
 
 class Dinov3SegLateRefinement(nn.Module):
-    """`late_num_layers` times: a pair of spatial layers (plain, shifted), then a class layer."""
+    """`late_num_layers` layers, each with two spatial layers (plain and shifted windows) and a class layer."""
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -206,7 +232,7 @@ class Dinov3SegLateRefinement(nn.Module):
         self.use_guidance = config.use_guidance
         self.num_layers = config.late_num_layers
         if config.use_guidance and config.use_class_refinement:
-            # global and local halves side by side guide the class attention
+            # the concatenated global and local halves guide the class attention
             self.text_projection = nn.Linear(2 * config.vision_config.hidden_size, config.guidance_hidden_size)
 
     def forward(
@@ -216,13 +242,14 @@ class Dinov3SegLateRefinement(nn.Module):
         text_embeds: torch.Tensor,
         class_chunk_size: int | None = None,
     ) -> torch.Tensor:
-        """
+        """Refines the embedded correlations; the shape does not change.
+
         Args:
-            hidden_states: `(B, C, h, w, E)` embedded correlations.
-            image_guidance: `(B, G, h, w)` from the semantic prior.
-            text_embeds: `(C, 2, D)`.
-            class_chunk_size: Classes at a time in the spatial layers; the class layers take as many positions at a time
-                as cost the same memory.
+            hidden_states: The embedded correlations, `(B, C, h, w, E)`.
+            image_guidance: Guidance from the semantic prior, `(B, G, h, w)`.
+            text_embeds: Text embeddings, `(C, 2, D)`.
+            class_chunk_size: Maximum number of classes at once in the spatial layers. The class layers process as many
+                positions at once as need the same memory. `None`: all at once.
         """
         height, width = hidden_states.shape[2:4]
         if image_guidance is not None:

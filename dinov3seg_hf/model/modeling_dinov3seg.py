@@ -1,8 +1,12 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""dinov3.seg (arXiv 2603.19531): `forward` reads as the paper's figure 2.
+"""The model dinov3.seg (arXiv 2603.19531). `forward` contains the whole method, step by step.
 
-The model knows pixels, token ids and embeddings; it holds no tokenizer, no vocabulary, no cache and no file path.
+Only the abstract of the paper is public; details that it does not describe are ours. The model takes pixels, token ids
+and embeddings. It contains no tokenizer, vocabulary, cache or file path.
+
+Shapes: B images, N windows, h x w patches, D channels of a feature, C classes, P prompts per class, L tokens per
+prompt, K text halves.
 """
 
 from dataclasses import dataclass
@@ -27,26 +31,26 @@ from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
 from .windows import merge_windows, size_of
 
-# Windows that go through the vision tower at a time outside training: bounds memory on large images.
+# Maximum number of windows that the vision tower encodes at once outside training mode; limits memory for large images.
 WINDOW_BATCH_SIZE = 16
 
 
 @dataclass
 class Dinov3SegImageFeatures(ModelOutput):
-    """
-    All that the model knows of an image, before any text: reusable with any vocabulary.
+    """The features of an image, independent of any text: usable with any vocabulary.
 
-    cls_embeds (`torch.Tensor` of shape `(batch_size, hidden_size)`):
-        The global image embedding (the CLS token after the vision head), not normalized.
-    patch_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`):
-        dino.txt's patch tokens, fused with those of the windows where there are windows.
-    refined_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`, *optional*):
-        After early refinement. `None` for the zero-shot head.
-    guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`, *optional*),
-    prior_features (`tuple(torch.Tensor)`, *optional*):
-        The semantic prior's. `None` for the zero-shot head.
-    hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
-        The backbone's for the global view, where asked for.
+    Attributes:
+        cls_embeds (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            The global image embedding (the CLS token after the vision head), not normalized.
+        patch_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`):
+            The patch tokens of dino.txt; with windows, averaged with the merged patch tokens of the windows.
+        refined_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`, *optional*):
+            The patch features after early refinement. `None` for the zero-shot head.
+        guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`, *optional*),
+        prior_features (`tuple(torch.Tensor)`, *optional*):
+            The output of the semantic prior. `None` for the zero-shot head.
+        hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
+            The hidden states and attentions of the backbone for the global view, if requested.
     """
 
     cls_embeds: torch.Tensor | None = None
@@ -60,17 +64,21 @@ class Dinov3SegImageFeatures(ModelOutput):
 
 @dataclass
 class Dinov3SegOutput(ModelOutput):
-    """
-    loss (`torch.Tensor` of shape `(1,)`, *optional*, returned when `labels` are given):
-        Sigmoid cross-entropy over pixels and classes.
-    logits (`torch.Tensor` of shape `(batch_size, num_classes, logits_height, logits_width)`):
-        Full head: before the sigmoid, at a fraction of the patch size. Zero-shot head: cosines, at the grid of patches.
-    text_embeds (`torch.Tensor` of shape `(num_classes, 2, hidden_size)`):
-        The normalized [global, local] embeddings that were used.
-    image_embeds (`torch.Tensor` of shape `(batch_size, hidden_size)`):
-        The global image embedding, normalized: its dot product with the global half is the image-level score.
-    hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
-        The backbone's for the global view.
+    """Output of [`Dinov3SegForSemanticSegmentation`].
+
+    Attributes:
+        loss (`torch.Tensor`, a scalar, *optional*, returned when `labels` are given):
+            Sigmoid cross-entropy over pixels and classes.
+        logits (`torch.Tensor` of shape `(batch_size, num_classes, logits_height, logits_width)`):
+            Full head: logits of a sigmoid, at `2**steps` times the resolution of the patch grid, with `steps` decoder
+            steps. Zero-shot head: cosine similarities on the patch grid.
+        text_embeds (`torch.Tensor` of shape `(num_classes, 2, hidden_size)`):
+            The normalized [global, local] text embeddings.
+        image_embeds (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            The normalized global image embedding. Its dot product with the global half of a text embedding is the
+            image-level score.
+        hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
+            The hidden states and attentions of the backbone for the global view, if requested.
     """
 
     loss: torch.Tensor | None = None
@@ -82,7 +90,7 @@ class Dinov3SegOutput(ModelOutput):
 
 
 class Dinov3SegPreTrainedModel(PreTrainedModel):
-    """What loading, saving and initializing need to know of the model."""
+    """Base class with the options for loading, saving and initializing the model."""
 
     config: Dinov3SegConfig
     base_model_prefix = "dinov3seg"
@@ -101,20 +109,20 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """The trained parts; dino.txt and the prior encoder initialize themselves."""
+        """Initializes the trained parts; dino.txt and the prior encoder initialize themselves."""
         super()._init_weights(module)
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, Dinov3SegEarlyRefinement):
-            # half of the weight on the patch itself, the other half on its neighbors
+            # the patch itself gets half of the attention weight, its neighbors get the other half
             init.constant_(module.self_bias, torch.log(torch.tensor(max(module.window_size**2 - 1, 1.0))).item())
         elif isinstance(module, Dinov3SegTextThreshold):
             init.zeros_(module.weight)
         elif isinstance(module, Dinov3SegSpatialLayer):
             init.trunc_normal_(module.relative_bias, std=self.config.initializer_range)
         elif isinstance(module, Dinov3SegDecoder):
-            # starts as the zero-shot head (local half), but softer than dino.txt's own temperature, which is that of a
-            # softmax over classes and not of a sigmoid
+            # Starts as the zero-shot head (local half), but with smaller logits, because the temperature of dino.txt is
+            # that of a softmax over classes and not of a sigmoid.
             init.copy_(module.correlation_weight, torch.tensor([0.0, 0.2])[-module.correlation_weight.shape[0] :])
             init.constant_(module.correlation_offset, 0.1)
             init.zeros_(module.classifier.weight)
@@ -123,19 +131,19 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
 
 
 class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
-    """Open-vocabulary semantic segmentation: images and texts in, a logit for every text at every position out.
+    """Open-vocabulary semantic segmentation, from images and texts to a logit for every text at every position.
 
     Args:
-        config: The architecture; `Dinov3SegConfig()` has the paper's sizes.
+        config: The architecture; see `Dinov3SegConfig` for the default sizes.
     """
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__(config)
         self.vision_model = Dinov3SegVisionTower(config)
         self.text_model = CLIPTextModelWithProjection._from_config(config.text_config)
-        # logarithm of the inverse temperature with which dino.txt was aligned; scales the zero-shot head's
-        # probabilities
-        self.logit_scale = nn.Parameter(torch.empty(1))  # FSDP takes no scalars
+        # Logarithm of the inverse temperature that dino.txt was trained with. Scales the correlations in the decoder
+        # and, after `forward`, the cosine similarities of the zero-shot head.
+        self.logit_scale = nn.Parameter(torch.empty(1))  # FSDP does not support scalars
 
         self.early_refinement = Dinov3SegEarlyRefinement(config) if config.use_early_refinement else None
         self.semantic_prior = Dinov3SegSemanticPrior(config)
@@ -145,7 +153,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
 
         self._encoders_frozen = False
         self.post_init()
-        # FSDP refuses names of layers that are not there: CLIP's of images, and without SAM its own
+        # FSDP raises an error for names of layers that are not present: CLIP's vision layers, SAM's layers without SAM
         present = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = present.intersection(self._no_split_modules or ())
 
@@ -156,14 +164,14 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
 
     @property
     def encoders(self) -> list[nn.Module]:
-        """dino.txt (image and text) and the prior encoder: what the paper keeps frozen."""
+        """The parts that `freeze_encoders` freezes: dino.txt (image and text) and, if present, the prior encoder."""
         encoders = [self.vision_model, self.text_model]
         return encoders if self.semantic_prior.encoder is None else [*encoders, self.semantic_prior.encoder]
 
     def freeze_encoders(self) -> "Dinov3SegForSemanticSegmentation":
-        """Takes dino.txt and the prior encoder out of training: no gradients, eval mode whatever `train()` says.
+        """Excludes the encoders and `logit_scale` from training: no gradients, and eval mode even after `train()`.
 
-        Eval mode matters: DINOv3 augments its rotary coordinates while training.
+        Eval mode is necessary, because DINOv3 augments the coordinates of RoPE in training mode.
         """
         for encoder in self.encoders:
             encoder.requires_grad_(False).eval()
@@ -181,17 +189,17 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
     # --- encoding ----------------------------------------------------------------------------------------------------
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Text embeddings of classes, once a vocabulary.
+        """Computes the text embeddings of classes, which is necessary only once per vocabulary.
 
         Args:
-            input_ids: `(C, P, L)` long, P prompts a class, or `(C, L)`.
-            attention_mask: Same shape; a prompt whose mask is all zero is padding. Optional.
+            input_ids: Token ids `(C, P, L)`, long, or `(C, L)` for one prompt per class.
+            attention_mask: Mask of the same shape. A prompt whose mask is all zero is padding. Optional.
 
         Returns:
-            `(C, 2, D)`, of unit length: [global, local].
+            `(C, 2, D)`, of unit length: [global, local] of each class.
 
         Raises:
-            ValueError: If the shapes are other than these.
+            ValueError: If a shape is invalid or a prompt is too long for the text tower.
         """
         if input_ids.ndim == 2:
             input_ids = input_ids[:, None]
@@ -199,18 +207,18 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         if input_ids.ndim != 3 or 0 in input_ids.shape:
             raise ValueError(
                 f"input_ids has shape {tuple(input_ids.shape)}; expected (classes, prompts, length) or (classes, "
-                "length), none of them 0, as the processor makes them from a list of class names."
+                "length), all at least 1. Use the processor, which returns input_ids for a list of class names."
             )
         if attention_mask is not None and attention_mask.shape != input_ids.shape:
             raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}; they "
-                "must be equal."
+                f"attention_mask has shape {tuple(attention_mask.shape)}; expected the shape of input_ids, "
+                f"{tuple(input_ids.shape)}."
             )
         longest = self.config.text_config.max_position_embeddings
         if input_ids.shape[-1] > longest:
             raise ValueError(
-                f"A prompt is {input_ids.shape[-1]} tokens long; the text tower reads at most {longest}. Shorten the "
-                "class name."
+                f"A prompt has {input_ids.shape[-1]} tokens; expected at most {longest} for the text tower. Shorten "
+                "the class name."
             )
         return encode_prompts(self.text_model, input_ids, attention_mask)
 
@@ -223,25 +231,28 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         patch_source: PatchSource | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegImageFeatures:
-        """All that does not depend on text: dino.txt, local-global fusion, early refinement, semantic prior.
+        """Computes everything that does not depend on text.
+
+        These are the features of dino.txt, local-global fusion, early refinement and the semantic prior.
 
         Args:
             pixel_values: `(B, 3, H, W)`, the global view.
-            window_pixel_values: `(B, N, 3, S, S')`, windows of it; see `plan_windows`. Optional.
+            window_pixel_values: `(B, N, 3, S, S')`, windows of the global view; see `plan_windows`. Optional.
             window_boxes: `(N, 4)`: top, left, height, width of each window in pixels of `pixel_values`.
-            head: `"full"` or `"dinotxt"`; the zero-shot head needs neither refinement nor prior.
-            patch_source: `"head"` or `"backbone"`.
-            **kwargs: For the backbone: `output_hidden_states`, `output_attentions`.
+            head: `"full"` or `"dinotxt"`. The zero-shot head needs neither refinement nor prior. Default: that of the
+                configuration.
+            patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
+            **kwargs: Options of the backbone: `output_hidden_states`, `output_attentions`.
 
         Raises:
-            ValueError: If shapes disagree, or a full head is asked for patch tokens that it was not trained on.
+            ValueError: If shapes do not match, or the full head would get patch tokens that it was not trained on.
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
         self._check_images(pixel_values, window_pixel_values, window_boxes)
         if patch_source == "backbone" and head == "full" and self.config.patch_source != "backbone":
             raise ValueError(
-                'patch_source="backbone" was asked of a full head that was trained on patch_source="head": '
-                'use head="dinotxt", or a checkpoint whose config says patch_source="backbone".'
+                'patch_source is "backbone", but the full head was trained on patch_source="head"; expected "head". '
+                'Use head="dinotxt", or a checkpoint whose config has patch_source="backbone".'
             )
         needs_states = head == "full" and self.semantic_prior.encoder is None
         wanted_states = kwargs.get("output_hidden_states")
@@ -283,7 +294,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         patch_features: torch.Tensor,
         patch_source: PatchSource,
     ) -> torch.Tensor:
-        """Windows -> their features at their places, averaged where they overlap, (B, D, h, w)."""
+        """Encodes the windows and merges their features, averaged where windows overlap: `(B, D, h, w)`."""
         batch_size, num_windows = window_pixel_values.shape[:2]
         windows = window_pixel_values.flatten(0, 1)
         chunks = windows.split(windows.shape[0] if self.training else WINDOW_BATCH_SIZE)
@@ -295,9 +306,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             source_size=size_of(pixel_values),
         )
 
-    # --- the figure --------------------------------------------------------------------------------------------------
+    # --- the whole method --------------------------------------------------------------------------------------------
 
-    @can_return_tuple  # type: ignore[untyped-decorator]  # the library's
+    @can_return_tuple  # type: ignore[untyped-decorator]  # of transformers
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
@@ -312,34 +323,35 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         patch_source: PatchSource | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegOutput:
-        r"""
+        r"""Segments images by texts.
+
         Args:
             pixel_values: `(B, 3, H, W)`, normalized, any H and W.
-            input_ids: `(C, P, L)` long, P prompts for each of C classes.
-            attention_mask: `(C, P, L)`; a prompt whose mask is all zero is padding.
-            text_embeds: `(C, 2, D)` from `get_text_features`, in place of `input_ids`.
+            input_ids: Token ids `(C, P, L)`, long.
+            attention_mask: `(C, P, L)`. A prompt whose mask is all zero is padding.
+            text_embeds: `(C, 2, D)` from `get_text_features`, instead of `input_ids`.
             window_pixel_values: `(B, N, 3, S, S')`, windows for local-global inference.
-            window_boxes: `(N, 4)` long: top, left, height, width of each window in pixels of `pixel_values`.
-            image_features: From `get_image_features`, in place of pixels and windows.
-            labels: `(B, H', W')` long, a negative value is ignored; or `(B, C, H', W')`, one target between 0 and 1 a
-                class, for words that overlap.
-            head: `"full"` or `"dinotxt"` (zero-shot); the configuration's unless given.
-            patch_source: `"head"` or `"backbone"`; the configuration's unless given.
-            **kwargs: For the backbone: `output_hidden_states`, `output_attentions`; and `return_dict`.
+            window_boxes: `(N, 4)`, long: top, left, height, width of each window in pixels of `pixel_values`.
+            image_features: Features from `get_image_features`, instead of pixels and windows.
+            labels: `(B, H', W')`, long, negative values are ignored; or `(B, C, H', W')`, one target per class between
+                0 and 1, for words that overlap.
+            head: `"full"` or `"dinotxt"` (zero-shot). Default: that of the configuration.
+            patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
+            **kwargs: Options of the backbone: `output_hidden_states`, `output_attentions`; and `return_dict`.
 
         Raises:
-            ValueError: If the inputs contradict each other or have other shapes.
+            ValueError: If the inputs contradict each other or have invalid shapes.
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
         if (input_ids is None) == (text_embeds is None):
             given = "both" if text_embeds is not None else "neither"
-            raise ValueError(f"Give exactly one of input_ids and text_embeds; got {given}.")
+            raise ValueError(f"Pass exactly one of input_ids and text_embeds; got {given}.")
         if (pixel_values is None) == (image_features is None):
             given = "both" if image_features is not None else "neither"
-            raise ValueError(f"Give exactly one of pixel_values and image_features; got {given}.")
+            raise ValueError(f"Pass exactly one of pixel_values and image_features; got {given}.")
 
         if text_embeds is None:
-            assert input_ids is not None  # exactly one of them, as checked
+            assert input_ids is not None  # checked above
             text_embeds = self.get_text_features(input_ids, attention_mask)
         self._check_text_embeds(text_embeds)
         if image_features is None:
@@ -350,7 +362,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
 
         assert image_features.patch_features is not None and image_features.cls_embeds is not None
         if head == "dinotxt":
-            # zero-shot: cosine with the local half
+            # zero-shot: cosine similarity with the local half
             logits = correlate(image_features.patch_features, text_embeds[:, 1:])[:, :, 0]  # (B, C, h, w)
         else:
             logits = self._segment(image_features, text_embeds)
@@ -365,9 +377,14 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         )
 
     def _segment(self, image_features: Dinov3SegImageFeatures, text_embeds: torch.Tensor) -> torch.Tensor:
-        """Correlation, late refinement, decoder: -> (B, C, 2**steps h, 2**steps w)."""
+        """Computes the logits of the full head, `(B, C, 2**steps h, 2**steps w)`.
+
+        The steps are correlation, late refinement and decoder.
+        """
         if image_features.refined_features is None:
-            raise ValueError('image_features were made with head="dinotxt"; make them with head="full".')
+            raise ValueError(
+                'image_features were computed with head="dinotxt"; expected head="full". Compute image_features again.'
+            )
         chunk_size = None if self.training else self.config.class_chunk_size
         halves = text_embeds if self.config.use_global_text else text_embeds[:, 1:]
 
@@ -377,7 +394,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             self.correlation_embedding, correlation, dim=1, chunk_size=chunk_size
         )  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
-        scale = self.logit_scale.exp().detach()  # dino.txt's, whatever is trained here
+        scale = self.logit_scale.exp().detach()  # that of dino.txt, not trained here
         return map_chunks(
             lambda *classes: self.decoder(*classes, scale, image_features.prior_features),
             hidden_states,
@@ -394,35 +411,39 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         channels = self.config.vision_config.num_channels
         if pixel_values.ndim != 4 or pixel_values.shape[1] != channels or 0 in pixel_values.shape:
             raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {channels}, height, width), "
-                "none of them 0, as the image processor makes them."
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {channels}, height, width), all "
+                "at least 1. Use the image processor, which returns pixel_values."
             )
         if (window_pixel_values is None) != (window_boxes is None):
             raise ValueError(
-                "window_pixel_values and window_boxes belong together: give both (local-global inference) or neither."
+                "Got only one of window_pixel_values and window_boxes; expected both (for local-global inference) or "
+                "neither."
             )
         if window_pixel_values is not None and window_boxes is not None:
             expected = (pixel_values.shape[0], len(window_boxes), channels)
             if window_pixel_values.ndim != 5 or window_pixel_values.shape[:3] != expected:
                 raise ValueError(
                     f"window_pixel_values has shape {tuple(window_pixel_values.shape)}; expected "
-                    f"(batch {expected[0]}, windows {expected[1]}, {channels}, height, width) to go with pixel_values "
-                    "and window_boxes."
+                    f"(batch {expected[0]}, windows {expected[1]}, {channels}, height, width), which matches "
+                    "pixel_values and window_boxes."
                 )
 
     def _check_text_embeds(self, text_embeds: torch.Tensor) -> None:
         width = self.config.vision_config.hidden_size
         if text_embeds.ndim != 3 or text_embeds.shape[1:] != (2, width) or text_embeds.shape[0] == 0:
             raise ValueError(
-                f"text_embeds has shape {tuple(text_embeds.shape)}; expected (classes, 2, {width}), at least one "
-                "class: the [global, local] embeddings that get_text_features of this very model makes."
+                f"text_embeds has shape {tuple(text_embeds.shape)}; expected (classes, 2, {width}) with at least one "
+                "class. Use get_text_features of the same model, which returns [global, local] embeddings."
             )
 
 
 def choose_states(
     hidden_states: tuple[torch.Tensor, ...] | None, wanted: bool | list[int] | None
 ) -> tuple[torch.Tensor | None, ...] | None:
-    """What the library gives for `output_hidden_states=wanted`: all, none, or `None` in place of layers not listed."""
+    """Returns what transformers returns for `output_hidden_states=wanted`.
+
+    This is all states, `None`, or a tuple with `None` in place of the layers that are not listed.
+    """
     if hidden_states is None or not wanted:
         return None
     if wanted is True:
@@ -432,11 +453,15 @@ def choose_states(
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sigmoid cross-entropy, averaged over classes and the pixels that are not ignored.
+    """Computes the sigmoid cross-entropy, averaged over the classes and the pixels that are not ignored.
 
     Args:
-        logits: `(B, C, h, w)`, resized bilinearly to the labels.
-        labels: `(B, H, W)` integer, negative = ignored; or `(B, C, H, W)` floating, targets between 0 and 1.
+        logits: `(B, C, h, w)`, resized bilinearly to the size of the labels.
+        labels: Integers `(B, H, W)`, negative values are ignored; or floating-point targets `(B, C, H, W)` between 0
+            and 1.
+
+    Raises:
+        ValueError: If the shape of the labels is invalid, or a label is not a class.
     """
     batch_size, num_classes = logits.shape[:2]
     if (
@@ -445,16 +470,16 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
         or (labels.ndim == 4 and labels.shape[1] != num_classes)
     ):
         raise ValueError(
-            f"labels has shape {tuple(labels.shape)}; expected ({batch_size}, height, width), or with a target a class "
-            f"({batch_size}, {num_classes}, height, width)."
+            f"labels has shape {tuple(labels.shape)}; expected ({batch_size}, height, width), or ({batch_size}, "
+            f"{num_classes}, height, width) with one target per class."
         )
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if labels.ndim == 4:
         return F.binary_cross_entropy_with_logits(logits, labels.float())
     if not torch.compiler.is_compiling() and labels.numel() and labels.max() >= num_classes:
         raise ValueError(
-            f"labels holds {int(labels.max())}, but there are {num_classes} classes (0 to {num_classes - 1}); map the "
-            "annotation to the vocabulary, ignored pixels to -1."
+            f"labels contains {int(labels.max())}; expected 0 to {num_classes - 1}, because there are {num_classes} "
+            "classes. Map the annotation to the vocabulary, and ignored pixels to -1."
         )
     valid = (labels >= 0)[:, None]  # (B, 1, H, W)
     targets = labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None, None]  # (B, C, H, W)

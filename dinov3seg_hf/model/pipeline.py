@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The one way from images and words to masks: a transformers pipeline named "open-vocabulary-segmentation".
+"""The transformers pipeline "open-vocabulary-segmentation", from images and class names to masks.
 
-Knows the order of things: labels are encoded once a vocabulary, pixels once an image; label maps and masks have the
-size of the original image. Command line, demo and evaluation go through it.
+Labels are encoded once per vocabulary and pixels once per image. Label maps and masks have the size of the original
+image. The command line, the demo and the evaluation use this pipeline.
 """
 
 import dataclasses
@@ -33,14 +33,14 @@ from .windows import size_of
 
 TASK = "open-vocabulary-segmentation"
 
-# Of `InferenceSettings`: those that the image processor takes.
+# The options of `InferenceSettings` that are passed to the image processor.
 PROCESSOR_OPTIONS = ("size", "window_size", "window_stride")
 
 Labels = str | Iterable[str] | Vocabulary | TextEmbeddings
 
 
 class OpenVocabularySegmentationPipeline(Pipeline):
-    """Segments images by any list of labels.
+    """Pipeline that segments images by any list of labels.
 
     Example:
 
@@ -54,22 +54,23 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     ('red circle', (96, 96))
     ```
 
-    Any option of a call may be given to `pipeline(...)` as well and is the default of all calls then.
+    All options of a call can also be passed to `pipeline(...)`, where they set the defaults of all calls.
 
     Args:
-        model: A `Dinov3SegForSemanticSegmentation`; put in eval mode.
-        processor: Its `Dinov3SegProcessor`. With an `image_processor` alone, labels have to come as `TextEmbeddings`.
-        candidate_labels: Labels for calls that give none.
-        templates: Templates for calls that give none.
+        model: A `Dinov3SegForSemanticSegmentation`. It is set to eval mode.
+        processor: The `Dinov3SegProcessor` of the model. With only an `image_processor`, labels must be passed as
+            `TextEmbeddings`.
+        candidate_labels: Default labels.
+        templates: Default templates.
     """
 
     model: Dinov3SegForSemanticSegmentation
     image_processor: Dinov3SegImageProcessing
 
-    # Optional: a checkpoint that was converted without a tokenizer has an image processor only.
+    # Optional, because a checkpoint that was converted without a tokenizer has only an image processor.
     _load_processor = None
     _load_image_processor = None
-    _load_tokenizer = False  # type: ignore[assignment]  # True, False or None, says the library
+    _load_tokenizer = False  # type: ignore[assignment]  # True, False or None in transformers' documentation
     _load_feature_extractor = False  # type: ignore[assignment]
 
     def __init__(
@@ -79,12 +80,12 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         templates: str | Sequence[str] | None = None,
         **kwargs: Any,
     ):
-        kwargs.pop("local_files_only", None)  # `pipeline` passes it on
+        kwargs.pop("local_files_only", None)  # passed on by `pipeline`
         super().__init__(*args, **kwargs)
         if getattr(self.model.config, "model_type", None) != "dinov3seg":
             raise ValueError(
-                f"The model is a {type(self.model).__name__}; expected a Dinov3SegForSemanticSegmentation. Load one "
-                "from a checkpoint of dinov3.seg."
+                f"The model is a {type(self.model).__name__}; expected a Dinov3SegForSemanticSegmentation. Load the "
+                "model from a checkpoint of dinov3.seg."
             )
         if self.processor is not None:
             self.image_processor, self.tokenizer = self.processor.image_processor, self.processor.tokenizer
@@ -106,7 +107,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         if unknown := [name for name in options if name not in known]:
             known += ["candidate_labels", "templates", "return_label_map", "return_scores", "return_masks"]
             close = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
+            hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(known)}."
             raise TypeError(f"Unknown option {unknown[0]!r} of the pipeline. {hint}")
         settings = self.settings.updated(**options)
         forward = {"text": text, "settings": settings, "return_scores": return_scores}
@@ -123,10 +124,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
     @property
     def settings(self) -> InferenceSettings:
-        """The options of `pipeline(...)`: what calls do unless told otherwise."""
+        """The options passed to `pipeline(...)`, which are the defaults of calls."""
         return getattr(self, "_preprocess_params", {}).get("settings", InferenceSettings())
 
-    def __call__(  # type: ignore[override]  # images and labels, as in other zero-shot pipelines
+    def __call__(  # type: ignore[override]  # images and labels, like other zero-shot pipelines
         self,
         images: Any,
         candidate_labels: Labels | None = None,
@@ -137,41 +138,44 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         """Segments images.
 
         Args:
-            images: One image or a list: PIL, numpy, torch, path, URL (see `open_image`), `EncodedImage`. Or a data set
-                or generator of them, which is read as the results are.
-            candidate_labels: Class names, each "word" or "word|synonym|synonym"; or one string of them, separated by
-                commas; or a `Vocabulary`; or its `TextEmbeddings`.
-            templates: What names are wrapped in: the name of a set in `prompts.TEMPLATES`, one template, or several.
+            images: One image or a list: PIL, numpy, torch, path, URL (see `open_image`) or `EncodedImage`. Or a data
+                set or generator of images, which is read while the results are read.
+            candidate_labels: Class names, each "word" or "word|synonym|synonym"; or one string of class names separated
+                by commas; or a `Vocabulary`; or its `TextEmbeddings`.
+            templates: Prompt templates: the name of a set in `prompts.TEMPLATES`, one template, or several.
             **kwargs: Options of this call:
 
                 - `inference`, `head`, `patch_source`, `threshold`, `temperature`, `size`, `window_size`,
-                  `window_stride`: see `InferenceSettings`. On an image that is no larger than a window,
-                  `"local-global"` is `"whole"`.
-                - `return_label_map` (`bool`): also return the dense label map.
-                - `return_scores` (`bool`): also return each label's score everywhere.
-                - `return_masks` (`bool`): `False` leaves the masks out of the segments: one image for each label found
-                  takes its time.
-                - `batch_size` (`int`): how many images go through the model at once. They may have different sizes.
-                - `num_workers` (`int`): processes that read images.
+                  `window_stride`: see `InferenceSettings`. If the image is not larger than a window,
+                  `"local-global"` equals `"whole"`.
+                - `return_label_map` (`bool`): whether to also return the dense label map.
+                - `return_scores` (`bool`): whether to also return the scores of all labels at every position.
+                - `return_masks` (`bool`): whether to return a mask per segment. `False` saves the time of making one
+                  image per label found.
+                - `batch_size` (`int`): number of images per batch. The images may have different sizes.
+                - `num_workers` (`int`): number of processes that read images.
 
         Returns:
-            For each image a list of the labels found, in the order of the labels, in transformers' form: `score` (the
-            mean over its pixels), `label`, `mask` (PIL `L`, 0 or 255, of the original image's size).
+            For each image, a list of the labels found, in the order of the labels and in the format of transformers:
+            `score` (the mean over the pixels of the label), `label`, `mask` (PIL `L`, 0 or 255, of the size of the
+            original image).
 
-            With `return_label_map` or `return_scores` a dict: `segments` (that list), `labels` (all names), `label_map`
-            (int32 `(H, W)`, the label of every pixel of the original image, -1 for none), and where asked for `scores`
-            (float16 `(C, h, w)`, every label's score at the resolution of the model). Labels are those that are
-            prompted; `Vocabulary.to_scored` makes one background of those from `background_from` on.
+            With `return_label_map` or `return_scores`, a dictionary: `segments` (the list), `labels` (all names),
+            `label_map` (int32 `(H, W)`: the label of each pixel of the original image, -1 for no label) and, if
+            requested, `scores` (float16 `(C, h, w)`: the scores of all labels at the resolution of the model). The
+            labels are those that are prompted; `Vocabulary.to_scored` merges those from `background_from` on into one
+            background.
 
-            A score of the full head is the sigmoid of a label on its own. A score of the zero-shot head is the softmax
-            over the labels of cosines divided by `temperature`, and so depends on what other labels there are.
+            In the full head, a score is the sigmoid of the logit of one label. In the zero-shot head, it is the softmax
+            over the labels of the cosine similarities divided by `temperature`, so it depends on the other labels.
 
         Raises:
-            ValueError: No labels, bad labels, an image that cannot be read, an option out of range.
-            MemoryError: Too many labels for an image of this size, with what to do about it.
+            ValueError: If there are no labels, a label or an option is invalid, or an image cannot be read.
+            TypeError: If an option is unknown.
+            MemoryError: If the labels need too much memory for an image of this size; the message contains remedies.
         """
         if images is None:
-            raise ValueError("Got no images; pass one image or a list.")
+            raise ValueError("Got no images; expected one image or a list of images.")
         if isinstance(images, tuple):
             images = list(images)
         if candidate_labels is None:
@@ -182,7 +186,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         return super().__call__(images, text=text, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Writes model and processor, so that `pipeline` loads them again; the base class leaves the processor out."""
+        """Writes the model and the processor so that `pipeline` can load them again.
+
+        The base class does not write the processor.
+        """
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory, **kwargs)
@@ -192,61 +199,67 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     def encode_labels(
         self, candidate_labels: Labels | None, templates: str | Sequence[str] | None = None, *, progress: bool = False
     ) -> TextEmbeddings:
-        """The embeddings of labels, which calls take in the place of the labels.
+        """Returns the embeddings of labels; calls accept the embeddings instead of the labels.
 
-        A class that was encoded lately, with the same prompts and the same weights, is not encoded again.
+        Classes that were encoded recently, with the same prompts and the same weights, are not encoded again.
 
         Args:
-            candidate_labels: As for a call.
-            templates: As for a call.
-            progress: Shows a bar.
+            candidate_labels: See `__call__`.
+            templates: See `__call__`.
+            progress: Whether to show a progress bar.
 
         Raises:
-            ValueError: No labels, bad labels, embeddings of another model.
+            ValueError: If there are no labels, a label is invalid, or another model made the embeddings.
         """
         templates = self._templates if templates is None else templates
         if isinstance(candidate_labels, TextEmbeddings):
             if templates is not None:
                 raise ValueError(
-                    "Got templates for text embeddings, which are made already. Leave them out, or pass the labels."
+                    "Got templates for text embeddings; expected none, because the labels are already encoded. Omit "
+                    "the templates, or pass the labels."
                 )
             return self._text_cache.check(candidate_labels, self.model)
         vocabulary = as_vocabulary(candidate_labels, templates)
         if self.processor is None:
             raise ValueError(
-                "The checkpoint has no tokenizer (or one that cannot be read), which words need. Convert it again with "
-                "one, or pass text embeddings."
+                "The checkpoint has no tokenizer, or its tokenizer cannot be read; labels need a tokenizer. Convert "
+                "the checkpoint again with a tokenizer, or pass text embeddings."
             )
         return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
 
     def text_fingerprint(self) -> str:
-        """The fingerprint of the text tower as it is now; see `model_fingerprint`. Its weights are read once."""
+        """Returns the fingerprint of the text tower with its current weights; see `model_fingerprint`.
+
+        The weights are read only once, until they change.
+        """
         return self._text_cache.fingerprint(self.model)
 
     # --- image -------------------------------------------------------------------------------------------------------
 
     @property
     def default_inference(self) -> Inference:
-        """What is done where a call does not say: what the checkpoint's image processor is set to."""
+        """The inference mode of calls without `inference`, which depends on the image processor."""
         return default_inference(self.image_processor)
 
     def prepare(self, image: Any, settings: InferenceSettings | None = None) -> PreparedImage | EncodedImage:
-        """Reads, resizes and normalizes an image, and cuts its windows: all that needs neither model nor labels.
+        """Reads, resizes and normalizes an image, and cuts its windows.
+
+        These are the steps that need neither the model nor labels.
 
         Args:
-            image: One image; see `open_image`. An `EncodedImage` is given back.
-            settings: How it will be segmented; those of the pipeline unless given.
+            image: One image; see `open_image`. An `EncodedImage` is returned unchanged.
+            settings: The settings of the segmentation. Default: those of the pipeline.
 
         Raises:
-            ValueError: The image cannot be read, or was encoded for other settings.
+            ValueError: If the image cannot be read, or was encoded with other settings.
         """
         settings = self.settings if settings is None else settings
         overrides = {key: value for key, value in settings.given().items() if key in PROCESSOR_OPTIONS}
         if isinstance(image, EncodedImage):
             if settings.inference not in (None, image.inference) or overrides:
                 raise ValueError(
-                    f'The image is encoded already, for inference="{image.inference}", which cannot be changed now. '
-                    "Pass the image itself, or encode it again."
+                    f'The image is already encoded with inference="{image.inference}"; inference, size and windows '
+                    "cannot be changed. Pass the original image, or encode the image again."
                 )
             return image
         inference = settings.inference or self.default_inference
@@ -261,14 +274,14 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             )
         )
         if inference == "local-global" and len(tensors["window_boxes"]) == 1:
-            del tensors["window_pixel_values"], tensors["window_boxes"]  # the window is the image: nothing to be added
+            del tensors["window_pixel_values"], tensors["window_boxes"]  # the only window is the image itself
         return PreparedImage(tensors, size_of(pixels), inference)
 
-    # Stages are objects here, where the base class passes dicts.
+    # The stages are objects here; the base class passes dicts.
     def preprocess(  # type: ignore[override]
         self, image: Any, settings: InferenceSettings | None = None
     ) -> PreparedImage | EncodedImage:
-        """`prepare`, under the name that the base class calls."""
+        """Calls `prepare`, under the name that the base class uses."""
         return self.prepare(image, settings)
 
     def encode_image(
@@ -282,19 +295,22 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         window_size: int | None = None,
         window_stride: int | None = None,
     ) -> EncodedImage:
-        """Does all that does not depend on labels, once: `pipe(pipe.encode_image(image), candidate_labels=...)`.
+        """Computes everything that does not depend on labels, for use in several calls.
+
+        Usage: `pipe(pipe.encode_image(image), candidate_labels=...)`.
 
         Args:
             image: One image; see `open_image`.
-            inference: `"whole"` or `"local-global"`; `"slide"` has nothing to keep.
-            head: See `InferenceSettings`, as for the rest.
-            patch_source: The patch tokens that the zero-shot head reads.
-            size: What the image is resized to.
+            inference: `"whole"` or `"local-global"`. `"slide"` is not supported, because it has no features to reuse.
+            head: See `InferenceSettings`, also for the other options.
+            patch_source: Source of the patch tokens.
+            size: Size of the resized image.
             window_size: Side of a window in pixels of the resized image.
             window_stride: Step between windows in pixels of the resized image.
 
         Raises:
-            ValueError: As a call.
+            ValueError: If the image cannot be read or is already encoded, an option is invalid, or the model is in
+                training mode.
         """
         self._check_mode()
         settings = self.settings.updated(
@@ -307,19 +323,19 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         ).resolved(self.model.config, self.image_processor)
         prepared = self.prepare(image, settings)
         if isinstance(prepared, EncodedImage):
-            raise ValueError("The image is encoded already. Pass the image itself to encode it in another way.")
+            raise ValueError("The image is already encoded. Pass the original image to encode it with other settings.")
         if prepared.inference == "slide":
-            raise ValueError('inference="slide" segments each window afresh. Encode with "whole" or "local-global".')
+            raise ValueError('inference is "slide", which cannot be encoded; expected "whole" or "local-global".')
         with self.device_placement(), self.get_inference_context()():
             features = self._encode([prepared], settings)
         return EncodedImage.of(features, prepared, settings, self.model)
 
     def _check_mode(self) -> None:
         if self.model.training:
-            raise ValueError("The model is in training mode, in which its answers vary. Call model.eval() first.")
+            raise ValueError("The model is in training mode; expected eval mode. Call model.eval() first.")
 
     def _encode(self, images: list[PreparedImage], settings: InferenceSettings) -> Dinov3SegImageFeatures:
-        """Images of one kind -> features of the batch."""
+        """Computes the features of a batch of images of one kind (see `_kind_of`)."""
 
         def batch(key: str) -> torch.Tensor:
             return torch.cat([image.tensors[key] for image in images]).to(self.device, self.model.dtype)
@@ -342,17 +358,18 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         *,
         return_scores: bool = False,
     ) -> list[LabeledImage]:
-        """Segments images that `prepare` has made ready; those of one kind go through the model together.
+        """Segments images from `prepare`; images of one kind form a batch.
 
         Args:
-            images: Of any sizes.
-            text: Of `encode_labels`.
-            settings: Those that the images were prepared with; the pipeline's unless given.
-            return_scores: Whether to keep each label's score everywhere.
+            images: Prepared or encoded images, of any sizes.
+            text: Text embeddings from `encode_labels`.
+            settings: The settings that the images were prepared with. Default: those of the pipeline.
+            return_scores: Whether to also return the scores of all labels at every position.
 
         Raises:
-            ValueError: An image was encoded by another model or for other settings, or the model is in training mode.
-            MemoryError: Too many labels for an image of this size, with what to do about it.
+            ValueError: If an image was encoded by another model or with other settings, or the model is in training
+                mode.
+            MemoryError: If the labels need too much memory for an image of this size; the message contains remedies.
         """
         settings = self.settings if settings is None else settings
         return self.forward(list(images), text=text, settings=settings, return_scores=return_scores)
@@ -366,23 +383,24 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> SegmentationResults:
-        """The results of a list, data set or generator, as they are read."""
+        """Returns the results of a list, a data set or a generator, which are computed while they are read."""
         return SegmentationResults(
             self, inputs, batch_size, num_workers, preprocess_params, forward_params, postprocess_params
         )
 
     def forward(self, model_inputs: Any, **forward_params: Any) -> Any:
-        """As the base class, but says what to do where memory does not suffice."""
+        """Calls the base class; if memory does not suffice, raises an error with remedies."""
         try:
             return super().forward(model_inputs, **forward_params)
         except RuntimeError as error:
-            # torch says so of CUDA with a class of its own, of the CPU in words
+            # torch has an error class for CUDA; for the CPU, only the message identifies the error
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
             num_labels = len(forward_params["text"])
             raise MemoryError(
-                f"{num_labels} labels need more memory than there is on {self.device}. Take fewer labels, smaller "
-                'images or head="dinotxt", which needs least; or lower batch_size and model.config.class_chunk_size.'
+                f"{num_labels} labels need more memory than available on {self.device}. Use fewer labels, smaller "
+                'images or head="dinotxt", which needs the least memory, or lower batch_size and '
+                "model.config.class_chunk_size."
             ) from error
 
     def _forward(  # type: ignore[override]
@@ -410,7 +428,11 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     def _score_maps(
         self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings
     ) -> tuple[torch.Tensor, ScoreFunction]:
-        """Images of one kind -> (B, C, h, w), and what makes scores of them: "sigmoid", "softmax" or "none"."""
+        """Computes the maps `(B, C, h, w)` of images of one kind.
+
+        Returns:
+            The maps, and the function that turns them into scores: `"sigmoid"`, `"softmax"` or `"none"`.
+        """
         temperature = settings.temperature
         if temperature is None:
             temperature = float(torch.exp(-self.model.logit_scale.float()))
@@ -433,7 +455,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     def _slide(
         self, group: list[PreparedImage], text_embeds: torch.Tensor, settings: InferenceSettings, temperature: float
     ) -> torch.Tensor:
-        """Probabilities `(B, C, H, W)` of sliding windows."""
+        """Computes the probabilities `(B, C, H, W)` of sliding windows."""
         window_size = self.image_processor.window_size if settings.window_size is None else settings.window_size
         pixel_values = torch.cat([image.tensors["pixel_values"] for image in group])
         probabilities = segment_windows(
@@ -456,7 +478,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         threshold: float | None,
         return_scores: bool,
     ) -> LabeledImage:
-        """(C, h, w) -> label and score of every pixel of the original image, on the CPU."""
+        """Computes the label and the score of each pixel of the original image from maps `(C, h, w)`.
+
+        The result is on the CPU.
+        """
         result = self.image_processor.post_process_semantic_segmentation(
             SimpleNamespace(logits=maps[None]),
             target_sizes=[size],
@@ -481,9 +506,9 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         return_label_map: bool = False,
         return_masks: bool = True,
     ) -> list[dict[str, Any]] | dict[str, Any]:
-        """The labels found, in transformers' form; see `__call__`."""
+        """Returns the labels found, in the format of transformers; see `__call__`."""
         label_map = model_outputs.label_map
-        places = label_map.ravel() + 1  # none of these is counted in the first place
+        places = label_map.ravel() + 1  # pixels without a label are counted at index 0
         counts = np.bincount(places, minlength=len(labels) + 1)[1:]
         sums = np.bincount(places, weights=model_outputs.score_map.ravel(), minlength=len(labels) + 1)[1:]
         segments = []
@@ -501,7 +526,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
 
 def _kind_of(image: PreparedImage | EncodedImage, index: int) -> tuple[object, ...]:
-    """Images that go through the model together have the same."""
+    """Returns a key that is equal for images that can be in the same batch."""
     if isinstance(image, EncodedImage):
         return ("encoded", index)
     return (image.inference, *(tuple(tensor.shape) for tensor in image.tensors.values()))
@@ -509,7 +534,5 @@ def _kind_of(image: PreparedImage | EncodedImage, index: int) -> tuple[object, .
 
 def _finite(maps: torch.Tensor) -> torch.Tensor:
     if not maps.isfinite().all():
-        raise ValueError(
-            "The model's logits are not finite. Load it in float32 or bfloat16; float16 holds no large numbers."
-        )
+        raise ValueError("The model's logits are not finite. Load the model in float32 or bfloat16; float16 overflows.")
     return maps

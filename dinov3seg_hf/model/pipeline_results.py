@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Results of many images, one after the other: what a pipeline gives for a list, a data set or a generator."""
+"""The results of a pipeline for a list, a data set or a generator of images, one after the other."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Protocol
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 
 class Segmenter(Protocol):
-    """What is asked of the pipeline."""
+    """The methods of a pipeline that `SegmentationResults` calls."""
 
     @property
     def preprocess(self) -> Callable[..., Any]: ...
@@ -22,15 +22,16 @@ class Segmenter(Protocol):
 
 
 class SegmentationResults:
-    """The results of many images, computed as they are read. Knows its length where the images do.
+    """The results of many images, computed while they are read. Has a length if the images have a length.
 
     Args:
-        pipe: Prepares images, computes with batches of them (lists: images of a batch may have different sizes), and
-            makes results.
+        pipe: Pipeline that prepares images, computes batches (lists, because images of a batch may have different
+            sizes) and makes results.
         images: A list, a data set, or a generator, which is read once.
-        batch_size: Images at a time.
-        num_workers: Processes that read images; of a generator one at the most, since each would read all of it.
-        preprocess_params, forward_params, postprocess_params: For the pipeline's steps.
+        batch_size: Number of images per batch.
+        num_workers: Number of processes that read images; at most one for a generator, because each process would read
+            all images.
+        preprocess_params, forward_params, postprocess_params: Arguments of the steps of the pipeline.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class SegmentationResults:
 
     def __len__(self) -> int:
         if not isinstance(self._prepared, Sized):
-            raise TypeError(f"object of type {type(self).__name__!r} has no len() where its images have none")
+            raise TypeError(f"object of type {type(self).__name__!r} has no len(), because its images have no len()")
         return len(self._prepared)
 
     def __iter__(self) -> Iterator[Any]:
@@ -68,7 +69,7 @@ class SegmentationResults:
 
 
 class _Images(Dataset[Any]):
-    """What can be indexed, prepared one by one."""
+    """Images that can be indexed, each prepared when it is read."""
 
     def __init__(self, images: Any, prepare: Any, params: dict[str, Any]):
         self._images, self._prepare, self._params = images, prepare, params
@@ -81,7 +82,7 @@ class _Images(Dataset[Any]):
 
 
 class _ImageStream(IterableDataset[Any]):
-    """What can be read once, prepared as it is read."""
+    """Images that can be read only once, each prepared when it is read."""
 
     def __init__(self, images: Iterable[Any], prepare: Any, params: dict[str, Any]):
         self._images, self._prepare, self._params = images, prepare, params

@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Images and class names to one batch of model inputs, logits back to label maps.
+"""Prepares images and class names as one batch of model inputs, and turns logits into label maps.
 
-Holds an image processor and a tokenizer, and no vocabulary: the same names give the same tensors every time.
+The processor contains an image processor and a tokenizer but no vocabulary: the same names always give the same
+tensors.
 """
 
 import os
@@ -25,7 +26,7 @@ class Dinov3SegModalityKwargs(ProcessingKwargs, total=False):
     """Options of the image processor and the tokenizer."""
 
     images_kwargs: Dinov3SegImageProcessorKwargs  # type: ignore[misc]  # narrowed as in transformers' own processors
-    # transformers before 5.23 reads defaults here, later ones in the attributes of the processor
+    # transformers before 5.23 reads the defaults here, later versions in the attributes of the processor
     _defaults = {  # type: ignore[misc]  # as in transformers' own processors
         "images_kwargs": {"return_tensors": "pt"},
         "text_kwargs": {"return_tensors": "pt", "padding": "longest"},
@@ -33,10 +34,11 @@ class Dinov3SegModalityKwargs(ProcessingKwargs, total=False):
 
 
 class Dinov3SegProcessorKwargs(Dinov3SegModalityKwargs, total=False):
-    r"""
-    templates (`str` or `list[str]`, *optional*, defaults to the paper's):
-        What class names are wrapped in: the name of a template set, one template, or several. `None` or `"none"` takes
-        names as they are. Ready prompts (a list of prompts for each class) are never wrapped.
+    r"""Options of the processor.
+
+    templates (`str` or `list[str]`, *optional*, defaults to the prompt of the paper, `DEFAULT_TEMPLATE`):
+        Prompt templates for class names: the name of a template set, one template, or several. `None` or `"none"` uses
+        class names without a template. Templates are not applied to ready prompts (a list of prompts per class).
     """
 
     images_kwargs: Dinov3SegImageProcessorKwargs
@@ -44,15 +46,15 @@ class Dinov3SegProcessorKwargs(Dinov3SegModalityKwargs, total=False):
 
 
 class Dinov3SegProcessor(ProcessorMixin):
-    """Joins an image processor and a tokenizer.
+    """A processor that combines an image processor and a tokenizer.
 
     Args:
         image_processor: A `Dinov3SegImageProcessor` or `Dinov3SegImageProcessorPil`.
-        tokenizer: The text tower's tokenizer (CLIP's BPE for dino.txt).
+        tokenizer: The tokenizer of the text tower (CLIP's BPE for dino.txt).
     """
 
     valid_processor_kwargs = Dinov3SegProcessorKwargs  # type: ignore[assignment]  # as in transformers' own processors
-    # the model wants tensors, and prompts of one length: both are what one forgets to say
+    # defaults, because the model needs tensors and prompts of equal length
     images_kwargs = {"return_tensors": "pt"}
     text_kwargs = {"return_tensors": "pt", "padding": "longest"}
     templates = DEFAULT_TEMPLATE
@@ -73,32 +75,32 @@ class Dinov3SegProcessor(ProcessorMixin):
 
         Args:
             images: One image or a list; see the image processor.
-            text: Class names, each wrapped in every template; or, for each class, a list of ready prompts, used as they
-                are. A single string is the name of a single class.
+            text: Class names, each inserted into every template; or a list of ready prompts per class, used unchanged.
+                A single string is the name of a single class.
             segmentation_maps: Label maps of the images, for training.
             **kwargs: `templates`, and options of the image processor and the tokenizer. Prompts are padded to the
-                longest one unless `padding="max_length"`.
+                longest prompt unless `padding="max_length"`.
 
         Returns:
-            A `BatchFeature` with the image processor's tensors, and for `text` with
+            A `BatchFeature` with the tensors of the image processor, and for `text` with
 
-            - `input_ids`: int64 `(C, P, L)`, C classes, P prompts a class, L tokens;
-            - `attention_mask`: int64 `(C, P, L)`; all zero for prompts that only pad a class with fewer than P.
+            - `input_ids`: int64 `(C, P, L)`: C classes, P prompts per class, L tokens per prompt;
+            - `attention_mask`: int64 `(C, P, L)`, all zero for prompts that only pad a class with fewer than P prompts.
 
         Raises:
-            ValueError: If there are neither images nor text, the text holds no prompt, or a prompt is longer than the
-                text tower reads: it is named, never cut.
+            ValueError: If images and text are both missing, the text contains no prompt, or a prompt is too long for
+                the text tower. The message names the prompt; prompts are truncated only with `truncation=True`.
             TypeError: If an option is unknown.
         """
         if images is None and text is None:
-            raise ValueError("Got neither images nor text; pass images, class names, or both.")
+            raise ValueError("Got neither images nor text; expected images, class names, or both.")
         if images is None and segmentation_maps is not None:
-            raise ValueError("Got segmentation maps without images; pass the images that they belong to.")
+            raise ValueError("Got segmentation maps without images; expected both. Pass the images of the maps.")
         self._refuse_unknown(kwargs)
         templates = kwargs.pop("templates", self.templates)
         tokenizer_options = self.tokenizer.init_kwargs
         options = self._merge_kwargs(
-            Dinov3SegModalityKwargs,  # type: ignore[arg-type]  # a class, whatever the library's annotation says
+            Dinov3SegModalityKwargs,  # type: ignore[arg-type]  # a class, unlike the annotation in transformers
             tokenizer_init_kwargs=tokenizer_options,
             **kwargs,
         )
@@ -110,14 +112,14 @@ class Dinov3SegProcessor(ProcessorMixin):
         return BatchFeature(data)
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
-        """Writes the JSON, and beside it the code of the processor for where this package is missing."""
+        """Writes the JSON file and copies the code of the processor next to it, for loading without this package."""
         attach_remote_code(self, json_file_path, "processor")
         super().to_json_file(json_file_path)
-        # the library drops the mark when it loads a processor (not an image processor): equal ones stay equal
+        # transformers drops `auto_map` when it loads a processor (not an image processor): keeps equal processors equal
         self.__dict__.pop("auto_map", None)
 
     def post_process_semantic_segmentation(self, outputs: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        """The image processor's method: logits to label maps at the size of the original images."""
+        """Turns logits into label maps of the size of the original images; see the image processor."""
         return self.image_processor.post_process_semantic_segmentation(outputs, *args, **kwargs)
 
     def _tokenize(
@@ -130,7 +132,7 @@ class Dinov3SegProcessor(ProcessorMixin):
         return_tensors: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """C lists of prompts -> input_ids and attention_mask (C, P, L)."""
+        """Tokenizes C lists of at most P prompts to `input_ids` and `attention_mask`, `(C, P, L)` with L tokens."""
         longest = self.tokenizer.model_max_length
         limit = longest if max_length is None else min(longest, max_length)
         if truncation:
@@ -141,8 +143,8 @@ class Dinov3SegProcessor(ProcessorMixin):
             length = longest if max_length is None else max_length
             if length > LARGE_INTEGER:
                 raise ValueError(
-                    'padding="max_length" asks for the tokenizer\'s model_max_length, which it does not have. Pass '
-                    "max_length, or leave padding out."
+                    'padding is "max_length", but the tokenizer has no model_max_length. Pass max_length, or omit '
+                    "padding."
                 )
         input_ids, attention_mask = stack_prompts(
             token_ids, self.tokenizer.pad_token_id or 0, length, pad_to_multiple_of or 1
@@ -160,7 +162,7 @@ class Dinov3SegProcessor(ProcessorMixin):
 def _prompts_of_classes(text: Any, templates: str | Sequence[str] | None) -> list[list[str]]:
     classes = [text] if isinstance(text, str) else list(text)
     if not classes:
-        raise ValueError("The list of class names is empty: pass at least one.")
+        raise ValueError("The list of class names is empty; expected at least one name.")
     if all(isinstance(name, str) for name in classes):
         templates = resolve_templates("none" if templates is None else templates)
         prompts = [fill_templates([name], templates) for name in classes]
@@ -170,11 +172,11 @@ def _prompts_of_classes(text: Any, templates: str | Sequence[str] | None) -> lis
         empty = next((row for row in prompts if not row or not all(prompt.strip() for prompt in row)), None)
     else:
         raise ValueError(
-            "Expected class names (a list of strings) or ready prompts (for each class a list of strings), got "
-            f"{[type(item).__name__ for item in classes[:3]]}: use one of the two forms throughout."
+            f"The text is a list of {[type(item).__name__ for item in classes[:3]]}; expected class names (a list of "
+            "strings) or ready prompts (a list of strings per class). Use one of the two forms for all classes."
         )
     if empty is not None:
-        raise ValueError(f"Expected a name or prompts for every class, got {empty!r}: leave nameless classes out.")
+        raise ValueError(f"A class is {empty!r}; expected a name or prompts for every class. Remove empty classes.")
     return prompts
 
 

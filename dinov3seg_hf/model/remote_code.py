@@ -1,10 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The code that travels with a checkpoint, so that `trust_remote_code=True` loads it where the package is missing.
+"""The code that is saved with a checkpoint, so that `trust_remote_code=True` loads the checkpoint without this package.
 
-Knows which class answers to which name of transformers, and which files that takes. What is saved refers to the files
-that lie beside this one: in the package all of them, in a checkpoint that was itself loaded from the Hub those that
-were needed. (transformers' own `register_for_auto_class` notes one name a class, no backends and no pipeline.)
+Maps the names of transformers to classes, and finds the files that these classes need. A saved object refers to the
+files that are next to this file: all files in the package, only the needed files in a checkpoint that was itself loaded
+from the Hub. (`register_for_auto_class` of transformers stores only one name per class, and neither backends nor
+pipelines.)
 """
 
 import os
@@ -33,8 +34,8 @@ IMAGE_PROCESSOR_AUTO_MAP = {
 
 PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_dinov3seg.Dinov3SegProcessor"}
 
-# Not the name of the task that the package registers: an entry of a repository hides a task of the same name, and asks
-# for trust even where the package is installed.
+# Not the name of the task that the package registers: an entry of a repository hides a task of the same name, and
+# requires `trust_remote_code=True` even if the package is installed.
 CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     "dinov3seg": {
         "impl": "pipeline.OpenVocabularySegmentationPipeline",
@@ -43,7 +44,7 @@ CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     }
 }
 
-# What `save_pretrained` calls the JSON file of each.
+# The names of the JSON files that `save_pretrained` writes.
 JSON_FILES = {"config": CONFIG_NAME, "image_processor": IMAGE_PROCESSOR_NAME, "processor": PROCESSOR_NAME}
 
 _HERE = Path(__file__).parent
@@ -52,15 +53,15 @@ _HERE = Path(__file__).parent
 def attach_remote_code(
     target: Any, json_file: str | os.PathLike[str], kind: Literal["config", "image_processor", "processor"]
 ) -> None:
-    """Copies the code of an object beside its JSON file, and notes its names in the object (`auto_map`).
+    """Copies the code of an object next to its JSON file, and stores its class names in the object (`auto_map`).
 
-    Only where the file has the name that `save_pretrained` gives it: a configuration that somebody writes elsewhere
-    (`config.to_json_file("notes.json")`) brings no code along.
+    Does nothing if the file does not have the name that `save_pretrained` uses: a configuration that is written
+    elsewhere (`config.to_json_file("notes.json")`) is written without code.
 
     Args:
-        target: Configuration, image processor or processor that is being saved.
-        json_file: Its file.
-        kind: Which of these it is.
+        target: The configuration, image processor or processor that is saved.
+        json_file: The path of its JSON file.
+        kind: The kind of `target`.
     """
     json_file = Path(json_file)
     if json_file.name != JSON_FILES[kind]:
@@ -83,7 +84,7 @@ def attach_remote_code(
 
 
 def remote_files() -> list[Path]:
-    """All files of the package that a checkpoint on the Hub needs, sorted by name."""
+    """Returns all files of the package that a checkpoint on the Hub needs, sorted by name."""
     targets = [
         *CONFIG_AUTO_MAP.values(),
         *IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"].values(),
@@ -102,7 +103,7 @@ def _is_here(target: str) -> bool:
 
 
 def _files_of(targets: Iterable[str]) -> set[Path]:
-    """The modules that targets `"module.Class"` lie in, and all that these import."""
+    """Returns the modules of targets `"module.Class"` and all modules that they import."""
     entries = {_module_file(target) for target in targets}
     return entries.union(*(map(Path, get_relative_import_files(entry)) for entry in entries))
 

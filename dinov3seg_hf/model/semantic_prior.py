@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The semantic prior: what guides the late refinement and sharpens the decoder, and knows no text.
+"""The semantic prior, which guides the late refinement and adds detail in the decoder. It does not depend on text.
 
-SAM's image encoder, or, without one, the intermediate layers of the DINOv3 backbone, which cost nothing more. Where the
-backbone has a convolutional stem, the decoder gets its maps, which are as fine as the decoder's steps.
+The prior encoder is SAM's image encoder, as in the paper. Without it, the prior uses intermediate layers of the DINOv3
+backbone, which need no additional computation. If that backbone has a convolutional stem, the decoder uses the feature
+maps of the stem, which are as fine as the steps of the decoder.
 """
 
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ from .configuration_dinov3seg import Dinov3SegConfig
 
 @dataclass
 class Dinov3SegPriorOutput(ModelOutput):
-    """
-    guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`): at the grid of patches.
-    features (`tuple(torch.Tensor)`): one a decoder step,
-        `(batch_size, decoder_prior_sizes[i], 2**(i+1) height, 2**(i+1) width)`.
+    """Output of the semantic prior.
+
+    Attributes:
+        guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`):
+            The guidance of the late refinement, on the patch grid.
+        features (`tuple(torch.Tensor)`):
+            One feature per decoder step, `(batch_size, decoder_prior_sizes[i], 2**(i+1) height, 2**(i+1) width)`.
     """
 
     guidance: torch.Tensor | None = None
@@ -30,7 +34,10 @@ class Dinov3SegPriorOutput(ModelOutput):
 
 
 class Dinov3SegSemanticPrior(nn.Module):
-    """Encoder layers -> guidance (the last one) and decoder features (earlier ones, the first for the finest step)."""
+    """Projections of encoder layers to guidance (the last layer) and decoder features (earlier layers).
+
+    The first of the earlier layers is for the finest step of the decoder.
+    """
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
@@ -38,7 +45,7 @@ class Dinov3SegSemanticPrior(nn.Module):
             self.encoder = None
             width = guidance_width = config.vision_config.hidden_size
             num_layers = config.vision_config.num_hidden_layers
-            stem_widths = list(reversed(config.stem_channels or []))  # the coarsest map first, as the decoder's steps
+            stem_widths = list(reversed(config.stem_channels or []))  # the coarsest map first, like the decoder steps
         else:
             self.encoder = SamVisionModel._from_config(config.prior_config)
             width, guidance_width = config.prior_config.hidden_size, config.prior_config.output_channels
@@ -46,7 +53,7 @@ class Dinov3SegSemanticPrior(nn.Module):
             stem_widths = []
         num_steps = len(config.decoder_prior_sizes)
         self.num_stem_steps = min(len(stem_widths), num_steps)
-        # two steps of a 24-layer encoder: layers 16 and 8; index 0 of the hidden states is the embedding
+        # for two steps and 24 layers: layers 16 and 8; index 0 of the hidden states is the embedding
         self.layer_indices = [
             num_layers * (num_steps - step) // (num_steps + 1) for step in range(self.num_stem_steps, num_steps)
         ]
@@ -69,7 +76,7 @@ class Dinov3SegSemanticPrior(nn.Module):
         stem_maps: tuple[torch.Tensor, ...],
         size: tuple[int, int],
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The last layer, and a map for each step of the decoder, all `(B, rows, columns, width)`."""
+        """Returns the last layer and one map per decoder step, all `(B, rows, columns, width)`."""
         if self.encoder is None:
             num_patches = size[0] * size[1]
             maps = [
@@ -78,7 +85,7 @@ class Dinov3SegSemanticPrior(nn.Module):
             stem = [stem_map.permute(0, 2, 3, 1) for stem_map in stem_maps[::-1][: self.num_stem_steps]]
             return maps[-1], [*stem, *maps[:-1]]
         side = self.encoder.config.image_size
-        # SAM's position embedding has one size; DINOv3 and SAM normalize pixels alike.
+        # SAM's position embedding has a fixed size. DINOv3 and SAM use the same pixel normalization.
         if pixel_values.shape[-2:] != (side, side):
             pixel_values = F.interpolate(pixel_values, size=(side, side), mode="bilinear", align_corners=False)
         outputs = self.encoder(pixel_values.to(self.encoder.dtype), output_hidden_states=True)
@@ -92,12 +99,14 @@ class Dinov3SegSemanticPrior(nn.Module):
         stem_maps: tuple[torch.Tensor, ...],
         size: tuple[int, int],
     ) -> Dinov3SegPriorOutput:
-        """
+        """Computes the guidance and the decoder features of images.
+
         Args:
             pixel_values: `(B, 3, H, W)`.
-            backbone_states: The backbone's hidden states, `(B, 1 + R + h w, D)` each; used without a prior encoder.
-            stem_maps: Of the backbone's convolutional stem, the finest first; empty if it has none.
-            size: (h, w), the grid of patches.
+            backbone_states: Hidden states of the backbone, `(B, 1 + R + h w, D)` each (CLS, R registers, patches); used
+                without a prior encoder.
+            stem_maps: Feature maps of the backbone's convolutional stem, the finest first; empty without a stem.
+            size: (h, w), the patch grid.
         """
         last, earlier = self.encode(pixel_values, backbone_states, stem_maps, size)
         guidance = self.guidance_projection(self.guidance_norm(last)).permute(0, 3, 1, 2)  # (B, G, rows, columns)
@@ -115,7 +124,7 @@ class Dinov3SegSemanticPrior(nn.Module):
 
 
 def resize(states: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear, only where the size differs (a prior encoder has a grid of its own)."""
+    """Resizes the prior bilinearly if its size differs (a prior encoder has its own patch grid)."""
     if states.shape[-2:] == size:
         return states
     return F.interpolate(states, size=size, mode="bilinear", align_corners=False)

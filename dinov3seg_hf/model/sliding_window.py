@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Sliding-window inference: the whole model in every window, probabilities averaged (dino.txt's evaluation).
+"""Sliding-window inference: the whole model in every window, with averaged probabilities (the evaluation of dino.txt).
 
-Knows tensors only. Local-global inference, which merges features and decodes once, is the model's own.
+Handles tensors only. Local-global inference, which merges features and decodes once, is part of the model.
 """
 
 import torch
@@ -12,7 +12,7 @@ from .inference_settings import Head, PatchSource
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .windows import Box, cut_windows, merge_windows, plan_windows, size_of
 
-# Values of the windows' upsampled maps held at a time (128 MiB in fp32).
+# Maximum number of upsampled values of all windows in memory at once (128 MiB in float32).
 MAX_WINDOW_VALUES = 2**25
 
 
@@ -28,37 +28,38 @@ def segment_windows(
     temperature: float = 1.0,
     window_batch_size: int = 8,
 ) -> torch.Tensor:
-    """Segments every window of the images on its own and averages the probabilities where windows overlap.
+    """Segments every window of the images separately and averages the probabilities where windows overlap.
 
-    Logits of a window are upsampled bilinearly to its pixels and turned into probabilities there: by softmax over the
-    classes for the zero-shot head, by the sigmoid of each class for the full head. With the defaults and images of
-    short side 512, this is how dino.txt is evaluated. The maps of all classes in all windows are never held at once.
+    The logits of a window are upsampled bilinearly to its pixels and then turned into probabilities: by softmax over
+    the classes for the zero-shot head, by sigmoid of each class for the full head. With the defaults and images whose
+    shorter side is 512 pixels, this is the evaluation of dino.txt. The maps of all classes in all windows are never in
+    memory at once.
 
     Args:
-        model: In eval mode.
+        model: The model, in eval mode.
         pixel_values: `(B, 3, H, W)`, normalized, any H and W.
         text_embeds: `(C, 2, D)` from `model.get_text_features`.
         window_size: Side of a window in pixels, or (height, width); see `plan_windows`.
         stride: Step between windows in pixels, or (vertical, horizontal).
-        head: `"full"` or `"dinotxt"`; the configuration's unless given.
-        patch_source: `"head"` or `"backbone"`; the configuration's unless given.
-        temperature: Logits are divided by it. dino.txt is evaluated at 1, on bare cosines: that tells the winning
-            class, but its probability is hardly above the others'. `1 / model.logit_scale.exp()`, as in training,
-            spreads them.
-        window_batch_size: Windows that go through the model at a time.
+        head: `"full"` or `"dinotxt"`. Default: that of the configuration.
+        patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
+        temperature: Divisor of the logits. dino.txt is evaluated with 1, on plain cosine similarities: this suffices to
+            find the winning class, but its probability is hardly higher than that of other classes.
+            `1 / model.logit_scale.exp()`, as in training, separates the probabilities.
+        window_batch_size: Maximum number of windows per batch.
 
     Returns:
-        fp32 `(B, C, H, W)` in [0, 1].
+        Probabilities, float32 `(B, C, H, W)` in [0, 1].
 
     Raises:
-        ValueError: If a shape or an option is wrong.
+        ValueError: If a shape or an option is invalid.
     """
     if pixel_values.ndim != 4:
         raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, 3, height, width).")
     if not temperature > 0 or window_batch_size < 1:
         raise ValueError(
-            f"temperature is {temperature} and window_batch_size {window_batch_size}; give a positive temperature and "
-            "at least 1 window at a time."
+            f"temperature is {temperature} and window_batch_size is {window_batch_size}; expected a positive "
+            "temperature and at least 1 window per batch."
         )
     over_classes = (model.config.head if head is None else head) == "dinotxt"
     boxes = plan_windows(size_of(pixel_values), window_size, stride)
@@ -74,7 +75,17 @@ def segment_windows(
 
 
 def _average(logits: torch.Tensor, boxes: list[Box], size: tuple[int, int], over_classes: bool) -> torch.Tensor:
-    """Logits of an image's windows `(N, C, h', w')` -> probabilities `(C, H, W)`, some classes at a time."""
+    """Averages the probabilities of the windows of an image, some classes at a time.
+
+    Args:
+        logits: Logits of N windows, `(N, C, h', w')`.
+        boxes: The boxes of the windows.
+        size: (height, width) of the image in pixels.
+        over_classes: Whether to use softmax over the classes instead of the sigmoid of each class.
+
+    Returns:
+        Probabilities `(C, H, W)`.
+    """
     num_windows, num_classes = logits.shape[:2]
     window_size = boxes[0][2:]
     chunk_size = max(1, MAX_WINDOW_VALUES // (num_windows * window_size[0] * window_size[1]))
@@ -83,7 +94,7 @@ def _average(logits: torch.Tensor, boxes: list[Box], size: tuple[int, int], over
         return F.interpolate(chunk, size=window_size, mode="bilinear", align_corners=False)
 
     if over_classes:
-        # the denominator of the softmax at every pixel of every window, (N, height, width)
+        # logarithm of the softmax denominator at every pixel of every window, (N, height, width)
         log_sum = logits.new_full((num_windows, *window_size), float("-inf"))
         for chunk in logits.split(chunk_size, dim=1):
             log_sum = torch.logaddexp(log_sum, upsample(chunk).logsumexp(dim=1))

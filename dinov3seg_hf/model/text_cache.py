@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Text embeddings that a pipeline has made lately, class by class: a new word costs its own prompts alone."""
+"""Cache of the text embeddings that a pipeline made recently, per class: a new class only needs its own prompts."""
 
 import threading
 from collections import OrderedDict
@@ -13,12 +13,16 @@ from .fingerprints import TextEncoder, model_fingerprint, weights_key
 from .text_embeddings import TextEmbeddings, encode_classes
 from .vocabulary import Vocabulary
 
-# Text embeddings of so many classes are kept, those used last the longest: 128 MiB at ViT-L's 2 x 1024 numbers.
+# Maximum number of classes in the cache, 128 MiB at ViT-L's 2 x 1024 values. Least recently used ones are evicted.
 MAX_CACHED_CLASSES = 16_384
 
 
 class TextCache:
-    """Text embeddings by class. What is in it was made by the very weights that are asked for, or it is thrown away."""
+    """Text embeddings by class.
+
+    All cached embeddings were made with the current weights; if the model, its weights or the tokenizer change, the
+    cache is cleared.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,35 +35,35 @@ class TextCache:
         return len(self._embeds)
 
     def __reduce__(self) -> tuple[type["TextCache"], tuple[()]]:
-        """Pipelines travel to the processes that read images; what they remember of text stays behind."""
+        """Pickles an empty cache, because pipelines are sent to the processes that read images."""
         return type(self), ()
 
     def check(self, text: TextEmbeddings, model: TextEncoder) -> TextEmbeddings:
-        """The embeddings, if this model made them.
+        """Returns the embeddings if this model made them.
 
         Raises:
-            ValueError: Another model made them.
+            ValueError: If another model made the embeddings.
         """
         with self._lock:
             self._belong_to(model, None)
             if text.model_fingerprint != self._fingerprint_of(model):
-                text.check(model)  # says why
+                text.check(model)  # raises an error with the reason
         return text
 
     def fingerprint(self, model: TextEncoder) -> str:
-        """`model_fingerprint` of the model, whose weights are read once for as long as they stay what they are."""
+        """Returns the `model_fingerprint` of the model; its weights are read only once, until they change."""
         with self._lock:
             self._belong_to(model, None)
             return self._fingerprint_of(model)
 
     def encode(self, vocabulary: Vocabulary, model: TextEncoder, processor: Any, progress: bool) -> TextEmbeddings:
-        """The embeddings of a vocabulary, of which only the classes that are not in the cache are encoded.
+        """Returns the embeddings of a vocabulary; encodes only the classes that are not in the cache.
 
         Raises:
-            ValueError: As `encode_classes`.
+            ValueError: See `encode_classes`.
         """
         prompts = [tuple(of_class) for of_class in vocabulary.prompts()]
-        with self._lock:  # one at a time: two threads would encode the same words twice
+        with self._lock:  # one thread at a time, because two threads would encode the same classes twice
             self._belong_to(model, processor.tokenizer)
             known = {key: self._embeds[key] for key in prompts if key in self._embeds}
             missing = [index for index, key in enumerate(prompts) if key not in known]
@@ -71,7 +75,7 @@ class TextCache:
                     labels=missing,
                     progress=progress,
                 )
-                # clones: a row of it would keep the whole table alive
+                # clones, because a view of a row would keep the whole tensor in memory
                 known |= {prompts[index]: row.clone() for index, row in zip(missing, encoded)}
             for key in prompts:
                 self._embeds[key] = known[key]
@@ -82,13 +86,13 @@ class TextCache:
             return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, self._fingerprint_of(model))
 
     def _fingerprint_of(self, model: TextEncoder) -> str:
-        """Reads the whole text tower, once for as long as its weights stay what they are."""
+        """Returns the fingerprint of the model; reads the whole text tower only once, until its weights change."""
         if self._fingerprint is None:
             self._fingerprint = model_fingerprint(model)
         return self._fingerprint
 
     def _belong_to(self, model: TextEncoder, tokenizer: Any) -> None:
-        """Throws everything away unless it was made by this text tower, as it is now, and this tokenizer."""
+        """Clears the cache unless this text tower, with its current weights, and this tokenizer made its content."""
         text_model = model.text_model
         owner = (text_model, weights_key(text_model))
         if self._owner is None or self._owner[0] is not text_model or self._owner[1] != owner[1]:

@@ -1,9 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Text embeddings: prompts through the text tower, once a vocabulary, and what is kept of it.
+"""Text embeddings: encodes the prompts of a vocabulary once, and saves and loads the result.
 
-`encode_classes` is the only loop that encodes text. `TextEmbeddings` carry the fingerprints of the vocabulary and of
-the model they were made of, and refuse to be used with another.
+`encode_classes` is the only loop that encodes text. `TextEmbeddings` contain the fingerprints of their vocabulary and
+their model, and raise an error if they are used with others.
+
+Shapes: C classes, P prompts per class, L tokens per prompt, D channels of a text half; 2 halves, global and local.
 """
 
 import hashlib
@@ -28,7 +30,7 @@ from .tokenization import stack_prompts, tokenize_prompts
 
 
 class NamedVocabulary(Protocol):
-    """What is compared of a `Vocabulary`."""
+    """The properties of a `Vocabulary` that are compared."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -49,22 +51,24 @@ def encode_classes(
 ) -> torch.Tensor:
     """Encodes every class once.
 
-    Classes with the same number of prompts and similar lengths go together, so that next to nothing is padded.
+    Classes with the same number of prompts and similar lengths share a batch, so there is almost no padding.
 
     Args:
-        model: Has `text_model` and `get_text_features(input_ids (C, P, L), attention_mask (C, P, L)) -> (C, 2, D)`.
-        tokenizer: Of the text tower.
-        prompts: For each of C classes its prompts.
-        labels: What errors call the classes; 0, 1, ... unless given.
-        batch_size: Prompts at once, at most; a class that has more goes alone.
-        device: Where the token ids go. `None`: where the text tower is.
-        progress: Shows a bar.
+        model: A model with `text_model` and `get_text_features(input_ids (C, P, L), attention_mask (C, P, L)) -> (C, 2,
+            D)`.
+        tokenizer: The tokenizer of the text tower.
+        prompts: The prompts of each of C classes.
+        labels: The labels of the classes in error messages. Default: 0, 1, ...
+        batch_size: Maximum number of prompts per batch; a class with more prompts gets its own batch.
+        device: Device for the token ids. `None`: the device of the text tower.
+        progress: Whether to show a progress bar.
 
     Returns:
         `(C, 2, D)`, float32, on the CPU: [global, local] of each class, of unit length.
 
     Raises:
-        ValueError: A prompt longer than the text tower reads (none is cut short), or results that are not finite.
+        ValueError: If a prompt is too long for the text tower (prompts are never truncated), or an embedding is not
+            finite.
     """
     if checked_integer(batch_size, "batch_size") < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
@@ -86,17 +90,19 @@ def encode_classes(
             batches.append([i])
 
     was_training = text_model.training
-    text_model.eval()  # dropout would make embeddings of chance
+    text_model.eval()  # dropout would make the embeddings random
     try:
         features = []
         for batch in tqdm(batches, desc="Encoding the vocabulary", unit="batch", disable=not progress):
-            tables = stack_prompts([token_ids[i] for i in batch], tokenizer.pad_token_id or 0)  # (C', P, L) twice
+            tables = stack_prompts(
+                [token_ids[i] for i in batch], tokenizer.pad_token_id or 0
+            )  # input_ids and attention_mask, (C', P, L)
             with torch.inference_mode():
                 batch_features = model.get_text_features(*(torch.from_numpy(table).to(device) for table in tables))
             features.append(batch_features.float().cpu())  # (C', 2, D)
     finally:
         text_model.train(was_training)
-    # made outside of inference mode, so that training may use it
+    # outside of inference mode, because training may use the tensor
     unordered = torch.cat(features)
     tensor = torch.empty_like(unordered)
     tensor[order] = unordered
@@ -104,23 +110,23 @@ def encode_classes(
         index = int(finite.int().argmin())
         raise ValueError(
             f"The embedding of {quoted(prompts[index][0])} (label {index if labels is None else labels[index]}) is not "
-            "finite. Encode with the model in float32 or bfloat16."
+            "finite. Load the model in float32 or bfloat16."
         )
     return tensor
 
 
 @dataclass(frozen=True, eq=False)
 class TextEmbeddings:
-    """A vocabulary as a model reads it.
+    """The text embeddings of a vocabulary, made by one model.
 
     Args:
-        tensor: `(C, 2, D)`, float32, normalized: [global, local] of each class; `text_embeds` of the model's forward.
+        tensor: `(C, 2, D)`, float32, normalized: [global, local] of each class; `text_embeds` of the model's `forward`.
         names: The C display names.
-        vocabulary_fingerprint: Of the vocabulary that was encoded.
-        model_fingerprint: Of the model that encoded it.
+        vocabulary_fingerprint: The fingerprint of the encoded vocabulary.
+        model_fingerprint: The fingerprint of the model.
 
     Raises:
-        ValueError: The tensor does not fit.
+        ValueError: If the shape or the dtype of the tensor is invalid.
     """
 
     tensor: torch.Tensor
@@ -131,8 +137,8 @@ class TextEmbeddings:
     def __post_init__(self) -> None:
         if self.tensor.ndim != 3 or self.tensor.shape[:2] != (len(self.names), 2) or self.tensor.dtype != torch.float32:
             raise ValueError(
-                f"Text embeddings are {tuple(self.tensor.shape)}, {self.tensor.dtype}; expected "
-                f"({len(self.names)}, 2, D), float32, for {len(self.names)} names. Encode the vocabulary again."
+                f"The text embeddings have shape {tuple(self.tensor.shape)} and dtype {self.tensor.dtype}; expected "
+                f"shape ({len(self.names)}, 2, D) and float32 for {len(self.names)} names. Encode the vocabulary again."
             )
 
     def __len__(self) -> int:
@@ -140,40 +146,43 @@ class TextEmbeddings:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over vocabulary and model."""
+        """The SHA-256 (hex) of the vocabulary and the model."""
         return sha256_of([self.vocabulary_fingerprint, self.model_fingerprint])
 
     def _checksum(self) -> str:
-        """Over all of the content: the fingerprints say what was encoded, not what lies in a file."""
+        """Returns the SHA-256 (hex) of the whole content.
+
+        The fingerprints describe what was encoded, not the content of a file.
+        """
         values = self.tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         return sha256_of([self.names, self.fingerprint, hashlib.sha256(values.data).hexdigest()])
 
     def check(self, model: TextEncoder, vocabulary: NamedVocabulary | None = None) -> None:
-        """Refuses another model than the one that encoded, or another vocabulary where one is given.
+        """Checks that this model and, if given, this vocabulary were encoded.
 
-        Reads all weights of the text tower (about a second a gigabyte): call it once, not for every image.
+        Reads all weights of the text tower (about one second per gigabyte). Call this method once, not for every image.
 
         Raises:
-            ValueError: They are of another model or another vocabulary; says which.
+            ValueError: If the embeddings belong to another model or another vocabulary; the message says which.
         """
         if vocabulary is not None and vocabulary.fingerprint != self.vocabulary_fingerprint:
             raise ValueError(
-                "These text embeddings are of another vocabulary: "
+                "The text embeddings belong to another vocabulary: "
                 f"{_difference(self.names, vocabulary.names)}. "
-                "Encode this one with vocabulary.encode(model, processor)."
+                "Encode the vocabulary with vocabulary.encode(model, processor)."
             )
         if (other := model_fingerprint(model)) != self.model_fingerprint:
             raise ValueError(
-                "These text embeddings were made by another model: its text tower has fingerprint "
-                f"{self.model_fingerprint[:12]}, this one {other[:12]}. Encode the vocabulary with this model; "
-                "the same weights in another dtype count as another model."
+                "The text embeddings were made by another model: the fingerprint of its text tower is "
+                f"{self.model_fingerprint[:12]}, that of this model is {other[:12]}. Encode the vocabulary with this "
+                "model. The same weights in another dtype count as another model."
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a safetensors file, whole or not at all: tensor `text_embeds`, names and fingerprints as metadata.
+        """Writes a safetensors file atomically: the tensor `text_embeds`, and names and fingerprints as metadata.
 
         Raises:
-            ValueError: The path cannot be written.
+            ValueError: If the path cannot be written.
         """
         metadata = {
             "format": "pt",
@@ -191,29 +200,29 @@ class TextEmbeddings:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TextEmbeddings":
-        """Reads what `save` wrote. `check` says whether it belongs to a model.
+        """Reads a file that `save` wrote. Use `check` to find out whether the embeddings belong to a model.
 
         Raises:
-            ValueError: The file cannot be read, holds something else, or was changed.
+            ValueError: If the file cannot be read, contains other data, or was changed.
         """
-        where = f"Text embeddings {str(path)!r}"
+        where = f"The text embeddings file {str(path)!r}"
         try:
             header = parse_local_safetensors_file_metadata(Path(path))
             content = Path(path).read_bytes()
         except (OSError, SafetensorsParsingError) as error:
             raise ValueError(
-                f"{where} cannot be read as safetensors: {error}. Check the path, or encode again."
+                f"{where} cannot be read as safetensors: {error}. Check the path, or encode the classes again."
             ) from error
         metadata = header.metadata
         if metadata.get("content") != "dinov3seg text embeddings" or set(header.tensors) != {"text_embeds"}:
-            raise ValueError(f"{where}: the file holds something else. Expected what TextEmbeddings.save wrote.")
+            raise ValueError(f"{where} contains other data; expected a file of TextEmbeddings.save. Check the path.")
         info = header.tensors["text_embeds"]
-        # the file is the length of its header in 8 bytes, the header, and the numbers of the one tensor
+        # file layout: the length of the header in 8 bytes, the header, the values of the only tensor
         values = content[8 + int.from_bytes(content[:8], "little") :]
         if info.dtype != "F32" or len(values) != 4 * info.parameter_count:
             raise ValueError(
-                f"{where} cannot be read as safetensors: {len(values)} bytes for {info.parameter_count} numbers of "
-                f"type {info.dtype}. Check the path, or encode again."
+                f"{where} cannot be read as safetensors: it has {len(values)} bytes for {info.parameter_count} values "
+                f"of dtype {info.dtype}. Check the path, or encode the classes again."
             )
         try:
             embeddings = cls(
@@ -223,16 +232,18 @@ class TextEmbeddings:
                 metadata["model_fingerprint"],
             )
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{where}: the metadata is incomplete or wrong ({error}). Encode again.") from error
+            raise ValueError(
+                f"{where} has incomplete or invalid metadata ({error}). Encode the classes again."
+            ) from error
         if metadata.get("checksum") != embeddings._checksum():
-            raise ValueError(f"{where}: the checksum is wrong, so the file was changed or damaged. Encode again.")
+            raise ValueError(f"{where} has a wrong checksum: it was changed or damaged. Encode the classes again.")
         return embeddings
 
 
 def _difference(had: Sequence[str], given: Sequence[str]) -> str:
     if len(had) != len(given):
-        return f"it had {len(had)} classes, this one has {len(given)}"
+        return f"the embeddings have {len(had)} classes, and the vocabulary has {len(given)}"
     for i, (one, other) in enumerate(zip(had, given)):
         if one != other:
-            return f"its label {i} was {quoted(one)}, here it is {quoted(other)}"
-    return "the names are the same, but synonyms or templates differ"
+            return f"label {i} is {quoted(one)} in the embeddings and {quoted(other)} in the vocabulary"
+    return "the names are equal, but synonyms or templates differ"

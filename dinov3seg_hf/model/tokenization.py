@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Prompts of classes to token ids: each prompt is read once, checked for its length, and stacked with its class.
+"""Tokenizes each prompt of the classes once, checks its length, and stacks the token ids by class.
 
-Knows a tokenizer and lists of strings; nothing of images or weights.
+Uses a tokenizer and lists of strings; does not depend on images or weights.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ import numpy as np
 
 from .checks import quoted
 
-Prompts = Sequence[Sequence[str]]  # for each class its prompts
-TokenIds = list[list[list[int]]]  # for each class, for each of its prompts, the ids
+Prompts = Sequence[Sequence[str]]  # the prompts of each class
+TokenIds = list[list[list[int]]]  # the token ids of each prompt of each class
 
 
 def tokenize_prompts(
     tokenizer: Any, prompts: Prompts, limit: int | None = None, labels: Sequence[int] | None = None, **options: Any
 ) -> TokenIds:
-    """The token ids of every prompt, not padded.
+    """Returns the token ids of every prompt, not padded.
 
     Args:
-        tokenizer: Of the text tower.
+        tokenizer: The tokenizer of the text tower.
         prompts: C lists of prompts.
-        limit: Most tokens that may be read of a prompt. `None`: no limit.
-        labels: What errors call the classes; 0, 1, ... unless given.
-        **options: For the tokenizer; `truncation=True` cuts prompts in place of refusing them.
+        limit: Maximum number of tokens per prompt. `None`: no limit.
+        labels: The labels of the classes in error messages. Default: 0, 1, ...
+        **options: Options of the tokenizer; `truncation=True` truncates prompts.
 
     Raises:
-        ValueError: A prompt is longer than the limit: it is named, never cut.
+        ValueError: If a prompt is longer than the limit. The message names the prompt.
     """
     flat = [prompt for of_class in prompts for prompt in of_class]
     rows = iter(tokenizer(flat, **{"truncation": False, **options, "padding": False, "verbose": False})["input_ids"])
@@ -39,8 +39,8 @@ def tokenize_prompts(
             if limit is not None and len(ids) > limit:
                 label = index if labels is None else labels[index]
                 raise ValueError(
-                    f"The prompt {quoted(prompt)} of label {label} has {len(ids)} tokens, but the text tower reads at "
-                    f"most {limit}. Shorten the name or its template."
+                    f"The prompt {quoted(prompt)} of label {label} has {len(ids)} tokens; expected at most {limit} for "
+                    f"the text tower. Shorten the class name or the template."
                 )
     return token_ids
 
@@ -48,16 +48,19 @@ def tokenize_prompts(
 def stack_prompts(
     token_ids: TokenIds, pad_token_id: int, length: int = 0, multiple_of: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ragged token ids to one table, padded on the right: the tower is causal, so what follows a prompt never counts.
+    """Stacks token ids of different lengths into one array, padded on the right.
+
+    The text tower is causal, so padding after a prompt has no effect.
 
     Args:
-        token_ids: Of `tokenize_prompts`, at least one class.
-        pad_token_id: Fills up short prompts, and the place of prompts that a class does not have.
-        length: The table is at least so long ...
-        multiple_of: ... and its length a multiple of this.
+        token_ids: Token ids from `tokenize_prompts`, at least one class.
+        pad_token_id: The value that fills short prompts, and prompts that a class does not have.
+        length: Minimum length of the array.
+        multiple_of: The length of the array is rounded up to a multiple of this number.
 
     Returns:
-        `input_ids` int64 `(C, P, L)` and `attention_mask` int64 `(C, P, L)`, all zero where a class has no prompt.
+        `input_ids` int64 `(C, P, L)` and `attention_mask` int64 `(C, P, L)`, all zero for prompts that a class does not
+        have.
     """
     num_prompts = max(map(len, token_ids))
     length = max(length, *(len(ids) for of_class in token_ids for ids in of_class), 1)

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Vocabularies: which classes there are, and which words stand for them.
+"""Vocabularies: ordered classes and the words that stand for them.
 
-A `Vocabulary` knows names, synonyms, templates and label numbers, and nothing of a model until `encode`.
+A `Vocabulary` contains names, synonyms, templates and label numbers. Only `encode` uses a model.
 """
 
 import difflib
@@ -33,7 +33,7 @@ from .vocabulary_files import (
     split_synonyms,
 )
 
-# Label maps are stored in 8 bits where they fit, in 16 otherwise; the highest value of each is the ignore label.
+# Label maps are stored in 8 bits if the labels fit, else in 16 bits. The highest value is the default ignore label.
 IGNORE_8_BIT, IGNORE_16_BIT = 255, 65535
 
 MAX_RAW_ID = 65535
@@ -43,21 +43,25 @@ MAX_RAW_ID = 65535
 class Vocabulary:
     """An ordered list of classes. Class `i` has label `i`.
 
-    Every string is brought to one form (Unicode NFC, runs of white space become one space). Two words are the same if
-    they differ in letter case only.
+    All strings are normalized (Unicode NFC; runs of whitespace become one space). Two words are equal if they differ
+    only in letter case.
 
     Args:
-        names: The display name of each class, C of them, all different.
-        synonyms: For each class, every word that is prompted, the name included where wanted. `None`: the name alone.
+        names: The display names of the C classes, all different.
+        synonyms: For each class, all words to prompt. They include the name only if it is listed. `None`: only the
+            name.
         templates: The name of a set in `prompts.TEMPLATES`, one template, or several.
-        ignore_label: The value of pixels that belong to no class. `None`: 255 for up to 255 classes, 65535 above.
-        raw_ids: Values in the original annotation -> labels; other values are ignored. `None`: it holds labels.
-        background_from: Where set, classes from this one on are predicted and then all count as one, the background.
-        shared_synonyms: Lets several classes share a word, as published vocabularies do. Their names, and their words
-            taken together, must differ all the same.
+        ignore_label: The value of pixels that belong to no class. `None`: 255 for up to 255 classes, 65535 for more.
+        raw_ids: Mapping from values in the original annotation to labels; other values are ignored. `None`: the
+            annotation contains labels.
+        background_from: If set, classes from this label on are predicted and then merged into one class, the
+            background.
+        shared_synonyms: Whether several classes can share a word, as in published vocabularies. Their names, and their
+            sets of words, must still differ.
 
     Raises:
-        ValueError: Nothing there, empty or repeated names, anything that is no string, numbers out of range.
+        ValueError: If there are no names, a name is empty or repeated, a word is not a string, or a number is out of
+            range.
     """
 
     names: tuple[str, ...]
@@ -80,11 +84,11 @@ class Vocabulary:
     ):
         names = tuple(_clean(name, f"Label {i}") for i, name in enumerate(_sequence(names, "Labels")))
         if not names:
-            raise ValueError("Got no labels; expected at least one class name. Pass for example ['cat', 'grass'].")
+            raise ValueError("Got no labels; expected at least one class name. Pass, for example, ['cat', 'grass'].")
         if len(names) > IGNORE_16_BIT:
             raise ValueError(
-                f"Got {len(names)} labels, but a 16-bit label map holds {IGNORE_16_BIT} beside the ignore label. "
-                "Split the vocabulary."
+                f"Got {len(names)} labels; expected at most {IGNORE_16_BIT}, because a 16-bit label map also contains "
+                "the ignore label. Split the vocabulary."
             )
         words = tuple((name,) for name in names) if synonyms is None else _clean_synonyms(synonyms, names)
         _refuse_repeated(names, words, checked_flag(shared_synonyms, "shared_synonyms"))
@@ -93,13 +97,13 @@ class Vocabulary:
             ignore_label = IGNORE_8_BIT if len(names) <= IGNORE_8_BIT else IGNORE_16_BIT
         if 0 <= checked_integer(ignore_label, "ignore_label") < len(names):
             raise ValueError(
-                f"ignore_label is {ignore_label}, which is the label of {names[ignore_label]!r}. "
-                f"Choose a value outside 0..{len(names) - 1}, or None."
+                f"ignore_label is {ignore_label}, which is the label of {names[ignore_label]!r}; "
+                f"expected a value outside 0..{len(names) - 1}, or None."
             )
         if background_from is not None and not 0 < checked_integer(background_from, "background_from") < len(names):
             raise ValueError(
-                f"background_from is {background_from}; expected a label between 1 and {len(names) - 1}, "
-                "so that something is left on both sides, or None."
+                f"background_from is {background_from}; expected a label between 1 and {len(names) - 1}, or None. "
+                "Both sides need at least one class."
             )
         if raw_ids is not None:
             raw_ids = _checked_raw_ids(raw_ids, len(names) if background_from is None else background_from + 1)
@@ -115,16 +119,16 @@ class Vocabulary:
         }.items():
             object.__setattr__(self, key, value)
 
-    # --- from the places where class names are kept ------------------------------------------------------------------
+    # --- sources of class names --------------------------------------------------------------------------------------
 
     @classmethod
     def from_list(
         cls, items: Iterable[str], *, templates: str | Sequence[str] = "scene", ignore_label: int | None = None
     ) -> "Vocabulary":
-        """From class names, each "word" or "word|synonym|synonym"; the first word is the one displayed.
+        """Creates a vocabulary from class names, each "word" or "word|synonym|synonym"; the first word is displayed.
 
         Raises:
-            ValueError: As the class itself; a word that stands for two classes counts as repeated.
+            ValueError: If an argument of `Vocabulary` is invalid, for example because a word stands for two classes.
         """
         fields = split_synonyms(_sequence(items, "Labels"))
         return cls(**fields, templates=templates, ignore_label=ignore_label)
@@ -133,10 +137,12 @@ class Vocabulary:
     def from_class_label(
         cls, class_label: Any, *, templates: str | Sequence[str] = "scene", ignore_label: int | None = None
     ) -> "Vocabulary":
-        """From a `datasets.ClassLabel`, or anything else whose `.names` are the class names in label order.
+        """Creates a vocabulary from a `datasets.ClassLabel`.
+
+        Any other object whose `.names` are the class names in label order is accepted, too.
 
         Raises:
-            ValueError: No `.names` there, or names that the class refuses.
+            ValueError: If there is no `.names`, or a name is invalid.
         """
         names = getattr(class_label, "names", None)
         if names is None:
@@ -148,44 +154,44 @@ class Vocabulary:
 
     @classmethod
     def from_preset(cls, name: str, *, templates: str | Sequence[str] = "scene") -> "Vocabulary":
-        """One of the benchmark vocabularies that `Vocabulary.presets` lists, with its label numbers.
+        """Creates one of the benchmark vocabularies in `Vocabulary.presets`, with its label numbers.
 
         Raises:
-            ValueError: There is no such preset.
+            ValueError: If the preset is unknown.
         """
         if name not in cls.presets():
-            known = ", ".join(cls.presets()) or "none without the package dinov3seg_hf, which brings them"
+            known = ", ".join(cls.presets()) or "none, because only the package dinov3seg_hf contains presets"
             raise ValueError(
-                f"There is no preset {quoted(name)}. Known are {known}. "
-                "Use Vocabulary.from_file for a file of your own."
+                f"Preset {quoted(name)} was not found; available: {known}. Use Vocabulary.from_file for your own file."
             )
         fields = parse_tsv((preset_folder() / f"{name}.tsv").read_text(encoding="utf-8"))
         return cls(**{**fields, "templates": templates})
 
     @staticmethod
     def presets() -> tuple[str, ...]:
-        """The names that `Vocabulary.from_preset` knows, sorted."""
+        """Returns the names that `Vocabulary.from_preset` accepts, sorted."""
         folder = preset_folder()
         files = folder.iterdir() if folder.is_dir() else ()
         return tuple(sorted(f.name[: -len(".tsv")] for f in files if f.name.endswith(".tsv")))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, templates: str | Sequence[str] | None = None) -> "Vocabulary":
-        """From a UTF-8 file; its suffix says how to read it.
+        """Reads a vocabulary from a UTF-8 file; the suffix determines the format.
 
-        - `.txt`: a class a line, synonyms separated by `|`. Empty lines and lines that begin with `#` are skipped.
-        - `.tsv`: a header with the column `names` (words separated by commas) and, where wanted, `label` (0, 1, ...),
-          `raw_id` (values in the original annotation, separated by commas, or empty) and `display` (the name to show,
-          where it is not the first word). Lines that begin with `#` are skipped, but `#: ignore_label 65535` sets what
-          the class calls so; `background_from`, `shared_synonyms` and `templates` likewise, values written as JSON.
-        - `.json`: a list as for `from_list`, or an object with the arguments of the class, as `save` writes it.
+        - `.txt`: one class per line, synonyms separated by `|`. Empty lines and lines that begin with `#` are skipped.
+        - `.tsv`: a header with the column `names` (words separated by commas) and the optional columns `label` (0, 1,
+          ...), `raw_id` (values in the original annotation, separated by commas, or empty) and `display` (the name to
+          show, if it is not the first word). Lines that begin with `#` are skipped, but `#: ignore_label 65535` sets
+          the argument `ignore_label`. `background_from`, `shared_synonyms` and `templates` are set in the same way,
+          with JSON values.
+        - `.json`: a list as for `from_list`, or an object with the arguments of the class, as written by `save`.
 
         Args:
             path: The file.
-            templates: In place of what the file says, or of the default.
+            templates: Templates to use instead of those in the file or the default ones.
 
         Raises:
-            ValueError: The file cannot be read, is of another kind, or holds what the class refuses; says where.
+            ValueError: If the file cannot be read, has another format, or has invalid content; the message says where.
         """
         try:
             fields = read_vocabulary_file(path)
@@ -195,15 +201,16 @@ class Vocabulary:
             raise error if where in str(error) else ValueError(f"{where}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a `.json` or `.tsv` file from which `from_file` makes an equal vocabulary, whole or not at all.
+        """Writes a `.json` or `.tsv` file atomically; `from_file` reads an equal vocabulary from it.
 
         Raises:
-            ValueError: Another suffix, a path that cannot be written, or a comma in a word, which TSV cannot hold.
+            ValueError: If the suffix is not supported, the path cannot be written, or a word contains a comma (only in
+                TSV).
         """
         suffix = Path(path).suffix.lower()
         if suffix not in (".json", ".tsv"):
             raise ValueError(
-                f"{str(path)!r} ends in {suffix!r}; expected .json or .tsv, which keep templates and labels."
+                f"{str(path)!r} ends in {suffix!r}; expected .json or .tsv, which store templates and labels."
             )
         fields: Fields = {key: getattr(self, key) for key in JSON_KEYS}
         write_atomically(path, (format_json(fields) if suffix == ".json" else format_tsv(fields)).encode())
@@ -211,17 +218,17 @@ class Vocabulary:
     # --- names and labels ---------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Number of classes that are prompted and predicted, C."""
+        """The number C of classes that are prompted and predicted."""
         return len(self.names)
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Label -> display name, as configurations of transformers hold it."""
+        """A mapping from labels to display names, as in configurations of transformers."""
         return dict(enumerate(self.names))
 
     @property
     def label2id(self) -> dict[str, int]:
-        """Display name -> label."""
+        """A mapping from display names to labels."""
         return {name: i for i, name in enumerate(self.names)}
 
     @cached_property
@@ -229,52 +236,54 @@ class Vocabulary:
         return {word_key(name): i for i, name in enumerate(self.names)}
 
     def index(self, name: str) -> int:
-        """The label of a display name, whatever its letter case.
+        """Returns the label of a display name; letter case is ignored.
 
         Raises:
-            ValueError: No class has that name; says which come close.
+            ValueError: If no class has this name; the message contains similar names.
         """
         key = word_key(_clean(name, "The name"))
         if key not in self._index:
             close = [self.names[self._index[k]] for k in difflib.get_close_matches(key, self._index)]
-            hint = f" Close to it: {', '.join(map(repr, close))}." if close else ""
-            raise ValueError(f"None of the {len(self)} classes is named {quoted(name)}.{hint}")
+            hint = f" Similar names: {', '.join(map(repr, close))}." if close else ""
+            raise ValueError(f"Name {quoted(name)} was not found in the {len(self)} classes.{hint}")
         return self._index[key]
 
     def prompts(self) -> list[list[str]]:
-        """C lists of prompts: every word of the class in every template."""
+        """Returns C lists of prompts: every word of the class in every template."""
         return [fill_templates(words, self.templates) for words in self.synonyms]
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over what decides the text embeddings: names, synonyms, templates."""
+        """The SHA-256 (hex) of everything that determines the text embeddings: names, synonyms, templates."""
         return sha256_of([self.names, self.synonyms, self.templates])
 
     # --- annotations and scores ---------------------------------------------------------------------------------------
 
     @property
     def scored_names(self) -> tuple[str, ...]:
-        """The names of what is scored: all of them, or those before `background_from` and "background"."""
+        """The names of the scored classes: all names, or those before `background_from` and "background"."""
         return self.names if self.background_from is None else (*self.names[: self.background_from], "background")
 
     def to_scored(self, label_map: np.ndarray) -> np.ndarray:
-        """A map of predicted labels, any shape -> one of scored labels; ignored pixels stay so."""
+        """Converts a map of predicted labels, of any shape, to scored labels; ignored pixels stay ignored."""
         if self.background_from is None:
             return label_map
         is_background = (label_map >= self.background_from) & (label_map != self.ignore_label)
         return np.where(is_background, np.asarray(self.background_from, label_map.dtype), label_map)
 
     def labels_from_raw(self, annotation: np.ndarray) -> np.ndarray:
-        """The values of an original annotation, integers of any shape -> scored labels, int32.
+        """Converts the values of an original annotation, integers of any shape, to scored labels, int32.
 
-        Where the vocabulary has `raw_ids`, values that they do not name become `ignore_label`; otherwise values that
-        are no label do.
+        Values that are not in `raw_ids` become `ignore_label`. Without `raw_ids`, values that are not labels become
+        `ignore_label`.
 
         Raises:
-            ValueError: The annotation holds no integers.
+            ValueError: If the annotation does not contain integers.
         """
         if not np.issubdtype(annotation.dtype, np.integer):
-            raise ValueError(f"The annotation is {annotation.dtype}; expected integers, one a pixel. Convert it.")
+            raise ValueError(
+                f"The annotation has dtype {annotation.dtype}; expected one integer per pixel. Convert the annotation."
+            )
         table = self._raw_table
         in_table = (annotation >= 0) & (annotation < len(table))
         return np.where(in_table, table[np.where(in_table, annotation, 0)], np.int32(self.ignore_label))
@@ -301,22 +310,24 @@ class Vocabulary:
         """Encodes every class once; see `encode_classes`.
 
         Args:
-            model: Has `text_model` and `get_text_features(input_ids (C, P, L), attention_mask (C, P, L)) -> (C, 2, D)`.
-            processor: Has the `tokenizer` of the text tower.
-            batch_size: Prompts at once, at most; a class that has more goes alone.
-            device: Where the token ids go. `None`: where the text tower is.
-            progress: Shows a bar.
+            model: A model with `text_model` and `get_text_features(input_ids (C, P, L), attention_mask (C, P, L)) ->
+                (C, 2, D)`.
+            processor: A processor with the `tokenizer` of the text tower.
+            batch_size: Maximum number of prompts per batch; a class with more prompts gets its own batch.
+            device: Device for the token ids. `None`: the device of the text tower.
+            progress: Whether to show a progress bar.
 
         Returns:
             The embeddings, on the CPU, with the fingerprints of this vocabulary and of the model.
 
         Raises:
-            ValueError: A prompt longer than the text tower reads (none is cut short), no tokenizer, results not finite.
+            ValueError: If a prompt is too long for the text tower (prompts are never truncated), the tokenizer is
+                missing, or an embedding is not finite.
         """
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None:
             raise ValueError(
-                f"The processor, {type(processor).__name__}, has no tokenizer, which words need. "
+                f"The processor is a {type(processor).__name__}, which has no tokenizer; words need a tokenizer. "
                 "Load or convert the model with its tokenizer."
             )
         tensor = encode_classes(
@@ -326,14 +337,14 @@ class Vocabulary:
 
 
 def as_vocabulary(labels: Any, templates: str | Sequence[str] | None = None) -> Vocabulary:
-    """What people call labels -> a vocabulary.
+    """Converts labels to a vocabulary.
 
     Args:
-        labels: A list, a string of labels separated by commas, or a `Vocabulary`.
-        templates: In place of the vocabulary's, or of the default.
+        labels: A list of class names, a string of class names separated by commas, or a `Vocabulary`.
+        templates: Templates to use instead of those of the vocabulary or the default ones.
 
     Raises:
-        ValueError: No labels, or labels that `Vocabulary` refuses.
+        ValueError: If there are no labels, or a label is invalid.
     """
     if isinstance(labels, Vocabulary):
         return labels if templates is None else replace(labels, templates=resolve_templates(templates))
@@ -347,7 +358,7 @@ def as_vocabulary(labels: Any, templates: str | Sequence[str] | None = None) -> 
 def _sequence(values: Any, what: str) -> list[Any]:
     if isinstance(values, str):
         raise ValueError(
-            f"{what} are one string, {quoted(values)}; expected a list of strings. Write [{quoted(values)}]."
+            f"{what} are one string, {quoted(values)}; expected a list of strings. Pass [{quoted(values)}]."
         )
     if isinstance(values, (bytes, Mapping, set, frozenset)) or not isinstance(values, Iterable):
         raise ValueError(
@@ -362,29 +373,31 @@ def _clean(word: Any, what: str) -> str:
     cleaned = " ".join(unicodedata.normalize("NFC", word).split())
     if not any(c.isprintable() and c != " " for c in cleaned):
         raise ValueError(
-            f"{what} is {quoted(word)}, which shows nothing; expected a word. Remove it or give it a name."
+            f"{what} is {quoted(word)}, which has no visible characters; expected a word. Remove or replace it."
         )
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in cleaned):
-        raise ValueError(f"{what}, {quoted(word)}, holds control characters or broken Unicode. Remove them.")
+        raise ValueError(
+            f"{what}, {quoted(word)}, contains control characters or broken Unicode. Remove these characters."
+        )
     return cleaned
 
 
 def word_key(word: str) -> str:
-    """What two spellings of the same word have in common: white space, letter case and Unicode forms do not count."""
+    """Returns the comparison key of a word: it ignores letter case, Unicode form and extra whitespace."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", " ".join(word.split())).casefold())
 
 
 def _clean_synonyms(synonyms: Any, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     synonyms = _sequence(synonyms, "Synonyms")
     if len(synonyms) != len(names):
-        raise ValueError(f"Got {len(synonyms)} lists of synonyms for {len(names)} names; pass one per name.")
+        raise ValueError(f"Got {len(synonyms)} lists of synonyms for {len(names)} names; expected one list per name.")
     cleaned = []
     for i, (name, words) in enumerate(zip(names, synonyms)):
         words = tuple(
             _clean(word, f"A word of label {i} ({quoted(name)})") for word in _sequence(words, f"Synonyms of label {i}")
         )
         if not words:
-            raise ValueError(f"Label {i} ({quoted(name)}) has no words to prompt; expected its name at least.")
+            raise ValueError(f"Label {i} ({quoted(name)}) has no words to prompt; expected at least its name.")
         cleaned.append(words)
     return tuple(cleaned)
 
@@ -395,7 +408,7 @@ def _refuse_repeated(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ..
         if (first := label_of_name.setdefault(word_key(name), i)) != i:
             raise ValueError(
                 f"Labels {first} and {i} have the same name, {quoted(names[first])} and {quoted(name)}; "
-                "expected different ones. Remove one, or rename it."
+                "expected different names. Remove or rename one of the labels."
             )
     label_of_word: dict[str, int] = {}
     label_of_words: dict[frozenset[str], int] = {}
@@ -403,16 +416,19 @@ def _refuse_repeated(names: tuple[str, ...], synonyms: tuple[tuple[str, ...], ..
         keys = [word_key(word) for word in words]
         for j, key in enumerate(keys):
             if key in keys[:j]:
-                raise ValueError(f"Label {i} ({quoted(names[i])}) has the word {quoted(words[j])} twice. Remove one.")
+                raise ValueError(
+                    f"Label {i} ({quoted(names[i])}) has the word {quoted(words[j])} twice; expected different words. "
+                    "Remove one of the two."
+                )
             if (first := label_of_word.setdefault(key, i)) != i and not shared_synonyms:
                 raise ValueError(
                     f"The word {quoted(words[j])} stands for two classes, label {first} ({quoted(names[first])}) "
-                    f"and label {i} ({quoted(names[i])}). Remove it from one, or set shared_synonyms."
+                    f"and label {i} ({quoted(names[i])}). Remove the word from one class, or set shared_synonyms."
                 )
         if (first := label_of_words.setdefault(frozenset(keys), i)) != i:
             raise ValueError(
-                f"Labels {first} ({quoted(names[first])}) and {i} ({quoted(names[i])}) have the same words, so "
-                "nothing could tell them apart. Remove one, or give it words of its own."
+                f"Labels {first} ({quoted(names[first])}) and {i} ({quoted(names[i])}) have the same words; "
+                "expected at least one different word. Remove one of the labels, or change its words."
             )
 
 
@@ -424,8 +440,10 @@ def _checked_raw_ids(raw_ids: Any, num_labels: int) -> dict[int, int]:
     for raw_id, label in raw_ids.items():
         if not 0 <= checked_integer(raw_id, "A raw id") <= MAX_RAW_ID:
             raise ValueError(
-                f"The raw id {raw_id} is not within 0..{MAX_RAW_ID}, the values of an annotation of 8 or 16 bits."
+                f"A raw id is {raw_id}; expected 0 to {MAX_RAW_ID}, because annotations have 8 or 16 bits."
             )
         if not 0 <= checked_integer(label, f"The label of raw id {raw_id}") < num_labels:
-            raise ValueError(f"The raw id {raw_id} stands for label {label}; expected one within 0..{num_labels - 1}.")
+            raise ValueError(
+                f"The raw id {raw_id} stands for label {label}; expected a label from 0 to {num_labels - 1}."
+            )
     return {int(raw_id): int(raw_ids[raw_id]) for raw_id in sorted(raw_ids)}

@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The files that class names are kept in: text, TSV and JSON, read to and written from the arguments of `Vocabulary`.
+"""Reads and writes vocabulary files (text, TSV and JSON) as the arguments of `Vocabulary`.
 
-Knows syntax only: what the arguments mean, and which of them are wrong, is the vocabulary's business. The seven
-benchmark vocabularies lie beside this module as TSV; a checkpoint on the Hub, which carries this file along, has none.
+Handles only syntax; `Vocabulary` checks the values. The seven benchmark vocabularies are TSV files next to this module.
+A checkpoint on the Hub contains this module but not these files.
 """
 
 import json
@@ -23,15 +23,17 @@ JSON_KEYS = ("names", "synonyms", "templates", "ignore_label", "raw_ids", "backg
 
 
 def preset_folder() -> Path:
-    """Where the benchmark vocabularies lie, if this is the package."""
+    """Returns the folder of the benchmark vocabularies, which exists only in the package."""
     return Path(__file__).parent / "vocabularies"
 
 
 def split_synonyms(items: Iterable[Any]) -> Fields:
-    """Class names, each "word" or "word|synonym|synonym"; the first word is the one displayed.
+    """Splits class names, each "word" or "word|synonym|synonym", into names and synonyms.
+
+    The first word is the displayed name.
 
     Raises:
-        ValueError: An item is not a string.
+        ValueError: If an item is not a string.
     """
     synonyms = []
     for index, item in enumerate(items):
@@ -48,51 +50,54 @@ def read_vocabulary_file(path: str | os.PathLike[str]) -> Fields:
     """Reads a `.txt`, `.tsv` or `.json` file; see `Vocabulary.from_file`.
 
     Raises:
-        ValueError: The file cannot be read, is of another kind, or breaks its syntax; says where.
+        ValueError: If the file cannot be read, has another format, or has a syntax error; the message says where.
     """
     path = Path(path)
     parse = PARSERS.get(path.suffix.lower())
     if parse is None:
         raise ValueError(
-            f"Vocabulary file {str(path)!r} ends in {path.suffix!r}; expected {', '.join(PARSERS)}. Rename it."
+            f"Vocabulary file {str(path)!r} ends in {path.suffix!r}; expected {', '.join(PARSERS)}. Rename the file."
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")  # a byte order mark is not part of the first name
+        text = path.read_text(encoding="utf-8-sig")  # removes a byte order mark from the first name
     except OSError as error:
         raise ValueError(f"Vocabulary file {str(path)!r} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"Vocabulary file {str(path)!r} is not UTF-8 text ({error}). Save it as UTF-8.") from error
+        raise ValueError(
+            f"Vocabulary file {str(path)!r} is not UTF-8 text ({error}). Save the file as UTF-8."
+        ) from error
     return parse(text)
 
 
 def parse_txt(text: str) -> Fields:
-    """A class a line, synonyms separated by `|`."""
+    """Parses text with one class per line and synonyms separated by `|`."""
     items = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         if "," in line:
-            # "cat, dog" would silently be one class
+            # "cat, dog" would silently become one class
             raise ValueError(
-                f"line {number}, {quoted(line)}, holds a comma; expected one class a line, its synonyms "
-                "separated by '|'. Names with commas can be kept in .json."
+                f"line {number}, {quoted(line)}, contains a comma; expected one class per line, with synonyms "
+                "separated by '|'. Use a .json file for names with commas."
             )
         items.append(line)
     return split_synonyms(items)
 
 
 def parse_json(text: str) -> Fields:
-    """A list of names, or an object with the arguments of `Vocabulary`."""
+    """Parses JSON text: a list of names, or an object with the arguments of `Vocabulary`."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error}).") from error
+        raise ValueError(f"the content is not valid JSON ({error}).") from error
     if isinstance(content, list):
         return split_synonyms(content)
     if not isinstance(content, dict) or "names" not in content or not set(content) <= set(JSON_KEYS):
         found = f"an object with {quoted(list(content))}" if isinstance(content, dict) else quoted(content)
         raise ValueError(
-            f"holds {found}; expected a list of names, or an object with 'names', of {', '.join(JSON_KEYS)}."
+            f"the content is {found}; expected a list of names, or an object with 'names' and only keys of "
+            f"{', '.join(JSON_KEYS)}."
         )
     if isinstance(content.get("raw_ids"), dict):
         # keys of JSON objects are strings
@@ -101,7 +106,7 @@ def parse_json(text: str) -> Fields:
 
 
 def parse_tsv(text: str) -> Fields:
-    """A table with the columns `TSV_COLUMNS`, and lines `#: <directive> <JSON value>`."""
+    """Parses a table with the columns `TSV_COLUMNS`, and lines `#: <directive> <JSON value>`."""
     fields: Fields = {}
     header: list[str] | None = None
     names: list[str] = []
@@ -125,7 +130,7 @@ def parse_tsv(text: str) -> Fields:
         row = dict(zip(header, cells))
         if "label" in row and _parsed_number(row["label"], f"line {number}") != len(names):
             raise ValueError(
-                f"line {number} has label {row['label']}; expected {len(names)}, because labels count from 0."
+                f"line {number} has label {row['label']}; expected {len(names)}, because labels are counted from 0."
             )
         words = row["names"].split(",")
         synonyms.append(words)
@@ -153,8 +158,8 @@ def _checked_header(cells: list[str], number: int) -> list[str]:
     header = [cell.strip() for cell in cells]
     if "names" not in header or not set(header) <= set(TSV_COLUMNS) or len(set(header)) < len(header):
         raise ValueError(
-            f"line {number}, the header, has the columns {quoted(header)}; expected 'names' and, where wanted, "
-            "'label', 'raw_id', 'display', separated by tabs."
+            f"line {number}, the header, has the columns {quoted(header)}; expected 'names' and optionally "
+            "'label', 'raw_id' and 'display', separated by tabs."
         )
     return header
 
@@ -165,13 +170,13 @@ def _raw_ids_of(cells: list[str], background_from: Any) -> dict[int, int]:
     raw_ids: dict[int, int] = {}
     for label, cell in enumerate(cells):
         if background_from is not None:
-            label = min(label, background_from)  # all classes of the background share its raw ids
+            label = min(label, background_from)  # all background classes share the raw ids of the background
         for part in cell.split(","):
             if part.strip():
                 raw_id = _parsed_number(part, f"the raw_id of label {label}")
                 if raw_ids.setdefault(raw_id, label) != label:
                     raise ValueError(
-                        f"raw_id {raw_id} stands for the labels {raw_ids[raw_id]} and {label}; expected one."
+                        f"raw_id {raw_id} stands for the labels {raw_ids[raw_id]} and {label}; expected one label."
                     )
     return raw_ids
 
@@ -186,21 +191,24 @@ def _parsed_number(text: str, what: str) -> int:
 
 
 def format_json(fields: Mapping[str, Any]) -> str:
-    """What `parse_json` reads, from the arguments in `JSON_KEYS`; `None` is left out."""
+    """Formats the arguments in `JSON_KEYS` as JSON text for `parse_json`; `None` is omitted."""
     return json.dumps({k: v for k, v in fields.items() if v is not None}, ensure_ascii=False, indent=1) + "\n"
 
 
 def format_tsv(fields: Mapping[str, Any]) -> str:
-    """What `parse_tsv` reads, from the arguments in `JSON_KEYS`.
+    """Formats the arguments in `JSON_KEYS` as TSV text for `parse_tsv`.
 
     Raises:
-        ValueError: A word holds a comma, which separates words.
+        ValueError: If a word contains a comma, the separator of words.
     """
     names, synonyms = fields["names"], fields["synonyms"]
     for words in synonyms:
         for word in words:
             if "," in word:
-                raise ValueError(f"The word {quoted(word)} holds a comma, which separates words in TSV. Save as .json.")
+                raise ValueError(
+                    f"The word {quoted(word)} contains a comma, which separates words in TSV. Save the vocabulary as "
+                    ".json."
+                )
     directives = {key: fields[key] for key in TSV_DIRECTIVES if fields[key] not in (None, False)}
     columns = {"label": [str(label) for label in range(len(names))]}
     if fields["raw_ids"] is not None:

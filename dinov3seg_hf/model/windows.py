@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Sliding windows: where they lie, how they are cut, how their maps are put together again.
+"""Sliding windows: plans their boxes, cuts them out of images, and merges their maps.
 
-Pure geometry on ints and tensors. The module knows neither model nor image: the same `merge_windows` serves feature
-maps (local-global inference of the paper) and logits (sliding-window inference of dino.txt). A box is
-`(top, left, height, width)` in pixels; sizes are always `(height, width)`.
+Computes only geometry, on integers and tensors; does not depend on the model or on image files. `merge_windows` merges
+feature maps (local-global inference of the paper) and probabilities (sliding-window inference of dino.txt). A box is
+`(top, left, height, width)` in pixels. Sizes are always `(height, width)`.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ Box = tuple[int, int, int, int]
 def plan_windows(
     image_size: tuple[int, int], window_size: int | tuple[int, int], stride: int | tuple[int, int]
 ) -> list[Box]:
-    """Lays equal windows over an image so that every pixel lies in at least one.
+    """Places windows of equal size on an image so that every pixel is in at least one window.
 
-    Windows step by `stride` from the top left corner; the last one of an axis lies flush with the border. An axis
-    shorter than the window gets one window of the axis' own size.
+    The windows step by `stride` from the top left corner. The last window of an axis ends at the border. An axis that
+    is shorter than the window gets one window of the length of the axis.
 
     Args:
         image_size: (height, width) in pixels, each at least 1.
@@ -32,15 +32,15 @@ def plan_windows(
         Boxes (top, left, height, width) in pixels, row by row; all have the same height and width.
 
     Raises:
-        ValueError: If a size is not a positive integer, or a stride exceeds its window (pixels would be left out).
+        ValueError: If a size is not a positive integer, or a stride is larger than its window (pixels would be missed).
     """
     image_height, image_width = _pair(image_size, "image_size")
     window_height, window_width = _pair(window_size, "window_size")
     vertical, horizontal = _pair(stride, "stride")
     if vertical > window_height or horizontal > window_width:
         raise ValueError(
-            f"A stride of {(vertical, horizontal)} is larger than the window of {(window_height, window_width)} and "
-            "would leave pixels uncovered: choose a stride no larger than the window."
+            f"The stride {(vertical, horizontal)} is larger than the window {(window_height, window_width)} and would "
+            "leave pixels uncovered. Choose a stride that is not larger than the window."
         )
     height, width = min(window_height, image_height), min(window_width, image_width)
     return [
@@ -51,27 +51,27 @@ def plan_windows(
 
 
 def size_of(maps: torch.Tensor) -> tuple[int, int]:
-    """(height, width) of images or maps `(..., H, W)`."""
+    """Returns the (height, width) of images or maps `(..., H, W)`."""
     height, width = maps.shape[-2:]
     return height, width
 
 
 def cut_windows(image: torch.Tensor, boxes: torch.Tensor | Sequence[Sequence[int]]) -> torch.Tensor:
-    """Cuts windows out of a batch of images.
+    """Cuts windows out of images.
 
     Args:
-        image: `(B, C, H, W)`.
+        image: One image `(C, H, W)` or a batch of images `(B, C, H, W)`.
         boxes: N boxes of equal height and width within the image, `(N, 4)` or a list; see `plan_windows`.
 
     Returns:
-        `(B, N, C, height, width)`.
+        `(N, C, height, width)` or `(B, N, C, height, width)`.
 
     Raises:
-        ValueError: If the boxes are of unequal size or leave the image.
+        ValueError: If the boxes differ in size or extend beyond the image.
     """
     places = _as_boxes(boxes, size_of(image))
     if len({place[2:] for place in places}) > 1:
-        raise ValueError(f"Windows of one batch share one size, got boxes {places}: plan them with `plan_windows`.")
+        raise ValueError(f"The boxes are {places}; expected boxes of the same size. Plan boxes with `plan_windows`.")
     return torch.stack(
         [image[..., top : top + height, left : left + width] for top, left, height, width in places], dim=-4
     )
@@ -83,41 +83,42 @@ def merge_windows(
     output_size: tuple[int, int],
     source_size: tuple[int, int],
 ) -> torch.Tensor:
-    """Puts the windows' maps at their places and averages where they overlap.
+    """Merges the maps of windows into one map, averaged where windows overlap.
 
-    The output is a grid of cells over the source image. A cell takes the mean over the windows in which its center
-    lies, each sampled bilinearly at that very point. Where a window's grid falls onto the output grid (boxes that are
-    multiples of the patch size) sampling is the identity; where the output is the image itself, it is the usual
-    bilinear resize of each window to its box.
+    The output is a grid of cells over the source image. The value of a cell is the mean over all windows that contain
+    the center of the cell, each sampled bilinearly at this center. If the grid of a window matches the output grid
+    (boxes that are multiples of the patch size), the sampling is the identity. If the output is the image itself, the
+    sampling is the usual bilinear resize of each window to its box.
 
     Args:
-        windows: `(B, N, C, h, w)`: features or logits of N windows, at any resolution.
+        windows: `(B, N, C, h, w)`: features or probabilities of N windows, at any resolution.
         boxes: `(N, 4)` long tensor or list: (top, left, height, width) in pixels of the source image. Pass a list under
-            `torch.compile`: a tensor has to be read back to the host.
+            `torch.compile`, because a tensor must be copied to the host.
         output_size: (height, width) of the result in cells.
-        source_size: (height, width) of the image in which the boxes are given, in pixels.
+        source_size: (height, width) in pixels of the image that the boxes refer to.
 
     Returns:
-        `(B, C, *output_size)` in the windows' dtype (summed in fp32).
+        `(B, C, *output_size)` in the dtype of the windows (the sums are in at least float32).
 
     Raises:
-        ValueError: If shapes disagree, a box leaves the source image, or the boxes do not cover it.
+        ValueError: If shapes do not match, a box extends beyond the source image, or the boxes do not cover the source
+            image.
     """
     source_height, source_width = source_size = _pair(source_size, "source_size")
     output_height, output_width = output_size = _pair(output_size, "output_size")
     places = _as_boxes(boxes, source_size)
     if windows.ndim != 5 or windows.shape[1] != len(places):
         raise ValueError(
-            f"Expected windows of shape (B, {len(places)}, C, h, w) for {len(places)} boxes, got "
-            f"{tuple(windows.shape)}: pass one box for each window."
+            f"windows has shape {tuple(windows.shape)}; expected (B, {len(places)}, C, h, w) for {len(places)} boxes. "
+            "Pass one box for each window."
         )
     if not _cover(places, source_size):
         raise ValueError(
-            f"The boxes {places} leave parts of the {source_height} x {source_width} image uncovered: plan them with "
+            f"The boxes {places} leave parts of the {source_height} x {source_width} image uncovered. Plan boxes with "
             "`plan_windows`."
         )
 
-    # bf16 holds no exact sum of three equal numbers: sums are kept in at least fp32
+    # sums are in at least float32, because bfloat16 does not represent the sum of three equal numbers exactly
     dtype = torch.promote_types(windows.dtype, torch.float32)
     total = torch.zeros(windows.shape[0], windows.shape[2], *output_size, dtype=dtype, device=windows.device)
     count = torch.zeros(output_size, dtype=dtype, device=windows.device)
@@ -140,10 +141,10 @@ def merge_windows(
 
 
 def _cells_within(start: int, length: int, num_cells: int, num_pixels: int) -> slice:
-    """The output cells whose centers lie in [start, start + length) pixels.
+    """Returns the output cells whose centers are in [start, start + length) pixels.
 
-    The center of cell i lies at (2i + 1) * num_pixels / (2 * num_cells) pixels. All of it stays in integers, so that no
-    cell falls between two windows by rounding.
+    The center of cell i is at (2i + 1) * num_pixels / (2 * num_cells) pixels. The computation uses only integers, so
+    rounding cannot lose a cell between two windows.
     """
     first, last = (-((num_pixels - 2 * edge * num_cells) // (2 * num_pixels)) for edge in (start, start + length))
     return slice(first, last)
@@ -155,7 +156,7 @@ def _sample(
     """Samples one axis of a window, which spans [start, start + length) pixels, linearly at the centers of `cells`."""
     size = window.shape[dim]
     denominator = 2 * num_cells * length
-    # where the centers lie in the window's own cells, as a fraction; border cells are extended outwards
+    # position of the centers in cells of the window, times the denominator; border cells are extended outwards
     position = (2 * torch.arange(cells.start, cells.stop, device=window.device) + 1) * num_pixels
     position = (position - 2 * num_cells * start) * size - num_cells * length
     position = position.clamp(0, (size - 1) * denominator)
@@ -190,14 +191,16 @@ def _cover(boxes: list[Box], size: tuple[int, int]) -> bool:
 def _as_boxes(boxes: torch.Tensor | Sequence[Sequence[int]], size: tuple[int, int]) -> list[Box]:
     rows = boxes.tolist() if isinstance(boxes, torch.Tensor) else boxes
     if len(rows) == 0 or any(not isinstance(row, (list, tuple)) or len(row) != 4 for row in rows):
-        raise ValueError("Expected boxes of shape (N, 4) with N >= 1, each (top, left, height, width) in pixels.")
+        raise ValueError(
+            "boxes has another shape; expected (N, 4) with N >= 1, each (top, left, height, width) in pixels."
+        )
     checked: list[Box] = [(top, left, height, width) for top, left, height, width in rows]
     for top, left, height, width in checked:
         inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]
         if not inside:
             raise ValueError(
-                f"The box (top, left, height, width) = {(top, left, height, width)} leaves the image of {size[0]} x "
-                f"{size[1]} pixels: plan the boxes for this very size with `plan_windows`."
+                f"The box (top, left, height, width) is {(top, left, height, width)}; expected a box inside the image "
+                f"of {size[0]} x {size[1]} pixels. Plan boxes for this size with `plan_windows`."
             )
     return checked
 
@@ -205,6 +208,8 @@ def _as_boxes(boxes: torch.Tensor | Sequence[Sequence[int]], size: tuple[int, in
 def _pair(size: int | Sequence[int], name: str) -> tuple[int, int]:
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(pair) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in pair):
-        raise ValueError(f"`{name}` must be a positive integer or a pair (height, width) of them, got {size!r}.")
+        raise ValueError(
+            f"{name} is {size!r}; expected a positive integer or a pair (height, width) of positive integers."
+        )
     height, width = pair
     return height, width

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The training loop with Accelerate, and all that a run reads and writes.
+"""The training loop, built on Accelerate, and everything that a run reads and writes.
 
-May import every room but `hub`, `demo` and `cli`.
+This package is allowed to import every subpackage except `hub`, `demo` and `cli`.
 """
 
 from .config import TrainingConfig

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What the training loop needs of Accelerate and of the machine: processes, trackers, signals, memory."""
+"""Sets up the training loop: the `Accelerator` and its processes, trackers, signal handlers and peak memory."""
 
 import resource
 import signal
@@ -24,54 +24,60 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 def peak_memory() -> int:
-    """Bytes, of this process: the accelerator's if there is one."""
+    """The peak memory of this process in bytes: GPU memory if CUDA is available, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def make_accelerator(config: TrainingConfig, trackers: list[str]) -> Accelerator:
-    """The accelerator of a run.
+    """The `Accelerator` of a run.
 
     Raises:
-        ValueError: It cannot start, for example for want of a GPU that does what mixed_precision asks.
+        ValueError: If Accelerate cannot start, for example because the GPU does not support `mixed_precision`.
     """
     state = start_processes()
     try:
         return Accelerator(
             cpu=state.device.type == "cpu",
             mixed_precision=config.mixed_precision,
-            # windows of accumulated batches go on across epochs
+            # gradient accumulation continues across the end of an epoch
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 num_steps=config.gradient_accumulation, sync_with_dataloader=False
             ),
-            step_scheduler_with_optimizer=False,  # steps are those of the optimizer, whatever the number of processes
+            step_scheduler_with_optimizer=False,  # the schedule counts optimizer steps, for any number of processes
             dataloader_config=DataLoaderConfiguration(non_blocking=True),
             log_with=trackers or None,
             project_config=ProjectConfiguration(config.output, logging_dir=str(Path(config.output) / "tensorboard")),
         )
     except ValueError as error:
-        raise ValueError(f"Accelerate cannot start: {first_line(error)}") from error
+        raise ValueError(
+            f"Accelerate cannot start: {first_line(error)}. Change mixed_precision or the options of accelerate launch."
+        ) from error
 
 
 def checked_trackers(names: list[str]) -> list[str]:
-    """The trackers that are wanted, without `none`.
+    """Returns the requested trackers without `none`.
 
     Raises:
-        ValueError: One is not installed or not known.
+        ValueError: If a tracker is not installed or not supported.
     """
     available = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
     wanted = [name for name in names if name != "none"]
     if missing := [name for name in wanted if name not in available]:
         raise ValueError(
-            f"The tracker {missing[0]!r} is not installed or not known; there {'is' if len(available) == 1 else 'are'} "
-            f"{', '.join(available) or 'none'}. Install it, or choose another (trackers none: without)."
+            f"The tracker {missing[0]!r} is not installed or not supported; available: "
+            f"{', '.join(available) or 'none'}. Install the tracker, choose another one, or set trackers to none."
         )
     return wanted
 
 
 class Signals:
-    """Inside, SIGINT and SIGTERM ask the loop to end after its step; a second SIGINT ends it at once."""
+    """A context manager for SIGINT and SIGTERM, active only in the main thread.
+
+    The first signal sets `received`, and the training loop ends after the current step. A later SIGINT raises
+    `KeyboardInterrupt` at once.
+    """
 
     def __init__(self):
         self.received = False

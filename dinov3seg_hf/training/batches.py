@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Which images and which classes make a step, as pure functions of the seed and the step.
+"""Chooses the images and classes of a step; the choice depends only on the seed, the epoch and the step.
 
-Nothing here remembers anything, so a run that goes on from a checkpoint meets the same batches, and the number of
-processes or of accumulated batches does not change what a step sees.
+A resumed run therefore gets the same batches as an uninterrupted run, and the number of processes or accumulated
+batches does not change the content of a step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,22 +15,22 @@ from torch.utils.data import Sampler
 
 
 class EpochSampler(Sampler[int]):
-    """A random order of the rows for each epoch; what does not fill a last step is left for another epoch.
+    """A new random order of the rows for each epoch; rows that do not fill a last step are skipped in that epoch.
 
     Args:
-        num_rows: Of the data set.
-        batch_size: Images a step, over all processes.
-        seed: With the epoch, decides the order.
+        num_rows: Number of rows in the data set.
+        batch_size: Number of images per step, over all processes.
+        seed: Seed of the order; the order depends on the seed and the epoch.
 
     Raises:
-        ValueError: Fewer rows than a step takes.
+        ValueError: If the data set has fewer rows than one step needs.
     """
 
     def __init__(self, num_rows: int, batch_size: int, seed: int):
         if num_rows < batch_size:
             raise ValueError(
-                f"The training split has {num_rows} images, fewer than the {batch_size} of one step (batch_size); "
-                "lower it."
+                f"The training split has {num_rows} images, but one step needs {batch_size} (batch_size). Lower "
+                "batch_size."
             )
         self.num_rows, self.batch_size, self.seed, self.epoch = num_rows, batch_size, seed, 0
 
@@ -46,7 +46,7 @@ class EpochSampler(Sampler[int]):
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Items of one size -> `images` uint8 `(B, 3, H, W)`, `labels` int64 `(B, H, W)`, `index` int64 `(B,)`."""
+    """Stacks items of one size: `images` uint8 `(B, 3, H, W)`, `labels` int64 `(B, H, W)`, `index` int64 `(B,)`."""
     return {
         "images": torch.stack([torch.from_numpy(np.asarray(item["image"])) for item in items]).permute(0, 3, 1, 2),
         "labels": torch.stack([torch.from_numpy(np.asarray(item["labels"])) for item in items]),
@@ -55,18 +55,18 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def normalize(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8 `(B, 3, H, W)` -> float32, as the image processor rescales and normalizes."""
+    """Rescales and normalizes uint8 `(B, 3, H, W)` to float32, like the image processor."""
     offset, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
     return (images.float() / 255 - offset) / scale
 
 
 def seeds_of(seed: int, step: int, positions: Sequence[int]) -> list[int]:
-    """A seed for every image of a step, by its place in the whole step."""
+    """The seeds of images in a step, one for each of the given positions in the whole step."""
     return [int(np.random.SeedSequence([seed, step, place]).generate_state(1)[0]) for place in positions]
 
 
 def pixels_per_class(labels: Sequence[torch.Tensor], num_classes: int) -> torch.Tensor:
-    """How many of the label maps' pixels each class has, `(C,)`; ignored pixels count for none."""
+    """Counts the pixels of each class in the label maps, int64 `(C,)`; ignored (negative) pixels are not counted."""
     counts = torch.zeros(num_classes, dtype=torch.long, device=labels[0].device)
     for maps in labels:
         counts += torch.bincount(maps[maps >= 0], minlength=num_classes)
@@ -74,16 +74,17 @@ def pixels_per_class(labels: Sequence[torch.Tensor], num_classes: int) -> torch.
 
 
 def sample_classes(counts: torch.Tensor, sizes: Sequence[int], seed: int, step: int) -> torch.Tensor:
-    """The classes of a step, in order: those that its images show, then random others (sampled negatives).
+    """Chooses the classes of a step: first the classes in its images, then random other classes (sampled negatives).
 
     Args:
-        counts: `(C,)`, pixels of each class in the step.
-        sizes: How many classes; of several numbers one is drawn. Where more are shown, some of these are drawn.
-        seed: Of the run; with the step, decides what is drawn.
-        step: Its number.
+        counts: `(C,)`, number of pixels of each class in the step.
+        sizes: Number of classes to choose; if several numbers are given, one of them is drawn. If the images contain
+            more classes, a random subset of these classes is chosen.
+        seed: Seed of the run; the choice depends on the seed and the step.
+        step: Number of the step.
 
     Returns:
-        int64 `(c,)`.
+        The class indices in ascending order, int64 `(c,)`.
     """
     rng = np.random.default_rng([seed, step])
     size = min(int(rng.choice(np.asarray(sizes))), len(counts))
@@ -94,7 +95,7 @@ def sample_classes(counts: torch.Tensor, sizes: Sequence[int], seed: int, step: 
 
 
 def relabel(labels: torch.Tensor, classes: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Labels among all classes -> labels among `classes`; pixels of the others are ignored (-1)."""
+    """Converts labels among all classes to labels among `classes`; pixels of other classes are ignored (-1)."""
     table = torch.full((num_classes,), -1, dtype=torch.long, device=labels.device)
     table[classes] = torch.arange(len(classes), device=labels.device)
     return torch.where(labels >= 0, table[labels.clamp(min=0)], -1)

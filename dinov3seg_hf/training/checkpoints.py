@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What a run leaves on the disk: checkpoints to go on from, and at last the trained model; whole or not at all."""
+"""Writes the checkpoints of a run and, at the end, the trained model. All writes are atomic."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,18 +20,18 @@ from ..model.vocabulary import Vocabulary
 from .accelerate_setup import SHARDED
 from .run_folder import RESUME, RunFolder
 
-# Weights of a checkpoint: what trains alone, since the rest is that of `init`.
+# A checkpoint contains only the trainable weights, because all other weights are those of `init`.
 TRAINABLE_FILE = "trainable.safetensors"
 
 
 class Checkpoints:
-    """The checkpoints of a run: trainable weights, optimizer, schedule, random numbers, as Accelerate keeps them.
+    """The checkpoints of a run: trainable weights, optimizer, scheduler and random states, in Accelerate's format.
 
     Args:
-        accelerator: Has prepared what is to be kept.
-        folder: Of the run.
-        keep: The newest so many stay.
-        model: Gives the model as it is without Accelerate's wrappers.
+        accelerator: The `Accelerator` that has prepared the objects to save.
+        folder: The folder of the run.
+        keep: Number of newest checkpoints to keep.
+        model: A function that returns the model without Accelerate's wrappers.
     """
 
     def __init__(self, accelerator: Accelerator, folder: RunFolder, keep: int, model: Callable[[], torch.nn.Module]):
@@ -44,7 +44,7 @@ class Checkpoints:
         """Writes the checkpoint of a step and removes old ones.
 
         Raises:
-            ValueError: The disk is full or gone; earlier checkpoints are whole.
+            ValueError: If the disk is full or not available; earlier checkpoints stay intact.
         """
         accelerator, folder = self._accelerator, self._folder
         try:
@@ -56,29 +56,29 @@ class Checkpoints:
             steps = folder.checkpoint_steps()
             raise ValueError(
                 f"The checkpoint of step {step} cannot be written: {first_line(error)}. "
-                f"{f'That of step {steps[-1]} is whole' if steps else 'There is none before it'}. Make room and go on "
-                "with --resume."
+                f"{f'The checkpoint of step {steps[-1]} is intact' if steps else 'No earlier checkpoint exists'}. Free "
+                "disk space, then resume with --resume."
             ) from error
 
     def load(self, step: int) -> None:
-        """Puts model, optimizer, schedule and random numbers back to where they were after a step.
+        """Restores the model, optimizer, scheduler and random states of a step.
 
         Raises:
-            ValueError: The checkpoint cannot be read, or is of other parameters.
+            ValueError: If the checkpoint cannot be read or has other parameters than the trainable ones.
         """
         folder = self._folder.checkpoint(step)
         try:
             self._accelerator.load_state(str(folder))
-            # its count of batches: a step begins with the first of its own, however many the checkpoint's had
+            # restart the count of accumulated batches, because gradient_accumulation may differ from the earlier run
             self._accelerator.step = 0
-        except Exception as error:  # whatever unpickling and safetensors raise
+        except Exception as error:  # unpickling and safetensors raise many types
             raise ValueError(
-                f"The checkpoint {str(folder)!r} cannot be loaded: {first_line(error)}. Remove its folder to go on "
-                "from the one before."
+                f"The checkpoint {str(folder)!r} cannot be loaded: {first_line(error)}. Move this folder out of the "
+                "run to resume from the previous checkpoint."
             ) from error
 
     def _save_trainable(self, models: list, weights: list, folder: str) -> None:
-        """In place of Accelerate's file of all weights."""
+        """Writes only the trainable weights, instead of Accelerate's file of all weights."""
         weights.clear()
         if self._accelerator.is_main_process:
             tensors = {name: p.detach().cpu().contiguous() for name, p in trainable(self._model())}
@@ -89,31 +89,31 @@ class Checkpoints:
         tensors = load_file(Path(folder) / TRAINABLE_FILE)
         parameters = dict(trainable(self._model()))
         if tensors.keys() != parameters.keys():
-            raise ValueError("it holds other parameters than those that train")
+            raise ValueError("its parameters differ from the trainable parameters of this run")
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(tensors[name])
 
 
 def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Names and parameters that train."""
+    """The names and values of the trainable parameters."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def write_trained_model(
     folder: RunFolder, model: Any, processor: Any, vocabulary: Vocabulary, state: dict[str, torch.Tensor] | None
 ) -> None:
-    """Writes what `from_pretrained` loads, and the classes that were trained beside it.
+    """Writes the trained model for `from_pretrained`, with the training vocabulary next to it.
 
     Args:
-        folder: Of the run.
-        model: What was trained.
-        processor: Its `Dinov3SegProcessor`.
-        vocabulary: The classes that were trained.
-        state: The weights, where they are spread over processes.
+        folder: The folder of the run.
+        model: The trained model.
+        processor: The `Dinov3SegProcessor` of the model.
+        vocabulary: The classes of the training.
+        state: The full weights if they are sharded across processes; `None`: the weights of `model`.
 
     Raises:
-        ValueError: The disk is full or gone.
+        ValueError: If the disk is full or not available.
     """
     with disk_errors_as_value_errors("The trained model", RESUME), folder.new_model() as place:
         model.save_pretrained(place, state_dict=state)

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What a training run is told: one dataclass, from a YAML file, from flags, or from both (flags win).
+"""The configuration of a training run: one dataclass, read from a YAML file, from flags, or from both (flags win).
 
-Knows names and numbers, and nothing of models or data: what only these can tell is checked where they are opened.
+Handles names and numbers, not models or data. Checks that need models or data run when models and data are loaded.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from transformers.hf_argparser import DataClassType
 
 from ..compat import actions_of
 
-# The switches of `Dinov3SegConfig`: the paper's contributions, each of which can be left out.
+# The switches of `Dinov3SegConfig` for the contributions of the paper; each contribution can be turned off.
 SWITCHES = (
     "use_global_text",
     "use_early_refinement",
@@ -31,7 +31,7 @@ SWITCHES = (
 
 ENCODERS = ("vision", "text")
 
-# What may change when a run goes on: none of it changes a weight.
+# Options that may change when a run is resumed, because they do not affect the weights.
 RUN_OPTIONS = frozenset(
     {
         "output",
@@ -54,7 +54,7 @@ RUN_OPTIONS = frozenset(
 
 
 def _option(default: Any = dataclasses.MISSING, help: str = "") -> Any:
-    """A field with a help text; `help` in the metadata is where `HfArgumentParser` looks for it."""
+    """Makes a field with a help text, which `HfArgumentParser` reads from `help` in the metadata."""
     metadata = {"help": help.replace("%", "%%")}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
@@ -63,82 +63,89 @@ def _option(default: Any = dataclasses.MISSING, help: str = "") -> Any:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A run. Every field is a key of the YAML file and a flag of `scripts/train.py`, whose `--help` lists them.
+    """The configuration of a run.
+
+    Each field is a key of the YAML file and a flag of `scripts/train.py`; `scripts/train.py --help` lists all flags.
 
     Raises:
-        ValueError: A value of another type, out of its range, or at odds with another.
+        ValueError: If a value has another type, is out of its range, or contradicts another value.
     """
 
     # fmt: off
-    init: str = _option(help="what to start from: a converted folder, an earlier run's output, a Hub id, or embedded")
-    dataset: str = _option(help="a Hub id, a folder (parquet, imagefolder, saved to disk), or drawn-world")
-    output: str = _option(help="folder of the run: checkpoints, logs, overlays, at last the trained model")
+    init: str = _option(help="initial weights: a converted folder, the output of an earlier run, a Hub id, or embedded")
+    dataset: str = _option(help="data set: a Hub id, a folder (parquet, imagefolder, save_to_disk), or drawn-world")
+    output: str = _option(help="folder of the run: checkpoints, logs, overlays and, at the end, the trained model")
 
     # model
-    head: Literal["keep", "fresh"] = _option("keep", "the head of --init, or one that starts anew")
-    ablate: list[str] = _option([], f"contributions to leave out: {', '.join(SWITCHES)}")
-    trainable_encoders: list[str] = _option([], "encoders whose queries and values train as well: vision, text")
-    encoder_learning_rate_multiplier: float = _option(0.01, "of what trains in the encoders")
-    lora_rank: int = _option(0, "train adapters of this rank on queries and values in their place (needs peft); 0: off")
-    ema_decay: float = _option(0.0, "keep a moving average of the weights, evaluate and export it; 0: off")
+    head: Literal["keep", "fresh"] = _option("keep", "keep the head of --init, or initialize a fresh head")
+    ablate: list[str] = _option([], f"contributions to turn off: {', '.join(SWITCHES)}")
+    trainable_encoders: list[str] = _option([], "encoders whose query and value projections are trained: vision, text")
+    encoder_learning_rate_multiplier: float = _option(0.01, "multiplier of the learning rate in the encoders")
+    lora_rank: int = _option(0, "rank of adapters to train instead of query and value projections (needs peft); 0: off")
+    ema_decay: float = _option(0.0, "decay of a moving average of the weights, evaluated and exported; 0: off")
 
     # data
-    dataset_config: str | None = _option(None, "the data set's configuration on the Hub")
-    split: str = _option("train", "the split to train on")
-    image_column: str | None = _option(None, "its name, if it cannot be found")
-    mask_column: str | None = _option(None, "its name, if it cannot be found")
-    vocabulary: str | None = _option(None, "a preset, or a file of class names; default: what the data set says")
+    dataset_config: str | None = _option(None, "configuration name of the data set on the Hub")
+    split: str = _option("train", "split for training")
+    image_column: str | None = _option(None, "name of the image column; needed if it cannot be detected")
+    mask_column: str | None = _option(None, "name of the mask column; needed if it cannot be detected")
+    vocabulary: str | None = _option(None, "preset or file of class names; default: the class names of the data set")
     mask_values: Literal["labels", "raw_ids"] | None = _option(
-        None, "what masks hold; default: raw ids where the vocabulary has them, unless the data set was prepared"
+        None,
+        "content of the masks; default: raw_ids if the vocabulary has raw ids and the data set was not prepared, else "
+        "labels",
     )
-    mask_coding: Literal["integers", "ade20k-rgb"] = _option("integers", "how masks write numbers")
-    templates: str | None = _option(None, "what names are wrapped in: a set of prompts.TEMPLATES or a text with {}")
-    skip_bad: bool = _option(False, "skip and count rows that cannot be read, instead of stopping at them")
-    streaming: bool = _option(False, "read rows as they are needed, without downloading all of them first")
-    shuffle_buffer: int = _option(1000, "streamed rows that are held to be shuffled, in each process and worker")
-    num_workers: int = _option(2, "processes that read and augment images, for each process that trains")
+    mask_coding: Literal["integers", "ade20k-rgb"] = _option("integers", "encoding of the mask values")
+    templates: str | None = _option(None, "templates of the prompts: a set of prompts.TEMPLATES, or a text with {}")
+    skip_bad: bool = _option(False, "skip and count rows that cannot be read, instead of raising an error")
+    streaming: bool = _option(False, "read rows on demand, without downloading the whole data set first")
+    shuffle_buffer: int = _option(1000, "number of streamed rows in the shuffle buffer of each process and worker")
+    num_workers: int = _option(2, "number of data loading processes for each training process")
 
     # augmentation
-    crop_size: int = _option(384, "side of the square crops, in pixels")
-    scale_range: list[float] = _option([0.5, 2.0], "least and most of the random scale; 1 1: none")
-    flip_probability: float = _option(0.5, "of a mirrored image")
-    color_jitter: float = _option(0.25, "strength of the photometric augmentation, 0 to 1")
+    crop_size: int = _option(384, "side length of the square crops, in pixels")
+    scale_range: list[float] = _option(
+        [0.5, 2.0], "smallest and largest random scale, relative to the crop size; 1 1: no random scaling"
+    )
+    flip_probability: float = _option(0.5, "probability of a horizontal flip")
+    color_jitter: float = _option(0.25, "strength of the color augmentation, 0 to 1")
     feature_noise: float = _option(
         0.0,
-        "strength of Gaussian noise on dino.txt's patch features while the head trains, in units of their norm; "
-        "0: off",
+        "maximum Gaussian noise on dino.txt's patch features during training, in units of the features' norm; 0: off",
     )
 
     # optimization
-    steps: int = _option(80_000, "of the optimizer")
-    batch_size: int = _option(16, "images a step, over all processes and accumulated batches together")
-    gradient_accumulation: int = _option(1, "batches that a step's images are cut into, on every process")
-    learning_rate: float = _option(2e-4, "of the head, at its highest")
-    warmup_steps: int = _option(500, "steps until then; a cosine leads down to 0 afterwards")
-    weight_decay: float = _option(1e-4, "of matrices and kernels; norms, biases and tables have none")
-    max_grad_norm: float = _option(1.0, "gradients are scaled down to this norm; 0: never")
+    steps: int = _option(80_000, "number of optimizer steps")
+    batch_size: int = _option(16, "images per step, over all processes and accumulated batches")
+    gradient_accumulation: int = _option(1, "number of batches per step, in each process")
+    learning_rate: float = _option(2e-4, "peak learning rate of the head")
+    warmup_steps: int = _option(500, "steps of linear warmup to the peak rate, followed by a cosine decay to 0")
+    weight_decay: float = _option(1e-4, "weight decay of matrices and kernels, not of norms, biases, scales and tables")
+    max_grad_norm: float = _option(1.0, "maximum gradient norm, enforced by clipping; 0: no clipping")
     sampled_classes: list[int] = _option(
-        [], "classes a step: those in the images and random others. Several numbers: one is drawn a step. None: all"
+        [], "classes per step (in the images, then random); several numbers: one is drawn per step; default: all"
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(None, "default: what accelerate launch says")
-    gradient_checkpointing: bool = _option(False, "compute activations twice to save memory")
-    seed: int = _option(0, "of the fresh head, the order of the data, augmentation, noise and sampled classes")
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
+        None, "dtype of mixed precision; default: the setting of accelerate launch"
+    )
+    gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass to save memory")
+    seed: int = _option(0, "seed of the fresh head, data order, augmentation, noise and sampled classes")
 
     # evaluation
-    eval_dataset: str | None = _option(None, "default: --dataset")
-    eval_split: str | None = _option(None, "split to evaluate on; none: no evaluation")
-    eval_vocabulary: str | None = _option(None, "default: that of training, or what --eval-dataset says")
+    eval_dataset: str | None = _option(None, "data set for evaluation; default: --dataset")
+    eval_split: str | None = _option(None, "split for evaluation; none: no evaluation")
+    eval_vocabulary: str | None = _option(None, "evaluated class names; default: of training, or of --eval-dataset")
     eval_every: int = _option(0, "steps between evaluations; 0: only at the end")
-    eval_images: int | None = _option(None, "evaluate on this many images only, the first ones")
-    eval_batch_size: int = _option(1, "images that are evaluated at once, on every process")
-    inference: Literal["whole", "local-global", "slide"] = _option("whole", "how images are evaluated")
-    num_overlays: int = _option(4, "evaluated images that are drawn, with truth and prediction")
+    eval_images: int | None = _option(None, "number of images to evaluate, from the start of the split; default: all")
+    eval_batch_size: int = _option(1, "images per evaluation batch, in each process")
+    inference: Literal["whole", "local-global", "slide"] = _option("whole", "inference mode for evaluation")
+    num_overlays: int = _option(4, "number of evaluated images to draw, with ground truth and prediction")
 
     # the run
     checkpoint_every: int = _option(1000, "steps between checkpoints")
-    keep_checkpoints: int = _option(2, "the newest so many are kept")
+    keep_checkpoints: int = _option(2, "number of newest checkpoints to keep")
     log_every: int = _option(10, "steps between lines of log.jsonl")
-    trackers: list[str] = _option(["tensorboard"], "of Accelerate, such as tensorboard, wandb; none: no tracker")
+    trackers: list[str] = _option(["tensorboard"], "Accelerate trackers, such as tensorboard, wandb; none: no tracker")
     # fmt: on
 
     def __post_init__(self):
@@ -169,72 +176,83 @@ class TrainingConfig:
                 value = getattr(self, name)
                 if value is not None and not (least <= value and (most is None or value <= most)):
                     bounds = f"at least {least}" if most is None else f"between {least} and {most}"
-                    raise ValueError(f"{name} is {value}; expected {bounds}. Change it.")
+                    raise ValueError(f"{name} is {value}; expected {bounds}. Change {name}.")
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
             raise ValueError(
-                f"scale_range is {self.scale_range}; expected the least and the most scale, such as 0.5 2."
+                f"scale_range is {self.scale_range}; expected the smallest and the largest scale, for example 0.5 2."
             )
         if any(number < 1 for number in self.sampled_classes):
             raise ValueError(f"sampled_classes is {self.sampled_classes}; expected numbers of at least 1.")
         for name, known in (("ablate", SWITCHES), ("trainable_encoders", ENCODERS)):
             if unknown := sorted(set(getattr(self, name)) - set(known)):
-                raise ValueError(f"{name} holds {unknown[0]!r}; expected some of {', '.join(known)}.")
+                raise ValueError(f"{name} contains {unknown[0]!r}; expected only values from {', '.join(known)}.")
 
     def _check_together(self) -> None:
         if self.batch_size % self.gradient_accumulation:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be cut into {self.gradient_accumulation} equal batches "
-                "(gradient_accumulation); choose a multiple of it."
+                f"batch_size is {self.batch_size}; expected a multiple of gradient_accumulation, "
+                f"{self.gradient_accumulation}. Change batch_size or gradient_accumulation."
             )
         if self.lora_rank and not self.trainable_encoders:
             raise ValueError(
-                f"lora_rank is {self.lora_rank}, but no encoder is to be trained; name some in trainable_encoders: "
-                f"{', '.join(ENCODERS)}."
+                f"lora_rank is {self.lora_rank}, but trainable_encoders is empty. Set trainable_encoders to some of "
+                f"{', '.join(ENCODERS)}, or set lora_rank to 0."
             )
         if self.eval_every and self.eval_split is None:
-            raise ValueError(f"eval_every is {self.eval_every}, but there is no eval_split to evaluate on; name one.")
+            raise ValueError(
+                f"eval_every is {self.eval_every}, but eval_split is not set. Set eval_split, or set eval_every to 0."
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(
-                f"warmup_steps is {self.warmup_steps} and steps only {self.steps}; choose a shorter warmup."
+                f"warmup_steps is {self.warmup_steps}; expected less than steps, {self.steps}. Choose a shorter warmup."
             )
 
-    # --- to and from files and flags ---------------------------------------------------------------------------------
+    # --- files and flags ---------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, defaults included."""
+        """Returns all fields with their values, including defaults."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "The configuration") -> "TrainingConfig":
-        """
+        """Makes a configuration from field names and values.
+
+        Args:
+            values: The value of each field; fields with a default may be missing.
+            source: The name of the source in errors.
+
         Raises:
-            ValueError: A key that is no field, a field that is missing, a bad value.
+            ValueError: If a key is not a field, a required field is missing, or a value is invalid.
         """
         _refuse_unknown(values, source)
         required = [field.name for field in dataclasses.fields(cls) if _is_required(field)]
         if missing := [name for name in required if name not in values]:
-            flags = " ".join(f"--{name} ..." for name in missing)
-            raise ValueError(f"{source} lacks {', '.join(missing)}. Add to it, or pass {flags}")
+            flags = " ".join(f"--{name} VALUE" for name in missing)
+            raise ValueError(
+                f"{source} does not set {', '.join(missing)}; expected a value for each required option. Add the "
+                f"missing options to the configuration file, or pass {flags}."
+            )
         return cls(**values)
 
     @classmethod
     def from_yaml(cls, path: str | Path, **overrides: Any) -> "TrainingConfig":
-        """
+        """Reads a configuration from a YAML file.
+
         Args:
-            path: A file of `key: value` lines.
-            overrides: Fields that win over the file.
+            path: A file with one `key: value` per line.
+            overrides: Fields that replace the values of the file.
 
         Raises:
-            ValueError: The file cannot be read, or as `from_dict`.
+            ValueError: If the file cannot be read, or for the reasons in `from_dict`.
         """
         return cls.from_dict({**read_yaml(path), **overrides}, f"Configuration {str(path)!r}")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a YAML file.
+    """Reads the keys and values of a YAML file.
 
     Raises:
-        ValueError: It cannot be read, or holds something else than fields of `TrainingConfig`.
+        ValueError: If the file cannot be read, or contains anything other than fields of `TrainingConfig`.
     """
     where = f"Configuration {str(path)!r}"
     try:
@@ -242,59 +260,65 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{where} cannot be read: {error.strerror}. Check the path.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{where} is not valid YAML ({' '.join(str(error).split())}). Correct the file.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{where} holds {type(content).__name__}; expected lines such as 'steps: 1000'.")
+        raise ValueError(f"{where} contains {type(content).__name__}; expected lines such as 'steps: 1000'.")
     _refuse_unknown(content, where)
     return content
 
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[:1].upper()}{message[1:]} (see {self.prog} --help)")
+        raise ValueError(f"{message[:1].upper()}{message[1:]}. Run `{self.prog} --help` for a list of all options.")
 
 
 def make_parser(**options: Any) -> HfArgumentParser:
-    """A parser with a flag for every field, `--config FILE.yaml` and `--resume`; see `config_from_flags`."""
+    """Makes a parser with a flag for each field, `--config FILE.yaml` and `--resume`; see `config_from_flags`."""
     options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     parser = _Parser(DataClassType(TrainingConfig), allow_abbrev=False, **options)
     for action in actions_of(parser):
-        action.required = False  # the file may have it; `from_dict` says what is missing in the end
+        action.required = False  # the file may set the field; `from_dict` checks for missing fields
         if action.dest in _FIELDS:
-            # what was not said on the command line must not win over the file
+            # the default of a missing flag must not replace the value of the file
             default, action.default = action.default, argparse.SUPPRESS
             if default is not None and default != [] and action.nargs != 0:
                 action.help = (
                     f"{action.help} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
                 )
-    parser.add_argument("--config", metavar="FILE.yaml", default=argparse.SUPPRESS, help="fields from a file")
+    parser.add_argument("--config", metavar="FILE.yaml", default=argparse.SUPPRESS, help="YAML file with options")
     parser.add_argument(
         "--resume",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="go on from the newest checkpoint in --output; start if there is none",
+        help="resume from the newest checkpoint in --output; start a new run if no checkpoint exists",
     )
     return parser
 
 
 def config_from_flags(arguments: Sequence[str] | None = None, **options: Any) -> tuple[TrainingConfig, bool]:
-    """The command line -> the configuration, and whether to resume. A flag wins over the file, the file over defaults.
+    """Reads the configuration from the command line. Flags win over the file, and the file wins over the defaults.
 
     Args:
-        arguments: Those of the command line unless given.
-        options: For the parser: `prog`, `description`, `epilog`.
+        arguments: Command-line arguments. Default: those of this process.
+        options: Passed to the parser: `prog`, `description`, `epilog`.
+
+    Returns:
+        The configuration, and whether to resume.
 
     Raises:
-        ValueError: An unknown flag or key, a bad value, something missing.
+        ValueError: If a flag or key is unknown, a value is invalid, or a required option is missing.
     """
     return config_from_options(make_parser(**options).parse_args(arguments))
 
 
 def config_from_options(options: argparse.Namespace) -> tuple[TrainingConfig, bool]:
-    """What `make_parser` has parsed -> the configuration, and whether to resume.
+    """Makes the configuration from the parsed options of `make_parser`.
+
+    Returns:
+        The configuration, and whether to resume.
 
     Raises:
-        ValueError: An unknown key of the file, a bad value, something missing.
+        ValueError: If a key of the file is unknown, a value is invalid, or a required option is missing.
     """
     flags = dict(vars(options))
     resume, path = flags.pop("resume", False), flags.pop("config", None)
@@ -313,16 +337,20 @@ def _is_required(field: dataclasses.Field) -> bool:
 def _refuse_unknown(values: Mapping[str, Any], source: str) -> None:
     if unknown := [key for key in values if key not in _FIELDS]:
         close = difflib.get_close_matches(str(unknown[0]), _FIELDS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else " scripts/train.py --help lists what there is."
-        raise ValueError(f"{source} sets {unknown[0]!r}, which is no option.{hint}")
+        hint = f"Did you mean {close[0]!r}?" if close else "Run scripts/train.py --help for a list of all options."
+        raise ValueError(f"{source} sets the unknown option {unknown[0]!r}. {hint}")
 
 
 def _flag_help(field: dataclasses.Field) -> str:
-    return f"It is: {field.metadata['help'].replace('%%', '%')}."
+    return f"Description of {field.name}: {field.metadata['help'].replace('%%', '%')}."
 
 
 def _coerced(value: Any, hint: Any) -> Any:
-    """Whole numbers where fractions are wanted, and the `2e-4` that YAML takes for a text."""
+    """Converts a value to the type of its field.
+
+    Integers and strings become floats in fields of floats (YAML reads `2e-4` as a string), tuples become lists, and
+    `"none"` becomes `None` in optional strings.
+    """
     if hint is float and not isinstance(value, bool):
         if isinstance(value, int):
             return float(value)
@@ -333,7 +361,7 @@ def _coerced(value: Any, hint: Any) -> Any:
                 return value
     if isinstance(value, tuple):
         value = list(value)
-    if hint == (str | None) and value == "none":  # a flag that takes back what the file says
+    if hint == (str | None) and value == "none":  # lets a flag remove a value of the file
         return None
     if hint == list[float] and isinstance(value, list):
         return [_coerced(item, float) for item in value]

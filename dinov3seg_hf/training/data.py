@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The data sets and vocabularies of a training run, from its configuration.
+"""Opens the data sets and vocabularies of a training run from its configuration.
 
-`drawn-world` stands for the scenes that the package draws: one for every seed, so that `seen[:2000]` are the scenes of
-seeds 0 to 1999. Training reads the seen names alone as its vocabulary, evaluation all of them.
+`drawn-world` is the data set of scenes that the package draws, one scene per seed: `seen[:2000]` contains the scenes of
+seeds 0 to 1999. The training vocabulary contains only the seen names, the evaluation vocabulary all names.
 """
 
 import itertools
@@ -23,22 +23,22 @@ from .config import TrainingConfig
 
 Rows = SegmentationDataset | StreamedSegmentationDataset
 
-# Rows of a data set, spread over it (the first of a stream), that are read before training.
+# Number of rows to read before training: spread over the data set, or the first rows of a stream.
 NUM_LOOKS = 32
 
-# How much of the color circle hues turn by, for each unit of the photometric augmentation.
+# The largest hue change at `color_jitter` 1, as a share of the color circle.
 HUE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run reads.
+    """The data of a run.
 
     Attributes:
-        train: Augmented.
-        vocabulary: The classes that are trained.
-        evaluation: As it is; `None` for no evaluation.
-        evaluation_vocabulary: The classes that are evaluated; `None` for those of `evaluation`.
+        train: The training rows, augmented.
+        vocabulary: The classes to train.
+        evaluation: The evaluation rows, not augmented; `None`: no evaluation.
+        evaluation_vocabulary: The classes to evaluate; `None`: the classes of `evaluation`.
     """
 
     train: Rows
@@ -48,16 +48,16 @@ class TrainingData:
 
 
 def open_training_data(config: TrainingConfig) -> TrainingData:
-    """Opens what a configuration names and reads some rows of each, so that what is wrong shows before training.
+    """Opens the data sets of a configuration and reads some rows of each, to find errors before training.
 
     Raises:
-        ValueError: A data set, split, column or vocabulary that is not there or does not fit; a bad row.
+        ValueError: If a data set, split, column or vocabulary does not exist or does not fit, or a row cannot be read.
     """
     rows, vocabulary = _open(config, config.dataset, config.split, config.vocabulary, training=True)
     if vocabulary.background_from is not None:
         raise ValueError(
-            "The vocabulary has background classes that count as one (background_from), which evaluation can do and "
-            "training cannot. Train with the vocabulary of the classes themselves."
+            "The vocabulary merges background classes (background_from), which only evaluation supports; expected a "
+            "vocabulary without background_from. Train with the vocabulary of the individual classes."
         )
     options = {"mask_values": config.mask_values, "mask_coding": config.mask_coding}
     columns = {"image_column": config.image_column, "mask_column": config.mask_column}
@@ -91,7 +91,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
 
 
 def make_transform(config: TrainingConfig) -> PairedTransform:
-    """The paired augmentation of a configuration."""
+    """The augmentation of a configuration, which transforms image and label map together."""
     jitter = config.color_jitter
     least, most = config.scale_range
     return PairedTransform(
@@ -115,8 +115,8 @@ def _open(
             rows = rows.to_iterable_dataset()
         if source is not None:
             raise ValueError(
-                f"The vocabulary of the drawn world is its own; {source!r} was named. Leave vocabulary and "
-                "eval_vocabulary out."
+                f"vocabulary or eval_vocabulary is {source!r}; expected no value, because the drawn world has its own "
+                "vocabulary. Remove both options."
             )
         vocabulary = seen_vocabulary() if training else drawn_world_vocabulary()
     else:
@@ -127,7 +127,16 @@ def _open(
 
 
 def preflight(data: Rows, least: int = 1) -> None:
-    """Reads some rows; of a stream, which does not know its length, at least so many have to be there."""
+    """Reads some rows to find errors before training.
+
+    Args:
+        data: The rows to check: `NUM_LOOKS` rows spread over a data set, or the first `NUM_LOOKS` rows of a stream.
+        least: Minimum number of rows in a stream, whose length is unknown; checked up to `NUM_LOOKS` rows.
+
+    Raises:
+        ValueError: If a row cannot be read (with `skip_bad` in a stream: if all of them cannot be read), or the stream
+            is too short.
+    """
     if isinstance(data, SegmentationDataset):
         for row in sorted({index * len(data) // NUM_LOOKS for index in range(NUM_LOOKS)}):
             data[row]
@@ -140,9 +149,9 @@ def preflight(data: Rows, least: int = 1) -> None:
         elif not data.skip_bad:
             raise item
     if num_rows < min(least, NUM_LOOKS):
-        raise ValueError(f"The stream has {num_rows} rows, and at least {least} are needed. Choose another split.")
+        raise ValueError(f"The stream has {num_rows} rows; expected at least {least}. Choose another split.")
     if num_good == 0:
-        raise ValueError(f"None of the first {num_rows} rows can be read. Check the columns and the vocabulary.")
+        raise ValueError(f"The first {num_rows} rows are unreadable. Check the columns and the vocabulary.")
 
 
 def _own_options(name: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Gaussian noise on dino.txt's patch features while the head trains: an augmentation, off by default.
+"""Adds Gaussian noise to dino.txt's patch features during training: an augmentation, off by default.
 
-dino.txt names what it was aligned on so well that a head trained on clean features learns borders and little else. With
-noise the head has to gather evidence over regions, which is what classes it never saw need.
+dino.txt recognizes the classes of its own training so well that a head trained on clean features learns little more
+than borders. With noise, the head must collect evidence over regions, which unseen classes require.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Cells along a side of the coarse noise: wrong over regions of several patches, as dino.txt itself is.
+# Cells per side of the coarse noise, which covers regions of several patches like the errors of dino.txt.
 COARSE_CELLS = 4
 
 
 class FeatureNoise:
-    """Adds noise to the patch tokens of a vision tower, only inside `using`.
+    """Noise on the patch tokens of a vision tower, active only inside `using`.
 
     Args:
-        vision_model: Its output has `patch_tokens` `(B, D, h, w)`. Its state dict does not change.
-        strength: Most noise, in units of a token's norm; each image draws its own share of it.
+        vision_model: The vision tower; its output has `patch_tokens` `(B, D, h, w)`. Its state dict does not change.
+        strength: Maximum noise, in units of the norm of a token; each image draws a random share of this maximum.
     """
 
     def __init__(self, vision_model: nn.Module, strength: float):
@@ -32,7 +32,7 @@ class FeatureNoise:
 
     @contextmanager
     def using(self, seeds: Sequence[int]) -> Iterator[None]:
-        """One seed for each image of the batches inside: noise does not depend on who shares a batch with whom."""
+        """Turns the noise on, with one seed per image: the noise of an image does not depend on its batch."""
         self._seeds = seeds
         try:
             yield
@@ -46,13 +46,12 @@ class FeatureNoise:
 
 
 def add_noise(patch_tokens: torch.Tensor, strength: float, seeds: Sequence[int]) -> torch.Tensor:
-    """`(B, D, h, w)` with noise: a part that is new at every patch and a part that is smooth over several, mixed at
-    random.
+    """Adds noise to patch tokens: a random mix of independent noise per patch and noise that is smooth over patches.
 
     Args:
-        patch_tokens: The clean features.
-        strength: The largest root mean square of an image's noise, in units of that of each token.
-        seeds: One for each of the B images. Drawn on the CPU: the same numbers on every device.
+        patch_tokens: The clean features `(B, D, h, w)`.
+        strength: Maximum root mean square of the noise of an image, in units of the root mean square of each token.
+        seeds: One seed for each of the B images. The noise is drawn on the CPU, so it is the same on every device.
     """
     num_channels, height, width = patch_tokens.shape[1:]
     noises = []

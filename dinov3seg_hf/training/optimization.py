@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What is trained, and how fast: trainable parts, parameter groups, the moving average of the weights.
+"""Chooses the trainable parameters and their optimizer groups, and computes the moving average of the weights.
 
-Knows modules and parameters; no data, no files.
+Handles modules and parameters, not data or files.
 """
 
 import re
@@ -16,28 +16,29 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 
-# Under the towers' names: queries and values of every attention of backbone, vision head and text tower.
+# Prefixes of the parameter names of each encoder; `vision_model` contains the backbone and the vision head.
 _ENCODER_PREFIXES = {"vision": "vision_model", "text": "text_model"}
 
+# The query and value projections of every attention layer.
 _QUERY_OR_VALUE = re.compile(r"\b(q_proj|v_proj)\b")
 
 
 def choose_trainable(
     model: Dinov3SegForSemanticSegmentation, encoders: Sequence[str] = (), lora_rank: int = 0
 ) -> Dinov3SegForSemanticSegmentation:
-    """Freezes dino.txt and the prior encoder, then frees what `encoders` names. In place.
+    """Freezes dino.txt and the prior encoder, except for the parts that `encoders` selects. Works in place.
 
     Args:
-        model: Everything after the encoders stays trainable.
-        encoders: `"vision"`, `"text"`: their query and value projections train.
-        lora_rank: Where positive, low-rank adapters of these projections train in their place.
+        model: The model; everything after the encoders stays trainable.
+        encoders: Encoders, `"vision"` or `"text"`, whose query and value projections are trained.
+        lora_rank: If positive, the rank of low-rank adapters that are trained instead of these projections.
 
     Raises:
-        ValueError: LoRA without peft.
+        ValueError: If adapters are requested and peft is not installed.
     """
     model.freeze_encoders()
     if not (model.config.use_guidance and model.config.use_spatial_refinement):
-        # nobody asks for image guidance then, and data parallelism would wait for its gradient
+        # these modules are not used then, and data parallelism would wait for their gradients
         for module in (model.semantic_prior.guidance_norm, model.semantic_prior.guidance_projection):
             module.requires_grad_(False)
     prefixes = tuple(f"{_ENCODER_PREFIXES[encoder]}." for encoder in encoders)
@@ -54,7 +55,7 @@ def _add_lora(model: nn.Module, prefixes: tuple[str, ...], rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("lora_rank needs peft, which is not installed: pip install peft") from error
+        raise ValueError("lora_rank requires peft, which is not installed. Run `pip install peft`.") from error
     targets = [
         name
         for name, module in model.named_modules()
@@ -62,14 +63,14 @@ def _add_lora(model: nn.Module, prefixes: tuple[str, ...], rank: int) -> None:
     ]
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), model)
-    # peft freezes all but the adapters
+    # peft freezes all parameters except the adapters
     for name, parameter in model.named_parameters():
         if name in trainable:
             parameter.requires_grad_(True)
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Adds the adapters to the weights that they adapt and takes them out. In place; nothing to do without adapters."""
+    """Merges the LoRA adapters into the weights and removes the adapters, in place. Does nothing without adapters."""
     adapted = [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
     for name, module in adapted:
         module.merge()
@@ -78,10 +79,10 @@ def merge_lora(model: nn.Module) -> None:
 
 
 def set_training_mode(model: Dinov3SegForSemanticSegmentation) -> None:
-    """Train mode for the head; encoders stay in eval mode even where parts of them train.
+    """Sets the head to train mode and the encoders to eval mode, even if parts of the encoders are trained.
 
-    DINOv3 augments its rotary coordinates in train mode, which would shake features that text is aligned with. Only the
-    flag that gradient checkpointing looks at is set on the layers of an encoder that trains.
+    In train mode, DINOv3 augments its RoPE coordinates, which would change the features that the text is aligned with.
+    On the layers of a trained encoder, only the flag that gradient checkpointing reads is set.
     """
     model.train()
     for encoder in model.encoders:
@@ -93,21 +94,21 @@ def set_training_mode(model: Dinov3SegForSemanticSegmentation) -> None:
 
 
 def enable_activation_checkpointing(model: Dinov3SegForSemanticSegmentation) -> None:
-    """Computes activations twice to save memory. In place."""
+    """Turns on activation checkpointing in place: activations are recomputed in the backward pass to save memory."""
     options = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:  # transformers before 5.23 knows the former name alone
+    else:  # transformers before 5.23 has only the former name
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float, encoder_multiplier: float
 ) -> list[dict[str, Any]]:
-    """Groups for the optimizer: head and encoders, each with and without decay; empty ones are left out.
+    """Makes the optimizer's parameter groups: head and encoders, each with and without weight decay.
 
-    Matrices and kernels (`weight` of two or more dimensions) decay. Norms, biases, scales and tables of relative
-    positions do not.
+    Matrices and kernels (`weight` with two or more dimensions) have weight decay. Norms, biases, scales and tables of
+    relative positions do not. Empty groups are left out.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -129,12 +130,12 @@ def parameter_groups(
 class MovingAverage:
     """Exponential moving average of the trainable parameters, in float32.
 
-    Early on it follows the weights faster, as `(1 + step) / (10 + step)`, so that it does not remember their first
-    values.
+    In early steps, the decay is limited to `(1 + step) / (10 + step)`, so that the initial weights do not dominate the
+    average.
 
     Args:
-        model: Its trainable parameters are followed.
-        decay: Share of the average that is kept each step, below 1.
+        model: The model with the trainable parameters.
+        decay: Share of the average that each update keeps, below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -144,7 +145,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the present weights."""
+        """Updates the average with the current weights."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         for name, parameter in self._parameters.items():
@@ -152,13 +153,13 @@ class MovingAverage:
 
     @torch.no_grad()
     def copy_to_model(self) -> None:
-        """The average becomes the weights."""
+        """Copies the average to the weights of the model."""
         for name, parameter in self._parameters.items():
             parameter.copy_(self._average[name])
 
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
-        """The model computes with the average inside."""
+        """Replaces the weights by the average inside the context and restores the weights afterwards."""
         weights = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self.copy_to_model()
         try:

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Rows of a data set as pictures: what is there beside what was found."""
+"""Draws rows of a data set as pictures: the ground truth next to the prediction."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from ..visualization.colors import color_palette
 from ..visualization.legend import with_legend
 from ..visualization.pictures import overlay, regions_of
 
-GAP = 8  # pixels between truth and prediction
+GAP = 8  # pixels between ground truth and prediction
 
 
 def draw_samples(
@@ -30,10 +30,10 @@ def draw_samples(
     num_samples: int,
     inference: Literal["whole", "local-global", "slide"] = "whole",
 ) -> dict[int, Image.Image]:
-    """Segments rows spread over the data set, or the first of a stream.
+    """Segments rows spread over the data set, or the first readable rows of a stream.
 
     Returns:
-        Row -> truth on the left, prediction on the right, each with its legend. Rows that cannot be read are left out.
+        A mapping from row to image: ground truth on the left, prediction on the right, each with its legend.
     """
     pipe = OpenVocabularySegmentationPipeline(model=model, processor=processor, device=model.device)
     text = pipe.encode_labels(vocabulary)
@@ -59,7 +59,7 @@ def _samples(
 
 
 def colors_of(label_maps: Sequence[np.ndarray], num_labels: int) -> np.ndarray:
-    """A palette `(num_labels, 3)` that tells the labels of these maps apart, however many others there are."""
+    """Makes a palette `(num_labels, 3)` with distinct colors for the labels in these maps; other labels are black."""
     found = np.unique(np.concatenate([labels[labels >= 0] for labels in label_maps]))
     palette = np.zeros((num_labels, 3), np.uint8)
     palette[found] = color_palette(max(len(found), 1))[: len(found)]
@@ -67,13 +67,13 @@ def colors_of(label_maps: Sequence[np.ndarray], num_labels: int) -> np.ndarray:
 
 
 def draw(image: Image.Image, labels: np.ndarray, vocabulary: Vocabulary, palette: np.ndarray) -> Image.Image:
-    """An image under its label map `(H, W)`, negative labels being none, with a legend."""
+    """Draws a label map `(H, W)` over its image, with a legend. Pixels with negative labels have no label."""
     regions = regions_of(labels, vocabulary.scored_names)
     return with_legend(overlay(image, labels, palette=palette), regions, palette=palette)
 
 
 def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
-    """Two pictures in one, on white."""
+    """Joins two pictures side by side on a white background."""
     sheet = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
     sheet.paste(left, (0, 0))
     sheet.paste(right, (left.width + GAP, 0))

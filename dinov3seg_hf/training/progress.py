@@ -1,25 +1,25 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""How far a run is, how it ended, and why it stopped."""
+"""The progress of a run, its result, and the error for a loss that is not finite."""
 
 from dataclasses import asdict, dataclass
 
 
 class NonFiniteLossError(ValueError):
-    """Training stopped before a step that would have ruined the weights."""
+    """Raised if the loss or the gradient is not finite, before the step changes the weights."""
 
 
 @dataclass
 class TrainingResult:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
-        step: Optimizer steps done in all.
-        finished: Whether these are all steps; otherwise a signal stopped the run and `--resume` goes on.
-        loss: Mean of the last logged steps; `None` if none was logged.
-        scores: Of the last evaluation; `None` without one.
-        seconds_per_step: Mean over the steps of this call, without evaluations and checkpoints.
-        peak_memory: Bytes: of the accelerator if there is one, else of the process.
+        step: Number of completed optimizer steps, including steps before a resume.
+        finished: Whether all steps are completed. If not, a signal stopped the run; `--resume` continues it.
+        loss: Mean loss in the last line of the log; `None` if no loss was logged.
+        scores: Scores of the last evaluation in this call; `None` without an evaluation.
+        seconds_per_step: Mean time per step in this call, without evaluations and checkpoints; `None` without a step.
+        peak_memory: Peak memory in bytes: GPU memory if CUDA is available, else memory of the process.
     """
 
     step: int
@@ -30,7 +30,7 @@ class TrainingResult:
     peak_memory: int
 
     def summary(self) -> str:
-        """A few lines for people."""
+        """Formats the result as a few lines of text."""
         lines = [f"step {self.step}"]
         if self.loss is not None:
             lines.append(f"loss {self.loss:.4f}")
@@ -38,13 +38,13 @@ class TrainingResult:
             if not name.endswith(("_low", "_high")):
                 lines.append(f"{name} {100 * value:.2f} %")
         if self.seconds_per_step is not None:
-            lines.append(f"{self.seconds_per_step:.2f} s a step, {self.peak_memory / 2**20:.0f} MiB at the most")
+            lines.append(f"{self.seconds_per_step:.2f} s per step, peak memory {self.peak_memory / 2**20:.0f} MiB")
         return "\n".join(lines)
 
 
 @dataclass
 class Progress:
-    """Which epoch it is, after which step it began, and what the log has not written yet; part of a checkpoint."""
+    """The current epoch, the step after which it began, and the losses not yet logged; saved in checkpoints."""
 
     epoch: int = 0
     epoch_start: int = 0

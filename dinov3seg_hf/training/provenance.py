@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What a run was made with: versions, commit, command, device."""
+"""The provenance of a run: versions, commit, command and device."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ LIBRARIES = ("dinov3seg_hf", "torch", "transformers", "accelerate", "datasets", 
 
 
 def describe_environment() -> dict[str, Any]:
-    """Git hash of the source, versions of the libraries, Python, command line, device."""
+    """The git commit of the source, the versions of the libraries and of Python, the command line and the device."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git": _git_state(),
@@ -33,7 +33,7 @@ def _version(name: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that this package lies in, and whether files differ from it; `None` outside of one."""
+    """The commit of the checkout with this package, and whether files differ from it; `None` outside a checkout."""
     package = Path(__file__).parent.parent
 
     def git(*arguments: str) -> str:
@@ -41,7 +41,7 @@ def _git_state() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
     try:
-        if not git("ls-files", Path(__file__).parent.name):  # a checkout of something else around an installed package
+        if not git("ls-files", Path(__file__).parent.name):  # installed inside the checkout of another project
             return None
         return {"commit": git("rev-parse", "HEAD"), "changed_files": bool(git("status", "--porcelain", str(package)))}
     except (OSError, subprocess.SubprocessError):

@@ -1,16 +1,16 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The folder of a training run: what lies where, what may be written, and that it appears whole or not at all.
+"""The folder of a training run: its layout, what may be written, and atomic writes.
 
-    run.json                     the resolved configuration, and what the run was made with
-    log.jsonl                    a line of numbers every few steps
-    checkpoints/step-00001000/   all that is needed to go on from there, as Accelerate writes it
-    overlays/step-00001000/      evaluated images with truth and prediction
-    tensorboard/                 of the tracker
+    run.json                     the resolved configuration and the provenance of the run
+    log.jsonl                    one line of metrics every few steps
+    checkpoints/step-00001000/   everything needed to resume from this step, written by Accelerate
+    overlays/step-00001000/      evaluated images with ground truth and prediction
+    tensorboard/                 files of the tracker
     results.json                 the last evaluation
-    model/                       the trained model, which `from_pretrained` loads, with a copy of run.json
+    model/                       the trained model for `from_pretrained`, with a copy of run.json
 
-Knows files and JSON, and nothing of models. One process writes; who that is, is the caller's matter.
+Handles files and JSON, not models. Only one process writes; the caller chooses it.
 """
 
 import json
@@ -30,36 +30,37 @@ from ..file_names import RUN_DESCRIPTION, TRAINED_MODEL
 from ..model.files import write_atomically
 
 LOG_FILE, LOCK_FILE = "log.jsonl", ".lock"
-# What to do about a full disk.
-RESUME = "What was whole before still is; make room and go on with --resume."
+# The remedy for a full disk.
+RESUME = "Files written before are intact. Free disk space, then resume with --resume."
 
 
 class RunFolder:
     """The folder of one run.
 
     Args:
-        path: Made by `claim`.
+        path: The path of the folder, which `claim` creates.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self._lock: FileLock | None = None
 
-    # --- whose folder it is ------------------------------------------------------------------------------------------
+    # --- checks and lock ---------------------------------------------------------------------------------------------
 
     def check(self, config: Mapping[str, Any], resume: bool, may_differ: frozenset[str] = frozenset()) -> None:
-        """Reads only: may a run of this configuration write here?
+        """Checks whether a run with this configuration may write to the folder. Does not change any files.
 
         Args:
-            config: Every option of the run.
-            resume: Whether an earlier run here is to go on.
-            may_differ: Options that an earlier run may have had otherwise.
+            config: All options of the run.
+            resume: Whether to resume an earlier run in this folder.
+            may_differ: Options whose value may differ from the earlier run.
 
         Raises:
-            ValueError: Another run is here, or something that is no run, or `resume` with other options.
+            ValueError: If the path is a file, the folder contains other files or another run, or the options differ
+                from those of the run to resume.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"The output {str(self.path)!r} is a file; expected a folder, which may be new.")
+            raise ValueError(f"output {str(self.path)!r} is a file; expected a folder. Choose a new folder.")
         if not self.path.is_dir():
             return
         found = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
@@ -67,30 +68,31 @@ class RunFolder:
             return
         if RUN_DESCRIPTION not in found:
             raise ValueError(
-                f"The output folder {str(self.path)!r} holds other files ({', '.join(found[:3])}) and no run. "
-                "Choose a new folder."
+                f"The output folder {str(self.path)!r} contains other files ({', '.join(found[:3])}); expected a new "
+                "folder, or the folder of an earlier run. Choose a new folder."
             )
         if not resume:
             steps = self.checkpoint_steps()
             state = f"with checkpoints up to step {steps[-1]}" if steps else "without a checkpoint yet"
             raise ValueError(
-                f"The output folder {str(self.path)!r} holds a run already, {state}. Pass --resume to go on with it, "
-                "or choose a new folder."
+                f"The output folder {str(self.path)!r} already contains a run, {state}. Pass --resume to resume this "
+                "run, or choose a new folder."
             )
         earlier = self.read_run()["config"]
         changed = [key for key, value in config.items() if key not in may_differ and earlier.get(key, value) != value]
         if changed:
             key = changed[0]
             raise ValueError(
-                f"The run in {str(self.path)!r} cannot go on with another {key}: it was {earlier[key]!r} and is now "
-                f"{config[key]!r}. Set it back, or start in a new folder with --init {self.path}."
+                f"Cannot resume the run in {str(self.path)!r} because {key} is {config[key]!r}; expected "
+                f"{earlier[key]!r}, the value of the earlier run. Restore the original value, or start a new run in "
+                f"another folder with --init {self.path}."
             )
 
     def claim(self) -> None:
-        """Makes the folder, keeps other processes out of it until this one ends, removes what a kill left half done.
+        """Creates the folder, locks it against other processes, and removes partial files of a killed run.
 
         Raises:
-            ValueError: It cannot be written, or a run is writing to it now.
+            ValueError: If the folder cannot be written, or another run is writing to it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -98,24 +100,26 @@ class RunFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(
-                f"Another process is training in {str(self.path)!r} now. Wait for it, stop it, or choose a new folder."
+                f"Another process is training in {str(self.path)!r}. Wait for the other process, stop the other "
+                "process, or choose a new folder."
             ) from None
         except OSError as error:
             raise ValueError(
-                f"The output folder {str(self.path)!r} cannot be written: {error.strerror}. Choose another."
+                f"The output folder {str(self.path)!r} cannot be written: {error.strerror}. Choose another folder."
             ) from error
         for leftover in (*self.path.glob(".*.tmp"), *self.path.glob("checkpoints/.*.tmp")):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def release(self) -> None:
-        """Lets other processes in."""
+        """Releases the lock of the folder."""
         if self._lock is not None:
             self._lock.release()
 
     def check_space(self, num_bytes: int) -> None:
-        """
+        """Checks the free space on the disk of the folder, which may not exist yet.
+
         Raises:
-            ValueError: Fewer than `num_bytes` are free where the folder is or will be.
+            ValueError: If fewer than `num_bytes` bytes are free.
         """
         existing = self.path.absolute()
         while not existing.exists():
@@ -123,30 +127,30 @@ class RunFolder:
         free = shutil.disk_usage(existing).free
         if free < num_bytes:
             raise ValueError(
-                f"The run will write about {num_bytes / 2**20:.0f} MiB to {str(self.path)!r}, but {free / 2**20:.0f} "
-                "MiB are free there. Make room, keep fewer checkpoints (keep_checkpoints), or choose another folder."
+                f"The run will write about {num_bytes / 2**20:.0f} MiB to {str(self.path)!r}, but only "
+                f"{free / 2**20:.0f} MiB are free. Free disk space, lower keep_checkpoints, or choose another folder."
             )
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of a step lies, or would."""
+        """The path of the checkpoint of a step, which may not exist."""
         return self.path / "checkpoints" / f"step-{step:08d}"
 
     def checkpoint_steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order."""
+        """The steps that have a checkpoint, in ascending order."""
         return sorted(int(folder.name[len("step-") :]) for folder in self.path.glob("checkpoints/step-*"))
 
     def unfinished_checkpoint(self, step: int) -> Path:
-        """Where all processes write, before `finish_checkpoint`."""
+        """The folder that all processes write to until `finish_checkpoint` is called."""
         return self.path / "checkpoints" / f".step-{step:08d}.tmp"
 
     def finish_checkpoint(self, step: int, keep: int) -> None:
-        """The files written so far become the checkpoint of `step`; all but the newest `keep` are removed."""
+        """Turns the written files into the checkpoint of `step` and removes all but the newest `keep` checkpoints."""
         unfinished, finished = self.unfinished_checkpoint(step), self.checkpoint(step)
         for file in unfinished.rglob("*"):
             _sync(file)
-        if finished.exists():  # of an earlier attempt at the same step
+        if finished.exists():  # from an earlier attempt at the same step
             self._remove(finished)
         os.replace(unfinished, finished)
         _sync(finished.parent)
@@ -154,20 +158,20 @@ class RunFolder:
             self._remove(self.checkpoint(old))
 
     def _remove(self, folder: Path) -> None:
-        """Renamed first: a kill in between leaves no checkpoint of half its files."""
+        """Renames a folder before removing it, so that a killed run does not leave a partial folder in its place."""
         doomed = folder.with_name(f".{uuid.uuid4().hex}.tmp")
         os.replace(folder, doomed)
         shutil.rmtree(doomed)
 
-    # --- numbers -----------------------------------------------------------------------------------------------------
+    # --- metrics and provenance --------------------------------------------------------------------------------------
 
     def append_log(self, line: Mapping[str, Any]) -> None:
-        """Adds a line of JSON to the log."""
+        """Appends one line of JSON to the log."""
         with open(self.path / LOG_FILE, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of the log; one that a kill cut short is left out."""
+        """Reads the lines of the log; skips lines that a killed run left incomplete."""
         lines = []
         if (self.path / LOG_FILE).exists():
             for text in (self.path / LOG_FILE).read_text(encoding="utf-8").splitlines():
@@ -178,29 +182,33 @@ class RunFolder:
         return lines
 
     def rewind_log(self, step: int) -> None:
-        """Forgets what was logged after `step`: it will be logged again."""
+        """Removes the lines of the log after `step`, because these steps will be logged again."""
         lines = [json.dumps(line) + "\n" for line in self.read_log() if line["step"] <= step]
         write_atomically(self.path / LOG_FILE, "".join(lines).encode())
 
     def write_run(self, description: Mapping[str, Any]) -> None:
-        """Writes `run.json`: configuration and provenance."""
+        """Writes `run.json`: the configuration and the provenance."""
         write_atomically(
             self.path / RUN_DESCRIPTION, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode()
         )
 
     def read_run(self) -> dict[str, Any]:
-        """
+        """Reads `run.json`.
+
         Raises:
-            ValueError: There is none, or it cannot be read.
+            ValueError: If the file does not exist or cannot be read.
         """
         path = self.path / RUN_DESCRIPTION
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{str(path)!r} cannot be read ({error}); expected the description of a run.") from error
+            raise ValueError(
+                f"{str(path)!r} cannot be read ({error}); expected the description of a run in JSON. Restore this "
+                "file, or choose a new folder."
+            ) from error
 
     def save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> Path:
-        """Writes a safetensors file, `notes` as its metadata; returns the path."""
+        """Writes a safetensors file with `notes` as its metadata, and returns its path."""
         tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
         content = to_safetensors(tensors, {key: str(value) for key, value in notes.items()})
         write_atomically(self.path / name, content)
@@ -210,7 +218,7 @@ class RunFolder:
 
     @contextmanager
     def new_model(self) -> Iterator[Path]:
-        """A folder to save the model in, which becomes that of the run in the place of an earlier one."""
+        """Yields a temporary folder for the model, which then replaces the model folder of the run."""
         unfinished, finished = self.path / f".{uuid.uuid4().hex}.tmp", self.path / TRAINED_MODEL
         unfinished.mkdir()
         try:
@@ -226,11 +234,11 @@ class RunFolder:
 
 
 def _sync(path: Path) -> None:
-    """What is written survives a power cut."""
+    """Flushes a file or folder to the disk, so that it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:  # some file systems know no fsync of folders
+    except OSError:  # some file systems do not support fsync on folders
         pass
     finally:
         os.close(descriptor)

@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Which rows of a streamed data set make a step: a function of the seed, the epoch and the stream, and of nothing else.
+"""Assigns the rows of a streamed data set to steps; this depends only on the seed, the epoch and the stream.
 
-Processes and workers each read the whole stream, hold its rows as they are stored, and decode those alone that they
-were given. So who reads what never changes what a step sees, and a run that goes on repeats the uninterrupted one.
+Every process and worker reads the whole stream, keeps the rows in their stored form and decodes only its share of the
+rows. The number of processes and workers therefore does not change the content of a step, and a resumed run repeats
+the uninterrupted run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,18 +20,19 @@ T = TypeVar("T")
 
 
 class TrainingStream(torch.utils.data.IterableDataset):
-    """The items of one process, epoch by epoch: shards in random order, rows shuffled among `shuffle_buffer` of them.
+    """The items of one process, epoch by epoch: random order of the shards, rows shuffled through `shuffle_buffer`.
 
     A `DataLoader` with `batch_size` equal to `images_at_once` makes the batches of a process, with any number of
-    workers. What does not fill a last step is left out.
+    workers. Rows that do not fill a last step are left out.
 
     Args:
-        data: The stream, with its augmentation: a whole split. Of one in several shards, `take` and `skip` of
-            `datasets` take and skip in every shard.
-        batch_size: Images a step, over all processes and accumulated batches.
-        accumulation: Batches that a process cuts its part of a step into.
-        shuffle_buffer: How many rows are held for it, as they are stored, by each worker; 1 for the stream's order.
-        process_index, num_processes: Whose part this is.
+        data: The stream with its augmentation: a whole split, because `take` and `skip` of `datasets` apply to each
+            shard of a stream with several shards.
+        batch_size: Number of images per step, over all processes and accumulated batches.
+        accumulation: Number of batches per step in each process.
+        shuffle_buffer: Number of stored rows that each worker keeps in memory for shuffling; 1: the order of the
+            stream.
+        process_index, num_processes: The index of this process, and the number of processes.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class TrainingStream(torch.utils.data.IterableDataset):
         self._epoch, self._first_step = 0, 0
 
     def set_position(self, epoch: int, first_step: int = 0) -> None:
-        """Where the next iteration begins; the steps before are read and not decoded."""
+        """Sets the start of the next iteration. The rows of earlier steps are read but not decoded."""
         self._epoch, self._first_step = epoch, first_step
         self.data.set_epoch(epoch)
 
@@ -60,7 +62,7 @@ class TrainingStream(torch.utils.data.IterableDataset):
             if number < self._first_step:
                 continue
             for part in range(self.accumulation):
-                # a data loader takes the batches of its workers in turn
+                # a `DataLoader` takes batches from its workers in turn
                 batch = (number - self._first_step) * self.accumulation + part
                 if batch % num_workers != worker_index:
                     continue
@@ -69,7 +71,7 @@ class TrainingStream(torch.utils.data.IterableDataset):
                     yield self._item(rows, place)
 
     def _steps(self) -> Iterator[list[StoredRow]]:
-        """The rows of each whole step."""
+        """Yields the rows of each complete step."""
         rng = np.random.default_rng([self.data.seed, self._epoch])
         shuffled = self.shuffle_buffer > 1
         shards = rng.permutation(self.data.num_shards) if shuffled else range(self.data.num_shards)
@@ -82,18 +84,18 @@ class TrainingStream(torch.utils.data.IterableDataset):
                 step = []
 
     def _item(self, rows: list[StoredRow], place: int) -> dict[str, Any]:
-        """A row of a step; for a bad one, where that is asked for, the next good one of the same step."""
+        """Reads one row of a step. With `skip_bad`, the next good row of the same step replaces a bad row."""
         for candidate in (*rows[place:], *rows[:place]):
             try:
                 return self.data.item(candidate)
             except RowError:
                 if not self.data.skip_bad:
                     raise
-        raise RowError(f"None of the {len(rows)} rows of a step can be read. Check the columns and the vocabulary.")
+        raise RowError(f"All {len(rows)} rows of a step are unreadable. Check the columns and the vocabulary.")
 
 
 def shuffle(values: Iterable[T], buffer_size: int, rng: np.random.Generator) -> Iterator[T]:
-    """The values in random order, as far as that can be with `buffer_size` of them in memory; 1 keeps the order."""
+    """Shuffles values through a buffer of `buffer_size` values; 1 keeps the order."""
     buffer: list[T] = []
     for value in values:
         if len(buffer) < buffer_size:

@@ -1,12 +1,12 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The training loop, with Accelerate: one process or many, stopped and resumed at will.
+"""The training loop, built on Accelerate, for one or several processes; runs can be stopped and resumed.
 
-Everything that chance decides in a step is a function of seed, step and place in the step (`batches.py`), and
-the loss is normalized over the whole step. So a run that goes on from a checkpoint repeats what the uninterrupted run
-did, and neither the number of processes nor that of accumulated batches changes a gradient.
+All random choices of a step depend only on the seed, the step and the position in the step (`batches.py`), and the loss
+is normalized over the whole step. A resumed run therefore repeats the uninterrupted run, and the number of processes or
+accumulated batches does not change the gradients.
 
-What is checked before the first step is checked in `Trainer.__init__`.
+`Trainer.__init__` contains all checks before the first step.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ from .stream import TrainingStream
 
 
 class Trainer:
-    """Trains a model as a configuration says.
+    """A trainer for the model and the data of a `TrainingConfig`.
 
     Example:
 
@@ -67,14 +67,13 @@ class Trainer:
     ```
 
     Args:
-        config: The run.
-        resume: Go on from the newest checkpoint in `config.output`, if there is one.
-        data: In place of what the configuration names.
+        config: The configuration of the run.
+        resume: Whether to resume from the newest checkpoint in `config.output`, if a checkpoint exists.
+        data: Data to use instead of the data sets in the configuration.
 
     Raises:
-        ValueError: Whatever would keep the run from its end and can be known now: an output folder with another run, a
-            checkpoint of another architecture, missing columns, labels that do not fit the vocabulary, too little
-            room on the disk, changed data, a missing library.
+        ValueError: If a problem would stop the run: another run in the output folder, another architecture of the
+            checkpoint, missing columns, labels outside the vocabulary, a full disk, changed data, a missing library.
     """
 
     def __init__(self, config: TrainingConfig, resume: bool = False, data: TrainingData | None = None):
@@ -87,28 +86,28 @@ class Trainer:
         sharded = self.accelerator.distributed_type in SHARDED
         if config.ema_decay and sharded:
             raise ValueError(
-                f"ema_decay does not work with weights that are cut up between processes "
-                f"({self.accelerator.distributed_type.value}); set it to 0, or train with plain data parallelism."
+                f"ema_decay is {config.ema_decay}; expected 0 with weights sharded across processes "
+                f"({self.accelerator.distributed_type.value}). Set ema_decay to 0, or use plain data parallelism."
             )
         if config.eval_split is not None and sharded:
             raise ValueError(
-                "Weights that are cut up between processes cannot be evaluated during training; leave eval_split out, "
-                "and run scripts/evaluate.py afterwards."
+                f"eval_split is {config.eval_split!r}, but weights sharded across processes cannot be evaluated during "
+                "training. Remove eval_split, and run scripts/evaluate.py after the training."
             )
         self.batch_size = self._batch_size_of_a_process()
         deepspeed = self.accelerator.state.deepspeed_plugin
         if deepspeed is not None and deepspeed.zero_stage == 3:
             raise ValueError(
-                "DeepSpeed's ZeRO stage 3 cuts weights up while they are loaded, which training is not made for. "
+                "The DeepSpeed ZeRO stage is 3; expected at most 2, because stage 3 shards the weights during loading. "
                 "Choose stage 2 or FSDP."
             )
 
-        with self.accelerator.main_process_first():  # downloads once
+        with self.accelerator.main_process_first():  # only one process downloads
             model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
             self.data = open_training_data(config) if data is None else data
         weights = weights_fingerprint(model) if self.accelerator.is_main_process else None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)  # adapters begin at random
+            torch.manual_seed(config.seed)  # adapters are initialized randomly
             choose_trainable(model, config.trainable_encoders, config.lora_rank)
         if config.gradient_checkpointing:
             enable_activation_checkpointing(model)
@@ -117,7 +116,7 @@ class Trainer:
 
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.num_trainable = trainable
-        # weights and two moments of Adam, in fp32, and the average
+        # in fp32: the weights, two moments of Adam and, if used, the moving average
         checkpoint_bytes = 4 * trainable * (4 if config.ema_decay else 3)
         model_bytes = 4 * sum(p.numel() for p in model.parameters())
         needed = checkpoint_bytes * (config.keep_checkpoints + 1) + model_bytes * (
@@ -140,14 +139,14 @@ class Trainer:
         parts = self.accelerator.num_processes * self.config.gradient_accumulation
         if self.config.batch_size % parts:
             raise ValueError(
-                f"batch_size is {self.config.batch_size}, images a step over all processes; it cannot be shared out "
-                f"equally between {self.accelerator.num_processes} processes with gradient_accumulation "
-                f"{self.config.gradient_accumulation}. Choose a multiple of {parts}."
+                f"batch_size is {self.config.batch_size} (images per step, over all processes); expected a multiple of "
+                f"{parts}, for {self.accelerator.num_processes} processes with gradient_accumulation "
+                f"{self.config.gradient_accumulation}. Change batch_size."
             )
         return self.config.batch_size // parts
 
     def _start_folder(self, needed: int, weights: str | None) -> None:
-        """In one process: room, lock, provenance."""
+        """Checks the disk space, locks the folder and writes the provenance. Runs in one process only."""
         self.folder.check_space(needed)
         self.folder.claim()
         description = {
@@ -171,8 +170,8 @@ class Trainer:
             ):
                 if earlier[key] != description[key]:
                     raise ValueError(
-                        f"The run in {self.config.output!r} cannot go on: {what} changed since it began. Restore them, "
-                        "or start in a new folder."
+                        f"Cannot resume the run in {self.config.output!r} because {what} changed since the run "
+                        "started. Restore the original state, or start a new run in another folder."
                     )
             description["resumed"] = [*earlier.get("resumed", []), {"from_step": self.folder.checkpoint_steps()[-1]}]
         self.folder.write_run(description)
@@ -184,7 +183,7 @@ class Trainer:
         if self.trains_text:
             tokens = self.processor(text=self.data.vocabulary.prompts())
             self.text = {key: tokens[key].to(accelerator.device) for key in ("input_ids", "attention_mask")}
-        else:  # once: nothing will change them
+        else:  # encoded only once, because the text tower does not change
             model.to(accelerator.device)
             embeddings = self.data.vocabulary.encode(model, self.processor, progress=self.num_classes > 500)
             self.text = {"text_embeds": embeddings.tensor.to(accelerator.device)}
@@ -194,26 +193,26 @@ class Trainer:
         )
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
-        if (deepspeed := accelerator.state.deepspeed_plugin) is not None:  # does these itself, with numbers of its own
+        if (deepspeed := accelerator.state.deepspeed_plugin) is not None:  # it reads these from its own config
             deepspeed.deepspeed_config.update(
                 gradient_clipping=config.max_grad_norm,
                 gradient_accumulation_steps=config.gradient_accumulation,
                 train_micro_batch_size_per_gpu=self.batch_size,
             )
         loader = self._make_loader()
-        # a stream shares itself out; DeepSpeed wants to see any other loader together with the model
+        # a stream is sharded already; DeepSpeed needs any other loader in the same call as the model
         shared_out = [] if isinstance(self.order, TrainingStream) else [loader]
         self.model, self.optimizer, self.schedule, *prepared = accelerator.prepare(
             model, optimizer, schedule, *shared_out
         )
-        self.loader: Any = prepared[0] if prepared else loader  # Accelerate's loaders have no types
+        self.loader: Any = prepared[0] if prepared else loader  # Accelerate's loaders are not typed
         self.average = MovingAverage(self._unwrapped, config.ema_decay) if config.ema_decay else None
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.progress, *([self.average] if self.average else []))
         self.checkpoints = Checkpoints(accelerator, self.folder, config.keep_checkpoints, lambda: self._unwrapped)
 
     def _order_of(self, rows: Rows) -> EpochSampler | TrainingStream:
-        """What puts the rows of a data set into steps."""
+        """Makes the object that assigns the rows of a data set to steps."""
         config, accelerator = self.config, self.accelerator
         if not isinstance(rows, StreamedSegmentationDataset):
             return EpochSampler(len(rows), config.batch_size, config.seed)
@@ -250,14 +249,14 @@ class Trainer:
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def train(self) -> TrainingResult:
-        """Runs to the last step, or until SIGINT or SIGTERM, which save a checkpoint first.
+        """Trains until the last step, or until SIGINT or SIGTERM; both save a checkpoint before the end.
 
         Returns:
-            How it ended; after the last step the trained model is in the folder `model` of the run.
+            The result of the run. After the last step, the folder `model` of the run contains the trained model.
 
         Raises:
-            NonFiniteLossError: The loss or a gradient is NaN or infinite; the batch is saved.
-            ValueError: A row that cannot be read, a disk that is full.
+            NonFiniteLossError: If the loss or a gradient is NaN or infinite; the batch is saved.
+            ValueError: If a row cannot be read or the disk is full.
         """
         config, accelerator = self.config, self.accelerator
         scores, seconds, stopped = None, 0.0, False
@@ -306,26 +305,26 @@ class Trainer:
         )
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of this process, for ever, from where the run is."""
+        """Yields the batches of this process without end, from the current position of the run."""
         progress = self.progress
         while True:
             first_step = self._step - progress.epoch_start
             yield from self._epoch(progress.epoch, first_step)
             if self._step == progress.epoch_start:
                 raise ValueError(
-                    f"The training split has fewer images than the {self.config.batch_size} of one step (batch_size); "
-                    "lower it."
+                    f"The training split has fewer images than one step needs, {self.config.batch_size} (batch_size). "
+                    "Lower batch_size."
                 )
             progress.epoch, progress.epoch_start = progress.epoch + 1, self._step
 
     def _next_of(self, batches: Iterator[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
-        """The batches of a step; if one process cannot read its part, all raise what that one has to say."""
+        """Reads the batches of a step. If one process cannot read its part, all processes raise its error."""
         read, error = [], None
         try:
             read = [next(batches) for _ in range(self.config.gradient_accumulation)]
         except ValueError as caught:
             error = caught
-            if "Original Traceback" in str(error):  # of a worker: what it says is behind its traceback
+            if "Original Traceback" in str(error):  # from a worker: its message follows the traceback
                 kind = type(error)
                 error = kind(str(error).rpartition(f"{kind.__name__}: ")[2].strip())
         if self.accelerator.num_processes > 1:
@@ -338,7 +337,7 @@ class Trainer:
         return read
 
     def _epoch(self, epoch: int, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of this process on its device, to the end of an epoch."""
+        """Yields the batches of this process, on its device, until the end of an epoch."""
         accelerator = self.accelerator
         if isinstance(self.order, TrainingStream):
             self.order.set_position(epoch, first_step)
@@ -352,13 +351,16 @@ class Trainer:
         yield from accelerator.skip_first_batches(self.loader, skipped) if skipped else self.loader
 
     def _take_step(self, batches: list[dict[str, torch.Tensor]], stop: bool) -> tuple[float, float | None, bool]:
-        """One step of the optimizer -> loss over the whole step, norm of the gradient, whether anybody wants to stop.
+        """Runs one optimizer step.
+
+        Returns:
+            The loss over the whole step, the norm of the gradient, and whether any process received a stop signal.
 
         Raises:
-            NonFiniteLossError: Before the weights are touched.
+            NonFiniteLossError: If the loss or the norm is not finite; the weights do not change.
         """
         accelerator, step = self.accelerator, self._step + 1
-        # for dropout, if any; the places before belong to images
+        # for dropout, if any; the earlier positions belong to images
         torch.manual_seed(seeds_of(self.config.seed, step, [self.config.batch_size + accelerator.process_index])[0])
         classes = self._choose_classes(batches, step)
         labels = [batch["labels"] for batch in batches]
@@ -367,8 +369,8 @@ class Trainer:
         num_valid = [(maps >= 0).sum() for maps in labels]
         total_valid = accelerator.reduce(torch.stack(num_valid).sum()).clamp(min=1)
 
-        # The model averages over the pixels of its own batch; weighted so, the sum is the average over the whole step.
-        # `backward` divides by the accumulated batches, data parallelism by the processes.
+        # The model averages over the pixels of its own batch. With these weights, the sum is the average over the whole
+        # step: `backward` divides by the accumulated batches, data parallelism by the processes.
         share = accelerator.num_processes * self.config.gradient_accumulation / total_valid
         loss_sum, norm = torch.zeros((), device=accelerator.device), None
         for index, batch in enumerate(batches):
@@ -410,7 +412,7 @@ class Trainer:
         return sample_classes(counts, self.config.sampled_classes, self.config.seed, step).to(counts.device)
 
     def _reduce_loss_and_stop(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:
-        """The loss of all processes together, and whether one of them was told to stop."""
+        """Returns the loss summed over all processes, and whether any process received a stop signal."""
         mean_loss, stops = self.accelerator.reduce(torch.stack([loss, loss.new_tensor(float(stop))])).tolist()
         return mean_loss, stops > 0
 
@@ -422,8 +424,8 @@ class Trainer:
         classes: torch.Tensor | None,
         step: int,
     ) -> None:
-        """All processes have the same loss and norm, and so come to the same end."""
-        # the scaler of fp16 skips steps whose gradients overflow, and goes on with a lower scale
+        """Raises an error if the loss or the norm is not finite; both are equal in all processes, so all raise."""
+        # the scaler of fp16 skips steps with overflowing gradients and lowers its scale
         bad_norm = norm is not None and self.accelerator.scaler is None and not math.isfinite(norm)
         if math.isfinite(loss) and not bad_norm:
             return
@@ -438,16 +440,17 @@ class Trainer:
         rows = tensors["index"].tolist()[:8]
         if isinstance(self.data.train, StreamedSegmentationDataset):
             rows = [self.data.train.name_of(row) for row in rows]
-        self.accelerator.wait_for_everyone()  # all have written
+        self.accelerator.wait_for_everyone()  # until all processes have written
         steps = self.folder.checkpoint_steps()
         raise NonFiniteLossError(
-            f"Step {step}: the loss is {loss}{'' if norm is None else f', the norm of the gradient {norm}'}. Stopped "
-            f"before the weights changed. The batch (rows {', '.join(map(str, rows))}) is in {str(path)!r}; "
-            f"{f'the last checkpoint is that of step {steps[-1]}' if steps else 'there is no checkpoint yet'}. Look at "
-            "the batch, or go on in a new folder with a lower learning_rate or mixed_precision bf16."
+            f"Step {step}: the loss is {loss}{'' if norm is None else f' and the gradient norm is {norm}'}; expected "
+            f"finite numbers. The weights did not change. {str(path)!r} contains the batch (rows "
+            f"{', '.join(map(str, rows))}). "
+            f"{f'The last checkpoint is from step {steps[-1]}' if steps else 'No checkpoint exists yet'}. Inspect the "
+            "batch, or start a new run in another folder with a lower learning_rate or mixed_precision bf16."
         )
 
-    # --- numbers -----------------------------------------------------------------------------------------------------
+    # --- logging -----------------------------------------------------------------------------------------------------
 
     def _start_trackers(self) -> None:
         if not self.accelerator.log_with:
@@ -456,7 +459,7 @@ class Trainer:
             key: value if isinstance(value, (bool, int, float, str)) else str(value)
             for key, value in self.config.to_dict().items()
         }
-        # what was logged after the checkpoint will be logged again
+        # steps after the checkpoint will be logged again
         purge = {"tensorboard": {"purge_step": self.start_step + 1}} if self.start_step else {}
         self.accelerator.init_trackers("dinov3seg", config=None if self.start_step else values, init_kwargs=purge)
 
@@ -481,7 +484,7 @@ class Trainer:
     # --- evaluation --------------------------------------------------------------------------------------------------
 
     def _evaluate(self, final: bool = False) -> dict[str, float] | None:
-        """Scores the model, or its moving average; in all processes the same."""
+        """Evaluates the model or its moving average; returns the same scores in all processes."""
         if (data := self.data.evaluation) is None:
             return None
         vocabulary = self.data.evaluation_vocabulary or data.vocabulary
@@ -532,7 +535,7 @@ class Trainer:
     # --- checkpoints and the trained model ---------------------------------------------------------------------------
 
     def _finish(self) -> dict[str, float] | None:
-        """Evaluates and writes the model; again, if a run that was finished goes on."""
+        """Evaluates and writes the model. Also runs if a finished run is resumed."""
         model = self._unwrapped
         if self.average is not None:
             self.average.copy_to_model()

@@ -1,8 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Label maps as people and programs want them: colors, overlays, legends, tables, files.
+"""Converts label maps to overlays, legends, tables and files, for people and for programs.
 
-May import `model`.
+This package is allowed to import `model`.
 """
 
 from .colors import color_palette

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The colors of pictures: a palette in which labels can be told apart by every eye, and ink and paper."""
+"""The colors of pictures: a palette that is also distinct for color-blind people, and the colors of text and paper."""
 
 from functools import lru_cache
 
@@ -8,31 +8,32 @@ import numpy as np
 
 NONE_COLOR = (158, 158, 162)
 
-# Choosing the farthest color takes time for each; beyond these, colors are only different.
+# The choice of each farthest color takes time. Further colors are different, but not the farthest.
 MAX_FARTHEST_COLORS = 1024
 
 INK, FAINT_INK, PAPER = (28, 28, 30), (112, 112, 118), (255, 255, 255)
 
-# Linear RGB as seen by eyes without L cones and without M cones (Machado, Oliveira, Fernandes 2009, severity 1).
+# Linear RGB as perceived without L cones and without M cones (Machado, Oliveira, Fernandes 2009, severity 1).
 _PROTANOPIA = ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
 
 _DEUTERANOPIA = ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881))
 
 
 def color_palette(num_colors: int) -> np.ndarray:
-    """Distinct colors, always the same; a shorter palette is the beginning of a longer one.
+    """Returns distinct colors. The colors are always the same; a shorter palette is the beginning of a longer palette.
 
-    Each color is the farthest from all before it, in Oklab, both for the usual eye and for the worse of the two common
-    kinds of color blindness. None is close to gray, white or black, or of glaring saturation.
+    Each color is the color farthest from all previous colors. The distance is the sum of two distances in Oklab: for
+    normal color vision, and for the worse of protanopia and deuteranopia. Colors close to gray, white or black and
+    fully saturated colors are excluded.
 
     Args:
-        num_colors: How many, at least 0.
+        num_colors: Number of colors, at least 0.
 
     Returns:
         uint8 `(num_colors, 3)`, sRGB.
     """
     if num_colors <= MAX_FARTHEST_COLORS:
-        # powers of two, so that few palettes are ever computed
+        # powers of two, so that only a few palettes are computed
         return _farthest_colors(1 << max(num_colors - 1, 31).bit_length())[:num_colors].copy()
     colors = np.concatenate([_farthest_colors(MAX_FARTHEST_COLORS), _more_colors()])
     return np.resize(colors, (num_colors, 3))
@@ -41,7 +42,9 @@ def color_palette(num_colors: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _farthest_colors(num_colors: int) -> np.ndarray:
     candidates, seen = _usable_colors(step=15)
-    first = int(np.argmin(np.abs(candidates - np.array([0, 120, 225])).sum(axis=1)))  # a blue, clear to every eye
+    first = int(
+        np.argmin(np.abs(candidates - np.array([0, 120, 225])).sum(axis=1))
+    )  # a blue that is visible to color-blind people
     chosen = [first]
     distance = np.full(len(candidates), np.inf)
     while len(chosen) < num_colors:
@@ -53,7 +56,7 @@ def _farthest_colors(num_colors: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _more_colors() -> np.ndarray:
-    """So many that no eye could tell them apart anyway: just different ones, neighbors unlike."""
+    """Returns further colors in random order. There are too many for visible differences between all of them."""
     candidates, _ = _usable_colors(step=4)
     farthest = {tuple(color) for color in _farthest_colors(MAX_FARTHEST_COLORS).tolist()}
     candidates = candidates[[tuple(color) not in farthest for color in candidates.tolist()]]
@@ -61,7 +64,7 @@ def _more_colors() -> np.ndarray:
 
 
 def _usable_colors(step: int) -> tuple[np.ndarray, np.ndarray]:
-    """sRGB `(N, 3)` and how it is seen `(3 eyes, N, 3)`."""
+    """Returns candidate colors, sRGB `(N, 3)`, and the colors as perceived, Oklab `(3, N, 3)`; see `_as_seen`."""
     levels = np.arange(20, 246, step)
     colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     seen = _as_seen(colors)
@@ -71,7 +74,7 @@ def _usable_colors(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_seen(colors: np.ndarray) -> np.ndarray:
-    """sRGB (N, 3) -> Oklab (3 eyes, N, 3)."""
+    """Converts sRGB `(N, 3)` to Oklab `(3, N, 3)`: normal vision, protanopia, deuteranopia."""
     values = colors / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     eyes = (np.eye(3), np.array(_PROTANOPIA), np.array(_DEUTERANOPIA))

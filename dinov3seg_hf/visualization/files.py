@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Pictures, label maps and segments as files that appear whole or not at all."""
+"""Writes pictures, label maps and segments to files. All writes are atomic."""
 
 import contextlib
 import json
@@ -23,39 +23,41 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def check_writable(path: str | os.PathLike, suffixes: Sequence[str] | None = None) -> None:
-    """Finds out before the work whether a file can be written after it. Leaves no trace.
+    """Checks that a file can be written, before the work that creates its content. Leaves no files behind.
 
     Args:
-        path: The file that will be written.
-        suffixes: What its name may end in, lower case.
+        path: The file to write.
+        suffixes: Allowed suffixes of the file name, in lower case. `None`: all suffixes.
 
     Raises:
-        ValueError: Another ending, a folder of that name, a folder that is missing or cannot be written to.
+        ValueError: If the suffix is not allowed, `path` is a folder, or the parent folder does not exist or is not
+            writable.
     """
     path = Path(path)
     if suffixes is not None and path.suffix.lower() not in suffixes:
-        raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; expected {', '.join(suffixes)}. Rename it.")
+        raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; expected {', '.join(suffixes)}. Choose another name.")
     if os.path.isdir(path):
-        raise ValueError(f"{str(path)!r} is a folder; expected the name of a file in it.")
+        raise ValueError(f"{str(path)!r} is a folder; expected a file path. Add a file name.")
     if not os.path.isdir(path.parent):
-        raise ValueError(f"{str(path)!r} cannot be written: there is no folder {str(path.parent)!r}. Make it first.")
+        raise ValueError(f"Folder {str(path.parent)!r} for the file {path.name!r} was not found. Create the folder.")
     probe = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with contextlib.suppress(FileNotFoundError):
-            path.stat()  # a name that is too long fails otherwise
+            path.stat()  # raises another error if the name is too long
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
         raise ValueError(
-            f"{str(path)!r} cannot be written: {error.strerror}. Choose a path in a folder that can be."
+            f"{str(path)!r} cannot be written ({error.strerror}). Choose a path in a writable folder."
         ) from error
 
 
 def save_image(path: str | os.PathLike, image: Image.Image) -> None:
-    """Writes a picture; the name says the format, one of `IMAGE_SUFFIXES`.
+    """Writes a picture. The suffix, one of `IMAGE_SUFFIXES`, determines the format.
 
     Raises:
-        ValueError: Another ending, a path that cannot be written, more pixels than the format holds.
+        ValueError: If the suffix is not supported, the path cannot be written, or the picture is too large for the
+            format.
     """
     check_writable(path, IMAGE_SUFFIXES)
     image_format = {".png": "PNG", ".webp": "WEBP"}.get(Path(path).suffix.lower(), "JPEG")
@@ -65,7 +67,8 @@ def save_image(path: str | os.PathLike, image: Image.Image) -> None:
         image.save(buffer, image_format, **options)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"A picture of {image.width} x {image.height} cannot be {image_format} ({error}). Use .png."
+            f"A picture of {image.width} x {image.height} pixels (width x height) cannot be saved as {image_format} "
+            f"({error}). Use .png."
         ) from error
     write_atomically(path, buffer.getvalue())
 
@@ -73,23 +76,25 @@ def save_image(path: str | os.PathLike, image: Image.Image) -> None:
 def save_mask(
     path: str | os.PathLike, label_map: np.ndarray, num_labels: int, *, palette: np.ndarray | None = None
 ) -> None:
-    """Writes a label map as PNG: the value of a pixel is the number of its label.
+    """Writes a label map as PNG. The value of a pixel is the number of its label.
 
-    Up to 255 labels: 8 bits with a palette, `255` is none of these. Above: 16 bits, `65535` is none of these.
+    Up to 255 labels, the PNG has 8 bits and a palette, and `255` is none of these. With more labels, the PNG has 16
+    bits, and `65535` is none of these.
 
     Args:
-        path: Ends in `.png`.
-        label_map: Integers `(H, W)`, negative for none.
-        num_labels: How many labels there are, found or not; decides which of the two it is.
-        palette: As for `overlay`.
+        path: The file; its name must end in `.png`.
+        label_map: Integers `(H, W)`; negative values are none of these.
+        num_labels: Number of labels of the vocabulary, found or not. Determines the bit depth.
+        palette: See `overlay`.
 
     Raises:
-        ValueError: A path that cannot be written, a map that is none, more than 65535 labels.
+        ValueError: If the path cannot be written, `label_map` is not a label map, a label is too large, or there are
+            more than 65535 labels.
     """
     check_writable(path, (".png",))
     label_map = checked_label_map(label_map, num_labels)
     if num_labels > IGNORE_16_BIT:
-        raise ValueError(f"{num_labels} labels do not fit a PNG of 16 bits; expected at most {IGNORE_16_BIT}.")
+        raise ValueError(f"Got {num_labels} labels; expected at most {IGNORE_16_BIT}, because a PNG has 16 bits.")
     buffer = BytesIO()
     if num_labels <= IGNORE_8_BIT:
         image = Image.fromarray(np.where(label_map < 0, IGNORE_8_BIT, label_map).astype(np.uint8))
@@ -104,16 +109,16 @@ def save_mask(
 
 
 def segments_as_json(label_map: np.ndarray, regions: Sequence[Region]) -> list[dict[str, Any]]:
-    """Regions with their places, for programs.
+    """Returns the regions with their boxes and masks, for JSON.
 
     Args:
-        label_map: Integers `(H, W)`, negative for none.
-        regions: As `regions_of` makes them.
+        label_map: Integers `(H, W)`; negative values are none of these.
+        regions: The regions from `regions_of`.
 
     Returns:
-        For each region but "none of these" a dict with `label`, `index`, `score`, `area` (share), `num_pixels`, `box`
-        ([left, top, width, height] in pixels) and `mask` (COCO's uncompressed run lengths: {"size": [H, W], "counts":
-        [...]}, column by column, the first run is of background).
+        For each region except "none of these", a dictionary with `label`, `index`, `score`, `area` (fraction of the
+        image), `num_pixels`, `box` ([left, top, width, height] in pixels) and `mask` (uncompressed COCO run-length
+        encoding: {"size": [H, W], "counts": [...]}, column by column, the first run is background).
     """
     segments = []
     for region in regions:
@@ -143,10 +148,10 @@ def _run_lengths(mask: np.ndarray) -> list[int]:
 
 
 def save_json(path: str | os.PathLike, content: Any) -> None:
-    """Writes JSON (UTF-8, names as they are).
+    """Writes JSON in UTF-8, without escapes for non-ASCII characters.
 
     Raises:
-        ValueError: A path that cannot be written, or that does not end in `.json`.
+        ValueError: If the path cannot be written or does not end in `.json`.
     """
     check_writable(path, (".json",))
     write_atomically(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())

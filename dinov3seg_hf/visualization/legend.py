@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The legend under a picture: which color is which label, how much of the image it has, and its score."""
+"""Draws the legend under a picture: color, label, share of the image and score of each region."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from .pictures import Region
 
 MAX_LEGEND_ROWS = 24
 
-# Where the default font lacks a name's letters, the first of these that is installed and has them is used.
+# If the default font lacks characters of a name, the first of these fonts that is installed and has the characters is
+# used.
 _MORE_FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "NotoSansArabic-Regular.ttf"),
     *("NotoSansDevanagari-Regular.ttf", "Arial Unicode.ttf", "Hiragino Sans GB.ttc", "msyh.ttc", "seguisym.ttf"),
@@ -23,15 +24,16 @@ _MORE_FONTS = (
 
 
 def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.ndarray | None = None) -> Image.Image:
-    """Puts a legend under a picture: color, label, share of the area, score.
+    """Adds a legend under a picture: color, label, share of the area, score.
 
     Args:
-        picture: As `overlay` makes it.
-        regions: As `regions_of` makes them, in this order. What exceeds `MAX_LEGEND_ROWS` is summed up in one line.
-        palette: As for `overlay`.
+        picture: The picture from `overlay`.
+        regions: The regions from `regions_of`, drawn in this order. One line summarizes the regions that exceed
+            `MAX_LEGEND_ROWS` per column.
+        palette: See `overlay`.
 
     Returns:
-        RGB, the picture's pixels unchanged at the top, centered where the legend needs more width.
+        An RGB image with the unchanged picture at the top. The picture is centered if the legend is wider.
     """
     if palette is None:
         palette = color_palette(max((region.index for region in regions), default=0) + 1)
@@ -41,7 +43,7 @@ def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.
     draw = ImageDraw.Draw(sheet)
     shown, hidden = regions[: layout.num_shown], regions[layout.num_shown :]
     if not any(region.index >= 0 for region in shown):
-        draw.text((layout.pad, layout.top), "No label was found.", fill=FAINT_INK, font=layout.small_font)
+        draw.text((layout.pad, layout.top), "No labels found.", fill=FAINT_INK, font=layout.small_font)
     for column in range(layout.num_columns if shown else 0):
         in_column = shown[column * layout.num_rows : (column + 1) * layout.num_rows]
         if in_column:
@@ -57,9 +59,9 @@ def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things are on the sheet, in pixels; distances are in proportion to the letters' size."""
+    """The positions on the sheet in pixels. Distances are proportional to the font size."""
 
-    size: int  # of a letter
+    size: int  # of the font
     width: int  # of the sheet
     top: int  # of the headings, below the picture
     has_scores: bool
@@ -67,19 +69,19 @@ class _Layout:
     num_columns: int
     num_rows: int
     column_width: int
-    has_more: bool  # a line that sums up what is not shown
+    has_more: bool  # whether a line summarizes the regions that are not shown
 
     @classmethod
     def of(cls, picture_size: tuple[int, int], regions: Sequence[Region]) -> "_Layout":
         width, height = picture_size
-        # letters in proportion to the picture, smaller where there are many names
+        # the font size is proportional to the picture, and smaller with many names
         size = min((width * height) ** 0.5 / 30, width / 20) * (1 if len(regions) <= 12 else 0.75)
         size = int(np.clip(round(size), 16, 72))
         width, pad, gap = max(width, 24 * size), size, 2 * size
         has_scores = any(region.score is not None for region in regions)
 
         longest = max((_font_for(region.label, size).getlength(region.label) for region in regions), default=0)
-        most = 18 * size if len(regions) <= 12 else 11 * size  # rather cut names than have a column of many rows
+        most = 18 * size if len(regions) <= 12 else 11 * size  # shortened names instead of many rows
         natural = round(_swatch(size) + 0.6 * size + min(longest, most) + _numbers_width(size, has_scores))
         num_columns = max(1, min(len(regions), (width - 2 * pad + gap) // (natural + gap)))
         num_shown = min(len(regions), MAX_LEGEND_ROWS * num_columns)
@@ -166,7 +168,7 @@ def _draw_row(
 
 
 def percent(share: float) -> str:
-    """0.1234 -> "12.3 %"; what is there never shows as nothing."""
+    """Formats a fraction as a percentage: 0.1234 gives "12.3 %". A nonzero fraction is never shown as zero."""
     return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
@@ -183,7 +185,7 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 def _default_font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # the other kind comes only where no size is given
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow returns another type only without a size
     return font
 
 
@@ -203,7 +205,7 @@ def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _can_draw(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    missing = _drawn(font, "\uffff")  # no letter: what the font shows in the place of letters that it lacks
+    missing = _drawn(font, "\uffff")  # not a character: the glyph of missing characters
     return all(letter.isspace() or _drawn(font, letter) != missing for letter in set(text))
 
 

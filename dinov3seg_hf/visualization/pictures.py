@@ -1,10 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Label maps as people see them: regions, and overlays on the picture.
+"""Regions of label maps, and overlays on images.
 
-Knows images, label maps and label names; nothing of models. A label map is an integer array `(H, W)` in which a
-negative value means "none of these". A color belongs to the number of a label, so that a label looks the same in all
-images of a vocabulary, in overlays, legends and mask files.
+Uses images, label maps and label names; does not depend on models. A label map is an integer array `(H, W)` in which
+negative values mean "none of these". The number of a label determines its color. A label therefore has the same color
+in all images of a vocabulary, in overlays, legends and mask files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from .colors import NONE_COLOR, PAPER, color_palette
 
 NONE_NAME = "none of these"
 
-# A small picture is enlarged to this short side, as far as the long one allows: no legend would fit a 96 px scene.
+# Small pictures are enlarged, because a legend does not fit a 96 px scene: minimum short side, maximum long side.
 MIN_DISPLAY_SIDE, MAX_ENLARGED_SIDE = 512, 4096
 
 
@@ -26,11 +26,11 @@ class Region:
     """All pixels of one label in one image.
 
     Args:
-        index: The label's number; negative for "none of these".
-        label: Its name.
-        num_pixels: How many there are.
-        area: Their share of the image, between 0 and 1.
-        score: Mean score of the label over them, between 0 and 1; `None` for "none of these".
+        index: The number of the label; negative for "none of these".
+        label: The name of the label.
+        num_pixels: The number of pixels.
+        area: The fraction of the image, between 0 and 1.
+        score: The mean score of the label over the pixels, between 0 and 1; `None` if unknown, and for "none of these".
     """
 
     index: int
@@ -41,15 +41,15 @@ class Region:
 
 
 def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str, float] | None = None) -> list[Region]:
-    """The labels that are found in a label map, the largest first, "none of these" last.
+    """Returns the regions of the labels found in a label map, the largest first, "none of these" last.
 
     Args:
-        label_map: Integers `(H, W)`, negative for none.
+        label_map: Integers `(H, W)`; negative values are none of these.
         labels: Names of the labels 0, 1, ...
-        scores: Name -> score of the labels found, where there are scores.
+        scores: Scores of the labels found, by name. `None`: the regions have no scores.
 
     Raises:
-        ValueError: The map is none, or holds a number that has no name.
+        ValueError: If `label_map` is not a label map, or contains a label without a name.
     """
     label_map = checked_label_map(label_map, len(labels))
     counts = np.bincount(np.maximum(label_map, -1).ravel() + 1, minlength=len(labels) + 1)
@@ -72,25 +72,26 @@ def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str
 def overlay(
     image: Image.Image, label_map: np.ndarray, *, alpha: float = 0.5, palette: np.ndarray | None = None
 ) -> Image.Image:
-    """Lays the colors of a label map over its image, every region with an outline; "none of these" is gray.
+    """Draws the colors of a label map over its image. Each region has an outline; "none of these" is gray.
 
     Args:
-        image: The picture.
-        label_map: Integers `(H, W)` of the picture's size.
-        alpha: Between 0 (picture) and 1 (colors).
-        palette: uint8 `(C, 3)`; `color_palette` unless given.
+        image: The image.
+        label_map: Integers `(H, W)` of the size of the image; negative values are none of these.
+        alpha: Opacity of the colors, from 0 (only the image) to 1 (only the colors).
+        palette: The colors of the labels, uint8 `(C, 3)`. Default: `color_palette`.
 
     Returns:
-        RGB; small pictures enlarged by a whole factor to a short side of `MIN_DISPLAY_SIDE`.
+        An RGB image. A small image is enlarged by an integer factor: the short side has at least `MIN_DISPLAY_SIDE`
+        pixels, unless the long side would then exceed `MAX_ENLARGED_SIDE`.
 
     Raises:
-        ValueError: Sizes that do not fit, alpha out of range.
+        ValueError: If image and label map differ in size, `alpha` is out of range, or `palette` has too few colors.
     """
     label_map = checked_label_map(label_map)
     if image.size != label_map.shape[::-1]:
         raise ValueError(
-            f"The label map is {label_map.shape[0]} x {label_map.shape[1]} (height x width), the image "
-            f"{image.height} x {image.width}; expected the same size. Ask for the label map at the image's size."
+            f"The label map is {label_map.shape[0]} x {label_map.shape[1]} and the image is {image.height} x "
+            f"{image.width} (height x width); expected the same size. Request the label map at the image's size."
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a number between 0 (picture) and 1 (colors).")
@@ -104,11 +105,12 @@ def overlay(
     palette = color_palette(largest + 1) if palette is None else np.asarray(palette, np.uint8)
     if largest >= len(palette):
         raise ValueError(
-            f"The palette has {len(palette)} colors, but label {largest} was found; give {largest + 1} colors."
+            f"The palette has {len(palette)} colors, but the label map contains label {largest}; expected at least "
+            f"{largest + 1} colors. Pass a longer palette."
         )
     colors = np.concatenate([palette[: largest + 1], [NONE_COLOR]]).astype(np.uint8)[label_map]  # -1 is the last
     flat = Image.fromarray(colors)
-    # The picture gives light and texture and little of its own color: blue on orange would be gray, not blue.
+    # The colors of the image are reduced, because blue on orange would look gray, not blue.
     blended = Image.blend(Image.blend(image, image.convert("L").convert("RGB"), min(1.0, 1.6 * alpha)), flat, alpha)
 
     width = max(1, round(min(image.size) / 260))
@@ -118,7 +120,7 @@ def overlay(
 
 
 def _near_borders(label_map: np.ndarray, width: int) -> np.ndarray:
-    """Which pixels lie within `width` pixels of another label."""
+    """Returns a mask of the pixels that are at most `width` pixels away from another label."""
     near = np.zeros(label_map.shape, dtype=bool)
     for step in sorted({1, (width + 1) // 2, width}):
         for axis in (0, 1):
@@ -131,19 +133,20 @@ def _near_borders(label_map: np.ndarray, width: int) -> np.ndarray:
 
 
 def checked_label_map(label_map: np.ndarray, num_labels: int | None = None) -> np.ndarray:
-    """A label map as int32 `(H, W)`.
+    """Returns a label map as int32 `(H, W)`.
 
     Raises:
-        ValueError: It is none, or holds a number that no label has.
+        ValueError: If `label_map` is not a label map, or contains a label of at least `num_labels`.
     """
     label_map = np.asarray(label_map)
     if label_map.ndim != 2 or label_map.size == 0 or not np.issubdtype(label_map.dtype, np.integer):
         raise ValueError(
-            f"The label map is {label_map.dtype} of shape {label_map.shape}; expected integers, (height, width). "
-            "Pass the map of one image."
+            f"The label map has dtype {label_map.dtype} and shape {label_map.shape}; expected integers of shape "
+            "(height, width). Pass the label map of one image."
         )
     if num_labels is not None and int(label_map.max()) >= num_labels:
         raise ValueError(
-            f"The label map holds {int(label_map.max())}, but there are {num_labels} labels, counted from 0."
+            f"The label map contains label {int(label_map.max())}; expected labels from 0 to {num_labels - 1}. Pass "
+            "all labels of the vocabulary."
         )
     return label_map.astype(np.int32, copy=False)

@@ -1,13 +1,13 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Tables of text for terminals and files."""
+"""Formats text tables for terminals and files."""
 
 import unicodedata
 from collections.abc import Sequence
 
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of text: the first column to the left, all others to the right."""
+    """Formats rows of cells as lines of text. The first column is left-aligned, all others are right-aligned."""
     widths = [max(map(display_width, column)) for column in zip(*rows)]
     lines = []
     for row in rows:
@@ -20,7 +20,7 @@ def aligned_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def display_width(text: str) -> int:
-    """Columns of a terminal: East Asian letters take two, accents that are joined to a letter none."""
+    """Returns the width of a text in terminal columns: 2 for wide East Asian characters, 0 for combining accents."""
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text

@@ -1,11 +1,12 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Fetches transformers' own common test suite, of the version that is installed here, for `make hf-common`.
+"""Downloads the common test suite of the installed transformers version, for `make hf-common`.
 
-    python scripts/dev/fetch_transformers_tests.py        # once a version; a second call finds it done
+    python scripts/dev/fetch_transformers_tests.py        # once per version; a second call does nothing
 
-The wheel of transformers has no tests, its source distribution has `tests/test_*.py` and nothing around them. pip
-downloads that archive; the test files are unpacked beside stand-ins for what they import and the archive lacks.
+The wheel of transformers does not contain tests. The source distribution contains `tests/test_*.py`, but not all
+modules that these files import. pip downloads the source distribution; this script unpacks the test files and adds
+stand-ins for the missing modules.
 """
 
 import argparse
@@ -20,14 +21,14 @@ from pathlib import Path
 CACHE = Path(__file__).resolve().parent.parent.parent / ".cache" / "transformers-tests"
 
 STAND_INS = {
-    # `direct_transformers_import` of the tests' own folder needs a package
+    # the tests pass their own folder to `direct_transformers_import`, which requires a package
     "tests/__init__.py": "",
-    # tests of exporting and of text generation, neither of which a segmentation model has
+    # tests of export and of text generation, which do not apply to a segmentation model
     "tests/exporters/__init__.py": "",
     "tests/exporters/test_export.py": "class ExportTesterMixin:\n    pass\n",
     "tests/generation/__init__.py": "",
     "tests/generation/test_utils.py": "class GenerationTesterMixin:\n    pass\n",
-    # values unlike the defaults for the fields that every configuration has
+    # values that differ from the defaults, for the fields of every configuration
     "tests/utils/__init__.py": "",
     "tests/utils/test_configuration_utils.py": """\
 config_common_kwargs = {
@@ -42,7 +43,7 @@ config_common_kwargs = {
     "label2id": {"label": "0"},
 }
 """,
-    # the images of the tests, drawn here instead of downloaded
+    # the images of the tests, drawn instead of downloaded
     "utils/fetch_hub_objects_for_ci.py": '''\
 import zlib
 from pathlib import Path
@@ -52,7 +53,7 @@ from PIL import Image
 
 
 def url_to_local_path(url, **kwargs):
-    """A drawn image in the place of a downloaded one: the same for the same URL, a label map for ADE20K's PNG files."""
+    """Draws an image instead of a download: always the same for a URL, and a label map for the PNG files of ADE20K."""
     if not url.lower().endswith((".png", ".jpg", ".jpeg")):
         return url
     seed = zlib.crc32(url.encode())
@@ -67,12 +68,12 @@ def url_to_local_path(url, **kwargs):
 
 
 def folder_of(transformers_version: str) -> Path:
-    """Where the suite of a version lies: its `tests` and `utils` belong on the import path."""
+    """Returns the folder of the suite of a version. Its `tests` and `utils` must be on the import path."""
     return CACHE / transformers_version
 
 
 def download(transformers_version: str, folder: Path) -> Path:
-    """The source distribution, by pip: the index that pip is set up to use, and no other."""
+    """Downloads the source distribution with pip, from the package index that pip is configured to use."""
     requirement = f"transformers=={transformers_version}"
     options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--quiet", "--dest", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
@@ -80,7 +81,7 @@ def download(transformers_version: str, folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Writes the suite into `folder`, whole or not at all."""
+    """Writes the suite to `folder` atomically."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         partial = Path(temporary) / folder.name
@@ -98,7 +99,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archive", type=Path, help="a transformers-<version>.tar.gz that is already here")
+    parser.add_argument("--archive", type=Path, help="local file transformers-<version>.tar.gz")
     archive = parser.parse_args().archive
 
     installed = version("transformers")
@@ -107,7 +108,7 @@ def main() -> None:
         return
     if archive is not None:
         if archive.name != f"transformers-{installed}.tar.gz":
-            parser.error(f"Got {archive.name}, but transformers {installed} is installed: give its archive, or none.")
+            parser.error(f"--archive is {archive.name}; expected transformers-{installed}.tar.gz (installed)")
         unpack(archive, folder)
         return
     with tempfile.TemporaryDirectory() as temporary:

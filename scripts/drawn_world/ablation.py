@@ -1,15 +1,16 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Trains the head on the drawn world with each of the paper's contributions left out in turn, and writes the table.
+"""Trains the head on the drawn world without each of the paper's contributions in turn, and writes the table.
 
     accelerate launch --multi_gpu --num_processes 2 scripts/drawn_world/ablation.py --output runs/ablation
 
-Every variant starts from the embedded checkpoint's frozen dino.txt and is trained as often as there are seeds, which
-decide its first weights, the order of the scenes, the noise and the classes of each step. With `--head keep` it starts
-from the embedded checkpoint's head too, of which a part is taken out: what can the rest make up for in a few steps?
+Every variant starts from the frozen dino.txt of the embedded checkpoint and is trained once per seed. The seed
+determines the initial weights, the order of the scenes, the noise and the classes of each step. With `--head keep`, a
+variant also starts from the head of the embedded checkpoint, without the removed part. This shows how much the
+remaining parts can compensate in a few steps.
 
-A run that was stopped goes on; a run that has its scores is not repeated. The table lies between two marks in the
-Markdown file: what else is written there stays.
+A stopped run is resumed; a run that has scores is not repeated. The table is written between two marks in the Markdown
+file; the other text of the file is not changed.
 """
 
 import argparse
@@ -45,12 +46,15 @@ VARIANTS = {
     "late refinement without guidance": ["use_guidance"],
 }
 OUTCOME, ZERO_SHOT_OUTCOME = "ablation.json", "zero-shot.json"
-LARGE = 2  # the side of large scenes, in sides of a training crop
+LARGE = 2  # side of large scenes divided by the side of a training crop
 
 
 def scene_sets(num_scenes: int, crop_size: int) -> dict[str, tuple[SegmentationDataset, InferenceSettings]]:
-    """Column -> scenes and how they are evaluated. Large scenes are seen at their own size; they are fewer, with as
-    many pixels together."""
+    """Returns a mapping from column to scenes and inference settings.
+
+    Large scenes are evaluated at their original size. There are fewer large scenes, with the same number of pixels in
+    total.
+    """
     vocabulary = drawn_world_vocabulary()
 
     def scenes(split: str, num_scenes: int, size: int) -> SegmentationDataset:
@@ -67,7 +71,7 @@ def scene_sets(num_scenes: int, crop_size: int) -> dict[str, tuple[SegmentationD
 
 
 def score(model, processor, sets: dict, accelerator=None, **options) -> dict[str, float]:
-    """Column -> mIoU, between 0 and 1."""
+    """Returns a mapping from column to mIoU, between 0 and 1."""
     scores = {}
     for column, (data, settings) in sets.items():
         settings = settings.updated(**options)
@@ -77,10 +81,10 @@ def score(model, processor, sets: dict, accelerator=None, **options) -> dict[str
 
 
 def read_outcome(path: Path, made_with: dict) -> dict | None:
-    """What an earlier start wrote, if it did, with the same options.
+    """Returns the scores that an earlier start wrote with the same options; `None` if they do not exist.
 
     Raises:
-        ValueError: With others; names one.
+        ValueError: If the scores were computed with other options; the message names one of the options.
     """
     if not path.exists():
         return None
@@ -88,8 +92,8 @@ def read_outcome(path: Path, made_with: dict) -> dict | None:
     earlier = outcome["made_with"]
     if changed := [key for key in made_with if earlier.get(key) != made_with[key]]:
         raise ValueError(
-            f"The scores in {str(path)!r} were made with {changed[0]} {earlier.get(changed[0])!r}, which is now "
-            f"{made_with[changed[0]]!r}. Choose a new --output, or delete them."
+            f"The scores in {str(path)!r} were computed with {changed[0]} {earlier.get(changed[0])!r}; expected "
+            f"{made_with[changed[0]]!r}. Choose a new --output, or delete this file."
         )
     return outcome
 
@@ -100,7 +104,7 @@ def write_outcome(path: Path, outcome: dict) -> None:
 
 
 def run_variant(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
-    """Trains and scores one variant with one seed, or goes on with it, or reads what it gave."""
+    """Trains (or resumes) and scores one variant with one seed, or reads its existing scores."""
     path = Path(config.output) / OUTCOME
     made_with = {**{key: value for key, value in config.to_dict().items() if key != "output"}, **made_with}
     if (outcome := read_outcome(path, made_with)) is not None:
@@ -109,7 +113,7 @@ def run_variant(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
     result = trainer.train()
     if not result.finished:
         raise KeyboardInterrupt
-    if config.ablate:  # this is asked of the full model alone
+    if config.ablate:  # this column is measured for the full model only
         sets = {column: how for column, how in sets.items() if column != WHOLE}
     outcome = {
         "scores": score(trainer.model, trainer.processor, sets, trainer.accelerator),
@@ -126,23 +130,29 @@ def run_variant(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
 def make_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder of the runs")
-    parser.add_argument("--recipe", default="recipes/drawn_world.yaml", help="what the runs have in common")
-    parser.add_argument("--seeds", type=positive, default=3, help="runs of each variant (default 3)")
-    parser.add_argument("--steps", type=int, help="in place of the recipe's")
-    parser.add_argument("--batch-size", type=int, help="in place of the recipe's")
-    parser.add_argument("--learning-rate", type=float, help="in place of the recipe's")
-    parser.add_argument("--feature-noise", type=float, help="in place of the recipe's")
-    parser.add_argument("--head", choices=MARKS, default="fresh", help="what a head begins with (default fresh)")
-    parser.add_argument("--scenes", type=positive, default=100, help="test scenes of each kind (default 100)")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="some of them only")
-    parser.add_argument("--table", type=Path, default=Path("docs/ablation.md"), help="default: docs/ablation.md")
+    parser.add_argument(
+        "--recipe", default="recipes/drawn_world.yaml", help="recipe of all runs (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=positive, default=3, help="number of runs per variant (default: 3)")
+    parser.add_argument("--steps", type=int, help="default: from the recipe")
+    parser.add_argument("--batch-size", type=int, help="default: from the recipe")
+    parser.add_argument("--learning-rate", type=float, help="default: from the recipe")
+    parser.add_argument("--feature-noise", type=float, help="default: from the recipe")
+    parser.add_argument("--head", choices=MARKS, default="fresh", help="initial head (default: fresh)")
+    parser.add_argument("--scenes", type=positive, default=100, help="test scenes per column (default: 100)")
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to train (default: all)"
+    )
+    parser.add_argument(
+        "--table", type=Path, default=Path("docs/ablation.md"), help="Markdown file (default: docs/ablation.md)"
+    )
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     if FULL not in options.variants:
-        options.variants.insert(0, FULL)  # what the others are compared with
-    place_of_table(options.table, options.head)  # before hours of training
+        options.variants.insert(0, FULL)  # the other variants are compared with the full model
+    place_of_table(options.table, options.head)  # raises errors before hours of training
     rows, notes = ablate(options)
     if start_processes().is_main_process:
         table = markdown(rows, notes)
@@ -154,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
 def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
     given = {key: getattr(options, key) for key in ("steps", "batch_size", "learning_rate", "feature_noise")}
     given = {key: value for key, value in given.items() if value is not None}
-    # evaluated here, at the end
+    # no evaluation during training, because this script evaluates at the end
     fixed = {"head": options.head, "eval_split": None, "num_overlays": 0, "keep_checkpoints": 1, "trackers": ["none"]}
     configs = {
         (variant, seed): TrainingConfig.from_yaml(
@@ -165,7 +175,7 @@ def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
             seed=seed,
             output=str(Path(options.output) / variant.replace(" ", "-") / f"seed-{seed}"),
         )
-        for seed in range(options.seeds)  # all variants of a seed first: a table can be made of few seeds
+        for seed in range(options.seeds)  # all variants of a seed first, so that a table of few seeds is possible
         for variant in options.variants
     }
     config = next(iter(configs.values()))
@@ -200,15 +210,16 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
         f"{' or '.join(map(str, config.sampled_classes))} classes" if config.sampled_classes else "all seen classes"
     )
     return [
-        f"mIoU in % on {options.scenes} fresh scenes a column (a quarter of that on large ones), all 192 names as the "
-        f"vocabulary: mean ± standard deviation over {seeds}, and the change from the full model with the same seed. "
-        f"Scenes have {side} px a side, large ones {LARGE * side} px with local-global inference.",
+        f"mIoU in % on {options.scenes} new scenes per column (a quarter of them for large scenes), with all 192 names "
+        f"as the vocabulary: mean ± standard deviation over {seeds}, and the change from the full model with the same "
+        f"seed. Scenes are {side} x {side} px; large scenes are {LARGE * side} x {LARGE * side} px, with local-global "
+        "inference.",
         "",
-        f"{'Each head' if options.head == 'fresh' else 'What is left of the embedded head'} was trained for "
-        f"{config.steps} steps of {config.batch_size} scenes, {classes} a step"
+        f"{'Each head' if options.head == 'fresh' else 'The remaining part of the embedded head'} was trained for "
+        f"{config.steps} steps of {config.batch_size} scenes, {classes} per step"
         + f", learning rate {config.learning_rate:g}, feature noise {config.feature_noise:g}"
-        + (f", {statistics.mean(seconds):.2f} s a step" if seconds else "")
-        + ". dino.txt is that of the embedded checkpoint, frozen.",
+        + (f", {statistics.mean(seconds):.2f} s per step" if seconds else "")
+        + ". The frozen dino.txt of the embedded checkpoint was used.",
         "",
         "```bash",
         shlex.join(command),
@@ -216,7 +227,7 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
     ]
 
 
-INTERRUPTED = "stopped; the same command goes on"
+INTERRUPTED = "stopped; run the same command again to resume"
 
 if __name__ == "__main__":
     sys.exit(execute(sys.modules[__name__], "scripts/drawn_world/ablation.py"))

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The table of `ablation.py`: scores of runs as Markdown, between two marks in a file whose other text stays."""
+"""Writes the table of `ablation.py`: the scores as Markdown, between two marks in a file; other text is not changed."""
 
 import statistics
 from pathlib import Path
@@ -11,7 +11,7 @@ FULL = "full model"
 NO_LOCAL_GLOBAL = "no local-global inference"
 ZERO_SHOT = "zero-shot head, nothing trained"
 COLUMNS, WHOLE = ("unseen", "seen", "unseen, large"), "unseen, large, whole"
-# Where in the Markdown file a table lies, by the head that it began with.
+# The marks around a table in the Markdown file, by initial head.
 MARKS = {
     "fresh": (
         "<!-- table of scripts/drawn_world/ablation.py: begin -->",
@@ -22,7 +22,7 @@ MARKS = {
 
 
 def rows_of(outcomes: dict[str, list[dict]], zero_shot: dict[str, float]) -> dict[str, dict[str, list[float]]]:
-    """Row -> column -> a score for every seed, in percent."""
+    """Returns a mapping from row to column to the score of each seed, in percent."""
     rows = {
         variant: {column: [100 * outcome["scores"][column] for outcome in runs] for column in COLUMNS}
         for variant, runs in outcomes.items()
@@ -36,7 +36,7 @@ def rows_of(outcomes: dict[str, list[dict]], zero_shot: dict[str, float]) -> dic
 
 
 def markdown(rows: dict[str, dict[str, list[float]]], notes: list[str]) -> str:
-    """The table: mean and standard deviation over seeds, and how much each variant loses, seed by seed."""
+    """Formats the table: mean and standard deviation over the seeds, and the change from the full model per seed."""
     lines = [
         "| | " + " | ".join(f"{column} | change" for column in COLUMNS) + " |",
         "|---" * (1 + 2 * len(COLUMNS)) + "|",
@@ -59,21 +59,21 @@ def spread(values: list[float], signed: bool = False) -> str:
 
 
 def place_of_table(path: Path, head: str) -> tuple[str, str]:
-    """What stands before a table and after it, marks included.
+    """Returns the text before and after a table, including the marks.
 
     Raises:
-        ValueError: The file is there, without the marks.
+        ValueError: If the file exists and does not contain the marks.
     """
     begin, end = MARKS[head]
     empty = "\n\n".join(f"{begin}\n{end}" for begin, end in MARKS.values())
     text = path.read_text(encoding="utf-8") if path.exists() else f"# Ablation\n\n{empty}\n"
     if begin not in text or end not in text:
-        raise ValueError(f"{str(path)!r} has no place for the table; put the lines {begin!r} and {end!r} into it.")
+        raise ValueError(f"{str(path)!r} does not contain the marks of the table. Add the lines {begin!r} and {end!r}.")
     return text[: text.index(begin)] + begin, text[text.index(end) :]
 
 
 def write_table(path: Path, table: str, head: str = "fresh") -> None:
-    """Between the marks, where the file has them."""
+    """Writes a table between the marks of a file; creates the file if it does not exist."""
     before, after = place_of_table(path, head)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, f"{before}\n{table}\n{after}".encode())

@@ -1,12 +1,12 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Scores the embedded checkpoint as its model card reports it, and the oracles beside it.
+"""Computes the scores of the embedded checkpoint in its model card, and the scores of the oracles.
 
-    python scripts/drawn_world/evaluate_tiny.py                        # the embedded checkpoint, 300 scenes a split
+    python scripts/drawn_world/evaluate_tiny.py                        # the embedded checkpoint, 300 scenes per split
     python scripts/drawn_world/evaluate_tiny.py --model runs/tiny --scenes 50 --output results.json
 
-Every score is the mIoU in % of one confusion matrix over all scenes of a split, with *all* names, seen and unseen, as
-the vocabulary. It goes through the pipeline, as users do.
+Every score is the mIoU in % of one confusion matrix over all scenes of a split. The vocabulary contains *all* names,
+seen and unseen. The scenes are segmented with the public pipeline.
 """
 
 import argparse
@@ -32,7 +32,7 @@ NUM_NAMES = len(NAMES)
 
 
 def score_pipeline(pipe, scenes: list, labels: list[str], description: str, **options) -> ConfusionMatrix:
-    """`labels[i]` is what is asked for in place of `NAMES[i]`."""
+    """Scores the scenes with the vocabulary `labels`; `labels[i]` is used in place of `NAMES[i]`."""
     matrix = ConfusionMatrix(NUM_NAMES)
     for scene in tqdm(scenes, desc=description, file=sys.stderr):
         result = pipe(Image.fromarray(scene.image), candidate_labels=labels, return_label_map=True, **options)
@@ -41,16 +41,16 @@ def score_pipeline(pipe, scenes: list, labels: list[str], description: str, **op
 
 
 def oracle(scenes: list, blind: int, rng: np.random.Generator) -> ConfusionMatrix:
-    """Knows the mask of everything and two of its three factors; the third is drawn at random.
+    """Scores an oracle that gets every mask and two of its three factors; the third factor is drawn at random.
 
-    A blind kind is drawn among the shapes for an object: a background is known for one by its mask.
+    If the kind is drawn at random, an object gets a random shape. A background keeps its kind, because its mask shows
+    that it is a background.
     """
     factors = (COLORS, PATTERNS, SHAPES)
     matrix = ConfusionMatrix(NUM_NAMES)
     for scene in scenes:
         prediction = np.empty_like(scene.labels)
-        # an object is what a scene drew, not a name: two objects of one name are guessed apart only if they are two
-        # regions, which a label map cannot tell; one guess a name and scene
+        # one guess per name and scene, because a label map does not separate two objects with the same name
         for label in np.unique(scene.labels):
             name = list(factors_of(NAMES[label]))
             if not (blind == 2 and name[2] == "background"):
@@ -61,7 +61,7 @@ def oracle(scenes: list, blind: int, rng: np.random.Generator) -> ConfusionMatri
 
 
 def score_phrases(pipe, scenes: list, description: str, **options) -> dict[str, float]:
-    """For each group of phrases, as a vocabulary, the share of pixels in % that get the true one."""
+    """Returns, for each group of phrases as the vocabulary, the share of pixels in % that get the correct phrase."""
     shares = {}
     for name, group in phrase_groups().items():
         truth, right, total = true_phrase(group), 0, 0
@@ -75,8 +75,12 @@ def score_phrases(pipe, scenes: list, description: str, **options) -> dict[str, 
 
 
 def score_alone(pipe, scenes: list, description: str) -> dict[str, list[float]]:
-    """For each group, every phrase as the only label of every scene: its mean score in pixels of which it is true, its
-    mean score in all others, and the IoU in % of the pixels that score above 0.5, over all phrases and scenes."""
+    """Scores each phrase as the only label of every scene.
+
+    Returns:
+        For each group, over all phrases and scenes: the mean score in pixels for which the phrase is true, the mean
+        score in all other pixels, and the IoU in % of the pixels with a score above 0.5.
+    """
     rows = {}
     for name, group in phrase_groups().items():
         truth = true_phrase(group)
@@ -115,8 +119,8 @@ def main() -> None:
     parser.add_argument("--model", default=str(dinov3seg_hf.TINY))
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--splits", nargs="+", choices=("unseen", "seen"), default=["unseen", "seen"])
-    parser.add_argument("--phrase-scenes", type=int, default=60, help="of --scenes, for phrases of one and two words")
-    parser.add_argument("--output", type=Path, help="write the scores as JSON")
+    parser.add_argument("--phrase-scenes", type=int, default=60, help="number of scenes, of --scenes, for the phrases")
+    parser.add_argument("--output", type=Path, help="JSON file for the scores")
     args = parser.parse_args()
 
     logging.disable_progress_bar()
@@ -153,14 +157,14 @@ def main() -> None:
     for name in results[args.splits[0]]:
         scores = [results[split][name] for split in args.splits]
         print(f"{name:{width}}", *(f"{s['miou']:8.2f} ({s['miou_objects']:5.2f})" for s in scores))
-    print(f"\nphrases as vocabularies, % of pixels right, {args.phrase_scenes} scenes a split")
+    print(f"\nphrases as vocabularies, % of pixels correct, {args.phrase_scenes} scenes per split")
     for name, group in phrase_groups().items():
         print(f"{f'{name} ({len(group)})':{width}}", end="")
         for split in args.splits:
             full, zero_shot = (results["phrases"][split][head][name] for head in ("full model", "zero-shot head"))
             print(f"  {split}: {full:5.1f} (zero-shot {zero_shot:5.1f})", end="")
         print()
-    print("\na phrase alone: mean score where it is true, elsewhere, IoU in % of what scores above 0.5")
+    print("\none phrase as the only label: mean score where true, mean score elsewhere, IoU in % at score 0.5")
     for name in phrase_groups():
         print(f"{name:{width}}", end="")
         for split in args.splits:

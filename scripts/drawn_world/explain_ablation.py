@@ -1,11 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Why contributions help or do not help on the drawn world: what docs/ablation.md says beside its tables.
+"""Measures why contributions help or do not help on the drawn world, for the text of docs/ablation.md.
 
 cd scripts/drawn_world
-python explain_ablation.py halves                      # what each half of the text embeddings knows
-python explain_ablation.py noise --runs runs/ablation  # the trained heads on spoiled patch features
-python explain_ablation.py few --runs runs/ablation    # the trained heads asked for few names at a time
+python explain_ablation.py halves                      # accuracy of each half of the text embeddings
+python explain_ablation.py noise --runs runs/ablation  # the trained heads with noisy patch features
+python explain_ablation.py few --runs runs/ablation    # the trained heads with few names per image
 """
 
 import argparse
@@ -37,8 +37,8 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument("what", choices=["halves", "noise", "few"])
     parser.add_argument("--scenes", type=positive, default=40)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of ablation.py")
-    parser.add_argument("--strength", type=float, default=4.0, help="of the noise; see feature_noise.py")
-    parser.add_argument("--names", type=positive, default=24, help="of few: those in an image, and random others")
+    parser.add_argument("--strength", type=float, default=4.0, help="strength of the noise; see feature_noise.py")
+    parser.add_argument("--names", type=positive, default=24, help="few: number of names per image")
     return parser
 
 
@@ -51,10 +51,10 @@ def run(options: argparse.Namespace) -> int:
     for model in sorted(options.runs.glob("*/seed-*/model")):
         runs.setdefault(model.parent.parent.name, []).append(model)
     if not runs:
-        raise ValueError(f"There are no trained models in {str(options.runs)!r}. Run ablation.py first.")
+        raise ValueError(f"No trained models were found in {str(options.runs)!r}. Run ablation.py first.")
     strength, num_names = (options.strength, None) if options.what == "noise" else (0.0, options.names)
-    what = f"noise {strength:g}" if num_names is None else f"{num_names} names an image"
-    print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; a number a seed, and their mean")
+    what = f"noise {strength:g}" if num_names is None else f"{num_names} names per image"
+    print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; one score per seed, and the mean")
     for name, models in runs.items():
         report(name, [score(model, data, "full", strength, num_names) for model in models])
     report("zero-shot head", [score(Path(TINY), data, "dinotxt", strength, num_names)])
@@ -66,7 +66,7 @@ def report(name: str, scores: list[float]) -> None:
 
 
 def score(folder: Path, data: SegmentationDataset, head: str, strength: float, num_names: int | None) -> float:
-    """mIoU in %, each image with a noise and names of its own, the same for all models."""
+    """Returns the mIoU in %. Each image has its own noise and names, which are the same for all models."""
     model = Dinov3SegForSemanticSegmentation.from_pretrained(folder).eval()
     pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
     noise = FeatureNoise(model.vision_model, strength)
@@ -85,7 +85,7 @@ def score(folder: Path, data: SegmentationDataset, head: str, strength: float, n
 
 
 def chosen_labels(labels: np.ndarray, num_classes: int, num_names: int | None, seed: int) -> np.ndarray:
-    """What a model is asked for: all, or what is there and random others."""
+    """Returns the labels of the vocabulary: all labels, or those in the image and random others up to `num_names`."""
     if num_names is None:
         return np.arange(num_classes)
     present = np.unique(labels)
@@ -94,7 +94,7 @@ def chosen_labels(labels: np.ndarray, num_classes: int, num_names: int | None, s
 
 
 def explain_halves(data: SegmentationDataset) -> None:
-    """Patches that show one class alone: how often the most similar text is that class's, for each half."""
+    """Prints, for patches of a single class, how often the most similar text is correct, for each half."""
     model = Dinov3SegForSemanticSegmentation.from_pretrained(TINY).eval()
     processor = Dinov3SegProcessor.from_pretrained(TINY)
     text = data.vocabulary.encode(model, processor, progress=False).tensor  # (C, 2, D)
@@ -115,9 +115,9 @@ def explain_halves(data: SegmentationDataset) -> None:
     is_global, is_local = torch.cat(right, dim=1)
     for name, share in (
         ("patches of one class", torch.tensor(len(is_local) / num_patches)),
-        ("of these, right by the global half", is_global.float().mean()),
-        ("right by the local half", is_local.float().mean()),
-        ("wrong by the local half, right by the global half", (is_global & ~is_local).float().mean()),
+        ("of these, correct by the global half", is_global.float().mean()),
+        ("correct by the local half", is_local.float().mean()),
+        ("correct only by the global half", (is_global & ~is_local).float().mean()),
     ):
         print(f"{name:50s} {100 * share:5.1f} %")
 

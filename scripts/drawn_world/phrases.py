@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The phrases that are true of drawn names, for training: which compete, what they are made of, which are asked for."""
+"""The phrases that describe drawn names, for training: groups of competing phrases, their words, and sampling."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from dinov3seg_hf.drawn_world.names import NAMES, SEEN, factors_of, phrases_of
 
 
 class Phrases:
-    """Every phrase that is true of a seen name, in seven groups; each group divides the names among its phrases."""
+    """All phrases that are true of a seen name, in seven groups. One phrase of each group is true of a seen name."""
 
     def __init__(self):
         parts = ("color", "pattern", "kind")
@@ -33,7 +33,7 @@ class Phrases:
             if name in SEEN:
                 for phrase in phrases_of(name):
                     self.truth[label, index[phrase]] = 1.0
-        # words[phrase, word]: the words of each phrase of several, for the additivity of text embeddings
+        # words[phrase, word]: the words of each phrase with several words, for the additivity of text embeddings
         self.words = torch.zeros(self.groups[4].start, len(self.phrases))
         for phrase in self.phrases[: self.groups[4].start]:
             self.words[index[phrase], [index[word] for word in phrase.split()]] = 1.0
@@ -52,22 +52,24 @@ class Phrases:
 def sample_vocabulary(
     phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Indices of phrases: what the batch shows before random others, of whole names, of one group, or of all groups.
+    """Samples phrases from the full names, from one other group, or from all groups.
+
+    Phrases that are true of something in the batch come before other phrases.
 
     Args:
-        phrases: All that there are.
-        present: `(phrases,)` bool, true of something in the batch.
-        num_classes: How many are wanted.
-        rng: Of the choice.
+        phrases: All phrases.
+        present: Whether each phrase is true of something in the batch, bool `(phrases,)`.
+        num_classes: Number of phrases.
+        rng: Random generator of the choice.
 
     Returns:
-        int64 `(num_classes,)`, or fewer where the group has no more.
+        Indices of phrases, int64 `(num_classes,)`, or fewer if the group has fewer phrases.
     """
     everything = np.arange(len(phrases.phrases))
-    # who types one word rarely types a whole name
+    # users who type few words rarely type full names
     kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2] if num_classes > 3 else [0.25, 0.5, 0.25])
     weights = np.ones(len(everything))
-    if kind == "mixed":  # the groups of words are small: each group is as likely as any other
+    if kind == "mixed":  # all groups are equally likely, because the groups of single words are small
         for group in phrases.groups:
             weights[group] /= group.stop - group.start
     else:

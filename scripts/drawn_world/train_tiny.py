@@ -2,14 +2,14 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores.
 
-    export OMP_NUM_THREADS=1     # two processes of one thread beat one process of two: the layers are small
-    # 1: images and words in one space
+    export OMP_NUM_THREADS=1     # the layers are small: two processes with one thread are faster than one with two
+    # 1: aligns images and words
     torchrun --nproc-per-node 2 scripts/drawn_world/train_tiny.py align  --output runs/tiny-align
-    # 2: the head
+    # 2: trains the head
     torchrun --nproc-per-node 2 scripts/drawn_world/train_tiny.py refine --init runs/tiny-align --output runs/tiny
 
-As in the paper, stage 2 leaves dino.txt frozen. Only seen names are drawn and only seen names are read: no word
-combination of the held-out set occurs in training, neither as an image nor as a text.
+As in the paper, dino.txt is frozen in stage 2. Training uses only seen names: no held-out combination of words occurs,
+neither as an image nor as a text.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Over processes; in one message, since there are many small tensors."""
+    """Averages the gradients over the processes, in one message because there are many small tensors."""
     if distributed.is_initialized():
         gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])
         distributed.all_reduce(gradients)
@@ -108,12 +108,12 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 def normalized(images: np.ndarray) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W), as the image processor normalizes."""
+    """Converts uint8 `(B, H, W, 3)` to float `(B, 3, H, W)`, normalized like in the image processor."""
     return normalize(torch.from_numpy(images).permute(0, 3, 1, 2), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 def draw_batch(run: int, step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scenes that no other step, process or run (`--seed`) draws."""
+    """Draws scenes that no other step, process or run (`--seed`) draws."""
     rank, world = rank_and_world()
     start = TRAINING + SEEDS_OF_A_RUN * run + (step * world + rank) * batch_size
     seeds = range(start, start + batch_size)
@@ -122,14 +122,14 @@ def draw_batch(run: int, step: int, batch_size: int, size: tuple[int, int]) -> t
 
 
 def patch_targets(labels: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) labels -> (B, h w, names): the share of each name in each patch."""
+    """Converts labels `(B, H, W)` to the share of each name in each patch, `(B, h * w, names)`."""
     cells = labels.unfold(1, PATCH_SIZE, PATCH_SIZE).unfold(2, PATCH_SIZE, PATCH_SIZE).flatten(3).flatten(1, 2)
     shares = torch.zeros(*cells.shape[:2], len(NAMES))
     return shares.scatter_add_(2, cells, torch.full(cells.shape, 1 / PATCH_SIZE**2))
 
 
 def tokenize(tokenizer, phrases: list[str], template: str) -> torch.Tensor:
-    """(C, 1, L)."""
+    """Tokenizes each phrase in the template; returns `(C, 1, L)`: C phrases, L tokens."""
     prompts = [template.format(phrase) for phrase in phrases]
     return tokenizer(prompts, padding=True, return_tensors="pt")["input_ids"][:, None]
 
@@ -142,8 +142,11 @@ def cosine_schedule(step: int, num_steps: int, warmup: int) -> float:
 
 @torch.no_grad()
 def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[str, float | list[float]]:
-    """Over fresh scenes, in %: mIoU with all names, seen and unseen, as the vocabulary; and the share of pixels that
-    get the true one of all words of a factor ("words"), of all pairs of two factors ("pairs")."""
+    """Returns scores on new scenes in %.
+
+    The scores are the mIoU with all names, seen and unseen, as the vocabulary, and the share of pixels that get the
+    correct word of each factor ("words") or the correct words of each pair of factors ("pairs").
+    """
     model.eval()
     vocabularies = [NAMES, *phrase_groups().values()]
     text_embeds = [model.get_text_features(tokenize(tokenizer, list(names), TEMPLATES[0])) for names in vocabularies]
@@ -180,12 +183,12 @@ def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[
     targets = targets_of_names @ phrases.truth  # (B, h w, phrases)
     patches = F.normalize(vision.patch_tokens.float().flatten(2).transpose(1, 2), dim=-1)
     patch_logits = scale * patches @ text_embeds[:, 1].T  # (B, h w, phrases)
-    # an object covers few patches and is what names are hard to tell for
+    # objects get a higher weight, because they cover few patches and their names are hard to recognize
     background = torch.tensor([name.endswith("background") for name in phrases.phrases[phrases.groups[0]]]).float()
     weights = 1 + 5 * (1 - (targets[..., phrases.groups[0]] * background).sum(-1))
     weights = weights / weights.mean()
-    # Which of a word's colors never come with its pattern and kind must not be learned: it would rule out just the
-    # combinations that are held out. So a phrase competes only with those that would make a seen name in its place.
+    # The model must not learn that some combinations never occur, because exactly the held-out combinations would be
+    # excluded. So a phrase competes only with phrases that would make a seen name in its place.
     choices = (targets_of_names > 0).float() @ phrases.choices > 0
     patch_logits = patch_logits.masked_fill(~choices, -1e4)
 
@@ -199,7 +202,7 @@ def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[
         losses[f"patch{index}"] = -((targets[..., group] * log_probabilities).sum(-1) * weights).mean()
     share = present[:, group0] / present[:, group0].sum(-1, keepdim=True).clamp(min=1)
     losses["cls"] = -(share * cls_logits[:, group0].log_softmax(-1)).sum(-1).mean()
-    # a phrase lies where its words point: what carries over to phrases never read
+    # a phrase gets the direction of the sum of its words, which generalizes to phrases that are not in the training
     sums = F.normalize(torch.einsum("nw,wkd->nkd", phrases.words, text_embeds), dim=-1)
     losses["additive"] = (1 - (text_embeds[: len(sums)] * sums).sum(-1)).mean()
 
@@ -218,8 +221,8 @@ def align(args: argparse.Namespace) -> None:
     phrases = Phrases()
     inputs = [tokenize(tokenizer, phrases.phrases, template) for template in TEMPLATES]
 
-    model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)  # of DINOv3's own pre-training
-    for name, parameter in model.named_parameters():  # the head waits for its own stage
+    model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)  # used only in the pre-training of DINOv3
+    for name, parameter in model.named_parameters():  # the head is trained in stage 2
         if not name.startswith(("vision_model.", "text_model.", "logit_scale")):
             parameter.requires_grad_(False)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -251,7 +254,7 @@ def align(args: argparse.Namespace) -> None:
 
 
 def cell_shares(labels: torch.Tensor, cell: int, truth: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) labels -> (B, C, H / cell, W / cell): the share of each cell of which each phrase is true."""
+    """Converts labels `(B, H, W)` to the share of each cell where a phrase is true, `(B, C, H / cell, W / cell)`."""
     targets = truth.T[:, labels].transpose(0, 1)  # (B, C, H, W)
     return F.avg_pool2d(targets, cell)
 
@@ -287,7 +290,7 @@ def refine(args: argparse.Namespace) -> None:
     rank, steps = rank_and_world()[0], range(args.start_step, args.steps)
     for step in tqdm(steps, desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
         size = SIZES[rng.integers(len(SIZES))]
-        # people type few words, benchmarks have many
+        # users type few words, benchmarks have many
         num_classes = int(rng.choice([1, 3, 8, 24, 48, 96, 140], p=[0.16, 0.08, 0.1, 0.13, 0.13, 0.2, 0.2]))
         batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1]))))
         images, labels = draw_batch(args.seed, step, 16, size)
@@ -297,7 +300,7 @@ def refine(args: argparse.Namespace) -> None:
         targets = cell_shares(labels, cell, phrases.truth[:, chosen])
         text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            # the sum over classes: a vocabulary of one word weighs no more than one of all names
+            # the sum over classes: one word as the vocabulary does not weigh as much as all names
             with noise.using(seeds_of(args.seed, step, range(rank * 16, rank * 16 + len(images)))):
                 loss = model(images, text_embeds=text_embeds, labels=targets).loss * len(chosen)
         optimizer.zero_grad()
@@ -315,7 +318,7 @@ def refine(args: argparse.Namespace) -> None:
 
 
 class Log:
-    """A line of JSON a validation: means of the training losses since the last one, scores, minutes."""
+    """A log with one JSON line per validation: mean training losses since the last validation, scores, minutes."""
 
     def __init__(self, output: Path):
         output.mkdir(parents=True, exist_ok=True)
@@ -335,7 +338,7 @@ class Log:
 
 
 def save(model, tokenizer, output: Path) -> None:
-    """What `from_pretrained` and the pipeline need."""
+    """Writes the files that `from_pretrained` and the pipeline need."""
     image_processor = Dinov3SegImageProcessorPil(
         size={"shortest_edge": 96, "longest_edge": 384}, size_divisor=PATCH_SIZE, window_size=96, window_stride=48
     )
@@ -346,16 +349,16 @@ def save(model, tokenizer, output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=["align", "refine"])
-    parser.add_argument("--init", type=Path, help="the folder of the alignment stage; align goes on from it")
+    parser.add_argument("--init", type=Path, help="folder of the align stage; align continues from its weights")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch-size", type=int, default=16, help="scenes of 96 x 96 px a step and process of align")
+    parser.add_argument("--batch-size", type=int, default=16, help="align: scenes of 96 x 96 px per step and process")
     parser.add_argument(
-        "--maps-per-step", type=int, default=192, help="scenes times classes a step and process of refine"
+        "--maps-per-step", type=int, default=192, help="refine: scenes times classes per step and process"
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument(
-        "--noise", type=float, default=0.25, help="of refine, on patch tokens; see training/feature_noise.py"
+        "--noise", type=float, default=0.25, help="refine: noise on patch tokens; see training/feature_noise.py"
     )
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)
@@ -363,13 +366,13 @@ def main() -> None:
         "--start-step",
         type=int,
         default=0,
-        help="continue an interrupted refine in --output at this step of its schedule; Adam's moments start anew",
+        help="refine: resume the run in --output at this step of the schedule; Adam's moments are reset",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     if args.stage == "refine" and args.init is None:
-        parser.error("refine needs --init FOLDER of the alignment stage")
+        parser.error("--init is missing; refine expects the folder of the align stage")
     if "RANK" in os.environ:
         distributed.init_process_group("gloo")
     {"align": align, "refine": refine}[args.stage](args)

@@ -1,13 +1,13 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Time and memory of a full-size conversion, and of one forward pass, on random weights in the published layout.
+"""Measures time and memory of a full-size conversion, and of one forward pass, with random weights.
 
     python scripts/measure/conversion.py conversion                  # ViT-L/16 and the 1280-wide text tower, float32
     python scripts/measure/conversion.py conversion --prior          # and SAM ViT-L
     python scripts/measure/conversion.py forward --dtype bfloat16    # 640 x 640, 150 classes, nine windows of 384
 
-Each measurement runs in a process of its own, so that its peak is its own. The files (some 10 GB) are made in a
-temporary folder and deleted; put them elsewhere with TMPDIR.
+Each measurement runs in a separate process, so its peak memory is measured separately. The files (about 10 GB) have the
+published layout. They are created in a temporary folder and deleted afterwards; TMPDIR sets the temporary folder.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from dinov3seg_hf.model.windows import cut_windows, plan_windows
 
 
 def published_checkpoints() -> dict[str, dict[str, torch.Tensor]]:
-    """Random state dicts of the published sizes under the published names: the conversion's own rules, turned round."""
+    """Returns random state dicts with the published names and sizes, derived from the rules of the conversion."""
     with torch.device("meta"):
         model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig(prior_config={**SAM_VITL16, "image_size": 1024}))
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
@@ -121,7 +121,7 @@ def run_forward(dtype: str, num_classes: int, head: str) -> dict:
 
     image = torch.randn(1, 3, 640, 640, dtype=format)
     boxes = torch.tensor(plan_windows((640, 640), 384, 128))
-    input_ids = torch.full((num_classes, 1, 12), 320)  # the length of a typical prompt
+    input_ids = torch.full((num_classes, 1, 12), 320)  # 12 tokens: the length of a typical prompt
     input_ids[..., -1] = model.config.text_config.eos_token_id
     cpu_start = time.process_time()
     start = time.perf_counter()
@@ -146,7 +146,7 @@ def run_forward(dtype: str, num_classes: int, head: str) -> dict:
 
 
 def peak_memory() -> float:
-    """Of this process, in GB; pages of mapped files count while they are in memory."""
+    """Returns the peak memory of this process in GB, including pages of memory-mapped files that are in memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("what", choices=["conversion", "forward"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--suffix", default="pth", choices=["pth", "safetensors"])
-    parser.add_argument("--prior", action="store_true", help="convert SAM ViT-L as well")
+    parser.add_argument("--prior", action="store_true", help="also convert SAM ViT-L")
     parser.add_argument("--head", default="full", choices=["full", "dinotxt"])
     parser.add_argument("--num-classes", type=int, default=150)
     parser.add_argument("--threads", type=int, default=1)

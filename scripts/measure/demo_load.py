@@ -1,13 +1,14 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Loads the demo with many clients on this machine, and reports latencies, errors and the server's memory.
+"""Runs a load test of the demo with many local clients, and reports latencies, errors and the memory of the server.
 
 python scripts/measure/demo_load.py                                  # 16 clients for two minutes, embedded checkpoint
 python scripts/measure/demo_load.py --clients 4 --seconds 20
 
-Each client is a session that segments drawn scenes, adds and removes words, and fetches files through gradio_client;
-now and then one leaves and another comes. First a client alone measures a full run against another word. Exit code 1
-where a request failed otherwise than by a full queue, or memory grew after the first third by more than --growth.
+Each client is a session that segments drawn scenes, adds and removes words, and requests files through gradio_client.
+From time to time, a client starts a new session. Before the load test, a single client measures the time of a full run
+and of one more word. The exit code is 1 if a request failed for another reason than a full queue, if no request
+succeeded, or if the memory grew by more than --growth after the first third.
 """
 
 import argparse
@@ -39,8 +40,10 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--max-queue", type=int, default=40)
-    parser.add_argument("--cache", type=int, default=64, help="MiB; small, so that forgetting is part of the test")
-    parser.add_argument("--growth", type=float, default=0.10, help="of the memory, after the first third (default 0.1)")
+    parser.add_argument("--cache", type=int, default=64, help="MiB; small, so that the test includes evictions")
+    parser.add_argument(
+        "--growth", type=float, default=0.10, help="allowed growth of the memory after the first third (default: 0.1)"
+    )
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -79,20 +82,20 @@ def _start(args: argparse.Namespace) -> tuple[subprocess.Popen, str]:
             return process, url
         except OSError:
             if process.poll() is not None:
-                raise SystemExit("The demo did not start: run `dinov3seg demo` to see why.") from None
+                raise SystemExit("The demo did not start. Run `dinov3seg demo` to see the error.") from None
             time.sleep(0.5)
     process.kill()
     raise SystemExit("The demo did not start within five minutes.")
 
 
 def _alone(url: str, scene: Path) -> None:
-    """A full run (image and words new) against another word, as a client sees both."""
+    """Prints the time of a full run (new image, new words) and of one more word, measured at the client."""
     words = ", ".join(NAMES[:12])
     print(f"alone, {len(words.split(','))} words, {scene.name}, median of {ALONE_REPEATS}:")
     for inference in ("whole", "local-global"):
         full, another = [], []
         for repeat in range(ALONE_REPEATS):
-            client = Client(url, verbose=False)  # a new session has nothing remembered
+            client = Client(url, verbose=False)  # a new session has no stored values
             full.append(_timed(client, scene, words, inference))
             another.append(_timed(client, scene, f"{words}, another {repeat}", inference))
         full, another = statistics.median(full), statistics.median(another)
@@ -158,7 +161,7 @@ def _together(url: str, pid: int, scenes: list[Path], args: argparse.Namespace) 
         values.sort()
         median, late = values[len(values) // 2], values[int(0.95 * (len(values) - 1))]
         print(f"  {endpoint:12s} {len(values):5d} answers, median {median:.2f} s, 95 % within {late:.2f} s")
-    print(f"  refused by a full queue {full_queue}, failed {len(failures)}")
+    print(f"  rejected by a full queue {full_queue}, failed {len(failures)}")
     for failure in sorted(set(failures))[:5]:
         print(f"    {failure}")
     print(
@@ -175,7 +178,7 @@ def _resident_mib(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
-    raise SystemExit("The demo has ended.")
+    raise SystemExit("The demo has stopped unexpectedly.")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Time and memory of the metric beside the usual formulation: histograms over each image, all maps kept until the end.
+"""Compares time and memory of the metric with the usual implementation (histograms; all label maps are kept).
 
     python scripts/measure/metric.py                                   # 512 x 512, 150 classes, 50 images
     python scripts/measure/metric.py --size 640 480 --classes 847
 
-Both score the same random label maps (large regions, as predictions are) to the same mean IoU. Each runs in a process
-of its own, so that its peak of memory is its own; times are the processor's, so that other work on the machine counts
-little.
+Both implementations compute the same mean IoU for the same random label maps, which have large regions like real
+predictions. Each implementation runs in a separate process, so its peak memory is measured separately. Times are CPU
+times, so other processes on the machine have little influence.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 
 
 def label_maps(num_images: int, size: tuple[int, int], num_classes: int):
-    """Pairs of a prediction and its ground truth: blocks of 32 pixels, a fifth of them wrong, some ignored (65535)."""
+    """Yields pairs of prediction and ground truth: blocks of 32 pixels, a fifth of them wrong, some ignored (65535)."""
     rng = np.random.default_rng(0)
     blocks = [-(-side // 32) for side in size]
     for _ in range(num_images):
@@ -33,7 +33,7 @@ def label_maps(num_images: int, size: tuple[int, int], num_classes: int):
 
 
 def usual(pairs, num_classes: int) -> float:
-    """What stock metrics do: all maps are gathered, then histograms of intersection, prediction and truth an image."""
+    """Computes the mean IoU like common metrics: gathers all maps, then makes three histograms per image."""
     gathered = list(pairs)
     totals = np.zeros((3, num_classes))
     for predicted, truth in gathered:
@@ -59,8 +59,9 @@ FORMULATIONS = {"usual": usual, "ours": ours}
 
 
 def measure(name: str, num_images: int, size: tuple[int, int], num_classes: int) -> dict:
-    """Seconds of the processor for the metric alone, and the peak of memory above what the libraries took."""
-    FORMULATIONS[name](label_maps(1, (32, 32), num_classes), num_classes)  # imports
+    """Measures the CPU time of the metric alone, and its peak memory above the memory of the libraries."""
+    # imports the libraries before the measurement
+    FORMULATIONS[name](label_maps(1, (32, 32), num_classes), num_classes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     drawing = 0.0
 
@@ -87,7 +88,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--classes", type=int, default=150)
-    parser.add_argument("--formulation", choices=FORMULATIONS, help=argparse.SUPPRESS)  # in the child
+    parser.add_argument("--formulation", choices=FORMULATIONS, help=argparse.SUPPRESS)  # for the child process
     args = parser.parse_args()
     size = tuple(args.size)
     if args.formulation:
@@ -99,10 +100,10 @@ def main() -> None:
         command = [sys.executable, __file__, *sys.argv[1:], "--formulation", name]
         results[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     if abs(results["usual"]["mean_iou"] - results["ours"]["mean_iou"]) > 1e-12:
-        raise SystemExit(f"The two do not agree: {results}")
+        raise SystemExit(f"The mean IoUs of the two implementations differ: {results}")
     score = results["ours"]["mean_iou"]
     print(f"{args.images} images of {size[0]} x {size[1]}, {args.classes} classes, mean IoU {score:.4f}")
-    print(f"{'':8}{'ms an image':>12}{'peak MiB':>12}")
+    print(f"{'':8}{'ms per image':>12}{'peak MiB':>12}")
     for name, result in results.items():
         print(f"{name:8}{result['milliseconds']:12.2f}{result['peak_mib']:12.1f}")
     print(f"{results['usual']['milliseconds'] / results['ours']['milliseconds']:.1f} times as fast")

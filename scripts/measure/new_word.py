@@ -1,11 +1,12 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""What another word costs a pipeline that has encoded a vocabulary before, at the full width of dino.txt's text tower.
+"""Measures the time to encode one more word after a vocabulary, with the full-size text tower of dino.txt.
 
     python scripts/measure/new_word.py
 
-Random weights; the image side is tiny, since no image is looked at. Each repeat encodes another word, in turn by the
-pipeline (which knows the fingerprint of its text tower) and by `Vocabulary.encode` (which reads all weights for it).
+The weights are random, and the vision tower is tiny because no image is encoded. Each repeat encodes one new word with
+the pipeline (which stores the fingerprint of its text tower) and one with `Vocabulary.encode` (which reads all weights
+to compute the fingerprint).
 """
 
 import argparse

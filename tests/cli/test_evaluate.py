@@ -76,7 +76,7 @@ def test_a_data_set_is_scored_from_its_folder_alone(tiny_checkpoint, tmp_path, c
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.json", "results.txt"]
 
     assert script("--model", tiny_checkpoint, "--benchmark", data, "--output", tmp_path / "out") == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     arguments = ("--model", tiny_checkpoint, "--benchmark", data, "--output", tmp_path / "out", "--overwrite")
     assert script(*arguments, "--images", 2, "--streaming") == 0
     assert results_of(tmp_path / "out")["num_images"] == 2
@@ -118,10 +118,10 @@ def test_classes_of_training_split_the_scores(tiny_model, tiny_processor, tmp_pa
     [
         (("--benchmark", "nobody/nothing"), "cannot be opened"),
         (("--benchmark", "FOLDER", "--split", "test"), "test"),
-        (("--benchmark", "FOLDER", "--mask-column", "masks"), "no column 'masks'"),
-        (("--benchmark", "FOLDER", "--classes", "ade20k-15"), "no class names 'ade20k-15'"),
-        (("--benchmark", "FOLDER", "--model", "nowhere/at/all"), "no checkpoint folder"),
-        (("--benchmark", "drawn-world", "--classes", "ade20k-150"), "classes of its own"),
+        (("--benchmark", "FOLDER", "--mask-column", "masks"), "mask_column is 'masks'"),
+        (("--benchmark", "FOLDER", "--classes", "ade20k-15"), "Unknown class names 'ade20k-15'"),
+        (("--benchmark", "FOLDER", "--model", "nowhere/at/all"), "Checkpoint folder 'nowhere/at/all' was not found"),
+        (("--benchmark", "drawn-world", "--classes", "ade20k-150"), "--classes is not supported for drawn-world"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_before_a_model_is_run(tmp_path, capsys, arguments, reason):
@@ -159,7 +159,7 @@ def test_a_training_run_stands_for_the_model_that_it_trained(tiny_checkpoint, tm
     (tmp_path / "run" / "run.json").write_text("{}")
     arguments = ("--benchmark", make_folder(tmp_path / "mine", 2), "--model", tmp_path / "run")
     assert script(*arguments) == 2
-    assert "is not finished, so it has no model yet" in capsys.readouterr().err
+    assert "is not finished and does not contain a model yet" in capsys.readouterr().err
     shutil.copytree(tiny_checkpoint, tmp_path / "run" / "model")
     Vocabulary(VOCABULARY.names[:2]).save(tmp_path / "run" / "model" / "training_vocabulary.json")
     assert script(*arguments, "--output", tmp_path / "out") == 0

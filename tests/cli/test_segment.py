@@ -210,7 +210,7 @@ def test_command_in_a_process_of_its_own_says_nothing_but_the_table(tiny_checkpo
     [
         ("", "Got no labels"),
         (" ", "Got no labels"),
-        ("cat,,dog", "shows nothing"),
+        ("cat,,dog", "no visible characters"),
         ("cat, dog, CAT", "same name"),
         ("cat, " + "x" * 400, "at most 77"),
         (None, "--labels --labels-file --preset"),
@@ -240,7 +240,7 @@ def test_bad_images(segment, tmp_path, image):
     before = files_of(tmp_path)
     for name in bad:
         assert refused(segment("--output", tmp_path / "out.png", images=[tmp_path / name]), name)
-    assert refused(segment(images=[tmp_path / "nowhere.png"]), "There is no image")
+    assert refused(segment(images=[tmp_path / "nowhere.png"]), "nowhere.png' was not found")
     assert refused(segment(images=[tmp_path]), "is a folder")
     assert files_of(tmp_path) == before
 
@@ -261,16 +261,16 @@ def test_paths_that_cannot_be_written_are_found_before_the_work(segment, tmp_pat
     other = tmp_path / "folder" / "image.png"
     other.write_bytes((tmp_path / "image.png").read_bytes())
     for arguments, message in (
-        (["--output", tmp_path / "missing" / "out.png"], "there is no folder"),
+        (["--output", tmp_path / "missing" / "out.png"], "missing' for the file 'out.png' was not found"),
         (["--mask", tmp_path / "mask.jpg"], "expected .png"),
         (["--json", tmp_path / "data.txt"], "expected .json"),
-        (["--output", image], "written over the image"),
+        (["--output", image], "would overwrite the image"),
         (["--output", tmp_path / "x.png", "--mask", tmp_path / "x.png"], "written twice"),
     ):
         assert refused(segment(*arguments), message)
     for arguments, message in (
-        (["--output", tmp_path / "out.png"], "names a file"),
-        (["--output", tmp_path / "missing" / "out"], "there is no folder"),
+        (["--output", tmp_path / "out.png"], "is the name of a file"),
+        (["--output", tmp_path / "missing" / "out"], "missing' for the file 'out' was not found"),
         (["--output", tmp_path / "out"], "written twice"),
     ):
         assert refused(segment(*arguments, images=[image, other]), message)
@@ -297,7 +297,7 @@ def test_full_disk_leaves_nothing_half_written(segment, tmp_path, monkeypatch):
         (["--alpha", "-1"], "between 0 and 1"),
         (["--inference", "windows"], "invalid choice"),
         (["--templates", "no braces"], "no braces"),
-        (["--model", "nowhere"], "no checkpoint folder"),
+        (["--model", "nowhere"], "Checkpoint folder 'nowhere' was not found"),
         (["--model", "some-owner/some-model"], "cannot be loaded"),
         (["--unknown"], "unrecognized arguments"),
     ],
@@ -308,7 +308,7 @@ def test_bad_options(segment, arguments, message):
 
 def test_folder_that_holds_no_checkpoint(segment, tmp_path):
     (tmp_path / "model").mkdir()
-    assert refused(segment("--model", tmp_path / "model"), "has no config.json")
+    assert refused(segment("--model", tmp_path / "model"), "config.json was not found in the folder")
     (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
     assert refused(segment("--model", tmp_path / "model"), "cannot be loaded")
     (tmp_path / "model" / "config.json").write_text("{")

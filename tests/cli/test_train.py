@@ -160,7 +160,7 @@ def test_told_to_stop_a_run_saves_its_step_and_says_how_to_go_on(folder, uninter
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=900)
-    assert process.returncode == 130 and "go on with --resume" in printed
+    assert process.returncode == 130 and "Resume the run with --resume" in printed
     steps = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert steps == [f"step-{lines_of(run)[-1]['step']:08d}"]
     assert losses(run) == losses(uninterrupted)[: len(losses(run))]
@@ -236,10 +236,10 @@ def test_weights_that_are_cut_up_between_processes_learn_the_same_and_go_on_exac
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--dataset", "./nowhere"], "There is no data set"),
-        (["--image-column", "photo"], "no column 'photo'"),
+        (["--dataset", "./nowhere"], "Data set './nowhere' was not found"),
+        (["--image-column", "photo"], "image_column is 'photo'"),
         (["--learning-rat", "1"], "learning-rat"),
-        (["--init", "./nowhere"], "There is no checkpoint folder './nowhere'"),
+        (["--init", "./nowhere"], "Checkpoint folder './nowhere' was not found"),
     ],
 )
 def test_bad_arguments_end_in_one_line_before_the_first_step(folder, monkeypatch, capsys, flags, message):

@@ -185,11 +185,11 @@ def test_from_upload_to_downloads(open_page, scene, tmp_path):
 
     # another word: the image is not looked at again, nor the other words
     type_words(page, "blue striped circle", clear=False)
-    assert "image remembered" in facts(page) and "1 new label encoded" in facts(page)
+    assert "image already encoded" in facts(page) and "1 new label encoded" in facts(page)
     assert EMBEDDED_TITLE in facts(page) and "144 × 96 px" in facts(page)  # noqa: RUF001 as the page shows it
     first = page.locator("#words .chips .remove").first
     after(page, first.click)
-    assert "all words remembered" in facts(page)
+    assert "all words already encoded" in facts(page)
     after(page, lambda: page.click("#words .undo"))
     assert "black plain background" in page.inner_text("#words .chips")
 
@@ -294,7 +294,7 @@ def test_words_are_merged_counted_and_taken_as_text(open_page):
 def test_modes_explain_themselves_and_run(open_page):
     page = open_page()
     after(page, lambda: page.get_by_label("slide", exact=True).check())
-    assert "sliding windows keep nothing" in facts(page) and "slowest" in page.inner_text("#mode")
+    assert "sliding windows store no features" in facts(page) and "slowest" in page.inner_text("#mode")
     after(page, lambda: page.get_by_label("whole", exact=True).check())
     assert "image encoded" in facts(page) and "fastest" in page.inner_text("#mode")
     page.click("#advanced button")
@@ -309,7 +309,8 @@ def test_bad_file_is_refused_in_words(open_page, tmp_path):
     page.click("#photo button[aria-label='Remove Image']")
     page.set_input_files("#photo input[type=file]", path)
     page.wait_for_selector("#viewer .viewer[data-state=error]")
-    assert "photo.png" in page.inner_text("#viewer .message") and "save it as" in page.inner_text("#viewer .message")
+    message = page.inner_text("#viewer .message")
+    assert "photo.png" in message and "Save the image as" in message
     assert str(tmp_path) not in page.inner_text("body") and "/tmp" not in page.inner_text("#viewer")
     screenshot(page, "error")
 

@@ -378,7 +378,7 @@ def test_heavy_file_is_refused(pipe, image):
 
 
 def test_missing_file_is_refused_without_naming_the_folder(engine, tmp_path):
-    with pytest.raises(ValueError, match="Upload it again") as error:
+    with pytest.raises(ValueError, match="Upload the image again") as error:
         engine.segment("a", tmp_path / "gone.png", "cat")
     assert str(tmp_path) not in str(error.value)
 
@@ -417,10 +417,10 @@ def test_unusual_colors_are_read(engine, tmp_path, sample_image, mode, name):
         ("cat, Cat", "same name"),
         (", ".join(f"thing {i}" for i in range(1001)), "1001 labels"),
         ("|".join(f"thing {i}" for i in range(3001)), "3001 words"),
-        ("x" * 101, "101 letters"),
-        ("a," * 200_000, "letters long"),
+        ("x" * 101, "101 characters"),
+        ("a," * 200_000, "has 400000 characters; expected at most 303000"),
         ("cat\x00", "control"),
-        ([7], "not text"),
+        ([7], "type int; expected only strings"),
     ],
 )
 def test_labels_out_of_bounds_are_refused(engine, image, labels, message):
@@ -453,7 +453,7 @@ def test_threshold_out_of_bounds_is_refused(threshold):
 def test_sliding_windows_refuse_labels_that_memory_could_not_hold(engine, image, monkeypatch):
     monkeypatch.setattr("dinov3seg_hf.demo.engine.SLIDE_VALUES", 64 * 96 * 2)
     engine.segment("a", image, "cat, dog", inference="slide")
-    with pytest.raises(ValueError, match="hold at most 2 for this image"):
+    with pytest.raises(ValueError, match="expected at most 2 for this image"):
         engine.segment("a", image, "cat, dog, bird", inference="slide")
 
 

@@ -290,7 +290,7 @@ def test_page_names_no_other_host_to_load_from(url):
 
 
 def test_examples_come_from_a_folder_with_their_words(tmp_path, sample_image):
-    with pytest.raises(ValueError, match="No image"):
+    with pytest.raises(ValueError, match="No images were found"):
         examples_in(tmp_path)
     sample_image.save(tmp_path / "b.jpg")
     sample_image.save(tmp_path / "a.png")
@@ -300,7 +300,7 @@ def test_examples_come_from_a_folder_with_their_words(tmp_path, sample_image):
     (tmp_path / "c.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"c\.png"):
         examples_in(tmp_path)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match=r"Examples folder .* was not found"):
         examples_in(tmp_path / "missing")
 
 

@@ -130,7 +130,7 @@ def test_private_is_seen_by_its_owners_alone_and_never_made_of_what_is_public(hu
     assert api.repo_info("org/model").private
     upload_folder(folder, "org/open", api=api)
     (folder / "secret.txt").write_text("x")
-    with pytest.raises(PublishingError, match="org/open is on the Hub already, and public"):
+    with pytest.raises(PublishingError, match="org/open already exists on the Hub and is public"):
         upload_folder(folder, "org/open", private=True, api=api)
     assert "secret.txt" not in files_of(api, "org/open")
 
@@ -156,16 +156,16 @@ PASSING = {
 LASTING = {
     "no connection": ("", "drop", {}, "connection to the Hub was lost.*Run the same command again"),
     "connection lost at every commit": (COMMIT, "drop", {}, "connection to the Hub was lost"),
-    "503 at every LFS part": (LFS, "status", {"status": 503}, r"has trouble \(error 503\).*Run the same command again"),
-    "500 at every commit": (COMMIT, "status", {"status": 500}, r"has trouble \(error 500\)"),
+    "503 at every LFS part": (LFS, "status", {"status": 503}, r"Hub failed \(error 503\).*Run the same command again"),
+    "500 at every commit": (COMMIT, "status", {"status": 500}, r"The Hub failed \(error 500\)"),
     "429 for an hour": (
         COMMIT,
         "status",
         {"status": 429, "headers": {"Retry-After": "3600"}},
         r"\(429\).*Run the same command again in 3600 seconds",
     ),
-    "403 at the commit": (COMMIT, "status", {"status": 403}, "does not let this token write to org/model.*HF_TOKEN"),
-    "400 at the commit": (COMMIT, "status", {"status": 400}, r"refuses the files \(error 400: injected fault 400\)"),
+    "403 at the commit": (COMMIT, "status", {"status": 403}, "The token cannot write to org/model.*HF_TOKEN"),
+    "400 at the commit": (COMMIT, "status", {"status": 400}, r"rejected the files \(error 400: injected fault 400\)"),
 }
 
 
@@ -191,7 +191,7 @@ def test_lasting_trouble_is_told_leaves_main_alone_and_a_second_run_finishes(hub
     if api.repo_exists("org/model"):
         assert commits(api) == [] and files_of(api) == set()
     said = "".join(traceback.format_exception(raised.value)) + caplog.text + "".join(capfd.readouterr())
-    assert TOKEN not in said and "main is as it was" in said and hub.secret not in str(raised.value)
+    assert TOKEN not in said and "main is unchanged" in said and hub.secret not in str(raised.value)
 
     num_arrived = len(hub.requests(LFS + "(?!.*fault)"))
     upload_folder(folder, "org/model", api=api, message="Second")
@@ -201,14 +201,14 @@ def test_lasting_trouble_is_told_leaves_main_alone_and_a_second_run_finishes(hub
 
 
 def test_without_a_token_nothing_is_tried(hub, folder):
-    with pytest.raises(PublishingError, match=r"no token for the Hub. Log in with `hf auth login`, or set HF_TOKEN"):
+    with pytest.raises(PublishingError, match=r"token .* was not found. Log in with `hf auth login`, or set HF_TOKEN"):
         check_access("org/model", HfApi(endpoint=hub.endpoint))
     with pytest.raises(PublishingError, match="HF_TOKEN"):
         upload_folder(folder, "org/model", api=HfApi(endpoint=hub.endpoint))
 
 
 @pytest.mark.parametrize(
-    "token, message", [("invalid_x", "does not accept the token"), ("readonly_x", "token of mini can only read")]
+    "token, message", [("invalid_x", "rejected the token"), ("readonly_x", "token of mini is read-only")]
 )
 def test_bad_token_is_told_before_any_work_and_at_the_upload(hub, folder, token, message):
     api = HfApi(endpoint=hub.endpoint, token=token)
@@ -224,7 +224,7 @@ def test_bad_token_is_told_before_any_work_and_at_the_upload(hub, folder, token,
 def test_name_of_somebody_else_is_refused(hub, api, folder, exists):
     if exists:
         hub.create("model", "other/model", False, None)
-    with pytest.raises(PublishingError, match=r"does not let this token write to other/model. Choose a name under"):
+    with pytest.raises(PublishingError, match=r"The token cannot write to other/model on the Hub. Choose a name under"):
         upload_folder(folder, "other/model", api=api)
     assert not exists or commits(api, "other/model") == []
 
@@ -474,7 +474,7 @@ def test_results_of_other_weights_are_refused(build, evaluation, tmp_path):
 def test_results_that_are_none_are_refused(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(PublishingError, match="holds no results"):
+    with pytest.raises(PublishingError, match="does not contain results"):
         read_results(path)
 
 
@@ -532,13 +532,13 @@ def test_pickles_never_travel(build, checkpoint, tmp_path):
 
 
 def test_folder_that_is_no_checkpoint_is_refused(build, tmp_path):
-    with pytest.raises(PublishingError, match=r"no checkpoint in .* Check the path"):
+    with pytest.raises(PublishingError, match=r"Checkpoint folder .* was not found. Check the path"):
         build(tmp_path / "nowhere")
 
 
 def test_output_that_is_in_use_is_left_alone(checkpoint, example, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(PublishingError, match="is there and not empty"):
+    with pytest.raises(PublishingError, match="is not an empty folder"):
         publish(checkpoint, "org/model", tmp_path, card_template=REPO / "model_card.md", example=example, dry_run=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -548,7 +548,7 @@ def test_full_disk_is_told(checkpoint, example, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(PublishingError, match=r"No space left on device. Make room there, or choose another --output"):
+    with pytest.raises(PublishingError, match=r"No space left on device. Free disk space, or choose another --output"):
         publish(
             checkpoint,
             "org/model",
@@ -562,7 +562,7 @@ def test_full_disk_is_told(checkpoint, example, tmp_path, monkeypatch):
 def test_notes_of_the_authors_need_not_exist(tmp_path):
     assert AuthorsNotes.read(tmp_path / "README.md") == AuthorsNotes()
     (tmp_path / "README.md").write_text("---\n: [\n---\n")
-    with pytest.raises(PublishingError, match="no readable front matter"):
+    with pytest.raises(PublishingError, match=r"front matter of .* cannot be read"):
         AuthorsNotes.read(tmp_path / "README.md")
 
 
@@ -570,7 +570,7 @@ def test_notes_of_the_authors_need_not_exist(tmp_path):
 def test_demo_that_is_not_whole_is_refused(demo, tmp_path, missing):
     partial = shutil.copytree(demo, tmp_path / "partial")
     (partial / missing).unlink()
-    with pytest.raises(PublishingError, match=f"has no {missing}"):
+    with pytest.raises(PublishingError, match=f"'{missing}' was not found in the demo folder"):
         build_space_folder(partial, "org/model", "org/demo", tmp_path / "space")
 
 

@@ -92,7 +92,7 @@ def test_options_may_come_with_the_label_maps_as_in_the_stock_metric():
     assert MeanIoU().compute(**maps, num_labels=3, ignore_index=9)["mean_iou"] == 1
     metric = MeanIoU(num_labels=3)
     metric.add_batch(**maps)
-    with pytest.raises(ValueError, match="added already"):
+    with pytest.raises(ValueError, match="cannot change after label maps were added"):
         metric.compute(ignore_index=9)
 
 
@@ -137,7 +137,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
 @pytest.mark.parametrize(
     ("prediction", "reference", "reason"),
     [
-        (np.zeros((2, 3), int), np.zeros((3, 2), int), "resize the prediction"),
+        (np.zeros((2, 3), int), np.zeros((3, 2), int), "Resize the prediction"),
         (np.zeros((2, 3)), np.zeros((2, 3), int), "float64"),
         (np.zeros((1, 2, 3), int), np.zeros((1, 2, 3), int), r"\(1, 2, 3\)"),
     ],
@@ -150,17 +150,17 @@ def test_what_is_no_pair_of_label_maps_is_refused_not_resized(prediction, refere
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="at least one class"):
         MeanIoU(num_labels=0)
-    with pytest.raises(ValueError, match="2 label names, 1 of them different"):
+    with pytest.raises(ValueError, match="2 names, 1 of them different"):
         MeanIoU(label_names=["cat", "cat"])
-    with pytest.raises(ValueError, match="give num_labels"):
+    with pytest.raises(ValueError, match="Pass num_labels"):
         MeanIoU().add(prediction=[[0]], reference=[[0]])
     with pytest.raises(ValueError, match="'reduce_labels'"):
         MeanIoU(num_labels=1).compute(predictions=[[[0]]], references=[[[0]]], reduce_labels=True)
     with pytest.raises(ValueError, match=r"longer|shorter"):
         MeanIoU(num_labels=1).add_batch(predictions=[[[0]]], references=[])
-    with pytest.raises(ValueError, match="no references"):
+    with pytest.raises(ValueError, match="references is None"):
         MeanIoU(num_labels=1).compute(predictions=[[[0]]])
-    with pytest.raises(ValueError, match="no predictions"):
+    with pytest.raises(ValueError, match="predictions is None"):
         MeanIoU(num_labels=1).add_batch(references=[[[0]]])
 
 

@@ -210,7 +210,7 @@ def test_settings_survive_saving(backend, tmp_path):
         (photo(4, 4), {"size": {"height": -4, "width": 4}}, "resized to -4 x 4"),
         (photo(4, 4), {"window_stride": 385}, "larger than the window"),
         (photo(4, 4), {"window_size": 0}, "window_size"),
-        (photo(4, 4), {"do_center_crop": True, "crop_size": {"height": 4, "width": 4}}, "not offered"),
+        (photo(4, 4), {"do_center_crop": True, "crop_size": {"height": 4, "width": 4}}, "not supported"),
     ],
 )
 def test_bad_requests_are_refused(backend, images, options, words):

@@ -367,12 +367,15 @@ def test_labels_and_their_one_hot_targets_give_one_loss():
         ({"input_ids": None, "text_embeds": torch.zeros(3, 2, 31)}, r"\(classes, 2, 32\)"),
         ({"input_ids": None, "text_embeds": torch.zeros(3, 32)}, r"\(classes, 2, 32\)"),
         ({"input_ids": None, "text_embeds": torch.zeros(0, 2, 32)}, "at least one class"),
-        ({"input_ids": torch.zeros(0, 1, 4, dtype=torch.long)}, "none of them 0"),
+        ({"input_ids": torch.zeros(0, 1, 4, dtype=torch.long)}, "all at least 1"),
         ({"input_ids": torch.full((1, 1, 500), 598)}, "at most 77"),
         ({"pixel_values": torch.zeros(2, 4, 64, 64)}, r"\(batch, 3, height, width\)"),
         ({"pixel_values": torch.zeros(3, 64, 64)}, r"\(batch, 3, height, width\)"),
-        ({"pixel_values": torch.zeros(2, 3, 0, 64)}, "none of them 0"),
-        ({"window_boxes": torch.zeros(1, 4, dtype=torch.long)}, "belong together"),
+        ({"pixel_values": torch.zeros(2, 3, 0, 64)}, "all at least 1"),
+        (
+            {"window_boxes": torch.zeros(1, 4, dtype=torch.long)},
+            r"Got only one of .* expected both \(for local-global inference\) or neither",
+        ),
         (
             {"window_boxes": torch.zeros(1, 4, dtype=torch.long), "window_pixel_values": torch.zeros(2, 2, 3, 32, 32)},
             r"\(batch 2, windows 1, 3, height, width\)",
@@ -380,8 +383,8 @@ def test_labels_and_their_one_hot_targets_give_one_loss():
         ({"head": "best"}, '"full" or "dinotxt"'),
         ({"patch_source": "middle"}, '"head" or "backbone"'),
         ({"patch_source": "backbone"}, 'trained on patch_source="head"'),
-        ({"labels": torch.zeros(2, 7, 64, 64)}, "a target a class"),
-        ({"labels": torch.full((2, 64, 64), 5)}, "labels holds 5, but there are 5 classes"),
+        ({"labels": torch.zeros(2, 7, 64, 64)}, "one target per class"),
+        ({"labels": torch.full((2, 64, 64), 5)}, "labels contains 5; expected 0 to 4, because there are 5 classes"),
     ],
 )
 def test_bad_input_is_named(tiny_model, words, change, message):
@@ -391,7 +394,7 @@ def test_bad_input_is_named(tiny_model, words, change, message):
 
 def test_zero_shot_features_are_refused_by_the_full_head(tiny_model, words):
     features = tiny_model.get_image_features(images(64, 64), head="dinotxt")
-    with pytest.raises(ValueError, match='make them with head="full"'):
+    with pytest.raises(ValueError, match='expected head="full"'):
         tiny_model(image_features=features, input_ids=words)
 
 

@@ -92,9 +92,9 @@ def test_missing_prompts_are_masked_and_the_rest_are_those_of_each_class_alone(p
 def test_a_prompt_that_is_too_long_is_named_and_not_cut():
     processor = make_processor(max_length=12)
     assert processor(text=["abcdefghij"], templates=None)["input_ids"].shape == (1, 1, 12)
-    with pytest.raises(ValueError, match=r"'abcdefghijk' of label 1 has 13 tokens.*reads at most 12"):
+    with pytest.raises(ValueError, match=r"'abcdefghijk' of label 1 has 13 tokens; expected at most 12 "):
         processor(text=["short", "abcdefghijk"], templates=None)
-    with pytest.raises(ValueError, match="reads at most 5"):
+    with pytest.raises(ValueError, match="expected at most 5 "):
         processor(text=["abcdef"], templates=None, max_length=5)
     assert processor(text=["a" * 99], templates=None, truncation=True)["input_ids"].shape == (1, 1, 12)
 
@@ -140,7 +140,7 @@ def test_options_reach_the_image_processor(processor):
         ({"text": ""}, "''"),
         ({"text": [["cat"], []]}, r"\[\]"),
         ({"text": [["cat"], [""]]}, "prompts for every class"),
-        ({"text": ["cat", ["dog"]]}, "throughout"),
+        ({"text": ["cat", ["dog"]]}, "one of the two forms for all classes"),
         ({"text": [1, 2]}, "int"),
         ({"text": ["cat"], "templates": "no braces"}, "template"),
         ({"text": ["cat"], "templates": []}, "template"),

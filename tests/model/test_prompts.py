@@ -45,9 +45,9 @@ def test_braces_of_names_and_templates_are_plain_characters():
 @pytest.mark.parametrize(
     ("templates", "message"),
     [
-        ("a photo", "neither a named template set nor a template.*'scene', 'none', 'simple'"),
-        (["a photo"], "Template 0, 'a photo', holds '{}' 0 times; expected exactly once"),
-        (["{}", "{} and {}"], "Template 1, '{} and {}', holds '{}' 2 times"),
+        ("a photo", "templates is 'a photo'; expected a template set .'scene', 'none', 'simple'."),
+        (["a photo"], "Template 0, 'a photo', contains '{}' 0 times; expected it exactly once"),
+        (["{}", "{} and {}"], "Template 1, '{} and {}', contains '{}' 2 times"),
         ("{} and {}", "2 times"),
         (["{}", "{}"], "is given twice"),
         ([], "Got no template"),
@@ -60,7 +60,7 @@ def test_a_bad_template_is_refused_with_the_remedy(templates, message):
         fill_templates(["cat"], templates)
 
 
-@pytest.mark.parametrize(("names", "message"), [("cat", r"Write \['cat'\]"), (["cat", 3], "The name 3 is of type int")])
+@pytest.mark.parametrize(("names", "message"), [("cat", r"Pass \['cat'\]"), (["cat", 3], "The name 3 is of type int")])
 def test_names_that_are_no_list_of_strings_are_refused(names, message):
     with pytest.raises(ValueError, match=message):
         fill_templates(names)

@@ -101,7 +101,7 @@ def test_no_gradients_are_kept(tiny_model, images):
         ({"temperature": float("nan")}, "positive temperature"),
         ({"window_batch_size": 0}, "at least 1 window"),
         ({"stride": 64}, "stride"),
-        ({"head": "none"}, 'choose "full" or "dinotxt"'),
+        ({"head": "none"}, 'expected "full" or "dinotxt"'),
         ({"text_embeds": torch.zeros(2, 32)}, "text_embeds has shape"),
     ],
 )

@@ -87,16 +87,16 @@ def test_a_name_is_the_same_however_its_letters_and_spaces_are_written():
     ("labels", "message"),
     [
         ([], "Got no labels; expected at least one"),
-        ("cat", r"are one string, 'cat'; expected a list of strings. Write \['cat'\]"),
+        ("cat", r"are one string, 'cat'; expected a list of strings. Pass \['cat'\]"),
         ({"cat": 0}, "are of type dict; expected a list"),
         ({"cat"}, "are of type set; .*in the order of the labels"),
         (None, "are of type NoneType"),
         (7, "are of type int"),
-        (["cat", ""], "Label 1 is '', which shows nothing"),
-        (["cat", " \t\n"], "Label 1 is .*, which shows nothing"),
-        (["\u200b"], "shows nothing"),
-        (["cat|"], "A word of label 0 .'cat'. is '', which shows nothing"),
-        (["cat||puss"], "shows nothing"),
+        (["cat", ""], "Label 1 is '', which has no visible characters"),
+        (["cat", " \t\n"], "Label 1 is .*, which has no visible characters"),
+        (["\u200b"], "no visible characters"),
+        (["cat|"], "A word of label 0 .'cat'. is '', which has no visible characters"),
+        (["cat||puss"], "no visible characters"),
         (["a\x00b"], "control characters"),
         (["a\ud800"], "broken Unicode"),
         (["cat", 3], "Label 1 is 3 of type int; expected a string"),
@@ -108,7 +108,7 @@ def test_a_name_is_the_same_however_its_letters_and_spaces_are_written():
         (["cat|CAT"], "Label 0 .'cat'. has the word 'CAT' twice"),
         (["cat", "dog|cat"], "The word 'cat' stands for two classes, label 0 .'cat'. and label 1 .'dog'."),
         (["sofa|seat", "chair|seat"], "The word 'seat' stands for two classes"),
-        (map(str, range(65536)), "Got 65536 labels, but a 16-bit label map holds 65535"),
+        (map(str, range(65536)), "Got 65536 labels; expected at most 65535, because a 16-bit label map"),
     ],
 )
 def test_bad_labels_are_refused_with_what_was_given(labels, message):
@@ -134,15 +134,15 @@ def test_shared_words_are_allowed_on_request_but_classes_without_a_difference_ne
         ({"synonyms": [["cat"]]}, "Got 1 lists of synonyms for 2 names"),
         ({"synonyms": [["cat"], []]}, "Label 1 .'dog'. has no words to prompt"),
         ({"synonyms": [["cat"], "dog"]}, "Synonyms of label 1 are one string"),
-        ({"templates": "photo"}, "neither a named template set nor a template"),
+        ({"templates": "photo"}, "templates is 'photo'; expected a template set"),
         ({"ignore_label": 1}, "ignore_label is 1, which is the label of 'dog'"),
         ({"ignore_label": 1.5}, "ignore_label is 1.5 of type float; expected an integer"),
         ({"ignore_label": True}, "expected an integer"),
         ({"background_from": 0}, "background_from is 0; expected a label between 1 and 1"),
         ({"background_from": 2}, "background_from is 2"),
         ({"raw_ids": [1, 2]}, "raw_ids is of type list"),
-        ({"raw_ids": {1: 2}}, "raw id 1 stands for label 2; expected one within 0..1"),
-        ({"raw_ids": {-1: 0}}, "raw id -1 is not within 0..65535"),
+        ({"raw_ids": {1: 2}}, "raw id 1 stands for label 2; expected a label from 0 to 1"),
+        ({"raw_ids": {-1: 0}}, "raw id is -1; expected 0 to 65535"),
         ({"raw_ids": {"1": 0}}, "A raw id is '1' of type str"),
         ({"shared_synonyms": 1}, "shared_synonyms is 1; expected true or false"),
     ],
@@ -159,7 +159,7 @@ def test_the_ignore_label_is_never_a_class(size, ignore_label):
 
 def test_an_unknown_name_is_refused_with_what_comes_close():
     with pytest.raises(
-        ValueError, match=r"None of the 2 classes is named 'stripped circle'. Close to it: 'Striped circle'"
+        ValueError, match=r"Name 'stripped circle' was not found in the 2 classes. Similar names: 'Striped circle'"
     ):
         Vocabulary(["Striped circle", "sky"]).index("stripped circle")
 
@@ -220,7 +220,7 @@ def test_raw_annotations_become_labels_pixel_by_pixel(vocabulary, dtype, data):
 
 
 def test_an_annotation_of_floats_is_refused():
-    with pytest.raises(ValueError, match="The annotation is float64; expected integers"):
+    with pytest.raises(ValueError, match="The annotation has dtype float64; expected one integer per pixel"):
         Vocabulary(["cat"]).labels_from_raw(np.zeros((2, 2)))
 
 
@@ -289,7 +289,7 @@ def test_json_is_a_list_or_the_arguments(tmp_path):
     ("name", "content", "message"),
     [
         ("a.txt", "", "Got no labels"),
-        ("a.txt", "cat, dog\n", "line 1, 'cat, dog', holds a comma; expected one class a line"),
+        ("a.txt", "cat, dog\n", "line 1, 'cat, dog', contains a comma; expected one class per line"),
         ("a.txt", "cat\ndog\nCat\n", "Labels 0 and 2 have the same name"),
         ("a.txt", b"caf\xe9\n", "is not UTF-8 text"),
         ("a.csv", "cat\n", "ends in '.csv'; expected .txt, .tsv, .json"),
@@ -300,16 +300,16 @@ def test_json_is_a_list_or_the_arguments(tmp_path):
         ("a.tsv", "label\tnames\n0\tcat\n0\tdog\n", "line 3 has label 0; expected 1"),
         ("a.tsv", "label\tnames\nzero\tcat\n", "line 2 is 'zero'; expected a whole number"),
         ("a.tsv", "label\tnames\n0\n", "line 2, '0', has 1 columns; expected 2"),
-        ("a.tsv", "label\tnames\n0\t\n", "Label 0 is '', which shows nothing"),
+        ("a.tsv", "label\tnames\n0\t\n", "Label 0 is '', which has no visible characters"),
         ("a.tsv", "raw_id\tnames\n3\tcat\n3\tdog\n", "raw_id 3 stands for the labels 0 and 1"),
         ("a.tsv", "raw_id\tnames\nx\tcat\n", "the raw_id of label 0 is 'x'"),
         ("a.tsv", "#: ignore 3\nnames\ncat\n", "line 1 sets 'ignore'; expected one of ignore_label"),
         ("a.tsv", "#: ignore_label\nnames\ncat\n", "line 1 sets ignore_label to ''; expected a JSON value"),
         ("a.tsv", "#: background_from x\nnames\ncat\n", "expected a JSON value"),
-        ("a.json", "[", "not JSON"),
-        ("a.json", "3", "holds 3; expected a list of names, or an object"),
-        ("a.json", '{"labels": ["cat"]}', "holds an object with .'labels'.; expected"),
-        ("a.json", '{"names": ["cat"], "template": "none"}', "holds an object with"),
+        ("a.json", "[", "not valid JSON"),
+        ("a.json", "3", "the content is 3; expected a list of names, or an object"),
+        ("a.json", '{"labels": ["cat"]}', "the content is an object with .'labels'.; expected"),
+        ("a.json", '{"names": ["cat"], "template": "none"}', "the content is an object with"),
         ("a.json", '{"names": ["cat"], "raw_ids": {"x": 0}}', "raw_ids is 'x'"),
         ("a.json", '["cat", null]', "Label 1 is None"),
     ],
@@ -347,7 +347,7 @@ def test_saving_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         Vocabulary(["new"]).save(tmp_path / "missing" / "vocabulary.json")
     with pytest.raises(ValueError, match=r"ends in '.txt'; expected .json or .tsv"):
         Vocabulary(["new"]).save(tmp_path / "vocabulary.txt")
-    with pytest.raises(ValueError, match=r"'red, round' holds a comma.*Save as .json"):
+    with pytest.raises(ValueError, match=r"'red, round' contains a comma.*Save the vocabulary as .json"):
         Vocabulary(["red, round"]).save(tmp_path / "vocabulary.tsv")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -371,7 +371,7 @@ def checksum(content):
 
 def test_the_presets_are_the_seven_benchmarks():
     assert Vocabulary.presets() == tuple(sorted(PRESETS))
-    with pytest.raises(ValueError, match=r"no preset 'ade20k'. Known are ade20k-150, ade20k-847"):
+    with pytest.raises(ValueError, match=r"Preset 'ade20k' was not found; available: ade20k-150, ade20k-847"):
         Vocabulary.from_preset("ade20k")
 
 
@@ -528,7 +528,7 @@ def test_a_prompt_that_the_tower_cannot_read_whole_is_refused_by_name(model, pro
     too_long = Vocabulary(["short", "x" * (MAX_TOKENS - 1)], templates="none")
     with pytest.raises(
         ValueError,
-        match=f"prompt 'x+' of label 1 has {MAX_TOKENS + 1} tokens, but .* reads at most {MAX_TOKENS}.*Shorten",
+        match=f"prompt 'x+' of label 1 has {MAX_TOKENS + 1} tokens; expected at most {MAX_TOKENS} .*Shorten",
     ):
         too_long.encode(model, processor)
     synonym = Vocabulary(["short"], [["short", "y" * MAX_TOKENS, "z"]], templates="none")
@@ -587,11 +587,11 @@ def test_saved_embeddings_come_back_and_fit_their_model_and_vocabulary_alone(mod
     again.check(model, vocabulary)
     again.check(copy.deepcopy(model), Vocabulary(["café", "dog"], templates=["{}"], ignore_label=-1))
     for other, message in [
-        (["café"], "it had 2 classes, this one has 1"),
-        (["dog", "café"], "its label 0 was 'café', here it is 'dog'"),
-        (["café", "dog|hound"], "the names are the same, but synonyms or templates differ"),
+        (["café"], "the embeddings have 2 classes, and the vocabulary has 1"),
+        (["dog", "café"], "label 0 is 'café' in the embeddings and 'dog' in the vocabulary"),
+        (["café", "dog|hound"], "the names are equal, but synonyms or templates differ"),
     ]:
-        with pytest.raises(ValueError, match=f"of another vocabulary: {message}"):
+        with pytest.raises(ValueError, match=f"belong to another vocabulary: {message}"):
             again.check(model, Vocabulary.from_list(other, templates="none"))
     with torch.no_grad():
         model.text_model.text_projection.weight[0, 0] += 1e-3
@@ -628,15 +628,17 @@ def test_files_that_hold_no_text_embeddings_are_refused(model, processor, tmp_pa
     for changed in (whole.replace(b"cat", b"cow"), whole[:-1] + bytes([whole[-1] ^ 1]), metadata_of_another_model):
         assert changed != whole
         path.write_bytes(changed)
-        with pytest.raises(ValueError, match="the checksum is wrong"):
+        with pytest.raises(ValueError, match="has a wrong checksum"):
             TextEmbeddings.load(path)
     path.write_bytes(whole.replace(b'"vocabulary_fingerprint"', b'"vocabulary_fingerprinT"'))
-    with pytest.raises(ValueError, match="the metadata is incomplete or wrong"):
+    with pytest.raises(ValueError, match="has incomplete or invalid metadata"):
         TextEmbeddings.load(path)
     save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="contains other data"):
         TextEmbeddings.load(path)
-    with pytest.raises(ValueError, match=r"are \(1, 2, 6\), torch.float64; expected \(1, 2, D\), float32"):
+    with pytest.raises(
+        ValueError, match=r"have shape \(1, 2, 6\) and dtype torch.float64; expected shape \(1, 2, D\) and float32"
+    ):
         TextEmbeddings(torch.zeros(1, 2, 6, dtype=torch.float64), ("cat",), "", "")
-    with pytest.raises(ValueError, match=r"are \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"have shape \(2, 6\)"):
         TextEmbeddings(torch.zeros(2, 6), ("cat",), "", "")

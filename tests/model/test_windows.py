@@ -197,8 +197,8 @@ def test_merging_compiles_without_graph_breaks():
     [
         ((1, 2, 3, 4, 4), [(0, 0, 8, 8)], "one box for each window"),
         ((2, 3, 4, 4), [(0, 0, 8, 8)], "one box for each window"),
-        ((1, 1, 3, 4, 4), [(0, 0, 8, 9)], "leaves the image"),
-        ((1, 1, 3, 4, 4), [(-1, 0, 8, 8)], "leaves the image"),
+        ((1, 1, 3, 4, 4), [(0, 0, 8, 9)], "inside the image"),
+        ((1, 1, 3, 4, 4), [(-1, 0, 8, 8)], "inside the image"),
         ((1, 1, 3, 4, 4), [(0, 0, 8, 7)], "uncovered"),
         ((1, 2, 3, 4, 4), [(0, 0, 8, 4), (0, 4, 7, 4)], "uncovered"),
         ((1, 2, 3, 4, 4), [(0, 0, 3, 8), (5, 0, 3, 8)], "uncovered"),
@@ -212,5 +212,5 @@ def test_boxes_that_do_not_fit_are_refused(shape, boxes, words):
 
 
 def test_cutting_needs_windows_of_one_size():
-    with pytest.raises(ValueError, match="share one size"):
+    with pytest.raises(ValueError, match="boxes of the same size"):
         cut_windows(torch.zeros(1, 3, 8, 8), [(0, 0, 4, 4), (0, 0, 4, 5)])

@@ -109,12 +109,12 @@ def test_runs_that_have_their_scores_are_not_repeated_and_the_table_is_theirs(
 
     # scores of other options are not passed off as these
     assert main([*arguments, "--steps", "3"]) == 2
-    assert "were made with steps 2, which is now 3" in capsys.readouterr().err
+    assert "were computed with steps 2; expected 3" in capsys.readouterr().err
 
 
 def test_a_table_without_a_place_is_not_written_over(table_module, tmp_path):
     (tmp_path / "notes.md").write_text("mine")
-    with pytest.raises(ValueError, match="has no place for the table"):
+    with pytest.raises(ValueError, match="does not contain the marks of the table"):
         table_module.write_table(tmp_path / "notes.md", "| |")
     assert (tmp_path / "notes.md").read_text() == "mine"
 

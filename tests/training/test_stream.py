@@ -182,5 +182,5 @@ def test_a_bad_row_is_replaced_by_the_next_of_its_step_whoever_reads_it(num_proc
 
 
 def test_a_step_of_bad_rows_is_an_error():
-    with pytest.raises(RowError, match="None of the 4 rows"):
+    with pytest.raises(RowError, match="All 4 rows of a step are unreadable"):
         list(stream_of(rows_of(8, bad=(4, 5, 6, 7)), skip_bad=True, batch_size=4, shuffle_buffer=1))

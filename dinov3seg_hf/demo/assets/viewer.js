@@ -1,4 +1,5 @@
-// Draws what dinov3seg_hf/demo/view.py describes. Opacity, threshold, solo, heat maps and comparison never leave here.
+// Draws the object that dinov3seg_hf/demo/view.py creates. Opacity, threshold, solo, heat maps and comparison need no
+// request to the server.
 
 const find = (selector) => element.querySelector(selector);
 const root = find(".viewer"), stage = find(".stage"), frame = find(".frame"), top_ = find(".top"), canvas = find("canvas");
@@ -7,8 +8,8 @@ const opacityInput = find(".opacity input"), thresholdInput = find(".threshold i
 const context = canvas.getContext("2d");
 
 let view = null; // the decoded segmentation
-let turn = 0; // of what arrives; an older one never replaces a newer one
-let drawn = null; // labels and borders at the present threshold
+let turn = 0; // number of the latest value; an older value never replaces a newer value
+let drawn = null; // labels and borders at the current threshold
 const shown = { mode: "overlay", opacity: 55, threshold: 0, solo: null, hover: null, heat: null };
 
 const NONE_COLOR = "#9e9ea2";
@@ -29,7 +30,7 @@ const channels = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, sta
 const percent = (share) => (share > 0 && share < 0.0005 ? "<0.1 %" : (100 * share).toFixed(1) + " %");
 const total = (values, first) => { let sum = 0; for (let i = first; i < values.length; i++) sum += values[i]; return sum; };
 
-// --- what arrives ---
+// --- incoming values ---
 
 async function receive(value) {
   const mine = ++turn;
@@ -60,7 +61,7 @@ async function receive(value) {
   [canvas.height, canvas.width] = view.size;
   frame.style.aspectRatio = view.size[1] + " / " + view.size[0];
   frame.style.setProperty("--ratio", view.size[1] / view.size[0]);
-  find(".photo").alt = "The photo, with its segmentation laid over it";
+  find(".photo").alt = "The photo with an overlay of its segmentation";
   root.dataset.state = "result";
   message.replaceChildren();
   measure();
@@ -82,7 +83,7 @@ function paragraphs(text) {
 
 // --- drawing ---
 
-// The label of every pixel at the threshold (none: the number of labels), and where labels meet.
+// Computes the legend index of each pixel at the threshold (below: the length of the legend) and the borders of labels.
 function measure() {
   const [height, width] = view.size, none = view.legend.length, { labels, levels } = view;
   const places = new Uint16Array(labels.length), edges = new Uint8Array(labels.length);
@@ -116,7 +117,7 @@ function paint() {
   root.dataset.opacity = alpha.toFixed(2);
   root.dataset.solo = shown.solo === null ? "" : view.legend[shown.solo].label;
   const heat = shown.mode === "heat" && shown.heat !== null;
-  // the photo gives light and texture and little of its own color: blue on orange would be gray, not blue
+  // Reduce the colors of the photo, because blue on orange would look gray, not blue.
   const only = shown.hover ?? shown.solo;
   find(".gray").style.filter = heat || only === null ? `grayscale(${Math.min(1, 1.6 * alpha)})` : "none";
   top_.style.clipPath = shown.mode === "compare" ? `inset(0 0 0 ${split.value}%)` : "none";
@@ -192,7 +193,7 @@ function list() {
     const item = document.createElement("li"), button = document.createElement("button");
     button.type = "button";
     button.textContent = entry.label;
-    button.title = `Best score anywhere ${entry.peak.toFixed(2)}. Click for the heat map.`;
+    button.title = `Best score in the image: ${entry.peak.toFixed(2)}. Click to see the heat map.`;
     button.disabled = !view.heat.maps.includes(place);
     button.addEventListener("click", () => { shown.heat = place; setMode("heat"); });
     item.append(button);
@@ -266,13 +267,13 @@ function tell() {
   const { facts, legend } = view, { seconds } = facts, parts = [];
   const time = (s) => (s < 1 ? Math.round(1000 * s) + " ms" : s.toFixed(1) + " s");
   parts.push(seconds.image !== undefined ? `image encoded in ${time(seconds.image)}`
-    : facts.inference === "slide" ? "sliding windows keep nothing" : "image remembered");
+    : facts.inference === "slide" ? "sliding windows store no features" : "image already encoded");
   if (facts.num_new_words) parts.push(`${facts.num_new_words} new ${facts.num_new_words > 1 ? "labels" : "label"} encoded in ${time(seconds.text)}`);
-  else parts.push("all words remembered");
+  else parts.push("all words already encoded");
   if (seconds.segment !== undefined) parts.push(`segmented in ${time(seconds.segment)}`);
   const whole = Object.values(seconds).reduce((sum, s) => sum + s, 0);
   const [height, width] = facts.source_size, [own_height, own_width] = facts.own_size;
-  const shrunk = height !== own_height || width !== own_width ? `, worked on at ${own_width} × ${own_height}` : "";
+  const shrunk = height !== own_height || width !== own_width ? `, processed at ${own_width} × ${own_height}` : "";
   const size = facts.parameters >= 1e6 ? (facts.parameters / 1e6).toFixed(1) + " M" : Math.round(facts.parameters / 1e3) + " k";
   const lead = document.createElement("b");
   lead.textContent = time(whole);
@@ -284,7 +285,7 @@ function tell() {
     seen.slice(0, 8).map((entry) => entry.label).join(", ") + ".";
 }
 
-// --- the hand ---
+// --- user input ---
 
 for (const input of element.querySelectorAll(".modes input")) input.addEventListener("change", () => setMode(input.value));
 opacityInput.addEventListener("input", () => {

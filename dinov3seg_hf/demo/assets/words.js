@@ -1,4 +1,4 @@
-// The words as chips. The value is a text, "cat, sofa|couch"; every change by hand is told as the event "edit".
+// Shows the words as chips. The value is a text such as "cat, sofa|couch"; every change by the user triggers "edit".
 
 const find = (selector) => element.querySelector(selector);
 const input = find("input"), chips = find(".chips"), area = find("textarea"), say = find(".say");
@@ -30,7 +30,7 @@ function add(text) {
   const added = fresh.filter((label) => !known.has(label.split("|")[0].toLowerCase()));
   for (const label of fresh) if (!added.includes(label)) flash(label.split("|")[0].toLowerCase());
   if (words.length + added.length > props.max_labels) {
-    say.textContent = note(`At most ${props.max_labels} labels fit here.`);
+    say.textContent = note(`You can add at most ${props.max_labels} labels.`);
     return;
   }
   if (added.length) commit([...words, ...added], `Added ${added.join(", ")}`);
@@ -49,7 +49,7 @@ function note(text) {
 function flash(key) {
   const chip = [...chips.children].find((item) => item.dataset.key === key);
   if (chip) { chip.classList.remove("flash"); void chip.offsetWidth; chip.classList.add("flash"); }
-  note("That word is there already.");
+  note("This word is already in the list.");
 }
 
 function render() {
@@ -71,7 +71,7 @@ function render() {
     }
     text.addEventListener("click", () => {
       input.value = label;
-      words = words.filter((_, i) => i !== index); // back with Enter; the result stays until then
+      words = words.filter((_, i) => i !== index); // Enter adds the label again; the result stays until then
       render();
       input.focus();
     });
@@ -128,7 +128,7 @@ find(".box").addEventListener("click", (event) => { if (event.target.closest("bu
 find(".clear").addEventListener("click", () => { commit([], "All words removed"); input.focus(); });
 find(".undo").addEventListener("click", () => {
   const last = earlier.pop();
-  commit(last, "Undone");
+  commit(last, "Change undone");
   earlier.pop();
   render();
 });
