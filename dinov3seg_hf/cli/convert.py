@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg convert`: converts published DINOv3, dino.txt and SAM weights to a checkpoint."""
+"""`dinov3seg convert`: converts published DINOv3, dino.txt, SAM and AnyUp weights to a checkpoint."""
 
 import argparse
 
@@ -28,6 +28,16 @@ def make_parser(prog: str) -> Parser:
         "--prior", metavar="FILE_OR_HUB_ID", help="SAM, for the semantic prior (default: layers of the backbone)"
     )
     parser.add_argument(
+        "--anyup", metavar="FILE", help="AnyUp, for the early refinement (default: to be trained; zero-shot without it)"
+    )
+    parser.add_argument(
+        "--anyup-scale",
+        type=int,
+        choices=(1, 2, 4),
+        default=1,
+        help="size of the grid of refined features, in patch grids (default: 1)",
+    )
+    parser.add_argument(
         "--tokenizer",
         metavar="FILE_OR_HUB_ID_OR_none",
         default="none",
@@ -49,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         options.output,
         prior=options.prior,
         tokenizer=options.tokenizer,
+        anyup=options.anyup,
+        anyup_scale=options.anyup_scale,
         dtype=options.dtype,
         seed=options.seed,
         overwrite=options.overwrite,

@@ -7,10 +7,11 @@ import torch
 from ..model.configuration_dinov3seg import Dinov3SegConfig
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .layouts import Tensors
-from .parts import PRIOR_ENCODER
+from .parts import EARLY_REFINEMENT, PRIOR_ENCODER
 from .reading import refuse_differences
 
-# Parts of the model to be trained: published files do not contain their tensors, except for the prior encoder.
+# Parts of the model to be trained: published files do not contain their tensors, except for the prior encoder and the
+# early refinement (AnyUp).
 NEW_PARTS = ("early_refinement", "semantic_prior", "correlation_embedding", "late_refinement", "decoder")
 
 
@@ -29,7 +30,9 @@ def assemble_model(
         model = Dinov3SegForSemanticSegmentation(config)
     expected = model.state_dict()
     tensors = {key: tensor for part in parts for key, tensor in part.items()}
-    new = {key for key in expected if key.startswith(NEW_PARTS) and not key.startswith(PRIOR_ENCODER)}
+    has_anyup = any(key.startswith(EARLY_REFINEMENT) for key in tensors)
+    new_parts = tuple(part for part in NEW_PARTS if not (has_anyup and EARLY_REFINEMENT.startswith(part)))
+    new = {key for key in expected if key.startswith(new_parts) and not key.startswith(PRIOR_ENCODER)}
     refuse_differences("The model that these files describe", set(expected) - new, set(tensors))
     wrong = [
         f"{key} has shape {tuple(tensor.shape)}, expected {tuple(expected[key].shape)}"
@@ -49,7 +52,7 @@ def assemble_model(
                 f"{key} contains NaN or infinity in {dtype}; expected finite values. Download the file again, or "
                 "choose float32."
             )
-    _initialize(model, seed)
+    _initialize(model, new_parts, seed)
     module: torch.nn.Module = model  # transformers types its own `to` as an unbound function
     module.to(dtype)
     model.load_state_dict(tensors, strict=False, assign=True)  # all keys were compared above
@@ -60,12 +63,12 @@ def assemble_model(
 
 
 @torch.no_grad()
-def _initialize(model: Dinov3SegForSemanticSegmentation, seed: int) -> None:
+def _initialize(model: Dinov3SegForSemanticSegmentation, new_parts: tuple[str, ...], seed: int) -> None:
     """Allocates and initializes the parts to be trained; does not change the random state of the caller."""
     modules = [
         module
         for name, module in model.named_modules()
-        if name.startswith(NEW_PARTS) and not f"{name}.".startswith(PRIOR_ENCODER)
+        if name.startswith(new_parts) and not f"{name}.".startswith(PRIOR_ENCODER)
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Converts the published DINOv3, dino.txt and SAM checkpoints to a folder that `from_pretrained` loads.
+"""Converts the published DINOv3, dino.txt, SAM and AnyUp checkpoints to a folder that `from_pretrained` loads.
 
 The conversion is strict: the report accounts for every key of every file (taken, split, dropped, and the reason), every
 tensor of the model has a known origin, and the folder is written atomically. This module handles files and sizes;
@@ -23,7 +23,7 @@ from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
 from .assembly import assemble_model
 from .layouts import PUBLISHED_BACKBONE
-from .parts import Part, convert_backbone, convert_dinotxt, convert_prior
+from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, convert_dinotxt, convert_prior
 from .reading import Source
 from .report import ConversionReport
 from .tokenizer import load_clip_tokenizer
@@ -37,6 +37,8 @@ def convert(
     prior: Source | None = None,
     tokenizer: Source | None = None,
     *,
+    anyup: Source | None = None,
+    anyup_scale: Literal[1, 2, 4] = 1,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     text_num_attention_heads: int | None = None,
     prior_image_size: int = SAM_VITL16["image_size"],
@@ -58,6 +60,9 @@ def convert(
             semantic prior. `None`: intermediate layers of the backbone are used instead.
         tokenizer: CLIP's BPE vocabulary: a folder or Hub id that `CLIPTokenizer` loads, or the original
             `bpe_simple_vocab_16e6.txt.gz`. `None` or `"none"`: only weights and image processor are written.
+        anyup: AnyUp as published (`.pth` or `.safetensors`), for the early refinement. The zero-shot head then uses the
+            refined features. `None`: the early refinement is to be trained.
+        anyup_scale: Size of the grid of refined features, in units of the patch grid: 1, 2 or 4.
         dtype: Dtype of the written weights.
         text_num_attention_heads: Attention heads of the text tower (not in the file). Default: one per 64 channels.
         prior_image_size: Side length of the prior encoder's images in pixels; its position embeddings are resized.
@@ -92,23 +97,31 @@ def convert(
     if prior is not None:
         say(f"reading {prior}")
         parts.append(convert_prior(prior, prior_image_size))
+    if anyup is not None:
+        say(f"reading {anyup}")
+        parts.append(convert_anyup_file(anyup, anyup_scale))
     processor = _make_processor(tokenizer, vision.config.patch_size, text.config)
 
-    config = Dinov3SegConfig(
-        vision_config=_architecture(vision.config),
-        text_config=_architecture(text.config),
-        prior_config=None if prior is None else _architecture(parts[-1].config),
-        head="dinotxt",
-        vision_head_num_layers=head.num_layers,
-        vision_head_intermediate_size=head.intermediate_size,
-    )
+    config = _config(vision, text, head, anyup=parts[-1] if anyup else None, prior=parts[2] if prior else None)
     say("building the model")
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
-    given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "tokenizer": tokenizer}
+    given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "anyup": anyup, "tokenizer": tokenizer}
     report = _report(output, given, parts, config, model, new, dtype)
     say(f"writing {output}")
     write_checkpoint(model, processor, report, output, max_shard_size)
     return report
+
+
+def _config(vision: Part, text: Part, head: VisionHead, anyup: Part | None, prior: Part | None) -> Dinov3SegConfig:
+    return Dinov3SegConfig(
+        vision_config=_architecture(vision.config),
+        text_config=_architecture(text.config),
+        prior_config=None if prior is None else _architecture(prior.config),
+        head="dinotxt",
+        vision_head_num_layers=head.num_layers,
+        vision_head_intermediate_size=head.intermediate_size,
+        **({} if anyup is None else anyup.config),
+    )
 
 
 def _report(

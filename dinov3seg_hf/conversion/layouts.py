@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Tables that map the keys of published checkpoints (DINOv3, dino.txt, SAM) to parameter names.
+"""Tables that map the keys of published checkpoints (DINOv3, dino.txt, SAM, AnyUp) to parameter names.
 
 The tables describe names and how to split tensors, not files or sizes. The layers found in a file determine the
 required keys.
@@ -15,9 +15,11 @@ import torch
 
 Tensors = dict[str, torch.Tensor]
 
-Action = Literal["taken", "split", "dropped", "resized", "zeros"]
+Action = Literal["taken", "split", "dropped", "resized", "zeros", "ones"]
 
 PUBLISHED_BACKBONE = "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth"
+
+PUBLISHED_ANYUP = "anyup_multi_backbone.pth or anyup_paper.pth"
 
 PUBLISHED_DINOTXT = "dinov3_vitl16_dinotxt_vision_head_and_text_encoder-a442d8f5.pth"
 
@@ -32,6 +34,10 @@ def _one_more_axis(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
 
 def _thirds(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
     return tensors[key].chunk(3)  # queries, keys, values
+
+
+def _query_and_key(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
+    return _thirds(tensors, key)[:2]
 
 
 def _masked_bias(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
@@ -145,6 +151,40 @@ SAM_BLOCK = (
     *_affine("mlp.lin2", "mlp.lin2"),
 )
 
+ANYUP_BLOCK = (
+    *_affine("block.0", "norm1"),
+    Rule("block.2.weight", ("convolution1.weight",)),
+    *_affine("block.3", "norm2"),
+    Rule("block.5.weight", ("convolution2.weight",)),
+)
+
+# The encoders of AnyUp: the first layer in the file, its parameter, and the name of the encoder in the model.
+ANYUP_ENCODERS = (
+    ("image_encoder", "0.weight", "image_encoder", "convolution.weight"),
+    ("query_encoder", "0.weight", "query_encoder", "convolution.weight"),
+    ("key_encoder", "0.weight", "key_encoder", "convolution.weight"),
+    ("key_features_encoder", "0.basis", "feature_encoder", "basis"),
+    ("aggregation", "0.weight", "aggregation", "convolution.weight"),
+)
+
+ANYUP_UNUSED = "the values are the features themselves, so their projection is not used"
+
+ANYUP_ATTENTION = (
+    *(
+        Rule(
+            f"attention.in_proj_{name}",
+            (f"query.{name}", f"key.{name}"),
+            "split",
+            f"into query and key; {ANYUP_UNUSED}",
+            _query_and_key,
+        )
+        for name in ("weight", "bias")
+    ),
+    *(Rule(f"attention.out_proj.{name}", (), "dropped", ANYUP_UNUSED) for name in ("weight", "bias")),
+    Rule("norm_q.weight", ("query_norm.weight",)),
+    Rule("norm_k.weight", ("key_norm.weight",)),
+)
+
 # Parts of SAM other than its image encoder, in the published and in the transformers layout.
 SAM_OTHERS = ("prompt_encoder.", "mask_decoder.", "shared_image_embedding.")
 
@@ -185,6 +225,17 @@ def sam_rules(keys: Collection[str]) -> list[Rule]:
         *_blocks(keys, prefix, f"{target}layers.", SAM_BLOCK),
         *(Rule(key, (), "dropped", SAM_OTHERS_REASON) for key in keys if key.startswith(SAM_OTHERS)),
     ]
+
+
+def anyup_rules() -> list[Rule]:
+    """The rules from AnyUp as published to the parameters of `Dinov3SegEarlyRefinement`."""
+    rules = [Rule("rope.freqs", ("frequencies",)), Rule("cross_decode.conv2d.weight", ("query_convolution.weight",))]
+    rules += _under("cross_decode.cross_attn.", "", ANYUP_ATTENTION)
+    for source, first, target, parameter in ANYUP_ENCODERS:
+        rules.append(Rule(f"{source}.{first}", (f"{target}.{parameter}",)))
+        for block in (0, 1):
+            rules += _under(f"{source}.{block + 1}.", f"{target}.blocks.{block}.", ANYUP_BLOCK)
+    return rules
 
 
 def _blocks(keys: Collection[str], prefix: str, target: str, block: Iterable[Rule]) -> list[Rule]:

@@ -16,10 +16,12 @@ from transformers import CLIPTextConfig, DINOv3ViTConfig, DINOv3ViTModel, SamCon
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from .layouts import (
+    PUBLISHED_ANYUP,
     PUBLISHED_BACKBONE,
     SAM_OTHERS,
     SAM_OTHERS_REASON,
     Tensors,
+    anyup_rules,
     backbone_rules,
     dinotxt_rules,
     num_blocks,
@@ -37,6 +39,7 @@ from .reading import (
 )
 from .report import ConvertedKey
 
+EARLY_REFINEMENT = "early_refinement."
 PRIOR_ENCODER = "semantic_prior.encoder."
 
 SATELLITE = (
@@ -249,6 +252,44 @@ def _convert_transformers_sam(name: str) -> Part:
     keys = [ConvertedKey("prior", key, "taken", (key,)) for key in tensors]
     keys += [ConvertedKey("prior", key, "dropped", (), SAM_OTHERS_REASON) for key in sorted(others)]
     return Part(config, tensors, keys)
+
+
+def convert_anyup(tensors: Tensors) -> Tensors:
+    """Converts the state dict of AnyUp as published to that of `Dinov3SegEarlyRefinement`.
+
+    Args:
+        tensors: The published state dict; the width may be any multiple of 8.
+
+    Returns:
+        The state dict, with the mixing weight 1: the result is that of AnyUp alone.
+
+    Raises:
+        ValueError: If a key is missing or unexpected.
+    """
+    return _convert_anyup_tensors(tensors, Path(PUBLISHED_ANYUP.split(maxsplit=1)[0])).tensors
+
+
+def convert_anyup_file(source: Source, scale: int) -> Part:
+    path = Path(source).expanduser()
+    tensors = read_tensors(path, "anyup")
+    require_kind(tensors, "anyup", path)
+    part = _convert_anyup_tensors(tensors, path).under(EARLY_REFINEMENT)
+    part.config["early_refinement_scale"] = scale
+    return part
+
+
+def _convert_anyup_tensors(tensors: Tensors, path: Path) -> Part:
+    converted, keys = apply_rules(anyup_rules(), tensors, "anyup", path)
+    converted["mixing_weight"] = torch.ones(1)
+    keys.append(ConvertedKey("anyup", "", "ones", ("mixing_weight",), "the result is that of AnyUp alone"))
+    # the number of heads is not in the file; all published files have that of the default configuration
+    config = {
+        "early_refinement_type": "anyup",
+        "early_hidden_size": converted["query.weight"].shape[0],
+        "refine_features": True,
+    }
+    note = "AnyUp's weights are published under CC-BY-4.0: name their authors (arXiv 2510.12764) where you share them."
+    return Part(config, converted, keys, [note])
 
 
 def _resize_prior(part: Part, image_size: int) -> Part:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..model.checks import first_line
-from .layouts import PUBLISHED_BACKBONE, PUBLISHED_DINOTXT, Rule, Tensors
+from .layouts import PUBLISHED_ANYUP, PUBLISHED_BACKBONE, PUBLISHED_DINOTXT, Rule, Tensors
 from .report import ConvertedKey
 
 Source = str | os.PathLike
@@ -79,6 +79,7 @@ KINDS = (
     ("a DINOv3 backbone", "backbone", ("storage_tokens", "rope_embed.", "blocks.")),
     ("a file of a DINOv3 backbone for transformers (pass its folder)", None, ("embeddings.cls_token",)),
     ("a file of a SAM checkpoint for transformers (pass its folder)", None, ("vision_encoder.",)),
+    ("an AnyUp checkpoint", "anyup", ("cross_decode.",)),
     ("a SAM checkpoint", "prior", ("image_encoder.",)),
     ("a checkpoint of this package (already converted)", None, ("vision_model.", "text_model.text_model.")),
 )
@@ -114,7 +115,7 @@ def refuse_differences(what: str, expected: set[str], given: set[str]) -> None:
     if differences:
         raise ValueError(
             f"{what} has other keys than the published layout: {' and '.join(differences)}. Pass the published files "
-            f"({PUBLISHED_BACKBONE}, {PUBLISHED_DINOTXT}), unchanged."
+            f"({PUBLISHED_BACKBONE}, {PUBLISHED_DINOTXT}, {PUBLISHED_ANYUP}), unchanged."
         )
 
 

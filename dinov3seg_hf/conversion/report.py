@@ -13,7 +13,7 @@ from .layouts import Action
 class ConvertedKey:
     """The result for one tensor of a file or, with an empty `key`, the origin of tensors that are not in any file."""
 
-    source: str  # "backbone", "dinotxt" or "prior"
+    source: str  # "backbone", "dinotxt", "prior" or "anyup"
     key: str
     action: Action
     targets: tuple[str, ...] = ()
@@ -26,8 +26,8 @@ class ConversionReport:
 
     Attributes:
         output: The folder that was written.
-        files: The source that was passed for each role ("backbone", "dinotxt", "prior", "tokenizer").
-        keys: One entry per tensor of each file, and one entry per layer for tensors that are set to zero.
+        files: The source that was passed for each role ("backbone", "dinotxt", "prior", "anyup", "tokenizer").
+        keys: One entry per tensor of each file, and one entry per layer for tensors that are set to a constant.
         new: The newly initialized tensors, which are not in any file and are to be trained, by part of the model.
         missing: Tensors of the model without an origin. Always empty, because missing tensors raise an error.
         sizes: The sizes of the model, as inferred from the files.
@@ -68,7 +68,8 @@ class ConversionReport:
         for (action, source, key, targets, reason), count in rows.items():
             remark = f" ({reason})" if reason else ""
             lines.append(f"{count:5d}  {action:9}{source:10}{key or '-'} -> {targets or '-'}{remark}")
-        totals = [f"{self.count(action)} {action}" for action in ("taken", "split", "resized", "dropped", "zeros")]
+        actions: tuple[Action, ...] = ("taken", "split", "resized", "dropped", "zeros", "ones")
+        totals = [f"{self.count(action)} {action}" for action in actions]
         totals += [f"{sum(map(len, self.new.values()))} new", f"{len(self.missing)} missing"]
         return "\n".join([*lines, "", ", ".join(totals), *(f"- {note}" for note in self.notes)])
 

@@ -93,12 +93,24 @@ class Dinov3SegConfig(PreTrainedConfig):
             (ablation).
         use_early_refinement (`bool`, defaults to `True`):
             Whether to refine the patch features before the correlation with text (`False`: ablation).
-        early_hidden_size (`int`, defaults to 256), early_num_attention_heads (`int`, defaults to 4):
-            Width of the queries and keys of the early refinement, and number of its attention heads.
+        early_refinement_type (`"anyup"` or `"window"`, defaults to `"anyup"`):
+            AnyUp (the paper), or the attention in small windows of our first release. A saved configuration without
+            this entry is of the first release and is read as `"window"`.
+        early_hidden_size (`int`, defaults to 128), early_num_attention_heads (`int`, defaults to 4):
+            Width of the queries and keys of the early refinement, and number of its attention heads; the defaults are
+            those of AnyUp's published weights.
+        early_refinement_scale (`1`, `2` or `4`, defaults to 1):
+            Size of the grid of refined features, in units of the patch grid. AnyUp only.
         early_window_size (`int`, defaults to 7):
-            Side of the window around each patch, in patches, from which the patch is refined. Must be odd.
+            Side of the window around each patch, in patches, from which the patch is refined. Must be odd. `"window"`
+            only.
+        refine_features (`bool`, defaults to `False`):
+            Whether the zero-shot head also uses the refined features: for AnyUp weights that were trained elsewhere.
         correlation_hidden_size (`int`, defaults to 128), correlation_kernel_size (`int`, defaults to 7):
             Number of channels per class after the correlation embedding, and kernel size of its convolution.
+        use_text_threshold (`bool`, defaults to `True`), use_correlation_residual (`bool`, defaults to `True`):
+            Two additions of ours: a learned threshold per text, which is subtracted from the correlations, and the
+            correlations as a residual connection around late refinement and decoder. `False`: without (the paper).
         late_num_layers (`int`, defaults to 2), late_window_size (`int`, defaults to 12),
         late_num_attention_heads (`int`, defaults to 4), late_mlp_ratio (`float`, defaults to 4.0):
             The late refinement: number of layers (a spatial block and a class block each; two in the paper), side of
@@ -140,12 +152,17 @@ class Dinov3SegConfig(PreTrainedConfig):
 
     use_global_text: bool = True
     use_early_refinement: bool = True
-    early_hidden_size: int = 256
+    early_refinement_type: Literal["anyup", "window"] = "anyup"
+    early_hidden_size: int = 128
     early_num_attention_heads: int = 4
+    early_refinement_scale: Literal[1, 2, 4] = 1
     early_window_size: int = 7
+    refine_features: bool = False
 
     correlation_hidden_size: int = 128
     correlation_kernel_size: int = 7
+    use_text_threshold: bool = True
+    use_correlation_residual: bool = True
 
     late_num_layers: int = 2
     late_window_size: int = 12
@@ -167,6 +184,29 @@ class Dinov3SegConfig(PreTrainedConfig):
         if self.vision_head_intermediate_size is None:
             # SwiGLU of dino.txt: two thirds of the usual 4 D, rounded up to a multiple of 64
             self.vision_head_intermediate_size = -(-int(self.vision_config.hidden_size * 4 * 2 / 3) // 64) * 64
+
+    @classmethod
+    def paper(cls, **kwargs: Any) -> "Dinov3SegConfig":
+        """Returns a configuration of what is public of the paper, without our additions; `kwargs` set other values.
+
+        The values are the defaults without the text threshold and the correlation residual. The sizes that are not
+        public remain ours, after CAT-Seg.
+        """
+        return cls(**{"use_text_threshold": False, "use_correlation_residual": False, **kwargs})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Returns the configuration of a saved dictionary; see `PreTrainedConfig.from_dict`.
+
+        A dictionary without `early_refinement_type` was saved by the first release, whose values it gets.
+        """
+        if "early_refinement_type" not in config_dict:
+            config_dict = {"early_refinement_type": "window", "early_hidden_size": 256, **config_dict}
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Returns the values that differ from the defaults, and always `early_refinement_type`; see `from_dict`."""
+        return {**super().to_diff_dict(), "early_refinement_type": self.early_refinement_type}
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
         """Writes the JSON file and copies the model code next to it, for loading without this package.
@@ -191,12 +231,7 @@ class Dinov3SegConfig(PreTrainedConfig):
         ):
             if size % heads != 0:
                 raise ValueError(f"{name} is {size}; expected a multiple of its number of attention heads ({heads}).")
-        if (self.early_hidden_size // self.early_num_attention_heads) % 4 != 0:
-            raise ValueError(
-                f"early_hidden_size / early_num_attention_heads is "
-                f"{self.early_hidden_size}/{self.early_num_attention_heads}; "
-                "expected a multiple of 4, because RoPE encodes rows and columns in pairs of channels."
-            )
+        self._validate_early_refinement()
         for name, size in (
             ("early_window_size", self.early_window_size),
             ("correlation_kernel_size", self.correlation_kernel_size),
@@ -222,6 +257,26 @@ class Dinov3SegConfig(PreTrainedConfig):
                 f"stem_channels has {len(self.stem_channels)} widths, so the stem reduces the image "
                 f"{2 ** (len(self.stem_channels) + 1)} times, but vision_config.patch_size is {patch_size}; "
                 "expected equal numbers. Change the number of widths."
+            )
+
+    def _validate_early_refinement(self) -> None:
+        width, heads = self.early_hidden_size, self.early_num_attention_heads
+        if self.early_refinement_type == "window" and (width // heads) % 4 != 0:
+            raise ValueError(
+                f"early_hidden_size / early_num_attention_heads is {width}/{heads}; "
+                "expected a multiple of 4, because RoPE encodes rows and columns in pairs of channels."
+            )
+        if self.early_refinement_type == "anyup" and width % 8 != 0:
+            raise ValueError(f"early_hidden_size is {width}; expected a multiple of 8, AnyUp's number of groups.")
+        if self.early_refinement_type == "window" and self.early_refinement_scale != 1:
+            raise ValueError(
+                f'early_refinement_scale is {self.early_refinement_scale}; expected 1 for "window", which keeps the '
+                'patch grid. Use early_refinement_type="anyup" for a finer grid.'
+            )
+        if self.refine_features and not self.use_early_refinement:
+            raise ValueError(
+                "refine_features is true, but use_early_refinement is false; expected an early refinement. Set both, "
+                "or neither."
             )
 
 

@@ -16,15 +16,19 @@ from .configuration_dinov3seg import Dinov3SegConfig
 def correlate(patch_features: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
     """Computes the cosine similarity of every patch with every text.
 
+    In float32 whatever the dtype of the model, because similar names differ by less than the precision of bfloat16; and
+    because the square of a small float16 feature is 0.
+
     Args:
         patch_features: `(B, D, h, w)`.
         text_embeds: `(C, K, D)`, of unit length.
 
     Returns:
-        `(B, C, K, h, w)`.
+        `(B, C, K, h, w)`, float32.
     """
-    patch_features = F.normalize(patch_features, dim=1)
-    return torch.einsum("bdhw,ckd->bckhw", patch_features, text_embeds.to(patch_features.dtype))
+    with torch.autocast(patch_features.device.type, enabled=False):
+        patch_features = F.normalize(patch_features.float(), dim=1)
+        return torch.einsum("bdhw,ckd->bckhw", patch_features, text_embeds.float())
 
 
 class Dinov3SegTextThreshold(nn.Linear):
@@ -42,7 +46,11 @@ class Dinov3SegCorrelationEmbedding(nn.Module):
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
         num_halves = 2 if config.use_global_text else 1
-        self.text_threshold = Dinov3SegTextThreshold(2 * config.vision_config.hidden_size, num_halves, bias=False)
+        self.text_threshold = (
+            Dinov3SegTextThreshold(2 * config.vision_config.hidden_size, num_halves, bias=False)
+            if config.use_text_threshold
+            else None
+        )
         self.convolution = nn.Conv2d(
             num_halves,
             config.correlation_hidden_size,
@@ -60,11 +68,13 @@ class Dinov3SegCorrelationEmbedding(nn.Module):
         Returns:
             `(B, C, K, h, w)`.
         """
+        if self.text_threshold is None:
+            return correlation
         thresholds = self.text_threshold(text_embeds.flatten(1).to(self.text_threshold.weight.dtype))  # (C, K)
         return correlation - thresholds[..., None, None].to(correlation.dtype)
 
     def forward(self, correlation: torch.Tensor) -> torch.Tensor:
         """Embeds correlations `(B, C, K, h, w)` as `(B, C, h, w, E)`; classes are independent."""
         batch_size, num_classes = correlation.shape[:2]
-        embedded = self.convolution(correlation.flatten(0, 1))  # (B C, E, h, w)
+        embedded = self.convolution(correlation.flatten(0, 1).to(self.convolution.weight.dtype))  # (B C, E, h, w)
         return embedded.unflatten(0, (batch_size, num_classes)).permute(0, 1, 3, 4, 2)

@@ -59,8 +59,10 @@ class Dinov3SegDecoder(nn.Module):
         self.classifier = nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1)
         # The decoder output is added to the weighted correlations. Training therefore starts from the prediction of the
         # zero-shot head, and class names that are not in the training data keep their similarity in dino.txt.
-        self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
-        self.correlation_offset = nn.Parameter(torch.empty(1))
+        self.use_correlation_residual = config.use_correlation_residual
+        if config.use_correlation_residual:
+            self.correlation_weight = nn.Parameter(torch.empty(2 if config.use_global_text else 1))
+            self.correlation_offset = nn.Parameter(torch.empty(1))
 
     def forward(
         self,
@@ -73,7 +75,8 @@ class Dinov3SegDecoder(nn.Module):
 
         Args:
             hidden_states: The refined correlations, `(B, C, h, w, E)`.
-            correlation: The centered correlations, `(B, C, K, h, w)`, which are weighted and added to the logits.
+            correlation: The centered correlations, `(B, C, K, h', w')`, which are weighted and added to the logits;
+                h' x w' is the grid of the refined features.
             scale: The inverse temperature, a factor of the weighted correlations.
             prior_features: For step i, `(B, decoder_prior_sizes[i], 2**(i+1) h, 2**(i+1) w)`.
 
@@ -85,6 +88,8 @@ class Dinov3SegDecoder(nn.Module):
         for step, prior_feature in zip(self.steps, prior_features):
             hidden_states = step(hidden_states, prior_feature)
         logits = self.classifier(hidden_states).reshape(batch_size, num_classes, *hidden_states.shape[-2:])
+        if not self.use_correlation_residual:
+            return logits
         cosine = torch.einsum("bckhw,k->bchw", correlation, self.correlation_weight.to(correlation.dtype))
         cosine = F.interpolate(cosine, size=logits.shape[-2:], mode="bilinear", align_corners=False)
-        return logits + scale.to(logits.dtype) * (cosine - self.correlation_offset)
+        return logits + scale.to(cosine.dtype) * (cosine - self.correlation_offset)

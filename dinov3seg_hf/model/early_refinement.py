@@ -1,138 +1,296 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Early refinement: replaces patch features by weighted averages of their neighbors, before the correlation with text.
+"""Early refinement: AnyUp (arXiv 2510.12764) on the patch features, before the correlation with text.
 
-The paper uses an AnyUp-like module; the details here are ours. Queries are computed from the image and the features,
-keys from the features. **The values are the features themselves, without a projection**: every output vector is a
-convex combination of the input vectors in its window, so it stays in the space that is aligned with text.
+Queries come from the image, keys from the image and the features. **The values are the features themselves, without a
+projection**: every output vector is a convex combination of input vectors, so it stays in the space that is aligned
+with text. The features may have any number of channels, and the output grid may be finer than theirs.
 
-Shapes: B images, h x w patches, D channels of a feature, E channels of queries and keys, d channels per head.
+Shapes: B images, H x W pixels, h x w patches, h' x w' output cells, D channels of a feature, E channels of queries and
+keys, d channels per head.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .configuration_dinov3seg import Dinov3SegConfig
+from .windows import size_of
+
+# A query at the relative position p of an axis attends to the keys between p - 0.1 and p + 0.1 of this axis.
+WINDOW_RADIUS = 0.1
+NUM_GROUPS = 8
+KERNEL_SIZE = 5  # of the learned basis of `Dinov3SegFeatureEncoder`
+# Maximum numbers of values in the temporary tensors of attention and encoders; they limit memory, not results.
+MAX_LOGITS = 2**22
+MAX_RESPONSES = 2**25
+MAX_BAND = 2**22
 
 
-class Dinov3SegImageGuidance(nn.Module):
-    """A light convolutional stem on the pixels, pooled to the patch grid."""
+class Dinov3SegPointwiseBlock(nn.Module):
+    """A pre-norm residual block of 1x1 convolutions."""
 
-    def __init__(self, config: Dinov3SegConfig):
+    def __init__(self, width: int):
         super().__init__()
-        width = config.early_hidden_size
-        self.convolution1 = nn.Conv2d(config.vision_config.num_channels, width // 2, kernel_size=3, stride=2, padding=1)
-        self.norm = nn.GroupNorm(1, width // 2)
-        self.convolution2 = nn.Conv2d(width // 2, width, kernel_size=3, stride=2, padding=1)
+        self.norm1 = nn.GroupNorm(NUM_GROUPS, width)
+        self.convolution1 = nn.Conv2d(width, width, kernel_size=1, bias=False)
+        self.norm2 = nn.GroupNorm(NUM_GROUPS, width)
+        self.convolution2 = nn.Conv2d(width, width, kernel_size=1, bias=False)
 
-    def forward(self, pixel_values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        hidden_states = F.gelu(self.norm(self.convolution1(pixel_values)))  # (B, E/2, H/2, W/2)
-        return F.adaptive_avg_pool2d(self.convolution2(hidden_states), size)  # (B, E, h, w)
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Refines `(B, E, h, w)`; the shape does not change."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            inner = self.convolution1(F.silu(self.norm1(hidden_states)))
+            return hidden_states + self.convolution2(F.silu(self.norm2(inner)))
+        # The maps of the image encoder have one cell per pixel, so they are processed in bands of rows.
+        inner = torch.empty_like(hidden_states)
+        for rows, band in normalized_bands(self.norm1, hidden_states):
+            inner[:, :, rows] = self.convolution1(band)
+        result = torch.empty_like(hidden_states)
+        for rows, band in normalized_bands(self.norm2, inner):
+            result[:, :, rows] = self.convolution2(band) + hidden_states[:, :, rows]
+        return result
 
 
-def rotate(states: torch.Tensor) -> torch.Tensor:
-    """Applies RoPE on a grid: half of the channels encode the row, the other half the column.
+def normalized_bands(norm: nn.GroupNorm, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yields `(rows, silu(norm(states))[:, :, rows])` for bands of rows; the statistics are those of the whole map."""
+    batch_size, width, height, num_columns = states.shape
+    grouped = states.reshape(batch_size, norm.num_groups, -1).float()
+    variance, mean = torch.var_mean(grouped, dim=2, correction=0)  # (B, groups)
+    per_group = width // norm.num_groups
+    scale = (variance + norm.eps).rsqrt().repeat_interleave(per_group, dim=1) * norm.weight.float()  # (B, E)
+    shift = norm.bias.float() - mean.repeat_interleave(per_group, dim=1) * scale
+    scale, shift = (values[:, :, None, None].to(states.dtype) for values in (scale, shift))
+    band_height = max(1, MAX_BAND // (batch_size * width * num_columns))
+    for start in range(0, height, band_height):
+        rows = slice(start, start + band_height)
+        yield rows, F.silu(torch.addcmul(shift, states[:, :, rows], scale), inplace=True)
 
-    `(B, heads, d, h, w)`; the shape does not change. The lowest frequency is half a turn per 100 patches, the highest
-    half a turn per patch. Neighbors therefore differ clearly, and no two positions of a window have the same encoding
-    (if d is at least 8).
+
+class Dinov3SegPointwiseEncoder(nn.Module):
+    """A convolution to E channels and two pointwise blocks."""
+
+    def __init__(self, in_size: int, width: int, kernel_size: int = 1):
+        super().__init__()
+        self.radius = kernel_size // 2
+        self.convolution = nn.Conv2d(in_size, width, kernel_size, bias=False)
+        self.blocks = nn.Sequential(Dinov3SegPointwiseBlock(width), Dinov3SegPointwiseBlock(width))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Encodes `(B, in, h, w)` as `(B, E, h, w)`."""
+        if self.radius > 0:
+            # a reflection needs more cells than the radius; smaller maps repeat their border
+            mode = "reflect" if min(states.shape[-2:]) > self.radius else "replicate"
+            states = F.pad(states, [self.radius] * 4, mode=mode)
+        return self.blocks(self.convolution(states))
+
+
+class Dinov3SegFeatureEncoder(nn.Module):
+    """Maps features of any number of channels to E channels: the responses of every channel to a learned basis.
+
+    Two pointwise blocks follow.
+
+    As published, the softmax is over E consecutive blocks of the flattened (channel, basis) axis and not over the basis
+    alone. Published weights were trained with this, so it is kept.
     """
-    head_size, height, width = states.shape[2:]
-    frequencies = math.pi / 100.0 ** torch.linspace(0, 1, head_size // 4, device=states.device)  # (d/4)
-    rows = torch.arange(height, device=states.device)[None, :, None].expand(1, height, width)
-    columns = torch.arange(width, device=states.device)[None, None, :].expand(1, height, width)
-    angles = torch.cat([frequencies[:, None, None] * rows, frequencies[:, None, None] * columns])  # (d/2, h, w)
-    cos, sin = angles.cos().to(states.dtype), angles.sin().to(states.dtype)
-    even, odd = states[:, :, 0::2], states[:, :, 1::2]  # (B, heads, d/2, h, w)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=3).flatten(2, 3)
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.basis = nn.Parameter(torch.empty(width, 1, KERNEL_SIZE, KERNEL_SIZE))
+        self.blocks = nn.Sequential(Dinov3SegPointwiseBlock(width), Dinov3SegPointwiseBlock(width))
+
+    def forward(self, patch_features: torch.Tensor) -> torch.Tensor:
+        """Maps `(B, D, h, w)` to `(B, E, h, w)`. Memory is limited by bands of rows."""
+        batch_size, num_channels, height, num_columns = patch_features.shape
+        width, radius = self.basis.shape[0], KERNEL_SIZE // 2
+        # the number of cells of the map under the basis: fewer at the borders
+        ones = F.pad(patch_features.new_ones(1, 1, height, num_columns), [radius] * 4)
+        num_taps = F.conv2d(ones, torch.ones_like(self.basis[:1]))
+        padded = F.pad(patch_features, [radius] * 4).reshape(batch_size * num_channels, 1, height + 2 * radius, -1)
+        band_height = max(1, MAX_RESPONSES // (batch_size * num_channels * width * num_columns))
+        bands = []
+        for start in range(0, height, band_height):
+            stop = min(start + band_height, height)
+            responses = F.conv2d(padded[:, :, start : stop + 2 * radius], self.basis) / num_taps[:, :, start:stop]
+            responses = responses.reshape(batch_size, width, num_channels, stop - start, num_columns)
+            bands.append(responses.softmax(dim=1).mean(dim=2))
+        return self.blocks(torch.cat(bands, dim=2))
 
 
-def window_offsets(window_size: int) -> list[tuple[int, int]]:
-    """Returns the (row, column) offsets of a window in a map that is padded by `window_size // 2`."""
-    return [(row, column) for row in range(window_size) for column in range(window_size)]
-
-
-def window_logits(query: torch.Tensor, key: torch.Tensor, window_size: int) -> torch.Tensor:
-    """Computes the dot product of each query with the keys in its window; `-inf` outside the map.
-
-    Computes one product of shifted maps per window position, so the neighborhoods are never copied.
+def rotate(states: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """Rotates channels by their position (RoPE), with coordinates from 0 to 1 along each axis.
 
     Args:
-        query: `(B, heads, d, h, w)`.
-        key: `(B, heads, d, h, w)`.
-        window_size: Side of the window in patches.
+        states: `(B, E, H, W)`; channel i is paired with channel i + E/2.
+        frequencies: `(2, E)`: the angles per unit of rows and columns.
 
     Returns:
-        `(B, heads, window_size**2, h, w)`.
+        `(B, E, H, W)`.
     """
-    height, width = query.shape[-2:]
-    radius = window_size // 2
-    padded = F.pad(key.flatten(1, 2), [radius] * 4).unflatten(1, key.shape[1:3])
-    inside = F.pad(query.new_ones(1, height, width), [radius] * 4) > 0
-    logits = []
-    for row, column in window_offsets(window_size):
-        product = (query * padded[..., row : row + height, column : column + width]).sum(dim=2)  # (B, heads, h, w)
-        logits.append(product.masked_fill(~inside[:, row : row + height, column : column + width], float("-inf")))
-    return torch.stack(logits, dim=2)
+    height, num_columns = states.shape[-2:]
+    rows, columns = (
+        frequency[:, None] * torch.linspace(0, 1, size, device=states.device)
+        for frequency, size in zip(frequencies.float(), (height, num_columns))
+    )
+    band_height = height if torch.is_grad_enabled() else max(1, MAX_BAND // (states[:, :, :1].numel()))
+    bands = []
+    for start in range(0, height, band_height):
+        band = states[:, :, start : start + band_height]
+        angles = rows[:, start : start + band_height, None] + columns[:, None]  # (E, band, W)
+        first, second = band.chunk(2, dim=1)
+        turned = torch.cat([-second, first], dim=1)
+        bands.append(band * angles.cos().to(band.dtype) + turned * angles.sin().to(band.dtype))
+    return torch.cat(bands, dim=2)
 
 
-def window_average(values: torch.Tensor, weights: torch.Tensor, window_size: int) -> torch.Tensor:
-    """Computes the weighted average of the values in each window.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the bounds depend on sizes alone
+def window_bounds(num_queries: int, num_keys: int) -> tuple[list[int], list[int]]:
+    """Returns the first key and the end of the keys for every query along an axis."""
+    # in float32, like the published code: the bounds decide which keys are in a window
+    positions = (torch.arange(num_queries, dtype=torch.float32) + 0.5) / num_queries
+    first = ((positions - WINDOW_RADIUS).clamp(0, 1) * num_keys).floor().long()
+    end = ((positions + WINDOW_RADIUS).clamp(0, 1) * num_keys).ceil().long()
+    return first.tolist(), end.tolist()
+
+
+def plan_tiles(num_queries: int, num_keys: int, tile_size: int) -> list[tuple[slice, slice, torch.Tensor]]:
+    """Cuts an axis into tiles of queries.
+
+    Returns:
+        For every tile: its queries, the keys in the window of any of them, and a mask `(queries, keys)` of the keys
+        outside a query's own window.
+    """
+    first, end = window_bounds(num_queries, num_keys)
+    tiles = []
+    for start in range(0, num_queries, tile_size):
+        stop = min(start + tile_size, num_queries)
+        keys = torch.arange(first[start], end[stop - 1])
+        outside = torch.stack([(keys < first[query]) | (keys >= end[query]) for query in range(start, stop)])
+        tiles.append((slice(start, stop), slice(first[start], end[stop - 1]), outside))
+    return tiles
+
+
+def window_attention(
+    query: torch.Tensor, key: torch.Tensor, values: torch.Tensor, num_attention_heads: int
+) -> torch.Tensor:
+    """Attention in windows of +-10 % of each side, with weights averaged over heads and values without a projection.
+
+    Tiles of queries are computed one after the other, each with the keys in its windows. Time is linear in the number
+    of queries times the size of a window, and no tensor has an entry for every pair of query and key.
 
     Args:
+        query: `(B, E, h', w')`.
+        key: `(B, E, h, w)`.
         values: `(B, D, h, w)`.
-        weights: `(B, window_size**2, h, w)`.
-        window_size: Side of the window in patches.
+        num_attention_heads: Number of heads; divides E.
 
     Returns:
-        `(B, D, h, w)`.
+        `(B, D, h', w')`.
     """
-    height, width = values.shape[-2:]
-    padded = F.pad(values, [window_size // 2] * 4)
-    average = torch.zeros_like(values)
-    for index, (row, column) in enumerate(window_offsets(window_size)):
-        average = average + weights[:, index : index + 1] * padded[:, :, row : row + height, column : column + width]
-    return average
+    batch_size, width, *size = query.shape
+    query = query.unflatten(1, (num_attention_heads, -1)) * (width // num_attention_heads) ** -0.5
+    key = key.unflatten(1, (num_attention_heads, -1))  # (B, heads, d, h, w)
+    if batch_size * num_attention_heads * math.prod(size) * math.prod(key.shape[-2:]) <= MAX_LOGITS:
+        tile_sizes = size  # a single tile: for small maps, many operations cost more than masked pairs
+    else:
+        tile_sizes = [max(1, round(length * WINDOW_RADIUS)) for length in size]
+    row_tiles, column_tiles = (
+        plan_tiles(num_queries, num_keys, tile_size)
+        for num_queries, num_keys, tile_size in zip(size, key.shape[-2:], tile_sizes)
+    )
+    bands = []
+    for rows, key_rows, outside_rows in row_tiles:
+        tiles = []
+        for columns, key_columns, outside_columns in column_tiles:
+            outside = outside_rows[:, None, :, None] | outside_columns[None, :, None, :]
+            outside = outside.flatten(2, 3).flatten(0, 1).to(query.device)  # (queries, keys)
+            tile_key = key[..., key_rows, key_columns].flatten(3)  # (B, heads, d, keys)
+            logits = query[..., rows, columns].flatten(3).transpose(2, 3) @ tile_key  # (B, heads, queries, keys)
+            weights = logits.masked_fill(outside, float("-inf")).softmax(dim=-1, dtype=torch.float32).mean(dim=1)
+            tile_values = values[..., key_rows, key_columns].flatten(2)  # (B, D, keys)
+            average = tile_values @ weights.transpose(1, 2).to(values.dtype)  # (B, D, queries)
+            tiles.append(average.unflatten(2, outside_rows.shape[:1] + outside_columns.shape[:1]))
+        bands.append(torch.cat(tiles, dim=3))
+    return torch.cat(bands, dim=2)
 
 
 class Dinov3SegEarlyRefinement(nn.Module):
-    """Windowed attention over the unprojected patch features, with weights averaged over heads.
+    """AnyUp, mixed with the features that it refines.
 
-    The attention is written out, because the weights are averaged over heads *before* they are applied to the values.
-    The attention interface of transformers does not support this.
+    Args:
+        config: Contains the width `early_hidden_size` (128 in published weights), `early_num_attention_heads` (4) and
+            `early_refinement_scale`.
     """
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
         width = config.early_hidden_size
-        self.window_size = config.early_window_size
+        self.scale = config.early_refinement_scale
         self.num_attention_heads = config.early_num_attention_heads
-        self.norm = nn.LayerNorm(config.vision_config.hidden_size)
-        self.guidance = Dinov3SegImageGuidance(config)
-        self.query = nn.Linear(config.vision_config.hidden_size, width)
-        self.key = nn.Linear(config.vision_config.hidden_size, width, bias=False)
-        # A bias for the patch itself, which gets half of the attention weight before training.
-        self.self_bias = nn.Parameter(torch.empty(self.num_attention_heads))
+        self.image_encoder = Dinov3SegPointwiseEncoder(config.vision_config.num_channels, width)
+        self.query_encoder = Dinov3SegPointwiseEncoder(width, width)
+        self.key_encoder = Dinov3SegPointwiseEncoder(width, width)
+        self.feature_encoder = Dinov3SegFeatureEncoder(width)
+        self.aggregation = Dinov3SegPointwiseEncoder(2 * width, width, kernel_size=3)
+        self.query_convolution = nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False)
+        self.query_norm, self.key_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.frequencies = nn.Parameter(torch.empty(2, width))
+        # The share of the refined features in the result: 1 for published weights, near 0 before training.
+        self.mixing_weight = nn.Parameter(torch.empty(1))
 
-    def attention(self, patch_features: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Computes attention weights `(B, window_size**2, h, w)`, which are at least 0 and sum to 1 per window."""
-        size = patch_features.shape[-2:]
-        tokens = self.norm(patch_features.permute(0, 2, 3, 1))  # (B, h, w, D)
-        query = self.query(tokens).permute(0, 3, 1, 2) + self.guidance(pixel_values, size)  # (B, E, h, w)
-        key = self.key(tokens).permute(0, 3, 1, 2)
-        query, key = (
-            states.unflatten(1, (self.num_attention_heads, -1)) for states in (query, key)
-        )  # (B, heads, d, h, w)
+    def share(self) -> torch.Tensor:
+        """Returns the mixing weight, limited to [0, 1]. Outside this range, its gradient is that of the limit."""
+        return self.mixing_weight + (self.mixing_weight.clamp(0, 1) - self.mixing_weight).detach()
 
-        logits = window_logits(rotate(query) * query.shape[2] ** -0.5, rotate(key), self.window_size)
-        center = torch.arange(self.window_size**2, device=logits.device) == self.window_size**2 // 2
-        logits = logits + self.self_bias[:, None, None, None] * center[:, None, None]
-        return logits.softmax(dim=2, dtype=torch.float32).mean(dim=1).to(patch_features.dtype)
+    def forward(
+        self, patch_features: torch.Tensor, pixel_values: torch.Tensor, output_size: tuple[int, int] | None = None
+    ) -> torch.Tensor:
+        """Refines patch features with an image.
 
-    def forward(self, patch_features: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Refines features `(B, D, h, w)` with pixels `(B, 3, H, W)`; the shape of the features does not change."""
-        weights = self.attention(patch_features, pixel_values)
-        return window_average(patch_features, weights, self.window_size)
+        Args:
+            patch_features: `(B, D, h, w)`, any D.
+            pixel_values: `(B, 3, H, W)`, normalized with the ImageNet mean, of the dtype of the weights.
+            output_size: `(h', w')`. Default: `early_refinement_scale` times the size of the features.
+
+        Returns:
+            `(B, D, h', w')`: convex combinations of the features in a window around each output cell.
+        """
+        size = size_of(patch_features)
+        if output_size is None:
+            output_size = (size[0] * self.scale, size[1] * self.scale)
+        share = self.share().to(patch_features.dtype)
+        refined = window_attention(
+            *self.project(patch_features, pixel_values, output_size), patch_features, self.num_attention_heads
+        )
+        plain = patch_features
+        if tuple(output_size) != size:
+            plain = F.interpolate(patch_features, size=output_size, mode="bilinear", align_corners=False)
+        return share * refined + (1 - share) * plain
+
+    def project(
+        self, patch_features: torch.Tensor, pixel_values: torch.Tensor, output_size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes queries `(B, E, h', w')` and keys `(B, E, h, w)`."""
+        image = rotate(self.image_encoder(pixel_values), self.frequencies)
+        query = F.adaptive_avg_pool2d(self.query_encoder(image), output_size)
+        query = self.query_norm(self.query_convolution(query).permute(0, 2, 3, 1))
+        key = F.adaptive_avg_pool2d(self.key_encoder(image), size_of(patch_features))
+        key = torch.cat([key, self.feature_encoder(F.normalize(patch_features, dim=1))], dim=1)
+        key = self.key_norm(self.aggregation(key).permute(0, 2, 3, 1))
+        return self.query(query).permute(0, 3, 1, 2), self.key(key).permute(0, 3, 1, 2)
+
+
+def initial_frequencies(width: int) -> torch.Tensor:
+    """Returns the `(2, width)` frequencies before training: a quarter of the channels for each axis, then repeated.
+
+    The periods go from one to a hundredth of the side. Paired channels of `rotate` have different frequencies then, as
+    in the published initialization.
+    """
+    powers = 100 ** torch.linspace(0, -1, width // 4)
+    frequencies = torch.zeros(2, width)
+    frequencies[0, : width // 2] = frequencies[1, width // 2 :] = powers.repeat(2)
+    return 2 * math.pi * frequencies

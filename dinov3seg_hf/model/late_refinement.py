@@ -103,14 +103,16 @@ class Dinov3SegFeedForward(nn.Module):
         return self.down(F.gelu(self.up(hidden_states)))
 
 
-def window_regions(height: int, width: int, padded: tuple[int, int], shift: int, device: torch.device) -> torch.Tensor:
+def window_regions(
+    height: int, width: int, padded: tuple[int, int], shift: tuple[int, int], device: torch.device
+) -> torch.Tensor:
     """Returns a region id for each cell of the padded and rolled map; only cells with equal ids attend to each other.
 
     The ids separate cells that the roll moved together from opposite borders, and the padding (0) from the map.
     """
     rows, columns = torch.arange(padded[0], device=device), torch.arange(padded[1], device=device)
-    rows, columns = (rows + shift) % padded[0], (columns + shift) % padded[1]
-    wrapped = (rows < shift)[:, None] * 2 + (columns < shift)[None, :] * 1
+    rows, columns = (rows + shift[0]) % padded[0], (columns + shift[1]) % padded[1]
+    wrapped = (rows < shift[0])[:, None] * 2 + (columns < shift[1])[None, :] * 1
     inside = (rows < height)[:, None] & (columns < width)[None, :]
     return torch.where(inside, wrapped + 1, 0)
 
@@ -143,12 +145,14 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
         height, width = hidden_states.shape[1:3]
         size, heads = self.window_size, self.num_attention_heads
         padded = (-(-height // size) * size, -(-width // size) * size)
-        shift = size // 2 if self.shifted else 0
+        # an axis with a single window is not shifted: the shift would only cut it in two (Swin does the same)
+        shift_rows, shift_columns = (size // 2 if self.shifted and length > size else 0 for length in padded)
+        shift = (shift_rows, shift_columns)
         grid = (padded[0] // size, padded[1] // size)
 
         def windows(states: torch.Tensor) -> torch.Tensor:  # (N, h, w, E) -> (N, windows * heads, L, d)
             states = F.pad(states, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-            states = torch.roll(states, (-shift, -shift), dims=(1, 2)) if shift else states
+            states = torch.roll(states, (-shift_rows, -shift_columns), dims=(1, 2)) if any(shift) else states
             states = states.reshape(states.shape[0], grid[0], size, grid[1], size, heads, -1)
             return states.permute(0, 1, 3, 5, 2, 4, 6).reshape(states.shape[0], grid[0] * grid[1] * heads, size**2, -1)
 
@@ -163,7 +167,7 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
         attended = self.attention.attend(query, key, value, bias)  # (N, L, windows * heads, d)
         attended = attended.reshape(-1, size, size, grid[0], grid[1], heads * attended.shape[-1])
         attended = attended.permute(0, 3, 1, 4, 2, 5).reshape(-1, *padded, hidden_states.shape[-1])
-        attended = torch.roll(attended, (shift, shift), dims=(1, 2)) if shift else attended
+        attended = torch.roll(attended, shift, dims=(1, 2)) if any(shift) else attended
         return self.attention.output(attended[:, :height, :width])
 
     def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:

@@ -9,6 +9,7 @@ Shapes: B images, N windows, h x w patches, D channels of a feature, C classes, 
 prompt, K text halves.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,13 +24,17 @@ from transformers.utils.generic import can_return_tuple
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
-from .decoder import Dinov3SegDecoder
+from .decoder import Dinov3SegDecoder, Dinov3SegDecoderStep
 from .dinotxt import Dinov3SegVisionTower, encode_prompts
-from .early_refinement import Dinov3SegEarlyRefinement
+from .early_refinement import Dinov3SegEarlyRefinement, Dinov3SegFeatureEncoder, initial_frequencies
 from .inference_settings import Head, PatchSource, choose_head, choose_patch_source
 from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
+from .loss import segmentation_loss
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
+from .window_refinement import Dinov3SegWindowRefinement
 from .windows import merge_windows, size_of
+
+EARLY_REFINEMENTS = {"anyup": Dinov3SegEarlyRefinement, "window": Dinov3SegWindowRefinement}
 
 # Maximum number of windows that the vision tower encodes at once outside training mode; limits memory for large images.
 WINDOW_BATCH_SIZE = 16
@@ -44,8 +49,9 @@ class Dinov3SegImageFeatures(ModelOutput):
             The global image embedding (the CLS token after the vision head), not normalized.
         patch_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`):
             The patch tokens of dino.txt; with windows, averaged with the merged patch tokens of the windows.
-        refined_features (`torch.Tensor` of shape `(batch_size, hidden_size, height, width)`, *optional*):
-            The patch features after early refinement. `None` for the zero-shot head.
+        refined_features (`torch.Tensor` of shape `(batch_size, hidden_size, fine_height, fine_width)`, *optional*):
+            The patch features after early refinement, at `early_refinement_scale` times the size of the patch grid.
+            `None` for the zero-shot head, unless it uses refined features.
         guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`, *optional*),
         prior_features (`tuple(torch.Tensor)`, *optional*):
             The output of the semantic prior. `None` for the zero-shot head.
@@ -111,11 +117,25 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initializes the trained parts; dino.txt and the prior encoder initialize themselves."""
         super()._init_weights(module)
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.ConvTranspose2d):
+            # Stride and kernel size are equal, so an output cell is the sum of one value per input channel.
+            # `kaiming_normal_` would count the output channels and all cells of the kernel instead.
+            init.normal_(module.weight, std=math.sqrt(2 / module.in_channels))
+        elif isinstance(module, nn.RMSNorm):
+            init.ones_(module.weight)
         elif isinstance(module, Dinov3SegEarlyRefinement):
-            # the patch itself gets half of the attention weight, its neighbors get the other half
-            init.constant_(module.self_bias, torch.log(torch.tensor(max(module.window_size**2 - 1, 1.0))).item())
+            init.copy_(module.frequencies, initial_frequencies(module.frequencies.shape[1]))
+            init.constant_(module.mixing_weight, 0.02)
+        elif isinstance(module, Dinov3SegFeatureEncoder):
+            init.normal_(module.basis)
+        elif isinstance(module, Dinov3SegWindowRefinement):
+            # the patch itself gets 99 % of the attention weight, its neighbors get the rest
+            init.constant_(module.self_bias, math.log(99 * max(module.window_size**2 - 1, 1)))
+        elif isinstance(module, Dinov3SegDecoderStep):
+            # the prior is the same for all classes; at first it would drown what is different between them
+            init.zeros_(module.prior_convolution.weight)
         elif isinstance(module, Dinov3SegTextThreshold):
             init.zeros_(module.weight)
         elif isinstance(module, Dinov3SegSpatialLayer):
@@ -123,9 +143,10 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Dinov3SegDecoder):
             # Starts as the zero-shot head (local half), but with smaller logits, because the temperature of dino.txt is
             # that of a softmax over classes and not of a sigmoid.
-            init.copy_(module.correlation_weight, torch.tensor([0.0, 0.2])[-module.correlation_weight.shape[0] :])
-            init.constant_(module.correlation_offset, 0.1)
-            init.zeros_(module.classifier.weight)
+            if module.use_correlation_residual:
+                init.copy_(module.correlation_weight, torch.tensor([0.0, 0.2])[-module.correlation_weight.shape[0] :])
+                init.constant_(module.correlation_offset, 0.1)
+                init.zeros_(module.classifier.weight)
         elif isinstance(module, Dinov3SegForSemanticSegmentation):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 
@@ -145,7 +166,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         # and, after `forward`, the cosine similarities of the zero-shot head.
         self.logit_scale = nn.Parameter(torch.empty(1))  # FSDP does not support scalars
 
-        self.early_refinement = Dinov3SegEarlyRefinement(config) if config.use_early_refinement else None
+        self.early_refinement = (
+            EARLY_REFINEMENTS[config.early_refinement_type](config) if config.use_early_refinement else None
+        )
         self.semantic_prior = Dinov3SegSemanticPrior(config)
         self.correlation_embedding = Dinov3SegCorrelationEmbedding(config)
         self.late_refinement = Dinov3SegLateRefinement(config)
@@ -229,6 +252,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         window_boxes: torch.Tensor | None = None,
         head: Head | None = None,
         patch_source: PatchSource | None = None,
+        refine_features: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegImageFeatures:
         """Computes everything that does not depend on text.
@@ -242,6 +266,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             head: `"full"` or `"dinotxt"`. The zero-shot head needs neither refinement nor prior. Default: that of the
                 configuration.
             patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
+            refine_features: Whether to compute the refined features also for the zero-shot head. Default: that of the
+                configuration.
             **kwargs: Options of the backbone: `output_hidden_states`, `output_attentions`.
 
         Raises:
@@ -275,10 +301,11 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             hidden_states=choose_states(vision.hidden_states, wanted_states),
             attentions=vision.attentions,
         )
-        if head == "full":
+        if head == "full" or self._refines_features(refine_features):
             features.refined_features = patch_features
             if self.early_refinement is not None:
                 features.refined_features = self.early_refinement(patch_features, pixel_values.to(patch_features.dtype))
+        if head == "full":
             stem_maps = self.vision_model.stem_maps(pixel_values) if needs_states else ()
             prior: Dinov3SegPriorOutput = self.semantic_prior(
                 pixel_values, vision.hidden_states, stem_maps, size_of(patch_features)
@@ -321,6 +348,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         labels: torch.Tensor | None = None,
         head: Head | None = None,
         patch_source: PatchSource | None = None,
+        refine_features: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegOutput:
         r"""Segments images by texts.
@@ -337,6 +365,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
                 0 and 1, for words that overlap.
             head: `"full"` or `"dinotxt"` (zero-shot). Default: that of the configuration.
             patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
+            refine_features: Whether the zero-shot head uses the features after early refinement. The full head always
+                does. Default: that of the configuration.
             **kwargs: Options of the backbone: `output_hidden_states`, `output_attentions`; and `return_dict`.
 
         Raises:
@@ -357,13 +387,22 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         if image_features is None:
             assert pixel_values is not None
             image_features = self.get_image_features(
-                pixel_values, window_pixel_values, window_boxes, head=head, patch_source=patch_source, **kwargs
+                pixel_values,
+                window_pixel_values,
+                window_boxes,
+                head=head,
+                patch_source=patch_source,
+                refine_features=refine_features,
+                **kwargs,
             )
 
         assert image_features.patch_features is not None and image_features.cls_embeds is not None
         if head == "dinotxt":
-            # zero-shot: cosine similarity with the local half
-            logits = correlate(image_features.patch_features, text_embeds[:, 1:])[:, :, 0]  # (B, C, h, w)
+            # zero-shot: cosine similarity with the local half, (B, C, h, w)
+            features = image_features.patch_features
+            if self._refines_features(refine_features):
+                features = self._refined_features(image_features, "refine_features=True")
+            logits = correlate(features, text_embeds[:, 1:])[:, :, 0]
         else:
             logits = self._segment(image_features, text_embeds)
 
@@ -381,18 +420,21 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
 
         The steps are correlation, late refinement and decoder.
         """
-        if image_features.refined_features is None:
+        refined_features = self._refined_features(image_features, 'head="full"')
+        if image_features.guidance is None:
             raise ValueError(
                 'image_features were computed with head="dinotxt"; expected head="full". Compute image_features again.'
             )
         chunk_size = None if self.training else self.config.class_chunk_size
         halves = text_embeds if self.config.use_global_text else text_embeds[:, 1:]
 
-        correlation = correlate(image_features.refined_features, halves)  # (B, C, K, h, w)
+        correlation = correlate(refined_features, halves)  # (B, C, K, h', w')
         correlation = self.correlation_embedding.center(correlation, text_embeds)
-        hidden_states = map_chunks(
-            self.correlation_embedding, correlation, dim=1, chunk_size=chunk_size
-        )  # (B, C, h, w, E)
+        # late refinement stays on the patch grid; the residual connection keeps the finer grid of early refinement
+        coarse = correlation
+        if size_of(refined_features) != size_of(image_features.guidance):
+            coarse = F.adaptive_avg_pool3d(correlation, (correlation.shape[2], *size_of(image_features.guidance)))
+        hidden_states = map_chunks(self.correlation_embedding, coarse, dim=1, chunk_size=chunk_size)  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
         scale = self.logit_scale.exp().detach()  # that of dino.txt, not trained here
         return map_chunks(
@@ -402,6 +444,24 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             dim=1,
             chunk_size=chunk_size,
         )
+
+    def _refines_features(self, refine_features: bool | None) -> bool:
+        """Whether the zero-shot head uses refined features."""
+        refine_features = self.config.refine_features if refine_features is None else refine_features
+        if refine_features and self.early_refinement is None:
+            raise ValueError(
+                "refine_features is true, but the model has no early refinement (use_early_refinement is false). Leave "
+                "out refine_features, or use a checkpoint with early refinement."
+            )
+        return refine_features
+
+    def _refined_features(self, image_features: Dinov3SegImageFeatures, wanted: str) -> torch.Tensor:
+        if image_features.refined_features is None:
+            raise ValueError(
+                f"image_features were computed without early refinement; expected {wanted}. Compute image_features "
+                "again with this option."
+            )
+        return image_features.refined_features
 
     # --- checks ------------------------------------------------------------------------------------------------------
 
@@ -450,41 +510,6 @@ def choose_states(
         return hidden_states
     kept = {index % len(hidden_states) for index in wanted}
     return tuple(states if index in kept else None for index, states in enumerate(hidden_states))
-
-
-def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Computes the sigmoid cross-entropy, averaged over the classes and the pixels that are not ignored.
-
-    Args:
-        logits: `(B, C, h, w)`, resized bilinearly to the size of the labels.
-        labels: Integers `(B, H, W)`, negative values are ignored; or floating-point targets `(B, C, H, W)` between 0
-            and 1.
-
-    Raises:
-        ValueError: If the shape of the labels is invalid, or a label is not a class.
-    """
-    batch_size, num_classes = logits.shape[:2]
-    if (
-        labels.ndim not in (3, 4)
-        or labels.shape[0] != batch_size
-        or (labels.ndim == 4 and labels.shape[1] != num_classes)
-    ):
-        raise ValueError(
-            f"labels has shape {tuple(labels.shape)}; expected ({batch_size}, height, width), or ({batch_size}, "
-            f"{num_classes}, height, width) with one target per class."
-        )
-    logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    if labels.ndim == 4:
-        return F.binary_cross_entropy_with_logits(logits, labels.float())
-    if not torch.compiler.is_compiling() and labels.numel() and labels.max() >= num_classes:
-        raise ValueError(
-            f"labels contains {int(labels.max())}; expected 0 to {num_classes - 1}, because there are {num_classes} "
-            "classes. Map the annotation to the vocabulary, and ignored pixels to -1."
-        )
-    valid = (labels >= 0)[:, None]  # (B, 1, H, W)
-    targets = labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None, None]  # (B, C, H, W)
-    losses = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none") * valid
-    return losses.sum() / (valid.sum() * num_classes).clamp(min=1)
 
 
 __all__ = ["Dinov3SegForSemanticSegmentation", "Dinov3SegImageFeatures", "Dinov3SegOutput", "Dinov3SegPreTrainedModel"]

@@ -36,16 +36,18 @@ def test_spatial_attention_equals_masked_attention_over_the_whole_map(tiny_confi
     x, guidance = states(3, height, width, 16), states(1, height, width, 8, seed=2)
 
     # reference: one attention over all positions, those of other windows masked out, by definition of the windows
-    window, shift = layer.window_size, layer.window_size // 2 if shifted else 0
+    window = layer.window_size
+    row_shift, column_shift = (window // 2 if shifted and length > window else 0 for length in size)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
-    # a window starts at every multiple of the window size, moved back by half a window where shifted
-    same_rows = (rows[:, None] - shift).div(window, rounding_mode="floor") == (rows[None] - shift).div(
+    # A window starts at every multiple of the window size, moved back by half a window where shifted. An axis that fits
+    # into one window is never shifted: every position sees all of it.
+    same_rows = (rows[:, None] - row_shift).div(window, rounding_mode="floor") == (rows[None] - row_shift).div(
         window, rounding_mode="floor"
     )
-    same_columns = (columns[:, None] - shift).div(window, rounding_mode="floor") == (columns[None] - shift).div(
-        window, rounding_mode="floor"
-    )
+    same_columns = (columns[:, None] - column_shift).div(window, rounding_mode="floor") == (
+        columns[None] - column_shift
+    ).div(window, rounding_mode="floor")
     relative = (rows[:, None] - rows[None]).clamp(-window + 1, window - 1) + window - 1
     relative = (
         relative * (2 * window - 1) + (columns[:, None] - columns[None]).clamp(-window + 1, window - 1) + window - 1
@@ -62,7 +64,7 @@ def test_spatial_attention_equals_masked_attention_over_the_whole_map(tiny_confi
 
 
 def test_regions_separate_padding_and_what_a_roll_brought_together():
-    regions = window_regions(5, 5, (8, 8), 2, torch.device("cpu"))
+    regions = window_regions(5, 5, (8, 8), (2, 2), torch.device("cpu"))
     assert (regions[3:6] == 0).all()  # rows 5, 6, 7 are padding: after the roll they stand at 3, 4, 5
     assert regions[0, 0] != regions[7, 0] and regions[0, 0] != regions[0, 7]
 

@@ -31,7 +31,7 @@ from dinov3seg_hf.drawn_world.names import NAMES as DRAWN_NAMES
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.loading import load_starting_point
-from dinov3seg_hf.model.modeling_dinov3seg import segmentation_loss
+from dinov3seg_hf.model.loss import segmentation_loss
 from dinov3seg_hf.training import trainer as training
 from dinov3seg_hf.training.batches import EpochSampler, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from dinov3seg_hf.training.config import RUN_OPTIONS, SWITCHES, TrainingConfig, config_from_flags, make_parser
