@@ -62,7 +62,7 @@ def evaluate(
         data: The rows. If its `skip_bad` is set, rows that cannot be read are counted and skipped.
         vocabulary: The prompted classes, for example with other templates or synonyms. Default: the vocabulary of
             `data`.
-        settings: Inference settings. Default: `inference="whole"`.
+        settings: Inference settings. Default: those of the checkpoint.
         batch_size: Number of images per batch.
         num_workers: Number of processes that read images, per process of the evaluation (stored data sets only).
         accelerator: The `accelerate.Accelerator` of a run in several processes.
@@ -84,7 +84,7 @@ def evaluate(
     unwrapped = processes.unwrap(model)
     with left_as_found(unwrapped):
         pipe = OpenVocabularySegmentationPipeline(model=unwrapped, processor=processor, device=unwrapped.device)
-        settings = (settings or InferenceSettings(inference="whole")).resolved(unwrapped.config, pipe.image_processor)
+        settings = (settings or InferenceSettings()).resolved(unwrapped.config, pipe.image_processor)
         protocol = processes.from_main(lambda: describe_protocol(pipe, data, vocabulary, settings))
         weights = processes.from_main(lambda: weights_fingerprint(unwrapped))
         log = None

@@ -12,6 +12,13 @@ from torch.nn import functional as F
 from .configuration_dinov3seg import Dinov3SegConfig
 
 
+class Dinov3SegPriorConvolution(nn.Conv2d):
+    """The convolution of a prior feature in a decoder step; zero at initialization.
+
+    The prior is the same for all classes of an image. At first, it would drown the differences between classes.
+    """
+
+
 class Dinov3SegDecoderStep(nn.Module):
     """One decoder step: a transposed convolution that upsamples by 2, and two convolutions.
 
@@ -23,7 +30,7 @@ class Dinov3SegDecoderStep(nn.Module):
         self.upsample = nn.ConvTranspose2d(in_size, out_size, kernel_size=2, stride=2)
         self.convolution1 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
         # A concatenation, computed as a sum, because the term of the prior is the same for all classes of an image.
-        self.prior_convolution = nn.Conv2d(prior_size, out_size, kernel_size=3, padding=1, bias=False)
+        self.prior_convolution = Dinov3SegPriorConvolution(prior_size, out_size, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(max(1, out_size // 16), out_size)
         self.convolution2 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
         self.norm2 = nn.GroupNorm(max(1, out_size // 16), out_size)

@@ -24,7 +24,7 @@ from transformers.utils.generic import can_return_tuple
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
-from .decoder import Dinov3SegDecoder, Dinov3SegDecoderStep
+from .decoder import Dinov3SegDecoder, Dinov3SegPriorConvolution
 from .dinotxt import Dinov3SegVisionTower, encode_prompts
 from .early_refinement import Dinov3SegEarlyRefinement, Dinov3SegFeatureEncoder, initial_frequencies
 from .inference_settings import Head, PatchSource, choose_head, choose_patch_source
@@ -117,7 +117,9 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initializes the trained parts; dino.txt and the prior encoder initialize themselves."""
         super()._init_weights(module)
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, Dinov3SegPriorConvolution):
+            init.zeros_(module.weight)
+        elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, nn.ConvTranspose2d):
             # Stride and kernel size are equal, so an output cell is the sum of one value per input channel.
@@ -127,15 +129,12 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
         elif isinstance(module, Dinov3SegEarlyRefinement):
             init.copy_(module.frequencies, initial_frequencies(module.frequencies.shape[1]))
-            init.constant_(module.mixing_weight, 0.02)
+            init.constant_(module.mixing_weight, 0.01)
         elif isinstance(module, Dinov3SegFeatureEncoder):
             init.normal_(module.basis)
         elif isinstance(module, Dinov3SegWindowRefinement):
             # the patch itself gets 99 % of the attention weight, its neighbors get the rest
             init.constant_(module.self_bias, math.log(99 * max(module.window_size**2 - 1, 1)))
-        elif isinstance(module, Dinov3SegDecoderStep):
-            # the prior is the same for all classes; at first it would drown what is different between them
-            init.zeros_(module.prior_convolution.weight)
         elif isinstance(module, Dinov3SegTextThreshold):
             init.zeros_(module.weight)
         elif isinstance(module, Dinov3SegSpatialLayer):

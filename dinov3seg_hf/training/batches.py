@@ -73,8 +73,21 @@ def pixels_per_class(labels: Sequence[torch.Tensor], num_classes: int) -> torch.
     return counts
 
 
-def sample_classes(counts: torch.Tensor, sizes: Sequence[int], seed: int, step: int) -> torch.Tensor:
-    """Chooses the classes of a step: first the classes in its images, then random other classes (sampled negatives).
+# Standard deviation of the noise on similarities: names that are about equally near take turns.
+NEAR_JITTER = 0.05
+
+
+def sample_classes(
+    counts: torch.Tensor,
+    sizes: Sequence[int],
+    seed: int,
+    step: int,
+    similarities: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Chooses the classes of a step: first the classes in its images, then other classes (sampled negatives).
+
+    Random negatives are mostly unrelated to the images, so telling them apart needs little. With similarities, half of
+    the negatives are the names that are the most similar to a name in the images.
 
     Args:
         counts: `(C,)`, number of pixels of each class in the step.
@@ -82,6 +95,7 @@ def sample_classes(counts: torch.Tensor, sizes: Sequence[int], seed: int, step: 
             more classes, a random subset of these classes is chosen.
         seed: Seed of the run; the choice depends on the seed and the step.
         step: Number of the step.
+        similarities: `(C, C)`, similarities of the names in text space. Default: all negatives are random.
 
     Returns:
         The class indices in ascending order, int64 `(c,)`.
@@ -90,7 +104,12 @@ def sample_classes(counts: torch.Tensor, sizes: Sequence[int], seed: int, step: 
     size = min(int(rng.choice(np.asarray(sizes))), len(counts))
     shown = counts.cpu().numpy() > 0
     order = rng.permutation(len(counts))
-    chosen = np.concatenate([order[shown[order]], order[~shown[order]]])[:size]
+    present, others = order[shown[order]], order[~shown[order]]
+    if similarities is not None and len(present):
+        nearness = similarities[np.ix_(others, present)].max(axis=1) + NEAR_JITTER * rng.standard_normal(len(others))
+        near = others[np.argsort(-nearness, kind="stable")][: -(-max(0, size - len(present)) // 2)]
+        others = np.concatenate([near, others[~np.isin(others, near)]])
+    chosen = np.concatenate([present, others])[:size]
     return torch.from_numpy(np.sort(chosen))
 
 

@@ -29,7 +29,7 @@ SWITCHES = (
     "use_guidance",
 )
 
-ENCODERS = ("vision", "text")
+ENCODERS = ("vision", "text", "all")
 
 # Options that may change when a run is resumed, because they do not affect the weights.
 RUN_OPTIONS = frozenset(
@@ -79,7 +79,9 @@ class TrainingConfig:
     # model
     head: Literal["keep", "fresh"] = _option("keep", "keep the head of --init, or initialize a fresh head")
     ablate: list[str] = _option([], f"contributions to turn off: {', '.join(SWITCHES)}")
-    trainable_encoders: list[str] = _option([], "encoders whose query and value projections are trained: vision, text")
+    trainable_encoders: list[str] = _option(
+        [], "vision, text: train the query and value projections of this encoder; all: train the whole of dino.txt"
+    )
     encoder_learning_rate_multiplier: float = _option(0.01, "multiplier of the learning rate in the encoders")
     lora_rank: int = _option(0, "rank of adapters to train instead of query and value projections (needs peft); 0: off")
     ema_decay: float = _option(0.0, "decay of a moving average of the weights, evaluated and exported; 0: off")
@@ -104,8 +106,13 @@ class TrainingConfig:
 
     # augmentation
     crop_size: int = _option(384, "side length of the square crops, in pixels")
+    shortest_edge: int | None = _option(
+        None,
+        "shorter side of an image at scale 1, in pixels, in training, evaluation and the trained processor; default: "
+        "crop_size in training, and the size of the processor elsewhere",
+    )
     scale_range: list[float] = _option(
-        [0.5, 2.0], "smallest and largest random scale, relative to the crop size; 1 1: no random scaling"
+        [0.5, 2.0], "smallest and largest random scale, relative to the shortest edge; 1 1: no random scaling"
     )
     flip_probability: float = _option(0.5, "probability of a horizontal flip")
     color_jitter: float = _option(0.25, "strength of the color augmentation, 0 to 1")
@@ -123,7 +130,10 @@ class TrainingConfig:
     weight_decay: float = _option(1e-4, "weight decay of matrices and kernels, not of norms, biases, scales and tables")
     max_grad_norm: float = _option(1.0, "maximum gradient norm, enforced by clipping; 0: no clipping")
     sampled_classes: list[int] = _option(
-        [], "classes per step (in the images, then random); several numbers: one is drawn per step; default: all"
+        [], "classes per step (in the images, then negatives); several numbers: one is drawn per step; default: all"
+    )
+    negatives: Literal["near", "random"] = _option(
+        "near", "sampled classes that are not in the images: random, or half of them near in text space to one that is"
     )
     mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
         None, "dtype of mixed precision; default: the setting of accelerate launch"
@@ -138,7 +148,9 @@ class TrainingConfig:
     eval_every: int = _option(0, "steps between evaluations; 0: only at the end")
     eval_images: int | None = _option(None, "number of images to evaluate, from the start of the split; default: all")
     eval_batch_size: int = _option(1, "images per evaluation batch, in each process")
-    inference: Literal["whole", "local-global", "slide"] = _option("whole", "inference mode for evaluation")
+    inference: Literal["whole", "local-global", "slide"] | None = _option(
+        None, "inference mode for evaluation; default: that of the checkpoint"
+    )
     num_overlays: int = _option(4, "number of evaluated images to draw, with ground truth and prediction")
 
     # the run
@@ -170,7 +182,7 @@ class TrainingConfig:
             (("encoder_learning_rate_multiplier",), 0, None),
             (("flip_probability", "color_jitter"), 0, 1),
             (("ema_decay",), 0, 0.999999),
-            (("eval_images",), 1, None),
+            (("eval_images", "shortest_edge"), 1, None),
         ):
             for name in names:
                 value = getattr(self, name)
@@ -188,6 +200,11 @@ class TrainingConfig:
                 raise ValueError(f"{name} contains {unknown[0]!r}; expected only values from {', '.join(known)}.")
 
     def _check_together(self) -> None:
+        if "all" in self.trainable_encoders and (len(self.trainable_encoders) > 1 or self.lora_rank):
+            raise ValueError(
+                f"trainable_encoders is {self.trainable_encoders} and lora_rank is {self.lora_rank}; expected all "
+                "alone and no adapters, because all trains every weight of dino.txt. Remove the rest."
+            )
         if self.batch_size % self.gradient_accumulation:
             raise ValueError(
                 f"batch_size is {self.batch_size}; expected a multiple of gradient_accumulation, "

@@ -93,7 +93,9 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
 def make_transform(config: TrainingConfig) -> PairedTransform:
     """The augmentation of a configuration, which transforms image and label map together."""
     jitter = config.color_jitter
-    least, most = config.scale_range
+    # the transform takes scales relative to the crop
+    unit = (config.shortest_edge or config.crop_size) / config.crop_size
+    least, most = (unit * scale for scale in config.scale_range)
     return PairedTransform(
         crop_size=config.crop_size,
         scale=(least, most),

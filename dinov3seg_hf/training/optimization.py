@@ -30,7 +30,8 @@ def choose_trainable(
 
     Args:
         model: The model; everything after the encoders stays trainable.
-        encoders: Encoders, `"vision"` or `"text"`, whose query and value projections are trained.
+        encoders: Encoders, `"vision"` or `"text"`, whose query and value projections are trained; or `"all"`: every
+            weight of both encoders is trained.
         lora_rank: If positive, the rank of low-rank adapters that are trained instead of these projections.
 
     Raises:
@@ -41,6 +42,12 @@ def choose_trainable(
         # these modules are not used then, and data parallelism would wait for their gradients
         for module in (model.semantic_prior.guidance_norm, model.semantic_prior.guidance_projection):
             module.requires_grad_(False)
+    if "all" in encoders:
+        for encoder in (model.vision_model, model.text_model):
+            encoder.requires_grad_(True)
+        # only the pre-training of DINOv3 uses it, and data parallelism would wait for its gradient
+        model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)
+        return model
     prefixes = tuple(f"{_ENCODER_PREFIXES[encoder]}." for encoder in encoders)
     if prefixes and lora_rank:
         _add_lora(model, prefixes, lora_rank)

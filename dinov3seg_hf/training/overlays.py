@@ -28,7 +28,7 @@ def draw_samples(
     data: SegmentationDataset | StreamedSegmentationDataset,
     vocabulary: Vocabulary,
     num_samples: int,
-    inference: Literal["whole", "local-global", "slide"] = "whole",
+    inference: Literal["whole", "local-global", "slide"] | None = None,
 ) -> dict[int, Image.Image]:
     """Segments rows spread over the data set, or the first readable rows of a stream.
 

@@ -53,6 +53,7 @@ from .progress import NonFiniteLossError, Progress, TrainingResult
 from .provenance import describe_environment
 from .run_folder import RESUME, RunFolder
 from .stream import TrainingStream
+from .text import prepare_text
 
 
 class Trainer:
@@ -105,6 +106,8 @@ class Trainer:
         with self.accelerator.main_process_first():  # only one process downloads
             model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
             self.data = open_training_data(config) if data is None else data
+        if config.shortest_edge is not None:
+            self.processor.image_processor.size = {"shortest_edge": config.shortest_edge}
         weights = weights_fingerprint(model) if self.accelerator.is_main_process else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)  # adapters are initialized randomly
@@ -179,14 +182,8 @@ class Trainer:
     def _prepare(self, model: Dinov3SegForSemanticSegmentation) -> None:
         config, accelerator = self.config, self.accelerator
         self.num_classes = len(self.data.vocabulary)
-        self.trains_text = any(p.requires_grad for p in model.text_model.parameters())
-        if self.trains_text:
-            tokens = self.processor(text=self.data.vocabulary.prompts())
-            self.text = {key: tokens[key].to(accelerator.device) for key in ("input_ids", "attention_mask")}
-        else:  # encoded only once, because the text tower does not change
-            model.to(accelerator.device)
-            embeddings = self.data.vocabulary.encode(model, self.processor, progress=self.num_classes > 500)
-            self.text = {"text_embeds": embeddings.tensor.to(accelerator.device)}
+        near = bool(config.sampled_classes) and config.negatives == "near"
+        self.text = prepare_text(model, self.processor, self.data.vocabulary, accelerator.device, near)
 
         groups = parameter_groups(
             model, config.learning_rate, config.weight_decay, config.encoder_learning_rate_multiplier
@@ -399,7 +396,9 @@ class Trainer:
         processor = self.processor.image_processor
         first = (index * self.accelerator.num_processes + self.accelerator.process_index) * self.batch_size
         seeds = seeds_of(self.config.seed, step, range(first, first + len(images)))
-        text = self.text if classes is None else {key: value[classes] for key, value in self.text.items()}
+        text = self.text.inputs
+        if classes is not None:
+            text = {key: value[classes] for key, value in text.items()}
         with self.noise.using(seeds) if self.config.feature_noise else contextlib.nullcontext():
             return self.model(
                 pixel_values=normalize(images, processor.image_mean, processor.image_std), labels=labels, **text
@@ -409,7 +408,8 @@ class Trainer:
         if not self.config.sampled_classes:
             return None
         counts = self.accelerator.reduce(pixels_per_class([batch["labels"] for batch in batches], self.num_classes))
-        return sample_classes(counts, self.config.sampled_classes, self.config.seed, step).to(counts.device)
+        chosen = sample_classes(counts, self.config.sampled_classes, self.config.seed, step, self.text.similarities)
+        return chosen.to(counts.device)
 
     def _reduce_loss_and_stop(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:
         """Returns the loss summed over all processes, and whether any process received a stop signal."""

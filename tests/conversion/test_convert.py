@@ -27,7 +27,7 @@ from transformers import (
     SamVisionModel,
 )
 
-from dinov3seg_hf.conversion import writer
+from dinov3seg_hf.conversion import convert_anyup, writer
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.conversion.layouts import sam_rules
 from dinov3seg_hf.file_names import CONVERSION_REPORT
@@ -121,8 +121,57 @@ def test_every_key_of_the_files_and_every_parameter_of_the_model_is_in_the_repor
     targets = [target for key in report.keys for target in key.targets] + all_new(report)
     assert sorted(targets) == sorted(weights(folder))  # each exactly once
     assert report.missing == []
-    assert all(key.reason for key in report.keys if key.action in ("dropped", "zeros"))
+    assert all(key.reason for key in report.keys if key.action in ("dropped", "zeros", "ones"))
     assert report.num_parameters == sum(tensor.numel() for tensor in weights(folder).values())
+
+
+@pytest.fixture(scope="module")
+def anyup():
+    """AnyUp under its published names, with random weights."""
+    tensors = load_file(FIXTURES / "anyup_tiny.safetensors")
+    return {key.removeprefix("anyup/"): tensor for key, tensor in tensors.items() if key.startswith("anyup/")}
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_anyup_becomes_the_early_refinement_of_the_zero_shot_head(run, anyup, tmp_path, scale):
+    torch.save(anyup, tmp_path / "anyup.pth")
+    report = run(anyup=tmp_path / "anyup.pth", anyup_scale=scale)
+    assert sorted(key.key for key in report.keys if key.source == "anyup" and key.key) == sorted(anyup)
+    written = weights(tmp_path / "out")
+    assert "early_refinement" not in report.new
+    assert sorted([t for key in report.keys for t in key.targets] + all_new(report)) == sorted(written)
+    assert report.files["anyup"] == "anyup.pth" and any("CC-BY-4.0" in note for note in report.notes)
+    expected = {f"early_refinement.{key}": tensor for key, tensor in convert_anyup(anyup).items()}
+    assert_equal(expected, {key: written[key] for key in expected})
+
+    model = Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "out").eval().requires_grad_(False)
+    assert (model.config.head, model.config.refine_features, model.config.early_refinement_scale) == (
+        "dinotxt",
+        True,
+        scale,
+    )
+    pixels, text = torch.randn(1, 3, 192, 160), torch.randn(3, 2, 64)
+    text = text / text.norm(dim=-1, keepdim=True)
+    features = model.get_image_features(pixels)
+    refined = model.early_refinement(features.patch_features, pixels)
+    cosine = torch.einsum("bdhw,cd->bchw", torch.nn.functional.normalize(refined, dim=1), text[:, 1])
+    torch.testing.assert_close(model(pixels, text_embeds=text).logits, cosine, atol=1e-5, rtol=1e-5)
+    assert cosine.shape[-2:] == (12 * scale, 10 * scale)
+    plain = model(pixels, text_embeds=text, refine_features=False).logits
+    assert plain.shape[-2:] == (12, 10)
+    if scale == 1:
+        assert (plain - cosine).abs().max() > 1e-3
+
+
+def test_other_files_are_not_taken_for_anyup(run, anyup, files, tmp_path):
+    save_file(anyup, tmp_path / "anyup.safetensors")
+    with pytest.raises(ValueError, match=r"prior .* is an AnyUp checkpoint. Pass the file as anyup"):
+        run(prior=tmp_path / "anyup.safetensors")
+    with pytest.raises(ValueError, match=r"anyup .* is a DINOv3 backbone. Pass the file as backbone"):
+        run(anyup=files[0])
+    del anyup["rope.freqs"]
+    with pytest.raises(ValueError, match=r"1 missing \(rope.freqs\)"):
+        convert_anyup(anyup)
 
 
 def test_the_report_is_readable_and_kept_in_the_folder(converted):

@@ -32,6 +32,7 @@ from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.loading import load_starting_point
 from dinov3seg_hf.model.loss import segmentation_loss
+from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.training import trainer as training
 from dinov3seg_hf.training.batches import EpochSampler, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from dinov3seg_hf.training.config import RUN_OPTIONS, SWITCHES, TrainingConfig, config_from_flags, make_parser
@@ -320,6 +321,71 @@ def test_the_classes_of_a_step_are_those_shown_and_then_others(counts, sizes, st
     assert shown.all() or (shown.sum() == (counts > 0).sum())
 
 
+def test_near_negatives_are_the_names_most_like_those_shown():
+    angles = torch.arange(40) * 2 * torch.pi / 40  # names on a circle: neighbors are the most similar
+    vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
+    counts = torch.zeros(40, dtype=torch.long)
+    counts[10] = 5
+    near = {8, 9, 11, 12}
+    similarities = (vectors @ vectors.T).numpy()
+    found = [set(sample_classes(counts, [9], 1, step, similarities).tolist()) for step in range(50)]
+    assert all(10 in classes and len(classes) == 9 for classes in found)
+    # 4 of the 8 negatives are near, with some noise; the others are drawn from all
+    assert sum(len(near & classes) for classes in found) / 50 > 2.5
+    assert set.union(*found) == set(range(40))
+    at_random = [set(sample_classes(counts, [9], 1, step).tolist()) for step in range(50)]
+    assert sum(len(near & classes) for classes in at_random) / 50 < 1.5
+
+
+def test_the_nearest_names_are_those_of_the_embeddings(tiny_checkpoint, tmp_path, data):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), sampled_classes=[3])
+    trainer = Trainer(config, data=data)
+    embeddings = trainer.text.inputs["text_embeds"]
+    expected = (embeddings[:, 0] @ embeddings[:, 0].T + embeddings[:, 1] @ embeddings[:, 1].T) / 2
+    np.testing.assert_allclose(trainer.text.similarities, expected.numpy(), atol=1e-6)
+    trainer.folder.release()
+
+
+def test_the_whole_of_dino_txt_can_be_trained(tiny_checkpoint, tmp_path, data):
+    config = small_config(
+        init=str(tiny_checkpoint),
+        output=str(tmp_path),
+        trainable_encoders=["all"],
+        encoder_learning_rate_multiplier=1.0,
+        steps=2,
+    )
+    before = weights(Dinov3SegForSemanticSegmentation.from_pretrained(tiny_checkpoint))
+    trainer = Trainer(config, data=dataclasses.replace(data, evaluation=None))
+    trainer.train()
+    after = trainer.model.state_dict()
+    encoders = [name for name in before if name.startswith(("vision_model.", "text_model."))]
+    unchanged = {name for name in encoders if torch.equal(before[name], after[name])}
+    buffers = {name for name, _ in trainer.model.named_buffers()}
+    # a shift of all keys changes no attention, and only the pre-training uses the mask token
+    assert {name for name in unchanged - buffers if "k_proj.bias" not in name} == {
+        "vision_model.backbone.embeddings.mask_token"
+    }
+
+
+def test_the_shortest_edge_sets_the_scale_of_training_and_of_the_trained_processor(tiny_checkpoint, tmp_path, data):
+    config = small_config(
+        init=str(tiny_checkpoint), output=str(tmp_path), shortest_edge=48, scale_range=[0.5, 1], steps=2
+    )
+    assert make_transform(config).scale == (1.0, 2.0)  # crops of 24 px
+    Trainer(config, data=dataclasses.replace(data, evaluation=None)).train()
+    processor = Dinov3SegProcessor.from_pretrained(tmp_path / "model")
+    assert dict(processor.image_processor.size) == {"shortest_edge": 48}
+
+
+def test_evaluation_in_training_has_the_inference_mode_of_the_checkpoint(tiny_checkpoint, tmp_path, data):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), eval_split="test", steps=2)
+    trainer = Trainer(config, data=data)
+    trainer.processor.image_processor.do_windows = True
+    trainer.train()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["protocol"]["inference"]["inference"] == "local-global"
+
+
 def test_relabelling_keeps_what_a_pixel_is_called():
     labels = torch.tensor([[0, 2, -1], [3, 1, 3]])
     classes = torch.tensor([1, 3])
@@ -415,7 +481,7 @@ def test_the_logged_loss_is_that_of_the_whole_step(tiny_checkpoint, tmp_path, da
     set_training_mode(trainer.model)
     pixels = normalize(whole["images"], processor.image_mean, processor.image_std)
     with torch.no_grad():
-        expected = segmentation_loss(trainer.model(pixels, **trainer.text).logits, whole["labels"])
+        expected = segmentation_loss(trainer.model(pixels, **trainer.text.inputs).logits, whole["labels"])
     loss, _, _ = trainer._take_step(parts, False)
     assert loss == pytest.approx(float(expected), rel=1e-5)
     trainer.folder.release()
@@ -929,6 +995,9 @@ def test_every_field_is_a_flag_with_a_help_text():
         ([*GIVEN, "--scale-range", "2", "1"], "scale_range"),
         ([*GIVEN, "--ablate", "use_everything"], "use_everything"),
         ([*GIVEN, "--lora-rank", "4"], "trainable_encoders"),
+        ([*GIVEN, "--trainable-encoders", "all", "text"], "all alone"),
+        ([*GIVEN, "--trainable-encoders", "all", "--lora-rank", "4"], "no adapters"),
+        ([*GIVEN, "--shortest-edge", "0"], "shortest_edge"),
         ([*GIVEN, "--eval-every", "4"], "eval_split"),
         ([*GIVEN, "--batch-size", "9", "--gradient-accumulation", "2"], "a multiple of gradient_accumulation, 2"),
         ([*GIVEN, "--steps", "10", "--warmup-steps", "10"], "shorter warmup"),
