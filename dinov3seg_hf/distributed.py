@@ -17,8 +17,8 @@ T = TypeVar("T")
 def start_processes() -> Any:
     """Connects the processes of `accelerate launch` or `torchrun`; returns an `accelerate.PartialState`.
 
-    Call this function before any other use of Accelerate: without `cpu=True`, processes on a machine without an
-    accelerator do not find each other.
+    Call this function before any other use of Accelerate. On a machine without an accelerator, the processes find each
+    other only with `cpu=True`, which this function passes.
     """
     from accelerate import PartialState
 

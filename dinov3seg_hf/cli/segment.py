@@ -204,8 +204,8 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
                 raise ValueError(f"{str(path)!r} would overwrite the image {inputs[key]!r}. Choose another name.")
             if key in owner:
                 raise ValueError(
-                    f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Choose different "
-                    "names, or segment images with the same name separately."
+                    f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Rename one "
+                    "of the images, or segment them in separate runs with different output folders."
                 )
             owner[key] = task.image
     return tasks

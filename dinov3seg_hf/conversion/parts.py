@@ -52,7 +52,7 @@ SATELLITE_IMAGE_MEAN = [0.430, 0.411, 0.296]  # of its image processor; other DI
 
 @dataclass
 class Part:
-    """A converted file: its configuration, its tensors, the results for its keys, and notes for the report."""
+    """A converted file: its configuration, its tensors, what became of each key, and notes for the report."""
 
     config: Any
     tensors: Tensors

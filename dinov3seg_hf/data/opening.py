@@ -100,8 +100,8 @@ def find_vocabulary(
     """Finds the class names of a data set and returns them as a vocabulary.
 
     Args:
-        dataset: A data set that may specify its class names: its rows by the preset that they were prepared with, or
-            its features by a `ClassLabel`.
+        dataset: A data set. Its class names come from the preset that its rows were prepared with, or from a
+            `ClassLabel` in its features, if it has one of these.
         source: A vocabulary, the name of a preset, or a vocabulary file. Replaces the class names of the data set.
         card: A folder or Hub id of a data set. The header of the data set card (`class_names`, `label_names` or
             `id2label`) or a file `id2label.json` next to the card may list the class names.

@@ -148,8 +148,8 @@ def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, fo
     regions = regions_of(result["label_map"], result["labels"], scores)
     if not regions:
         raise PublishingError(
-            f"The labels were not found in the example {str(example.image)!r}; expected at least one. Choose other "
-            "labels."
+            f"The model found none of the labels in the example image {str(example.image)!r}; expected at least one "
+            "of them. Choose other labels."
         )
     folder.mkdir()
     name = f"{example.image.stem}.png"

@@ -131,13 +131,13 @@ class MeanIoU(evaluate.Metric):
         return_confusion_matrix: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Computes the scores of all label maps added since the last call, in all processes; see `INPUTS`.
+        """Computes the scores of the label maps that all processes added since the last call; see `INPUTS`.
 
         Args:
             predictions: Label maps to add first; requires `references`.
             references: Ground truths of `predictions`.
             num_labels: Replaces the number of classes of the metric. Only allowed before label maps are added.
-            ignore_index: Replaces the value of the metric. Only allowed before label maps are added.
+            ignore_index: Replaces the `ignore_index` of the metric. Only allowed before label maps are added.
             label_names: Replaces the names of the metric. Only allowed before label maps are added.
             return_confusion_matrix: Whether to return the confusion matrix as well.
             **kwargs: Not supported; other options raise an error.

@@ -314,8 +314,8 @@ def _resized_size(
         resized = (patches[0] * divisor, patches[1] * divisor)
     else:
         raise ValueError(
-            f"size is {dict(size)}; expected {{'height', 'width'}}, or {{'shortest_edge'}} with or without "
-            "'longest_edge', all positive."
+            f"size is {dict(size)}; expected the keys 'height' and 'width', or 'shortest_edge' and optionally "
+            "'longest_edge', with positive values."
         )
     if min(resized) < 1 or resized[0] * resized[1] > max_image_pixels:
         raise ValueError(

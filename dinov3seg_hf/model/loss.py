@@ -8,14 +8,29 @@ Shapes: B images, C classes, h x w cells of the logits, H x W pixels.
 import torch
 from torch.nn import functional as F
 
+# Label of a pixel that shows none of the classes. Other negative labels are ignored.
+NO_CLASS = -2
+
+
+def is_labeled(labels: torch.Tensor) -> torch.Tensor:
+    """Returns which pixels of an integer label map count for the loss: those with a class or with `NO_CLASS`."""
+    return (labels >= 0) | (labels == NO_CLASS)
+
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Computes the sigmoid cross-entropy, averaged over the classes and the pixels that are not ignored.
+    """Computes the cross-entropy of the logits, averaged over the pixels that are not ignored.
+
+    For label maps, it is the softmax cross-entropy over the classes and one more outcome, "none of them", whose logit
+    is 0. The classes compete, so the loss ranks similar names; and a logit is positive where the name is more likely
+    than none. With one class, this is the sigmoid cross-entropy.
+
+    For targets per class, it is the sigmoid cross-entropy, averaged also over the classes: names that overlap, such as
+    "dog" and "animal", do not compete.
 
     Args:
         logits: `(B, C, h, w)`, resized bilinearly to the size of the labels.
-        labels: Integers `(B, H, W)`, negative values are ignored; or floating-point targets `(B, C, H, W)` between 0
-            and 1.
+        labels: Integers `(B, H, W)`: a class, `NO_CLASS` for pixels that show none of the classes, or another negative
+            number for pixels that are ignored; or floating-point targets `(B, C, H, W)` between 0 and 1.
 
     Raises:
         ValueError: If the shape of the labels is invalid, or a label is not a class.
@@ -38,7 +53,8 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
             f"labels contains {int(labels.max())}; expected 0 to {num_classes - 1}, because there are {num_classes} "
             "classes. Map the annotation to the vocabulary, and ignored pixels to -1."
         )
-    valid = (labels >= 0)[:, None]  # (B, 1, H, W)
-    targets = labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None, None]  # (B, C, H, W)
-    losses = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none") * valid
-    return losses.sum() / (valid.sum() * num_classes).clamp(min=1)
+    valid = is_labeled(labels)
+    log_sum = F.softplus(torch.logsumexp(logits, dim=1))  # log(1 + sum of exp): 1 for none of the classes
+    of_label = logits.gather(1, labels.clamp(min=0)[:, None].long())[:, 0]  # (B, H, W)
+    losses = log_sum - torch.where(labels >= 0, of_label, 0.0)
+    return torch.where(valid, losses, 0.0).sum() / valid.sum().clamp(min=1)

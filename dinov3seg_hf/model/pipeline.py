@@ -238,7 +238,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
     @property
     def default_inference(self) -> Inference:
-        """The inference mode of calls without `inference`, which depends on the image processor."""
+        """The value of `inference` for calls that do not pass it; depends on the image processor."""
         return default_inference(self.image_processor)
 
     def prepare(self, image: Any, settings: InferenceSettings | None = None) -> PreparedImage | EncodedImage:

@@ -192,7 +192,7 @@ def _as_boxes(boxes: torch.Tensor | Sequence[Sequence[int]], size: tuple[int, in
     rows = boxes.tolist() if isinstance(boxes, torch.Tensor) else boxes
     if len(rows) == 0 or any(not isinstance(row, (list, tuple)) or len(row) != 4 for row in rows):
         raise ValueError(
-            "boxes has another shape; expected (N, 4) with N >= 1, each (top, left, height, width) in pixels."
+            "boxes has the wrong shape; expected (N, 4) with N >= 1, each (top, left, height, width) in pixels."
         )
     checked: list[Box] = [(top, left, height, width) for top, left, height, width in rows]
     for top, left, height, width in checked:

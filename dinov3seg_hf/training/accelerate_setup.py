@@ -56,6 +56,31 @@ def make_accelerator(config: TrainingConfig, trackers: list[str]) -> Accelerator
         ) from error
 
 
+def refuse_unsupported(config: TrainingConfig, accelerator: Accelerator) -> None:
+    """Checks that the options of a run fit the way in which its processes share the weights.
+
+    Raises:
+        ValueError: If an option needs whole weights but the weights are sharded, or DeepSpeed shards them too much.
+    """
+    if accelerator.distributed_type in SHARDED:
+        if config.ema_decay:
+            raise ValueError(
+                f"ema_decay is {config.ema_decay}; expected 0 with weights sharded across processes "
+                f"({accelerator.distributed_type.value}). Set ema_decay to 0, or use plain data parallelism."
+            )
+        if config.eval_split is not None:
+            raise ValueError(
+                f"eval_split is {config.eval_split!r}, but weights sharded across processes cannot be evaluated during "
+                "training. Remove eval_split, and run scripts/evaluate.py after the training."
+            )
+    deepspeed = accelerator.state.deepspeed_plugin
+    if deepspeed is not None and deepspeed.zero_stage == 3:
+        raise ValueError(
+            "The DeepSpeed ZeRO stage is 3; expected at most 2, because stage 3 shards the weights during loading. "
+            "Choose stage 2 or FSDP."
+        )
+
+
 def checked_trackers(names: list[str]) -> list[str]:
     """Returns the requested trackers without `none`.
 

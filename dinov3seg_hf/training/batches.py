@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from ..model.loss import NO_CLASS
+
 
 class EpochSampler(Sampler[int]):
     """A new random order of the rows for each epoch; rows that do not fill a last step are skipped in that epoch.
@@ -83,8 +85,12 @@ def sample_classes(
     seed: int,
     step: int,
     similarities: np.ndarray | None = None,
+    left_out: float = 0.0,
 ) -> torch.Tensor:
     """Chooses the classes of a step: first the classes in its images, then other classes (sampled negatives).
+
+    Some classes in the images can be left out. Their pixels show none of the chosen classes; without such pixels, the
+    model could not learn which logits mean "none".
 
     Random negatives are mostly unrelated to the images, so telling them apart needs little. With similarities, half of
     the negatives are the names that are the most similar to a name in the images.
@@ -96,6 +102,7 @@ def sample_classes(
         seed: Seed of the run; the choice depends on the seed and the step.
         step: Number of the step.
         similarities: `(C, C)`, similarities of the names in text space. Default: all negatives are random.
+        left_out: Probability that a class in the images is left out; at least one class is kept.
 
     Returns:
         The class indices in ascending order, int64 `(c,)`.
@@ -105,6 +112,10 @@ def sample_classes(
     shown = counts.cpu().numpy() > 0
     order = rng.permutation(len(counts))
     present, others = order[shown[order]], order[~shown[order]]
+    if left_out and len(present):
+        kept = rng.random(len(present)) >= left_out
+        kept[0] |= not kept.any()
+        present = present[kept]
     if similarities is not None and len(present):
         nearness = similarities[np.ix_(others, present)].max(axis=1) + NEAR_JITTER * rng.standard_normal(len(others))
         near = others[np.argsort(-nearness, kind="stable")][: -(-max(0, size - len(present)) // 2)]
@@ -114,7 +125,7 @@ def sample_classes(
 
 
 def relabel(labels: torch.Tensor, classes: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Converts labels among all classes to labels among `classes`; pixels of other classes are ignored (-1)."""
-    table = torch.full((num_classes,), -1, dtype=torch.long, device=labels.device)
+    """Converts labels among all classes to labels among `classes`; pixels of other classes get `NO_CLASS`."""
+    table = torch.full((num_classes,), NO_CLASS, dtype=torch.long, device=labels.device)
     table[classes] = torch.arange(len(classes), device=labels.device)
     return torch.where(labels >= 0, table[labels.clamp(min=0)], -1)

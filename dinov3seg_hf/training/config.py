@@ -135,6 +135,9 @@ class TrainingConfig:
     negatives: Literal["near", "random"] = _option(
         "near", "sampled classes that are not in the images: random, or half of them near in text space to one that is"
     )
+    left_out_classes: float = _option(
+        0.3, "probability that a class in the images is left out of a step, so that its pixels show none of the classes"
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
         None, "dtype of mixed precision; default: the setting of accelerate launch"
     )
@@ -180,7 +183,7 @@ class TrainingConfig:
             (("lora_rank", "num_workers", "warmup_steps", "eval_every", "num_overlays", "seed"), 0, None),
             (("learning_rate", "weight_decay", "max_grad_norm", "feature_noise"), 0, None),
             (("encoder_learning_rate_multiplier",), 0, None),
-            (("flip_probability", "color_jitter"), 0, 1),
+            (("flip_probability", "color_jitter", "left_out_classes"), 0, 1),
             (("ema_decay",), 0, 0.999999),
             (("eval_images", "shortest_edge"), 1, None),
         ):

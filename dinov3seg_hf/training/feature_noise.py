@@ -50,7 +50,8 @@ def add_noise(patch_tokens: torch.Tensor, strength: float, seeds: Sequence[int])
 
     Args:
         patch_tokens: The clean features `(B, D, h, w)`.
-        strength: Maximum root mean square of the noise of an image, in units of the root mean square of each token.
+        strength: Maximum noise level: root mean square of the noise on a token, relative to that of the token. Each
+            image draws a random share of this maximum.
         seeds: One seed for each of the B images. The noise is drawn on the CPU, so it is the same on every device.
     """
     num_channels, height, width = patch_tokens.shape[1:]

@@ -166,7 +166,7 @@ class MovingAverage:
 
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
-        """Replaces the weights by the average inside the context and restores the weights afterwards."""
+        """Inside the context, replaces the weights with their moving average; restores the weights afterwards."""
         weights = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         self.copy_to_model()
         try:

@@ -26,8 +26,8 @@ class TrainingStream(torch.utils.data.IterableDataset):
     workers. Rows that do not fill a last step are left out.
 
     Args:
-        data: The stream with its augmentation: a whole split, because `take` and `skip` of `datasets` apply to each
-            shard of a stream with several shards.
+        data: The stream with its augmentation. Pass a whole split: on a stream with several shards, `take` and `skip`
+            of `datasets` would apply to each shard separately.
         batch_size: Number of images per step, over all processes and accumulated batches.
         accumulation: Number of batches per step in each process.
         shuffle_buffer: Number of stored rows that each worker keeps in memory for shuffling; 1: the order of the

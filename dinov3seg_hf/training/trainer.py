@@ -31,10 +31,19 @@ from ..loading import load_starting_point
 from ..model.files import disk_errors_as_value_errors
 from ..model.fingerprints import weights_fingerprint
 from ..model.inference_settings import InferenceSettings
+from ..model.loss import is_labeled
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import save_image
-from .accelerate_setup import IMAGE_TRACKERS, SHARDED, Signals, checked_trackers, make_accelerator, peak_memory
+from .accelerate_setup import (
+    IMAGE_TRACKERS,
+    SHARDED,
+    Signals,
+    checked_trackers,
+    make_accelerator,
+    peak_memory,
+    refuse_unsupported,
+)
 from .batches import EpochSampler, collate, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from .checkpoints import Checkpoints, write_trained_model
 from .config import RUN_OPTIONS, TrainingConfig
@@ -85,23 +94,8 @@ class Trainer:
 
         self.accelerator = make_accelerator(config, trackers)
         sharded = self.accelerator.distributed_type in SHARDED
-        if config.ema_decay and sharded:
-            raise ValueError(
-                f"ema_decay is {config.ema_decay}; expected 0 with weights sharded across processes "
-                f"({self.accelerator.distributed_type.value}). Set ema_decay to 0, or use plain data parallelism."
-            )
-        if config.eval_split is not None and sharded:
-            raise ValueError(
-                f"eval_split is {config.eval_split!r}, but weights sharded across processes cannot be evaluated during "
-                "training. Remove eval_split, and run scripts/evaluate.py after the training."
-            )
+        refuse_unsupported(config, self.accelerator)
         self.batch_size = self._batch_size_of_a_process()
-        deepspeed = self.accelerator.state.deepspeed_plugin
-        if deepspeed is not None and deepspeed.zero_stage == 3:
-            raise ValueError(
-                "The DeepSpeed ZeRO stage is 3; expected at most 2, because stage 3 shards the weights during loading. "
-                "Choose stage 2 or FSDP."
-            )
 
         with self.accelerator.main_process_first():  # only one process downloads
             model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
@@ -363,7 +357,7 @@ class Trainer:
         labels = [batch["labels"] for batch in batches]
         if classes is not None:
             labels = [relabel(maps, classes, self.num_classes) for maps in labels]
-        num_valid = [(maps >= 0).sum() for maps in labels]
+        num_valid = [is_labeled(maps).sum() for maps in labels]
         total_valid = accelerator.reduce(torch.stack(num_valid).sum()).clamp(min=1)
 
         # The model averages over the pixels of its own batch. With these weights, the sum is the average over the whole
@@ -405,10 +399,14 @@ class Trainer:
             ).loss
 
     def _choose_classes(self, batches: list[dict[str, torch.Tensor]], step: int) -> torch.Tensor | None:
-        if not self.config.sampled_classes:
+        config = self.config
+        sizes = config.sampled_classes or ([self.num_classes] if config.left_out_classes else [])
+        if not sizes:
             return None
         counts = self.accelerator.reduce(pixels_per_class([batch["labels"] for batch in batches], self.num_classes))
-        chosen = sample_classes(counts, self.config.sampled_classes, self.config.seed, step, self.text.similarities)
+        chosen = sample_classes(
+            counts, sizes, config.seed, step, self.text.similarities, left_out=config.left_out_classes
+        )
         return chosen.to(counts.device)
 
     def _reduce_loss_and_stop(self, loss: torch.Tensor, stop: bool) -> tuple[float, bool]:

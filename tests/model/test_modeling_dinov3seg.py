@@ -9,7 +9,7 @@ import torch
 from transformers import SamVisionConfig
 
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
-from dinov3seg_hf.model.loss import segmentation_loss
+from dinov3seg_hf.model.loss import NO_CLASS, segmentation_loss
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
 from dinov3seg_hf.training.optimization import enable_activation_checkpointing
@@ -351,12 +351,35 @@ def test_ignored_pixels_count_for_nothing():
     assert segmentation_loss(logits, torch.full_like(labels, -1)) == 0
 
 
-def test_labels_and_their_one_hot_targets_give_one_loss():
-    logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5))
-    targets = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
-    close(segmentation_loss(logits, labels), segmentation_loss(logits, targets))
+def test_classes_and_none_of_them_compete():
+    logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 4, (2, 4, 5))
+    labels[0, 0] = 3
+    expected = torch.nn.functional.cross_entropy(torch.cat([logits, torch.zeros(2, 1, 4, 5)], dim=1), labels)
+    close(segmentation_loss(logits, torch.where(labels == 3, NO_CLASS, labels)), expected)
+    # a name that is surely nowhere changes nothing
+    more = torch.cat([logits, torch.full((2, 1, 4, 5), -1e4)], dim=1)
+    close(segmentation_loss(more, torch.where(labels == 3, NO_CLASS, labels)), expected)
+
+
+def test_the_loss_of_one_class_is_that_of_a_sigmoid():
+    logits, shown = torch.randn(2, 1, 4, 5), torch.rand(2, 4, 5) < 0.5
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], shown.float())
+    close(segmentation_loss(logits, torch.where(shown, 0, NO_CLASS)), expected)
+    close(segmentation_loss(logits, shown[:, None].float()), expected)
+
+
+def test_targets_per_class_do_not_compete():
+    logits, targets = torch.randn(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-    close(segmentation_loss(logits, labels), expected)
+    close(segmentation_loss(logits, targets), expected)
+
+
+@pytest.mark.parametrize("value", [-1e4, 1e4])
+def test_the_loss_of_extreme_logits_is_finite(value):
+    logits = torch.full((1, 3, 2, 2), value, requires_grad=True)
+    loss = segmentation_loss(logits, torch.tensor([[[0, 1], [NO_CLASS, -1]]]))
+    loss.backward()
+    assert loss.isfinite() and logits.grad.isfinite().all()
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from dinov3seg_hf.drawn_world.names import NAMES as DRAWN_NAMES
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.loading import load_starting_point
-from dinov3seg_hf.model.loss import segmentation_loss
+from dinov3seg_hf.model.loss import NO_CLASS, segmentation_loss
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.training import trainer as training
 from dinov3seg_hf.training.batches import EpochSampler, normalize, pixels_per_class, relabel, sample_classes, seeds_of
@@ -321,6 +321,22 @@ def test_the_classes_of_a_step_are_those_shown_and_then_others(counts, sizes, st
     assert shown.all() or (shown.sum() == (counts > 0).sum())
 
 
+@given(counts=st.lists(st.integers(0, 5), min_size=2, max_size=30), step=st.integers(0, 5), share=st.floats(0.01, 1))
+@settings(max_examples=100, deadline=None)
+def test_classes_that_are_left_out_are_no_negatives_and_one_stays(counts, step, share):
+    counts = torch.tensor(counts)
+    chosen = sample_classes(counts, [len(counts)], 1, step, left_out=share)
+    shown = counts[chosen] > 0
+    assert torch.equal(chosen[~shown], (counts == 0).nonzero()[:, 0])  # all that the images do not show
+    assert shown.any() or not (counts > 0).any()
+
+
+def test_the_given_share_of_the_classes_shown_is_left_out():
+    counts = torch.ones(100, dtype=torch.long)
+    kept = [len(sample_classes(counts, [100], 1, step, left_out=0.3)) for step in range(50)]
+    assert 65 < sum(kept) / 50 < 75
+
+
 def test_near_negatives_are_the_names_most_like_those_shown():
     angles = torch.arange(40) * 2 * torch.pi / 40  # names on a circle: neighbors are the most similar
     vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -390,7 +406,7 @@ def test_relabelling_keeps_what_a_pixel_is_called():
     labels = torch.tensor([[0, 2, -1], [3, 1, 3]])
     classes = torch.tensor([1, 3])
     found = relabel(labels, classes, num_classes=4)
-    assert found.tolist() == [[-1, -1, -1], [1, 0, 1]]
+    assert found.tolist() == [[NO_CLASS, NO_CLASS, -1], [1, 0, 1]]
     assert pixels_per_class([labels], 4).tolist() == [1, 1, 1, 2]
 
 
