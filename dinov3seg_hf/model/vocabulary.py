@@ -265,7 +265,7 @@ class Vocabulary:
         return self.names if self.background_from is None else (*self.names[: self.background_from], "background")
 
     def to_scored(self, label_map: np.ndarray) -> np.ndarray:
-        """Replaces every background label of a map by the one background label that is scored; the shape does not change."""
+        """Replaces every background label of a map by the one that is scored; the shape does not change."""
         if self.background_from is None:
             return label_map
         is_background = (label_map >= self.background_from) & (label_map != self.ignore_label)

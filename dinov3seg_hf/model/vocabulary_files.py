@@ -50,7 +50,7 @@ def read_vocabulary_file(path: str | os.PathLike[str]) -> Fields:
     """Reads a `.txt`, `.tsv` or `.json` file; see `Vocabulary.from_file`.
 
     Raises:
-        ValueError: If the file cannot be read, has an unsupported format, or has a syntax error; the message says where.
+        ValueError: If the file cannot be read, has an unsupported format, or a syntax error; the message says where.
     """
     path = Path(path)
     parse = PARSERS.get(path.suffix.lower())
