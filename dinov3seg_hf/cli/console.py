@@ -16,6 +16,9 @@ from typing import NoReturn, Protocol
 from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging as transformers_logging
 
+# help of `--refine-features`
+REFINE_FEATURES = "zero-shot head on refined features (default: the setting of the checkpoint)"
+
 EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
 

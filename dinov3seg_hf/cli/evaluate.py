@@ -28,7 +28,7 @@ from ..loading import is_embedded, load_pipeline, resolve_checkpoint, title_of
 from ..model.files import write_atomically
 from ..model.inference_settings import Inference, InferenceSettings
 from ..model.vocabulary import Vocabulary
-from .console import EXIT_OK, Parser
+from .console import EXIT_OK, REFINE_FEATURES, Parser
 
 EXAMPLES = """\
 examples:
@@ -128,6 +128,7 @@ def _add_inference_options(parser: Parser) -> None:
     )
     model.add_argument("--head", choices=("full", "dinotxt"), help="default: the setting of the checkpoint")
     model.add_argument("--patch-source", choices=("head", "backbone"), help="default: the setting of the checkpoint")
+    model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
     model.add_argument(
         "--shortest-edge",
         type=int,
@@ -308,6 +309,7 @@ def _settings(options: argparse.Namespace, default_inference: Inference) -> Infe
         inference=options.inference or default_inference,
         head=options.head,
         patch_source=options.patch_source,
+        refine_features=options.refine_features,
         temperature=options.temperature,
         size=size,
         window_size=options.window_size,

@@ -24,7 +24,7 @@ from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, sa
 from ..visualization.legend import percent, with_legend
 from ..visualization.pictures import Region, overlay, regions_of
 from ..visualization.tables import aligned_table
-from .console import EXIT_ERROR, EXIT_OK, Parser, print_error, share
+from .console import EXIT_ERROR, EXIT_OK, REFINE_FEATURES, Parser, print_error, share
 
 # With more labels, the encoding takes long enough for a progress bar.
 MANY_LABELS = 500
@@ -86,6 +86,7 @@ def make_parser(prog: str) -> Parser:
     model.add_argument(
         "--head", choices=("full", "dinotxt"), help="trained or zero-shot head (default: the setting of the checkpoint)"
     )
+    model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
     model.add_argument(
         "--threshold",
         type=share,
@@ -122,7 +123,12 @@ def run(options: argparse.Namespace) -> int:
     tasks = _plan(options)
 
     pipe = load_pipeline(options.model, options.device, options.dtype)
-    settings = InferenceSettings(inference=options.inference, head=options.head, threshold=options.threshold)
+    settings = InferenceSettings(
+        inference=options.inference,
+        head=options.head,
+        refine_features=options.refine_features,
+        threshold=options.threshold,
+    )
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
     palette = color_palette(len(vocabulary))

@@ -37,7 +37,8 @@ class EncodedImage:
     Attributes:
         features: The features, on the model's device.
         size: (height, width) of the original image in pixels; the label map has this size.
-        inference, head, patch_source: The settings of the encoding; the segmentation uses the same settings.
+        inference, head, patch_source, refine_features: The settings of the encoding; the segmentation uses the same
+            settings.
     """
 
     features: Dinov3SegImageFeatures
@@ -45,6 +46,7 @@ class EncodedImage:
     inference: Inference
     head: Head
     patch_source: PatchSource
+    refine_features: bool
     _model: weakref.ref[nn.Module]
     _weights: tuple[object, ...]
 
@@ -61,12 +63,14 @@ class EncodedImage:
             model: The model that computed the features.
         """
         assert settings.head is not None and settings.patch_source is not None  # resolved
+        assert settings.refine_features is not None
         return cls(
             features,
             prepared.size,
             prepared.inference,
             settings.head,
             settings.patch_source,
+            settings.refine_features,
             weakref.ref(model),
             weights_key(model),
         )
@@ -75,13 +79,17 @@ class EncodedImage:
         """Checks that this model, with its current weights, computed the features with these settings.
 
         Raises:
-            ValueError: If another model or other weights computed the features, or if the settings require another head
-                or other patch tokens.
+            ValueError: If another model or other weights computed the features, or if the settings require another
+                head, other patch tokens or other refinement.
         """
-        if settings.head not in (None, self.head) or settings.patch_source not in (None, self.patch_source):
+        if any(
+            getattr(settings, name) not in (None, getattr(self, name))
+            for name in ("head", "patch_source", "refine_features")
+        ):
             raise ValueError(
-                f'The image was encoded with head="{self.head}" and patch_source="{self.patch_source}"; expected the '
-                "same settings as in the encoding. Encode the image again to change them."
+                f'The image was encoded with head="{self.head}", patch_source="{self.patch_source}" and '
+                f"refine_features={self.refine_features}; expected the same settings as in the encoding. Encode the "
+                "image again to change them."
             )
         if self._model() is not model or self._weights != weights_key(model):
             raise ValueError("The image was encoded by another model or with other weights. Encode the image again.")

@@ -25,6 +25,8 @@ class InferenceSettings:
         head: `"full"` or `"dinotxt"` (zero-shot). Default: that of the checkpoint.
         patch_source: Patch tokens after the vision head (`"head"`) or before it (`"backbone"`). Default: that of the
             checkpoint.
+        refine_features: Whether the zero-shot head uses the features after early refinement; the full head always does.
+            Default: that of the checkpoint.
         threshold: Minimum score, between 0 and 1. Pixels whose best score is lower get no label. Default: no threshold.
         temperature: Temperature of the softmax of the zero-shot head. Default: `1 / exp(model.logit_scale)`.
         size: Size of the resized image in pixels, `{"shortest_edge": ...}` or `{"height": ..., "width": ...}`. Default:
@@ -39,6 +41,7 @@ class InferenceSettings:
     inference: Inference | None = None
     head: Head | None = None
     patch_source: PatchSource | None = None
+    refine_features: bool | None = None
     threshold: float | None = None
     temperature: float | None = None
     size: Mapping[str, int] | None = None
@@ -49,6 +52,8 @@ class InferenceSettings:
         for name, choices in (("inference", Inference), ("head", Head), ("patch_source", PatchSource)):
             if getattr(self, name) is not None:
                 checked_choice(getattr(self, name), name, get_args(choices))
+        if self.refine_features is not None and not isinstance(self.refine_features, bool):
+            raise ValueError(f"refine_features is {quoted(self.refine_features)}; expected True, False or None.")
         if self.threshold is not None and not _is_between(self.threshold, 0, 1):
             raise ValueError(
                 f"threshold is {quoted(self.threshold)}; expected a number between 0 and 1, like the scores."
@@ -71,12 +76,12 @@ class InferenceSettings:
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
     def resolved(self, config: Any, image_processor: Any) -> "InferenceSettings":
-        """Returns a copy of these settings without `None` in `inference`, `head` and `patch_source`.
+        """Returns a copy without `None` in `inference`, `head`, `patch_source` and `refine_features`.
 
         The checkpoint provides the missing values.
 
         Args:
-            config: The `Dinov3SegConfig`, with the defaults of `head` and `patch_source`.
+            config: The `Dinov3SegConfig`, with the defaults of `head`, `patch_source` and `refine_features`.
             image_processor: The image processor, whose `do_windows` determines the default of `inference`.
         """
         return replace(
@@ -84,6 +89,7 @@ class InferenceSettings:
             inference=default_inference(image_processor) if self.inference is None else self.inference,
             head=choose_head(config, self.head),
             patch_source=choose_patch_source(config, self.patch_source),
+            refine_features=config.refine_features if self.refine_features is None else self.refine_features,
         )
 
 

@@ -140,11 +140,12 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Dinov3SegSpatialLayer):
             init.trunc_normal_(module.relative_bias, std=self.config.initializer_range)
         elif isinstance(module, Dinov3SegDecoder):
-            # Starts as the zero-shot head (local half), but with smaller logits, because the temperature of dino.txt is
-            # that of a softmax over classes and not of a sigmoid.
+            # Starts as the zero-shot head (local half) at the temperature of dino.txt. With a smaller weight, the other
+            # logits would soon be larger than the differences between similar names. The offset is between the cosine
+            # similarities of matching and of other names.
             if module.use_correlation_residual:
-                init.copy_(module.correlation_weight, torch.tensor([0.0, 0.2])[-module.correlation_weight.shape[0] :])
-                init.constant_(module.correlation_offset, 0.1)
+                init.copy_(module.correlation_weight, torch.tensor([0.0, 1.0])[-module.correlation_weight.shape[0] :])
+                init.constant_(module.correlation_offset, 0.25)
                 init.zeros_(module.classifier.weight)
         elif isinstance(module, Dinov3SegForSemanticSegmentation):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)

@@ -145,8 +145,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             templates: Prompt templates: the name of a set in `prompts.TEMPLATES`, one template, or several.
             **kwargs: Options of this call:
 
-                - `inference`, `head`, `patch_source`, `threshold`, `temperature`, `size`, `window_size`,
-                  `window_stride`: see `InferenceSettings`. If the image is not larger than a window,
+                - `inference`, `head`, `patch_source`, `refine_features`, `threshold`, `temperature`, `size`,
+                  `window_size`, `window_stride`: see `InferenceSettings`. If the image is not larger than a window,
                   `"local-global"` equals `"whole"`.
                 - `return_label_map` (`bool`): whether to also return the dense label map.
                 - `return_scores` (`bool`): whether to also return the scores of all labels at every position.
@@ -291,6 +291,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         inference: Inference | None = None,
         head: Head | None = None,
         patch_source: PatchSource | None = None,
+        refine_features: bool | None = None,
         size: dict[str, int] | None = None,
         window_size: int | None = None,
         window_stride: int | None = None,
@@ -304,6 +305,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             inference: `"whole"` or `"local-global"`. `"slide"` is not supported, because it has no features to reuse.
             head: See `InferenceSettings`, also for the other options.
             patch_source: Source of the patch tokens.
+            refine_features: Whether the zero-shot head uses refined features.
             size: Size of the resized image.
             window_size: Side of a window in pixels of the resized image.
             window_stride: Step between windows in pixels of the resized image.
@@ -317,6 +319,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             inference=inference,
             head=head,
             patch_source=patch_source,
+            refine_features=refine_features,
             size=size,
             window_size=window_size,
             window_stride=window_stride,
@@ -346,6 +349,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             images[0].tensors.get("window_boxes"),
             head=settings.head,
             patch_source=settings.patch_source,
+            refine_features=settings.refine_features,
         )
 
     # --- images and text ---------------------------------------------------------------------------------------------
@@ -439,7 +443,9 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         if isinstance(group[0], EncodedImage):
             (encoded,) = group
             encoded.check(self.model, settings)
-            settings = settings.updated(head=encoded.head, patch_source=encoded.patch_source)
+            settings = settings.updated(
+                head=encoded.head, patch_source=encoded.patch_source, refine_features=encoded.refine_features
+            )
             features = encoded.features
         else:
             settings = settings.resolved(self.model.config, self.image_processor)
@@ -447,7 +453,11 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 return self._slide(group, text_embeds, settings, temperature), "none"
             features = self._encode(group, settings)
         logits = self.model(
-            image_features=features, text_embeds=text_embeds, head=settings.head, patch_source=settings.patch_source
+            image_features=features,
+            text_embeds=text_embeds,
+            head=settings.head,
+            patch_source=settings.patch_source,
+            refine_features=settings.refine_features,
         ).logits
         logits = _finite(logits.float())
         return (logits, "sigmoid") if settings.head == "full" else (logits / temperature, "softmax")
@@ -467,6 +477,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             head=settings.head,
             patch_source=settings.patch_source,
             temperature=temperature if settings.head == "dinotxt" else 1.0,
+            refine_features=settings.refine_features,
         )
         return _finite(probabilities)
 

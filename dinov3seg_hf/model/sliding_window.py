@@ -27,6 +27,7 @@ def segment_windows(
     patch_source: PatchSource | None = None,
     temperature: float = 1.0,
     window_batch_size: int = 8,
+    refine_features: bool | None = None,
 ) -> torch.Tensor:
     """Segments every window of the images separately and averages the probabilities where windows overlap.
 
@@ -47,6 +48,7 @@ def segment_windows(
             find the winning class, but its probability is hardly higher than that of other classes.
             `1 / model.logit_scale.exp()`, as in training, separates the probabilities.
         window_batch_size: Maximum number of windows per batch.
+        refine_features: Whether the zero-shot head uses refined features. Default: that of the configuration.
 
     Returns:
         Probabilities, float32 `(B, C, H, W)` in [0, 1].
@@ -67,7 +69,13 @@ def segment_windows(
     for image in pixel_values:  # (3, H, W)
         windows = cut_windows(image, boxes)  # (N, 3, h, w)
         logits = [
-            model(pixel_values=batch, text_embeds=text_embeds, head=head, patch_source=patch_source).logits.float()
+            model(
+                pixel_values=batch,
+                text_embeds=text_embeds,
+                head=head,
+                patch_source=patch_source,
+                refine_features=refine_features,
+            ).logits.float()
             for batch in windows.split(window_batch_size)
         ]
         images.append(_average(torch.cat(logits) / temperature, boxes, size_of(image), over_classes))

@@ -19,6 +19,11 @@ from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 # Prefixes of the parameter names of each encoder; `vision_model` contains the backbone and the vision head.
 _ENCODER_PREFIXES = {"vision": "vision_model", "text": "text_model"}
 
+# The decoder multiplies these weights by the inverse temperature (50 to 100), so at the learning rate of the head they
+# would leave dino.txt's calibration within tens of steps, although the other parts have learned nothing yet.
+_COSINE = "decoder.correlation_weight"
+COSINE_MULTIPLIER = 0.01
+
 # The query and value projections of every attention layer.
 _QUERY_OR_VALUE = re.compile(r"\b(q_proj|v_proj)\b")
 
@@ -112,25 +117,33 @@ def enable_activation_checkpointing(model: Dinov3SegForSemanticSegmentation) -> 
 def parameter_groups(
     model: nn.Module, learning_rate: float, weight_decay: float, encoder_multiplier: float
 ) -> list[dict[str, Any]]:
-    """Makes the optimizer's parameter groups: head and encoders, each with and without weight decay.
+    """Makes the optimizer's parameter groups: head, cosine and encoders, each with and without weight decay.
 
     Matrices and kernels (`weight` with two or more dimensions) have weight decay. Norms, biases, scales and tables of
-    relative positions do not. Empty groups are left out.
+    relative positions do not. The weights of the cosine in the decoder have their own low learning rate. Empty groups
+    are left out.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_encoder = name.startswith(tuple(f"{prefix}." for prefix in _ENCODER_PREFIXES.values()))
+            part = "head"
+            if name.startswith(tuple(f"{prefix}." for prefix in _ENCODER_PREFIXES.values())):
+                part = "encoders"
+            elif name.endswith(_COSINE):
+                part = "cosine"
             decays = name.endswith("weight") and parameter.ndim >= 2
-            groups.setdefault((is_encoder, decays), []).append(parameter)
+            groups.setdefault((part, decays), []).append(parameter)
+    multipliers = {"head": 1.0, "cosine": COSINE_MULTIPLIER, "encoders": encoder_multiplier}
     return [
         {
-            "name": f"{'encoders' if is_encoder else 'head'}{'' if decays else ', no decay'}",
-            "params": groups[is_encoder, decays],
-            "lr": learning_rate * (encoder_multiplier if is_encoder else 1.0),
+            "name": f"{part}{'' if decays else ', no decay'}",
+            "params": groups[part, decays],
+            "lr": learning_rate * multiplier,
             "weight_decay": weight_decay if decays else 0.0,
         }
-        for is_encoder, decays in sorted(groups, key=lambda key: (key[0], not key[1]))
+        for part, multiplier in multipliers.items()
+        for decays in (True, False)
+        if (part, decays) in groups
     ]
 
 

@@ -50,7 +50,7 @@ class Phrases:
 
 
 def sample_vocabulary(
-    phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator
+    phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator, left_out: float = 0.0
 ) -> np.ndarray:
     """Samples phrases from the full names, from one other group, or from all groups.
 
@@ -61,6 +61,8 @@ def sample_vocabulary(
         present: Whether each phrase is true of something in the batch, bool `(phrases,)`.
         num_classes: Number of phrases.
         rng: Random generator of the choice.
+        left_out: Probability that a phrase that is true of something in the batch is left out. Pixels of which none of
+            the phrases is true teach the model which logits mean "none".
 
     Returns:
         Indices of phrases, int64 `(num_classes,)`, or fewer if the group has fewer phrases.
@@ -75,6 +77,9 @@ def sample_vocabulary(
     else:
         pool = phrases.groups[0 if kind == "names" else rng.integers(1, len(phrases.groups))]
         weights[: pool.start], weights[pool.stop :] = 0, 0
+    out = present.numpy() & (rng.random(len(everything)) < left_out)
+    if weights[~out].any():  # small groups can be present as a whole
+        weights[out] = 0
     # a weighted draw without replacement is the order of Exp(1) / weight
     order = np.argsort(rng.exponential(size=len(everything)) / np.maximum(weights, 1e-9))[: np.count_nonzero(weights)]
     shown = present.numpy()[order]

@@ -36,6 +36,7 @@ from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
+from dinov3seg_hf.model.loss import NO_CLASS
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.training.batches import normalize, seeds_of
@@ -253,10 +254,19 @@ def align(args: argparse.Namespace) -> None:
                 save(model, tokenizer, args.output)
 
 
-def cell_shares(labels: torch.Tensor, cell: int, truth: torch.Tensor) -> torch.Tensor:
-    """Converts labels `(B, H, W)` to the share of each cell where a phrase is true, `(B, C, H / cell, W / cell)`."""
-    targets = truth.T[:, labels].transpose(0, 1)  # (B, C, H, W)
-    return F.avg_pool2d(targets, cell)
+def targets_of(labels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Converts labels of names `(B, H, W)` to labels of phrases, or to targets per phrase if phrases overlap.
+
+    Args:
+        labels: Labels of names.
+        truth: `(names, phrases)`, 1 where a phrase is true of a name.
+
+    Returns:
+        Labels `(B, H, W)`, if at most one phrase is true of each name; else targets `(B, phrases, H, W)`.
+    """
+    if truth.sum(dim=1).max() <= 1:
+        return torch.where(truth.any(dim=1), truth.argmax(dim=1), NO_CLASS)[labels]
+    return truth.T[:, labels].transpose(0, 1)
 
 
 def refine(args: argparse.Namespace) -> None:
@@ -283,7 +293,6 @@ def refine(args: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
     rng = np.random.default_rng(args.seed)  # the same choices in every process
     log = Log(args.output)
-    cell = PATCH_SIZE // 2 ** len(model.config.decoder_hidden_sizes)
 
     for _ in range(args.start_step):
         schedule.step()
@@ -296,13 +305,14 @@ def refine(args: argparse.Namespace) -> None:
         images, labels = draw_batch(args.seed, step, 16, size)
         images, labels = images[:batch_size], labels[:batch_size]
         present = phrases.truth[labels.unique()].amax(dim=0) > 0
-        chosen = sample_vocabulary(phrases, present, num_classes, rng)
-        targets = cell_shares(labels, cell, phrases.truth[:, chosen])
+        chosen = sample_vocabulary(phrases, present, num_classes, rng, left_out=0.3)
+        targets = targets_of(labels, phrases.truth[:, chosen])
         text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            # the sum over classes: one word as the vocabulary does not weigh as much as all names
             with noise.using(seeds_of(args.seed, step, range(rank * 16, rank * 16 + len(images)))):
-                loss = model(images, text_embeds=text_embeds, labels=targets).loss * len(chosen)
+                loss = model(images, text_embeds=text_embeds, labels=targets).loss
+            if targets.ndim == 4:  # the sum over phrases, because each pixel of a phrase counts there as here
+                loss = loss * len(chosen)
         optimizer.zero_grad()
         loss.backward()
         average_gradients(parameters)
@@ -358,7 +368,7 @@ def main() -> None:
     )
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument(
-        "--noise", type=float, default=0.25, help="refine: noise on patch tokens; see training/feature_noise.py"
+        "--noise", type=float, default=0.0, help="refine: noise on patch tokens; see training/feature_noise.py"
     )
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)

@@ -9,7 +9,7 @@ import pytest
 
 from dinov3seg_hf.model.inference_settings import InferenceSettings, choose_head, choose_patch_source
 
-CONFIG = SimpleNamespace(head="full", patch_source="head")
+CONFIG = SimpleNamespace(head="full", patch_source="head", refine_features=False)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ CONFIG = SimpleNamespace(head="full", patch_source="head")
         ("inference", "hole", '"whole", "local-global" or "slide"'),
         ("head", "dino", '"full" or "dinotxt"'),
         ("patch_source", "neck", '"head" or "backbone"'),
+        ("refine_features", "yes", "True, False or None"),
         ("threshold", 1.5, "between 0 and 1"),
         ("threshold", float("nan"), "between 0 and 1"),
         ("threshold", True, "between 0 and 1"),
@@ -51,7 +52,8 @@ def test_what_is_not_given_changes_nothing():
 def test_a_checkpoint_decides_what_is_left_open(do_windows, inference):
     resolved = InferenceSettings().resolved(CONFIG, SimpleNamespace(do_windows=do_windows))
     assert (resolved.inference, resolved.head, resolved.patch_source) == (inference, "full", "head")
-    given = InferenceSettings(inference="slide", head="dinotxt", patch_source="backbone")
+    assert resolved.refine_features is False
+    given = InferenceSettings(inference="slide", head="dinotxt", patch_source="backbone", refine_features=True)
     assert given.resolved(CONFIG, SimpleNamespace(do_windows=do_windows)) == given
 
 

@@ -601,9 +601,38 @@ def test_encoded_image_gives_what_the_image_gives_and_is_not_encoded_again(
     np.testing.assert_array_equal(both[0]["label_map"], results[0]["label_map"])
 
 
+@pytest.mark.parametrize("inference", ["whole", "local-global", "slide"])
+def test_the_zero_shot_head_uses_refined_features_where_asked(own_pipe, sample_image, inference):
+    def scores(**options):
+        result = own_pipe(
+            sample_image,
+            LABELS,
+            head="dinotxt",
+            inference=inference,
+            return_label_map=True,
+            return_scores=True,
+            **options,
+        )
+        return result["scores"]
+
+    plain, refined = scores(refine_features=False), scores(refine_features=True)
+    assert plain.shape == refined.shape and np.abs(plain - refined).max() > 1e-3
+    np.testing.assert_array_equal(scores(), plain)
+    own_pipe.model.config.refine_features = True
+    np.testing.assert_array_equal(scores(), refined)
+    own_pipe.model.early_refinement.mixing_weight.data.zero_()  # the refined features are then the plain ones
+    np.testing.assert_allclose(scores(), plain, atol=1e-3)
+
+
 def test_encoded_image_is_bound_to_how_it_was_encoded(own_pipe, sample_image):
     encoded = own_pipe.encode_image(sample_image, head="full")
-    for options in ({"inference": "slide"}, {"head": "dinotxt"}, {"window_size": 32}, {"patch_source": "backbone"}):
+    for options in (
+        {"inference": "slide"},
+        {"head": "dinotxt"},
+        {"window_size": 32},
+        {"patch_source": "backbone"},
+        {"refine_features": True},
+    ):
         with pytest.raises(ValueError, match="again"):
             own_pipe(encoded, LABELS, **options)
     with pytest.raises(ValueError, match="already encoded"):

@@ -227,7 +227,8 @@ def test_every_trainable_parameter_is_in_one_group_and_norms_biases_and_tables_d
     owners = {id(p): module for module in model.modules() for p in module.parameters(recurse=False) if p.requires_grad}
     for group in groups:
         for p in group["params"]:
-            assert group["lr"] == (0.01 if names[id(p)].startswith("vision_model") else 1.0)
+            slow = names[id(p)].startswith("vision_model") or names[id(p)] == "decoder.correlation_weight"
+            assert group["lr"] == (0.01 if slow else 1.0)
             is_matrix = isinstance(owners[id(p)], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) and p.ndim > 1
             assert group["weight_decay"] == (0.1 if is_matrix else 0.0), names[id(p)]
 
