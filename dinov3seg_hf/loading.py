@@ -223,7 +223,8 @@ def load_starting_point(
 
     Args:
         init: See `resolve_checkpoint`.
-        head: `"keep"`: the head of the checkpoint. `"fresh"`: everything after the encoders is newly initialized.
+        head: `"keep"`: the head of the checkpoint. `"fresh"`: everything after the encoders is newly initialized,
+            except an early refinement that the zero-shot head uses (`refine_features`).
         ablate: Switches of the configuration to turn off; a kept head loses the corresponding parts.
         seed: Seed of a fresh head.
 
@@ -237,14 +238,18 @@ def load_starting_point(
         config = AutoConfig.from_pretrained(resolve_checkpoint(init))
         for switch in ablate:
             setattr(config, switch, False)
+        config.refine_features = config.refine_features and config.use_early_refinement
+        config.validate()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = Dinov3SegForSemanticSegmentation(config)
         kept = source.state_dict()
         if head == "fresh":
-            kept = {key: value for key, value in kept.items() if key.startswith(_ENCODER_KEYS)}
+            # published weights of AnyUp are no part of the head
+            given = (*_ENCODER_KEYS, "early_refinement.") if config.refine_features else _ENCODER_KEYS
+            kept = {key: value for key, value in kept.items() if key.startswith(given)}
         elif source.config.use_global_text and not config.use_global_text:
-            kept |= {key: kept[key].narrow(axis, 1, 1) for key, axis in _HALVES.items()}
+            kept |= {key: kept[key].narrow(axis, 1, 1) for key, axis in _HALVES.items() if key in kept}
         model.load_state_dict(kept, strict=False)
     model.config.head = "full"  # converted folders select the zero-shot head, "dinotxt"
     return model.float(), load_processor(init)

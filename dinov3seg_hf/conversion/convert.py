@@ -80,9 +80,9 @@ def convert(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+    _refuse_scale(anyup, anyup_scale)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
-    output = Path(output).expanduser()
-    _refuse_output(output, overwrite)
+    _refuse_output(output := Path(output).expanduser(), overwrite)
 
     def say(message: str) -> None:
         if progress:
@@ -153,6 +153,15 @@ def _public_name(source: Source) -> str:
     """The Hub id, or the name of the file or folder without its path, because the report is shared with the weights."""
     path = Path(source).expanduser()
     return path.name if path.exists() else os.fspath(source)
+
+
+def _refuse_scale(anyup: Source | None, anyup_scale: int) -> None:
+    if anyup_scale not in (1, 2, 4):
+        raise ValueError(f"anyup_scale is {anyup_scale!r}; expected 1, 2 or 4.")
+    if anyup is None and anyup_scale != 1:
+        raise ValueError(
+            f"anyup_scale is {anyup_scale}, but anyup is not given. Pass the file of AnyUp, or leave out the scale."
+        )
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 
 Tensors = dict[str, torch.Tensor]
 
-Action = Literal["taken", "split", "dropped", "resized", "zeros", "ones"]
+Action = Literal["taken", "split", "dropped", "resized", "zeros", "constant"]
 
 PUBLISHED_BACKBONE = "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth"
 

@@ -40,6 +40,7 @@ from .reading import (
 from .report import ConvertedKey
 
 EARLY_REFINEMENT = "early_refinement."
+FULL_SHARE = 10.0  # a mixing weight whose share is 1 in float32
 PRIOR_ENCODER = "semantic_prior.encoder."
 
 SATELLITE = (
@@ -261,7 +262,7 @@ def convert_anyup(tensors: Tensors) -> Tensors:
         tensors: The published state dict; the width may be any multiple of 8.
 
     Returns:
-        The state dict, with the mixing weight 1: the result is that of AnyUp alone.
+        The state dict, with a mixing weight of share 1: the result is that of AnyUp alone.
 
     Raises:
         ValueError: If a key is missing or unexpected.
@@ -280,8 +281,8 @@ def convert_anyup_file(source: Source, scale: int) -> Part:
 
 def _convert_anyup_tensors(tensors: Tensors, path: Path) -> Part:
     converted, keys = apply_rules(anyup_rules(), tensors, "anyup", path)
-    converted["mixing_weight"] = torch.ones(1)
-    keys.append(ConvertedKey("anyup", "", "ones", ("mixing_weight",), "the result is that of AnyUp alone"))
+    converted["mixing_weight"] = torch.full((1,), FULL_SHARE)
+    keys.append(ConvertedKey("anyup", "", "constant", ("mixing_weight",), "the result is that of AnyUp alone"))
     # the number of heads is not in the file; all published files have that of the default configuration
     config = {
         "early_refinement_type": "anyup",

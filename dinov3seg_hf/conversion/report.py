@@ -68,7 +68,7 @@ class ConversionReport:
         for (action, source, key, targets, reason), count in rows.items():
             remark = f" ({reason})" if reason else ""
             lines.append(f"{count:5d}  {action:9}{source:10}{key or '-'} -> {targets or '-'}{remark}")
-        actions: tuple[Action, ...] = ("taken", "split", "resized", "dropped", "zeros", "ones")
+        actions: tuple[Action, ...] = ("taken", "split", "resized", "dropped", "zeros", "constant")
         totals = [f"{self.count(action)} {action}" for action in actions]
         totals += [f"{sum(map(len, self.new.values()))} new", f"{len(self.missing)} missing"]
         return "\n".join([*lines, "", ", ".join(totals), *(f"- {note}" for note in self.notes)])

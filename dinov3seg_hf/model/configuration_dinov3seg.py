@@ -204,6 +204,11 @@ class Dinov3SegConfig(PreTrainedConfig):
             config_dict = {"early_refinement_type": "window", "early_hidden_size": 256, **config_dict}
         return super().from_dict(config_dict, **kwargs)
 
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike[str]) -> Any:
+        """Returns the configuration of a JSON file, with the rule of `from_dict` for the first release."""
+        return cls.from_dict(cls._dict_from_json_file(json_file))
+
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns the values that differ from the defaults, and always `early_refinement_type`; see `from_dict`."""
         return {**super().to_diff_dict(), "early_refinement_type": self.early_refinement_type}

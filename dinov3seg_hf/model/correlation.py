@@ -9,6 +9,7 @@ channels of an embedded correlation.
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
 
@@ -26,7 +27,7 @@ def correlate(patch_features: torch.Tensor, text_embeds: torch.Tensor) -> torch.
     Returns:
         `(B, C, K, h, w)`, float32.
     """
-    with torch.autocast(patch_features.device.type, enabled=False):
+    with maybe_autocast(patch_features.device.type, enabled=False):
         patch_features = F.normalize(patch_features.float(), dim=1)
         return torch.einsum("bdhw,ckd->bckhw", patch_features, text_embeds.float())
 
@@ -70,8 +71,10 @@ class Dinov3SegCorrelationEmbedding(nn.Module):
         """
         if self.text_threshold is None:
             return correlation
-        thresholds = self.text_threshold(text_embeds.flatten(1).to(self.text_threshold.weight.dtype))  # (C, K)
-        return correlation - thresholds[..., None, None].to(correlation.dtype)
+        with maybe_autocast(correlation.device.type, enabled=False):
+            weight = self.text_threshold.weight.float()
+            thresholds = F.linear(text_embeds.flatten(1).float(), weight)  # (C, K)
+        return correlation - thresholds[..., None, None]
 
     def forward(self, correlation: torch.Tensor) -> torch.Tensor:
         """Embeds correlations `(B, C, K, h, w)` as `(B, C, h, w, E)`; classes are independent."""

@@ -8,6 +8,7 @@ Shapes: B images, C classes, K text halves, h x w patches, E channels of a refin
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
 
@@ -88,7 +89,7 @@ class Dinov3SegDecoder(nn.Module):
             prior_features: For step i, `(B, decoder_prior_sizes[i], 2**(i+1) h, 2**(i+1) w)`.
 
         Returns:
-            Logits `(B, C, 2**steps h, 2**steps w)`.
+            Logits, float32 `(B, C, 2**steps h, 2**steps w)`.
         """
         batch_size, num_classes = hidden_states.shape[:2]
         hidden_states = hidden_states.permute(0, 1, 4, 2, 3).flatten(0, 1)  # (B C, E, h, w)
@@ -96,7 +97,9 @@ class Dinov3SegDecoder(nn.Module):
             hidden_states = step(hidden_states, prior_feature)
         logits = self.classifier(hidden_states).reshape(batch_size, num_classes, *hidden_states.shape[-2:])
         if not self.use_correlation_residual:
-            return logits
-        cosine = torch.einsum("bckhw,k->bchw", correlation, self.correlation_weight.to(correlation.dtype))
-        cosine = F.interpolate(cosine, size=logits.shape[-2:], mode="bilinear", align_corners=False)
-        return logits + scale.to(cosine.dtype) * (cosine - self.correlation_offset)
+            return logits.float()
+        # in float32 like the correlations
+        with maybe_autocast(logits.device.type, enabled=False):
+            cosine = torch.einsum("bckhw,k->bchw", correlation.float(), self.correlation_weight.float())
+            cosine = F.interpolate(cosine, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+            return logits.float() + scale.float() * (cosine - self.correlation_offset.float())

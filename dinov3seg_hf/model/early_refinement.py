@@ -11,11 +11,14 @@ keys, d channels per head.
 """
 
 import math
+import operator
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
 from .windows import size_of
@@ -23,6 +26,7 @@ from .windows import size_of
 # A query at the relative position p of an axis attends to the keys between p - 0.1 and p + 0.1 of this axis.
 WINDOW_RADIUS = 0.1
 NUM_GROUPS = 8
+MIXING_SLOPE = 10.0
 KERNEL_SIZE = 5  # of the learned basis of `Dinov3SegFeatureEncoder`
 # Maximum numbers of values in the temporary tensors of attention and encoders; they limit memory, not results.
 MAX_LOGITS = 2**22
@@ -30,7 +34,7 @@ MAX_RESPONSES = 2**25
 MAX_BAND = 2**22
 
 
-class Dinov3SegPointwiseBlock(nn.Module):
+class Dinov3SegPointwiseBlock(GradientCheckpointingLayer):
     """A pre-norm residual block of 1x1 convolutions."""
 
     def __init__(self, width: int):
@@ -58,16 +62,17 @@ class Dinov3SegPointwiseBlock(nn.Module):
 def normalized_bands(norm: nn.GroupNorm, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yields `(rows, silu(norm(states))[:, :, rows])` for bands of rows; the statistics are those of the whole map."""
     batch_size, width, height, num_columns = states.shape
-    grouped = states.reshape(batch_size, norm.num_groups, -1).float()
-    variance, mean = torch.var_mean(grouped, dim=2, correction=0)  # (B, groups)
+    grouped = states.reshape(batch_size * norm.num_groups, -1)
+    statistics = [torch.var_mean(group.float(), correction=0) for group in grouped]  # a float32 copy of one at a time
+    variance, mean = (torch.stack(values).reshape(batch_size, -1) for values in zip(*statistics))  # (B, groups)
     per_group = width // norm.num_groups
     scale = (variance + norm.eps).rsqrt().repeat_interleave(per_group, dim=1) * norm.weight.float()  # (B, E)
     shift = norm.bias.float() - mean.repeat_interleave(per_group, dim=1) * scale
-    scale, shift = (values[:, :, None, None].to(states.dtype) for values in (scale, shift))
+    scale, shift = scale[:, :, None, None], shift[:, :, None, None]
     band_height = max(1, MAX_BAND // (batch_size * width * num_columns))
     for start in range(0, height, band_height):
         rows = slice(start, start + band_height)
-        yield rows, F.silu(torch.addcmul(shift, states[:, :, rows], scale), inplace=True)
+        yield rows, F.silu(torch.addcmul(shift, states[:, :, rows].float(), scale), inplace=True).to(states.dtype)
 
 
 class Dinov3SegPointwiseEncoder(nn.Module):
@@ -88,7 +93,7 @@ class Dinov3SegPointwiseEncoder(nn.Module):
         return self.blocks(self.convolution(states))
 
 
-class Dinov3SegFeatureEncoder(nn.Module):
+class Dinov3SegFeatureEncoder(GradientCheckpointingLayer):
     """Maps features of any number of channels to E channels: the responses of every channel to a learned basis.
 
     Two pointwise blocks follow.
@@ -163,6 +168,8 @@ def plan_tiles(num_queries: int, num_keys: int, tile_size: int) -> list[tuple[sl
         For every tile: its queries, the keys in the window of any of them, and a mask `(queries, keys)` of the keys
         outside a query's own window.
     """
+    # plain numbers, also where `torch.compile` takes sizes as symbols
+    num_queries, num_keys = operator.index(num_queries), operator.index(num_keys)
     first, end = window_bounds(num_queries, num_keys)
     tiles = []
     for start in range(0, num_queries, tile_size):
@@ -239,12 +246,16 @@ class Dinov3SegEarlyRefinement(nn.Module):
         self.query_norm, self.key_norm = nn.RMSNorm(width), nn.RMSNorm(width)
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.frequencies = nn.Parameter(torch.empty(2, width))
-        # The share of the refined features in the result: 1 for published weights, near 0 before training.
+        # Decides the share of the refined features in the result: 1 for published weights, near 0 before training.
         self.mixing_weight = nn.Parameter(torch.empty(1))
 
     def share(self) -> torch.Tensor:
-        """Returns the mixing weight, limited to [0, 1]. Outside this range, its gradient is that of the limit."""
-        return self.mixing_weight + (self.mixing_weight.clamp(0, 1) - self.mixing_weight).detach()
+        """Returns the share of the refined features, between 0 and 1.
+
+        A sigmoid, because at a share of 0 the attention would get no gradient and stay as it is. The factor lets an
+        optimizer with steps of the learning rate, such as Adam, cross the range within some hundred steps.
+        """
+        return torch.sigmoid(MIXING_SLOPE * self.mixing_weight)
 
     def forward(
         self, patch_features: torch.Tensor, pixel_values: torch.Tensor, output_size: tuple[int, int] | None = None
@@ -277,17 +288,28 @@ class Dinov3SegEarlyRefinement(nn.Module):
         """Computes queries `(B, E, h', w')` and keys `(B, E, h, w)`."""
         image = rotate(self.image_encoder(pixel_values), self.frequencies)
         query = F.adaptive_avg_pool2d(self.query_encoder(image), output_size)
-        query = self.query_norm(self.query_convolution(query).permute(0, 2, 3, 1))
+        query = normalize(self.query_norm, self.query_convolution(query).permute(0, 2, 3, 1))
         key = F.adaptive_avg_pool2d(self.key_encoder(image), size_of(patch_features))
         key = torch.cat([key, self.feature_encoder(F.normalize(patch_features, dim=1))], dim=1)
-        key = self.key_norm(self.aggregation(key).permute(0, 2, 3, 1))
+        key = normalize(self.key_norm, self.aggregation(key).permute(0, 2, 3, 1))
         return self.query(query).permute(0, 3, 1, 2), self.key(key).permute(0, 3, 1, 2)
+
+
+def normalize(norm: nn.RMSNorm, states: torch.Tensor) -> torch.Tensor:
+    """Normalizes `(..., E)` in the dtype of the weights; under autocast, inputs of another dtype are slow."""
+    with maybe_autocast(states.device.type, enabled=False):
+        return norm(states.to(norm.weight.dtype))
+
+
+def initial_mixing_weight(share: float) -> float:
+    """Returns the mixing weight of a share between 0 and 1."""
+    return math.log(share / (1 - share)) / MIXING_SLOPE
 
 
 def initial_frequencies(width: int) -> torch.Tensor:
     """Returns the `(2, width)` frequencies before training: a quarter of the channels for each axis, then repeated.
 
-    The periods go from one to a hundredth of the side. Paired channels of `rotate` have different frequencies then, as
+    The periods go from one side to a hundred sides. Paired channels of `rotate` have different frequencies then, as
     in the published initialization.
     """
     powers = 100 ** torch.linspace(0, -1, width // 4)

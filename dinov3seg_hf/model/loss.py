@@ -11,6 +11,10 @@ from torch.nn import functional as F
 # Label of a pixel that shows none of the classes. Other negative labels are ignored.
 NO_CLASS = -2
 
+# A small weight suffices, because the softmax over the classes already separates the names. With larger weights, a head
+# that is trained from nothing ranks unseen names worse (docs/decisions.md).
+REJECTION_WEIGHT = 0.05
+
 
 def is_labeled(labels: torch.Tensor) -> torch.Tensor:
     """Returns which pixels of an integer label map count for the loss: those with a class or with `NO_CLASS`."""
@@ -20,9 +24,9 @@ def is_labeled(labels: torch.Tensor) -> torch.Tensor:
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Computes the cross-entropy of the logits, averaged over the pixels that are not ignored.
 
-    For label maps, it is the softmax cross-entropy over the classes and one more outcome, "none of them", whose logit
-    is 0. The classes compete, so the loss ranks similar names; and a logit is positive where the name is more likely
-    than none. With one class, this is the sigmoid cross-entropy.
+    For label maps, it is the softmax cross-entropy over the classes, which ranks similar names; and, with a smaller
+    weight, the softmax cross-entropy over the classes and one more outcome, "none of them", whose logit is 0. So a
+    logit is positive where the name is more likely than none. With one class, this is the sigmoid cross-entropy.
 
     For targets per class, it is the sigmoid cross-entropy, averaged also over the classes: names that overlap, such as
     "dog" and "animal", do not compete.
@@ -54,7 +58,9 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
             "classes. Map the annotation to the vocabulary, and ignored pixels to -1."
         )
     valid = is_labeled(labels)
-    log_sum = F.softplus(torch.logsumexp(logits, dim=1))  # log(1 + sum of exp): 1 for none of the classes
-    of_label = logits.gather(1, labels.clamp(min=0)[:, None].long())[:, 0]  # (B, H, W)
-    losses = log_sum - torch.where(labels >= 0, of_label, 0.0)
-    return torch.where(valid, losses, 0.0).sum() / valid.sum().clamp(min=1)
+    log_sum = torch.logsumexp(logits, dim=1)  # (B, H, W)
+    of_label = logits.gather(1, labels.clamp(min=0)[:, None].long())[:, 0]
+    ranking = torch.where(labels >= 0, log_sum - of_label, 0.0)
+    # softplus(log_sum) is log(1 + sum of exp): 1 for none of the classes
+    rejection = torch.where(valid, F.softplus(log_sum) - torch.where(labels >= 0, of_label, 0.0), 0.0)
+    return (ranking + REJECTION_WEIGHT * rejection).sum() / valid.sum().clamp(min=1)

@@ -26,7 +26,12 @@ from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
 from .decoder import Dinov3SegDecoder, Dinov3SegPriorConvolution
 from .dinotxt import Dinov3SegVisionTower, encode_prompts
-from .early_refinement import Dinov3SegEarlyRefinement, Dinov3SegFeatureEncoder, initial_frequencies
+from .early_refinement import (
+    Dinov3SegEarlyRefinement,
+    Dinov3SegFeatureEncoder,
+    initial_frequencies,
+    initial_mixing_weight,
+)
 from .inference_settings import Head, PatchSource, choose_head, choose_patch_source
 from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .loss import segmentation_loss
@@ -74,10 +79,11 @@ class Dinov3SegOutput(ModelOutput):
 
     Attributes:
         loss (`torch.Tensor`, a scalar, *optional*, returned when `labels` are given):
-            Sigmoid cross-entropy over pixels and classes.
+            The cross-entropy of `segmentation_loss` in `loss.py`.
         logits (`torch.Tensor` of shape `(batch_size, num_classes, logits_height, logits_width)`):
-            Full head: logits of a sigmoid, at `2**steps` times the resolution of the patch grid, with `steps` decoder
-            steps. Zero-shot head: cosine similarities on the patch grid.
+            Full head: logits that are positive where a name is more likely than none of them, at `2**steps` times the
+            resolution of the patch grid, with `steps` decoder steps. Zero-shot head: cosine similarities on the grid of
+            the patches, or of the refined features.
         text_embeds (`torch.Tensor` of shape `(num_classes, 2, hidden_size)`):
             The normalized [global, local] text embeddings.
         image_embeds (`torch.Tensor` of shape `(batch_size, hidden_size)`):
@@ -129,7 +135,7 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
         elif isinstance(module, Dinov3SegEarlyRefinement):
             init.copy_(module.frequencies, initial_frequencies(module.frequencies.shape[1]))
-            init.constant_(module.mixing_weight, 0.01)
+            init.constant_(module.mixing_weight, initial_mixing_weight(0.01))
         elif isinstance(module, Dinov3SegFeatureEncoder):
             init.normal_(module.basis)
         elif isinstance(module, Dinov3SegWindowRefinement):
@@ -361,7 +367,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             window_pixel_values: `(B, N, 3, S, S')`, windows for local-global inference.
             window_boxes: `(N, 4)`, long: top, left, height, width of each window in pixels of `pixel_values`.
             image_features: Features from `get_image_features`, instead of pixels and windows.
-            labels: `(B, H', W')`, long, negative values are ignored; or `(B, C, H', W')`, one target per class between
+            labels: `(B, H', W')`, long: -2 (`NO_CLASS`) for pixels that show none of the classes, other negative values
+                for pixels that are ignored; or `(B, C, H', W')`, one target per class between
                 0 and 1, for words that overlap.
             head: `"full"` or `"dinotxt"` (zero-shot). Default: that of the configuration.
             patch_source: `"head"` or `"backbone"`. Default: that of the configuration.

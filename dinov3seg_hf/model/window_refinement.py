@@ -115,7 +115,7 @@ class Dinov3SegWindowRefinement(nn.Module):
         self.guidance = Dinov3SegImageGuidance(config)
         self.query = nn.Linear(config.vision_config.hidden_size, width)
         self.key = nn.Linear(config.vision_config.hidden_size, width, bias=False)
-        # A bias for the patch itself, which gets half of the attention weight before training.
+        # A bias for the patch itself, which gets 99 % of the attention weight before training.
         self.self_bias = nn.Parameter(torch.empty(self.num_attention_heads))
 
     def attention(self, patch_features: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -215,8 +215,8 @@ class TrainingConfig:
             )
         if self.lora_rank and not self.trainable_encoders:
             raise ValueError(
-                f"lora_rank is {self.lora_rank}, but trainable_encoders is empty. Set trainable_encoders to some of "
-                f"{', '.join(ENCODERS)}, or set lora_rank to 0."
+                f"lora_rank is {self.lora_rank}, but trainable_encoders is empty. Set trainable_encoders to vision, "
+                "text or both, or set lora_rank to 0."
             )
         if self.eval_every and self.eval_split is None:
             raise ValueError(

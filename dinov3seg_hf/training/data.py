@@ -90,6 +90,13 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
     return TrainingData(train, vocabulary, evaluation, eval_vocabulary)
 
 
+def set_shortest_edge(image_processor: Any, shortest_edge: int) -> None:
+    """Sets the shorter side of resized images, in place; a limit of the longer side stays, if it is not shorter."""
+    longest = dict(image_processor.size).get("longest_edge")
+    limit = {} if longest is None else {"longest_edge": max(longest, shortest_edge)}
+    image_processor.size = {"shortest_edge": shortest_edge, **limit}
+
+
 def make_transform(config: TrainingConfig) -> PairedTransform:
     """The augmentation of a configuration, which transforms image and label map together."""
     jitter = config.color_jitter

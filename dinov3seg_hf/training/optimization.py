@@ -20,7 +20,8 @@ from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 _ENCODER_PREFIXES = {"vision": "vision_model", "text": "text_model"}
 
 # The decoder multiplies these weights by the inverse temperature (50 to 100), so at the learning rate of the head they
-# would leave dino.txt's calibration within tens of steps, although the other parts have learned nothing yet.
+# would leave dino.txt's calibration within tens of steps, although the other parts have learned nothing yet. The offset
+# and the thresholds are multiplied, too, but they only decide what is no class, and that has to be learned.
 _COSINE = "decoder.correlation_weight"
 COSINE_MULTIPLIER = 0.01
 
@@ -52,6 +53,8 @@ def choose_trainable(
             encoder.requires_grad_(True)
         # only the pre-training of DINOv3 uses it, and data parallelism would wait for its gradient
         model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)
+        if model.config.patch_source == "backbone":
+            model.vision_model.head.requires_grad_(False)  # no loss depends on it
         return model
     prefixes = tuple(f"{_ENCODER_PREFIXES[encoder]}." for encoder in encoders)
     if prefixes and lora_rank:

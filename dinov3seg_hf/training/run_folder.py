@@ -79,6 +79,11 @@ class RunFolder:
                 "run, or choose a new folder."
             )
         earlier = self.read_run()["config"]
+        if "left_out_classes" not in earlier:
+            raise ValueError(
+                f"Cannot resume the run in {str(self.path)!r}: version 0.1.0 started it, with another loss. Start a "
+                f"new run in another folder with --init {self.path}."
+            )
         changed = [key for key, value in config.items() if key not in may_differ and earlier.get(key, value) != value]
         if changed:
             key = changed[0]

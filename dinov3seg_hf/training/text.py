@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
@@ -44,7 +45,8 @@ def prepare_text(
         inputs = {"text_embeds": embeddings.to(device)}
         if needs_similarities:
             flat = embeddings.flatten(1).float()  # [global, local], each of unit length
-            similarities = (flat @ flat.T / 2).cpu().numpy()
+            # rounding differs between devices, but all processes must choose the same classes
+            similarities = broadcast_object_list([(flat @ flat.T / 2).cpu().numpy()])[0]
     if is_trained:
         tokens = processor(text=vocabulary.prompts())
         inputs = {key: tokens[key].to(device) for key in ("input_ids", "attention_mask")}

@@ -47,7 +47,7 @@ from .accelerate_setup import (
 from .batches import EpochSampler, collate, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from .checkpoints import Checkpoints, write_trained_model
 from .config import RUN_OPTIONS, TrainingConfig
-from .data import Rows, TrainingData, open_training_data
+from .data import Rows, TrainingData, open_training_data, set_shortest_edge
 from .feature_noise import FeatureNoise
 from .optimization import (
     MovingAverage,
@@ -101,7 +101,7 @@ class Trainer:
             model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
             self.data = open_training_data(config) if data is None else data
         if config.shortest_edge is not None:
-            self.processor.image_processor.size = {"shortest_edge": config.shortest_edge}
+            set_shortest_edge(self.processor.image_processor, config.shortest_edge)
         weights = weights_fingerprint(model) if self.accelerator.is_main_process else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)  # adapters are initialized randomly

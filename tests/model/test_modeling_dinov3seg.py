@@ -9,7 +9,7 @@ import torch
 from transformers import SamVisionConfig
 
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
-from dinov3seg_hf.model.loss import NO_CLASS, segmentation_loss
+from dinov3seg_hf.model.loss import NO_CLASS, REJECTION_WEIGHT, segmentation_loss
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
 from dinov3seg_hf.training.optimization import enable_activation_checkpointing
@@ -280,11 +280,13 @@ def test_gradient_checkpointing_changes_no_gradient(model, words):
 
 @torch.no_grad()
 def test_the_heads_compile_without_graph_breaks(model, words):
-    embeds, features = model.get_text_features(words), model.get_image_features(images(56, 72))
+    embeds = model.get_text_features(words)
     compiled = torch.compile(model._segment, fullgraph=True, backend="eager")
-    close(compiled(features, embeds), model._segment(features, embeds))
     refine = torch.compile(model.early_refinement, fullgraph=True, backend="eager")
-    close(refine(features.patch_features, images(56, 72)), features.refined_features)
+    for size in ((56, 72), (96, 64)):
+        features = model.get_image_features(images(*size))
+        close(compiled(features, embeds), model._segment(features, embeds))
+        close(refine(features.patch_features, images(*size)), features.refined_features)
 
 
 def without_dtype(fields):
@@ -351,10 +353,12 @@ def test_ignored_pixels_count_for_nothing():
     assert segmentation_loss(logits, torch.full_like(labels, -1)) == 0
 
 
-def test_classes_and_none_of_them_compete():
+def test_classes_compete_with_each_other_and_with_none_of_them():
     logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 4, (2, 4, 5))
     labels[0, 0] = 3
-    expected = torch.nn.functional.cross_entropy(torch.cat([logits, torch.zeros(2, 1, 4, 5)], dim=1), labels)
+    with_none = torch.nn.functional.cross_entropy(torch.cat([logits, torch.zeros(2, 1, 4, 5)], dim=1), labels)
+    ranking = torch.nn.functional.cross_entropy(logits, labels, ignore_index=3, reduction="sum") / labels.numel()
+    expected = ranking + REJECTION_WEIGHT * with_none
     close(segmentation_loss(logits, torch.where(labels == 3, NO_CLASS, labels)), expected)
     # a name that is surely nowhere changes nothing
     more = torch.cat([logits, torch.full((2, 1, 4, 5), -1e4)], dim=1)
@@ -364,7 +368,7 @@ def test_classes_and_none_of_them_compete():
 def test_the_loss_of_one_class_is_that_of_a_sigmoid():
     logits, shown = torch.randn(2, 1, 4, 5), torch.rand(2, 4, 5) < 0.5
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], shown.float())
-    close(segmentation_loss(logits, torch.where(shown, 0, NO_CLASS)), expected)
+    close(segmentation_loss(logits, torch.where(shown, 0, NO_CLASS)), REJECTION_WEIGHT * expected)
     close(segmentation_loss(logits, shown[:, None].float()), expected)
 
 

@@ -152,10 +152,12 @@ def test_the_encoders_stay_as_they_were_and_everything_after_them_learns(tiny_ch
 
 
 def test_a_few_steps_on_few_images_lower_the_loss(tmp_path, data):
-    """A new head on encoders that can see: it gets far below what the shares of the classes alone would give (0.55)."""
-    Trainer(small_config(init=str(TINY), output=str(tmp_path), head="fresh", steps=40), data=data).train()
+    """A new head on encoders that can see: it learns the colors although it starts at the zero-shot answer."""
+    config = small_config(init=str(TINY), output=str(tmp_path), head="fresh", steps=40, left_out_classes=0)
+    Trainer(config, data=data).train()
     losses = [loss for _, loss, _ in curve(tmp_path)]
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:2])
+    # means over many steps, because the softmax loss of a batch of four small crops depends on the batch
+    assert np.mean(losses[-15:]) < 0.6 * np.mean(losses[:10])
     assert np.mean(losses[-5:]) < 0.45
 
 
