@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from dinov3seg_hf import TINY
+from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.about import EMBEDDED, EMBEDDED_TITLE
 from dinov3seg_hf.loading import (
     is_embedded,
@@ -20,12 +20,54 @@ from dinov3seg_hf.loading import (
     resolve_checkpoint,
     title_of,
 )
+from dinov3seg_hf.training.config import SWITCHES
+
+PAPER = ("use_text_threshold", "use_correlation_residual")
 
 
 def test_the_embedded_checkpoint_has_a_name():
     assert resolve_checkpoint(EMBEDDED) == TINY
     assert is_embedded(EMBEDDED) and is_embedded(TINY) and not is_embedded("org/model")
     assert title_of(EMBEDDED) == title_of(TINY) == EMBEDDED_TITLE and title_of("org/model") == "org/model"
+
+
+@pytest.fixture
+def refining(tmp_path, tiny_checkpoint):
+    """A folder whose zero-shot head uses refined features, like a conversion with AnyUp."""
+    model = load_model(str(tiny_checkpoint))
+    model.config.refine_features, model.config.head = True, "dinotxt"
+    model.save_pretrained(tmp_path / "refining")
+    load_processor(str(tiny_checkpoint)).save_pretrained(tmp_path / "refining")
+    return tmp_path / "refining"
+
+
+def test_a_fresh_head_keeps_an_early_refinement_that_the_zero_shot_head_uses(refining, tiny_checkpoint):
+    source = load_model(str(refining)).state_dict()
+    model, _ = load_starting_point(str(refining), "fresh")
+    assert model.config.refine_features
+    kept = [key for key, value in model.state_dict().items() if torch.equal(value, source[key])]
+    assert [key for key in source if key.startswith("early_refinement.") and key not in kept] == []
+    assert any(key.startswith("decoder.") and key not in kept for key in source)
+    fresh, _ = load_starting_point(str(tiny_checkpoint), "fresh")
+    assert not torch.equal(fresh.early_refinement.query.weight, source["early_refinement.query.weight"])
+
+
+@pytest.mark.parametrize("head", ["keep", "fresh"])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_contribution_can_be_ablated_and_the_rest_saved(refining, tmp_path, head, switch):
+    model, _ = load_starting_point(str(refining), head, [switch])
+    model.save_pretrained(tmp_path / "ablated")
+    assert getattr(load_model(str(tmp_path / "ablated")).config, switch) is False
+
+
+def test_the_additions_that_are_not_of_the_paper_can_be_missing_when_a_half_is_ablated(
+    tmp_path, tiny_model, tiny_processor
+):
+    config = Dinov3SegConfig.paper(**{k: v for k, v in tiny_model.config.to_dict().items() if k not in PAPER})
+    Dinov3SegForSemanticSegmentation(config).save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    model, _ = load_starting_point(str(tmp_path), "keep", ["use_global_text"])
+    assert model.correlation_embedding.convolution.weight.shape[1] == 1
 
 
 def test_a_hub_id_is_not_looked_up():

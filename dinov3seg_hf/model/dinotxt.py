@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .inference_settings import PatchSource
+from .unit_length import unit_length
 
 # Maximum number of prompts that the text tower encodes at once without gradients: 847 classes in 80 templates, all at
 # once, would need 16 GB.
@@ -212,6 +213,6 @@ def encode_prompts(
         dim=0,
         chunk_size=None if torch.is_grad_enabled() else PROMPT_CHUNK_SIZE,
     )  # (C P, 2 D)
-    halves = F.normalize(text_embeds.unflatten(-1, (2, -1)), dim=-1)  # (C P, 2, D)
+    halves = unit_length(text_embeds.unflatten(-1, (2, -1)), dim=-1)  # (C P, 2, D)
     halves = (halves * is_prompt[:, None, None].to(halves.dtype)).unflatten(0, (num_classes, num_prompts))
-    return F.normalize(halves.sum(dim=1), dim=-1)  # (C, 2, D)
+    return unit_length(halves.sum(dim=1), dim=-1)  # (C, 2, D)

@@ -21,6 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
+from .unit_length import unit_length
 from .windows import size_of
 
 # A query at the relative position p of an axis attends to the keys between p - 0.1 and p + 0.1 of this axis.
@@ -290,7 +291,7 @@ class Dinov3SegEarlyRefinement(nn.Module):
         query = F.adaptive_avg_pool2d(self.query_encoder(image), output_size)
         query = normalize(self.query_norm, self.query_convolution(query).permute(0, 2, 3, 1))
         key = F.adaptive_avg_pool2d(self.key_encoder(image), size_of(patch_features))
-        key = torch.cat([key, self.feature_encoder(F.normalize(patch_features, dim=1))], dim=1)
+        key = torch.cat([key, self.feature_encoder(unit_length(patch_features, dim=1))], dim=1)
         key = normalize(self.key_norm, self.aggregation(key).permute(0, 2, 3, 1))
         return self.query(query).permute(0, 3, 1, 2), self.key(key).permute(0, 3, 1, 2)
 

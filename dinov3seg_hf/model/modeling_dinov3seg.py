@@ -36,6 +36,7 @@ from .inference_settings import Head, PatchSource, choose_head, choose_patch_sou
 from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .loss import segmentation_loss
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
+from .unit_length import unit_length
 from .window_refinement import Dinov3SegWindowRefinement
 from .windows import merge_windows, size_of
 
@@ -417,7 +418,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             loss=None if labels is None else segmentation_loss(logits, labels),
             logits=logits,
             text_embeds=text_embeds,
-            image_embeds=F.normalize(image_features.cls_embeds, dim=-1),
+            image_embeds=unit_length(image_features.cls_embeds, dim=-1),
             hidden_states=image_features.hidden_states,
             attentions=image_features.attentions,
         )

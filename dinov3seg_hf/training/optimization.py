@@ -53,16 +53,15 @@ def choose_trainable(
             encoder.requires_grad_(True)
         # only the pre-training of DINOv3 uses it, and data parallelism would wait for its gradient
         model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)
-        if model.config.patch_source == "backbone":
-            model.vision_model.head.requires_grad_(False)  # no loss depends on it
-        return model
-    prefixes = tuple(f"{_ENCODER_PREFIXES[encoder]}." for encoder in encoders)
+    prefixes = tuple(f"{_ENCODER_PREFIXES[encoder]}." for encoder in encoders if encoder != "all")
     if prefixes and lora_rank:
         _add_lora(model, prefixes, lora_rank)
     elif prefixes:
         for name, parameter in model.named_parameters():
             if name.startswith(prefixes) and _QUERY_OR_VALUE.search(name):
                 parameter.requires_grad_(True)
+    if model.config.patch_source == "backbone":
+        model.vision_model.head.requires_grad_(False)  # no loss depends on it
     return model
 
 

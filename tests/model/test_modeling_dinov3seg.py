@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from transformers import SamVisionConfig
+from transformers import AutoConfig, SamVisionConfig
 
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.loss import NO_CLASS, REJECTION_WEIGHT, segmentation_loss
@@ -261,6 +261,65 @@ def test_half_precision_stays_near_full_precision(model, words, dtype):
     assert outputs.logits.dtype == torch.float32 and outputs.logits.isfinite().all()
     correlation = torch.corrcoef(torch.stack([outputs.logits.float().flatten(), expected.flatten()]))[0, 1]
     assert correlation > 0.98
+
+
+@torch.no_grad()
+def test_logits_and_cosines_are_float32_also_under_autocast(model, words):
+    pixels = images(56, 72)
+    features, text = model.get_image_features(pixels), model.get_text_features(words)
+    expected = model(image_features=features, text_embeds=text, head="dinotxt").logits
+    with torch.autocast("cpu", torch.bfloat16):
+        close(model(image_features=features, text_embeds=text, head="dinotxt").logits, expected)
+        correlation = torch.randn(2, 5, 2, 7, 9)
+        centered = model.correlation_embedding.center(correlation, text)
+        outputs = model(image_features=features, text_embeds=text)
+    close(centered, model.correlation_embedding.center(correlation, text))
+    assert outputs.logits.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_without_the_additions_the_logits_are_those_of_the_decoder(tiny_config, words):
+    config = Dinov3SegConfig.paper(**{**tiny_config.to_dict(), "use_text_threshold": False})
+    assert config.use_correlation_residual  # a value that is given wins
+    fields = {key: value for key, value in tiny_config.to_dict().items() if not key.startswith("use_")}
+    model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig.paper(**fields)).eval()
+    assert not [name for name in model.state_dict() if "threshold" in name or "decoder.correlation" in name]
+    logits = model.to(torch.bfloat16)(images(32, 32).to(torch.bfloat16), input_ids=words).logits
+    assert logits.dtype == torch.float32 and logits.std() > 0  # the classifier is not zero then
+
+
+@torch.no_grad()
+def test_a_model_without_weights_gives_the_shape_of_its_logits(tiny_config, words):
+    with torch.device("meta"):
+        model = Dinov3SegForSemanticSegmentation(tiny_config).eval()
+    assert model(images(64, 48).to("meta"), input_ids=words.to("meta")).logits.shape == (2, 5, 32, 24)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_that_are_all_zero_give_no_nan(tiny_config, words, dtype):
+    model = Dinov3SegForSemanticSegmentation(tiny_config).eval().to(dtype)
+    features = model.get_image_features(images(32, 32).to(dtype))
+    for name in ("patch_features", "refined_features", "cls_embeds"):
+        setattr(features, name, torch.zeros_like(getattr(features, name)))
+    for head in ("full", "dinotxt"):
+        outputs = model(image_features=features, input_ids=words, head=head)
+        assert outputs.logits.isfinite().all() and outputs.image_embeds.isfinite().all()
+    assert model.early_refinement(features.patch_features, images(32, 32).to(dtype)).isfinite().all()
+
+
+def test_a_saved_configuration_without_a_type_is_of_the_first_release(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "dinov3seg"}')
+    for config in (
+        Dinov3SegConfig.from_dict({"model_type": "dinov3seg"}),
+        Dinov3SegConfig.from_json_file(tmp_path / "config.json"),
+        Dinov3SegConfig.from_pretrained(tmp_path),
+        AutoConfig.from_pretrained(tmp_path),
+    ):
+        assert (config.early_refinement_type, config.early_hidden_size) == ("window", 256)
+    Dinov3SegConfig().save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert (config.early_refinement_type, config.early_hidden_size) == ("anyup", 128)
 
 
 def test_gradient_checkpointing_changes_no_gradient(model, words):

@@ -36,7 +36,7 @@ from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.training import trainer as training
 from dinov3seg_hf.training.batches import EpochSampler, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from dinov3seg_hf.training.config import RUN_OPTIONS, SWITCHES, TrainingConfig, config_from_flags, make_parser
-from dinov3seg_hf.training.data import TrainingData, make_transform, open_training_data
+from dinov3seg_hf.training.data import TrainingData, make_transform, open_training_data, set_shortest_edge
 from dinov3seg_hf.training.feature_noise import FeatureNoise, add_noise
 from dinov3seg_hf.training.optimization import (
     MovingAverage,
@@ -152,7 +152,7 @@ def test_the_encoders_stay_as_they_were_and_everything_after_them_learns(tiny_ch
 
 
 def test_a_few_steps_on_few_images_lower_the_loss(tmp_path, data):
-    """A new head on encoders that can see: it gets far below what the shares of the classes alone give (log 4 = 1.39)."""
+    """A new head on encoders that can see: it gets far below what the class shares alone give, log 4 = 1.39."""
     config = small_config(
         init=str(TINY), output=str(tmp_path), head="fresh", steps=100, learning_rate=3e-3, left_out_classes=0
     )
@@ -396,6 +396,29 @@ def test_the_shortest_edge_sets_the_scale_of_training_and_of_the_trained_process
     Trainer(config, data=dataclasses.replace(data, evaluation=None)).train()
     processor = Dinov3SegProcessor.from_pretrained(tmp_path / "model")
     assert dict(processor.image_processor.size) == {"shortest_edge": 48}
+
+
+def test_the_limit_of_the_longer_side_stays(tiny_processor):
+    processor = copy.deepcopy(tiny_processor.image_processor)
+    for before, after in (
+        ({"shortest_edge": 64, "longest_edge": 96}, {"shortest_edge": 80, "longest_edge": 96}),
+        ({"shortest_edge": 64, "longest_edge": 70}, {"shortest_edge": 80, "longest_edge": 80}),
+        ({"height": 64, "width": 64}, {"shortest_edge": 80}),
+    ):
+        processor.size = before
+        set_shortest_edge(processor, 80)
+        assert dict(processor.size) == after
+
+
+@pytest.mark.parametrize("source", ["head", "backbone"])
+@pytest.mark.parametrize("encoders", [(), ("vision",), ("all",)])
+def test_no_trainable_parameter_is_without_gradient_whatever_the_patch_source(tiny_config, source, encoders):
+    config = copy.deepcopy(tiny_config)
+    config.patch_source = source
+    model = choose_trainable(Dinov3SegForSemanticSegmentation(config), encoders)
+    labels = torch.randint(0, 2, (1, 16, 16))
+    model(torch.randn(1, 3, 32, 32), input_ids=torch.tensor([[1, 2], [3, 4]]), labels=labels).loss.backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def test_evaluation_in_training_has_the_inference_mode_of_the_checkpoint(tiny_checkpoint, tmp_path, data):
@@ -798,6 +821,12 @@ def test_another_run_in_the_output_folder_is_not_written_over(tiny_checkpoint, t
     other = dataclasses.replace(config, learning_rate=1e-4)
     with pytest.raises(ValueError, match=r"Cannot resume .* learning_rate is 0.0001; expected 0.01"):
         Trainer(other, resume=True, data=data)
+    description = json.loads((tmp_path / "run" / "run.json").read_text())
+    earlier = {key: value for key, value in description["config"].items() if key != "left_out_classes"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**description, "config": earlier}))
+    with pytest.raises(ValueError, match=r"version 0\.1\.0 started it, with another loss"):
+        Trainer(config, resume=True, data=data)
+    (tmp_path / "run" / "run.json").write_text(json.dumps(description))
     trainer = Trainer(dataclasses.replace(config, checkpoint_every=1), resume=True, data=data)
     with pytest.raises(ValueError, match="Another process is training"):
         Trainer(config, resume=True, data=data)
