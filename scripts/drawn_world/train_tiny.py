@@ -231,9 +231,9 @@ def align(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
     rng = np.random.default_rng(args.seed)  # the same choices in every process
-    log = Log(args.output)
+    run = Run(args, model, optimizer, schedule, rng)
 
-    for step in tqdm(range(args.steps), desc="align", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
+    for step in run.steps("align"):
         size = SIZES[rng.integers(len(SIZES))]
         batch_size = max(1, round(args.batch_size * 96 * 96 / (size[0] * size[1])))
         images, labels = draw_batch(args.seed, step, args.batch_size, size)
@@ -247,11 +247,10 @@ def align(args: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        log.add(loss=loss.item(), scale=model.logit_scale.exp().item(), **parts)
-        if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
-            if rank_and_world()[0] == 0:
-                log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
-                save(model, tokenizer, args.output)
+        run.add(loss=loss.item(), scale=model.logit_scale.exp().item(), **parts)
+        if run.validates(step):
+            run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
+            save(model, tokenizer, args.output)
 
 
 def targets_of(labels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -277,8 +276,6 @@ def refine(args: argparse.Namespace) -> None:
     model.vision_model.load_state_dict(aligned.vision_model.state_dict())
     model.text_model.load_state_dict(aligned.text_model.state_dict())
     model.logit_scale.data.copy_(aligned.logit_scale)
-    if args.start_step:
-        model.load_state_dict(Dinov3SegForSemanticSegmentation.from_pretrained(args.output).state_dict())
     model.freeze_encoders().train()
     noise = FeatureNoise(model.vision_model, args.noise)
     phrases = Phrases()
@@ -292,12 +289,10 @@ def refine(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
     rng = np.random.default_rng(args.seed)  # the same choices in every process
-    log = Log(args.output)
+    run = Run(args, model, optimizer, schedule, rng)
 
-    for _ in range(args.start_step):
-        schedule.step()
-    rank, steps = rank_and_world()[0], range(args.start_step, args.steps)
-    for step in tqdm(steps, desc="refine", mininterval=10, file=sys.stderr, disable=rank_and_world()[0] > 0):
+    rank = rank_and_world()[0]
+    for step in run.steps("refine"):
         size = SIZES[rng.integers(len(SIZES))]
         # users type few words, benchmarks have many
         num_classes = int(rng.choice([1, 3, 8, 24, 48, 96, 140], p=[0.16, 0.08, 0.1, 0.13, 0.13, 0.2, 0.2]))
@@ -319,20 +314,67 @@ def refine(args: argparse.Namespace) -> None:
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        log.add(loss=loss.item(), norm=norm.item())
-        if (step + 1) % args.validate_every == 0 or step + 1 == args.steps:
+        run.add(loss=loss.item(), norm=norm.item())
+        if run.validates(step):
             heads = ("dinotxt", "full") if step + 1 == args.steps else ("full",)
-            if rank_and_world()[0] == 0:
-                log.write(step + 1, **validate(model, tokenizer, args.validation_scenes, heads))
-                save(model, tokenizer, args.output)
+            run.write(step, **validate(model, tokenizer, args.validation_scenes, heads))
+            save(model, tokenizer, args.output)
 
 
-class Log:
-    """A log with one JSON line per validation: mean training losses since the last validation, scores, minutes."""
+class Run:
+    """The state of a stage in its output folder. The same command continues an interrupted stage where it was.
 
-    def __init__(self, output: Path):
-        output.mkdir(parents=True, exist_ok=True)
-        self.path, self.start, self.values = output / "log.jsonl", time.time(), {}
+    `state.pt` holds the weights, the optimizer's moments and the random choices, at least every `SAVE_EVERY` steps;
+    `log.jsonl` gets one line per validation: mean training losses since the last validation, scores, minutes.
+
+    Raises:
+        ValueError: If the folder holds a run with other options.
+    """
+
+    SAVE_EVERY = 100
+
+    def __init__(self, args: argparse.Namespace, model, optimizer, schedule, rng: np.random.Generator):
+        args.output.mkdir(parents=True, exist_ok=True)
+        self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        self.args, self.rng, self.path = args, rng, args.output / "state.pt"
+        self.options = {key: str(value) for key, value in vars(args).items() if key != "output"}
+        self.options["processes"] = str(rank_and_world()[1])
+        self.first_step, self.values, self.minutes_before, self.start = 0, {}, 0.0, time.time()
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            if state["options"] != self.options:
+                changed = {key: value for key, value in state["options"].items() if self.options.get(key) != value}
+                raise ValueError(f"{args.output} holds a run with {changed}; use its options or another --output.")
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            rng.bit_generator.state = json.loads(state["rng"])
+            torch.set_rng_state(state["torch"])  # DINOv3 augments the coordinates of RoPE
+            self.first_step, self.values, self.minutes_before = state["step"], state["values"], state["minutes"]
+
+    def steps(self, description: str):
+        """Yields the steps that are left, with a progress bar, and saves the state."""
+        quiet = rank_and_world()[0] > 0
+        bar = {"initial": self.first_step, "total": self.args.steps, "mininterval": 10, "file": sys.stderr}
+        for step in tqdm(range(self.first_step, self.args.steps), desc=description, disable=quiet, **bar):
+            yield step
+            if self.validates(step, every=self.SAVE_EVERY) or self.validates(step):
+                self.save(step + 1)
+
+    def minutes(self) -> float:
+        return self.minutes_before + (time.time() - self.start) / 60
+
+    def validates(self, step: int, every: int | None = None) -> bool:
+        """Whether this process validates (by default), or saves, after the step."""
+        due = (step + 1) % (every or self.args.validate_every) == 0 or step + 1 == self.args.steps
+        return due and rank_and_world()[0] == 0
+
+    def save(self, step: int) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"step": step, "values": self.values, "minutes": self.minutes(), "options": self.options}
+        state["rng"], state["torch"] = json.dumps(self.rng.bit_generator.state), torch.get_rng_state()
+        unfinished = self.path.with_suffix(".part")
+        torch.save(state, unfinished)
+        os.replace(unfinished, self.path)
 
     def add(self, **values: float) -> None:
         for key, value in values.items():
@@ -340,9 +382,9 @@ class Log:
 
     def write(self, step: int, **scores: float | list[float]) -> None:
         means = {key: round(float(np.mean(values)), 4) for key, values in self.values.items()}
-        line = {"step": step, "minutes": round((time.time() - self.start) / 60, 2), **scores, **means}
+        line = {"step": step + 1, "minutes": round(self.minutes(), 2), **scores, **means}
         self.values = {}
-        with open(self.path, "a") as file:
+        with open(self.args.output / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
 
@@ -372,12 +414,6 @@ def main() -> None:
     )
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)
-    parser.add_argument(
-        "--start-step",
-        type=int,
-        default=0,
-        help="refine: resume the run in --output at this step of the schedule; Adam's moments are reset",
-    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
