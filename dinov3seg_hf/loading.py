@@ -5,6 +5,7 @@
 Pipelines, training and publishing use only this module to load checkpoints.
 """
 
+import difflib
 import errno
 import os
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.errors import HFValidationError
+import yaml
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoProcessor, pipeline
 
@@ -32,6 +34,13 @@ _HALVES = {
     "correlation_embedding.convolution.weight": 1,
     "decoder.correlation_weight": 0,
 }
+# The values of the configuration that do not affect the encoders; a fresh head may have others than the checkpoint.
+HEAD_VALUES = (
+    *("early_refinement_type", "early_hidden_size", "early_num_attention_heads", "early_refinement_scale"),
+    *("early_window_size", "refine_features", "correlation_hidden_size", "correlation_kernel_size"),
+    *("late_num_layers", "late_window_size", "late_num_attention_heads", "late_mlp_ratio", "guidance_hidden_size"),
+    *("decoder_hidden_sizes", "decoder_prior_sizes", "class_chunk_size", "initializer_range"),
+)
 
 
 # --- checkpoint names -------------------------------------------------------------------------------------------------
@@ -217,7 +226,7 @@ def load_pipeline(
 
 
 def load_starting_point(
-    init: str, head: str = "keep", ablate: Sequence[str] = (), seed: int = 0
+    init: str, head: str = "keep", ablate: Sequence[str] = (), seed: int = 0, overrides: Sequence[str] = ()
 ) -> tuple[Dinov3SegForSemanticSegmentation, Dinov3SegProcessor]:
     """Loads the model to train, in float32, and its processor.
 
@@ -227,25 +236,31 @@ def load_starting_point(
             except an early refinement that the zero-shot head uses (`refine_features`).
         ablate: Switches of the configuration to turn off; a kept head loses the corresponding parts.
         seed: Seed of a fresh head.
+        overrides: Values of the configuration for a fresh head, such as `"early_refinement_scale=2"`.
 
     Raises:
         ValueError: If the checkpoint does not exist, has another architecture, lacks tensors, or does not have a
-            tokenizer.
+            tokenizer; or if an override is not a value of the head.
     """
     source = load_model(init, torch.float32, required=("",) if head == "keep" else _ENCODER_KEYS)
     model = source
     if head == "fresh" or ablate:
         config = AutoConfig.from_pretrained(resolve_checkpoint(init))
+        override_head(config, overrides)
         for switch in ablate:
             setattr(config, switch, False)
         config.refine_features = config.refine_features and config.use_early_refinement
-        config.validate()
+        try:
+            config.validate()
+        except StrictDataclassError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"The head cannot have config_overrides {list(overrides)}: {reason}") from error
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = Dinov3SegForSemanticSegmentation(config)
         kept = source.state_dict()
         if head == "fresh":
-            # published weights of AnyUp are no part of the head
+            # weights of AnyUp that were trained elsewhere are no part of the head
             given = (*_ENCODER_KEYS, "early_refinement.") if config.refine_features else _ENCODER_KEYS
             kept = {key: value for key, value in kept.items() if key.startswith(given)}
         elif source.config.use_global_text and not config.use_global_text:
@@ -253,3 +268,24 @@ def load_starting_point(
         model.load_state_dict(kept, strict=False)
     model.config.head = "full"  # converted folders select the zero-shot head, "dinotxt"
     return model.float(), load_processor(init)
+
+
+def override_head(config: Dinov3SegConfig, overrides: Sequence[str]) -> None:
+    """Sets values of the configuration that belong to the head, each given as `name=value` with a YAML value.
+
+    Raises:
+        ValueError: If an override has another form, or its name is not a value of the head.
+    """
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or name not in HEAD_VALUES:
+            near = difflib.get_close_matches(name, HEAD_VALUES, n=1)
+            raise ValueError(
+                f"config_overrides contains {override!r}; expected name=value with one of {', '.join(HEAD_VALUES)}. "
+                + (f"Did you mean {near[0]}?" if near else "Correct the name.")
+            )
+        try:
+            setattr(config, name, yaml.safe_load(text))
+        except (yaml.YAMLError, StrictDataclassError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"config_overrides contains {override!r}: {reason}. Correct the value.") from error

@@ -60,6 +60,29 @@ def test_every_contribution_can_be_ablated_and_the_rest_saved(refining, tmp_path
     assert getattr(load_model(str(tmp_path / "ablated")).config, switch) is False
 
 
+def test_a_fresh_head_can_have_other_sizes(tiny_checkpoint):
+    overrides = ["early_refinement_type=anyup", "early_refinement_scale=2", "decoder_hidden_sizes=[16, 8]"]
+    model, _ = load_starting_point(str(tiny_checkpoint), "fresh", overrides=overrides)
+    assert (model.config.early_refinement_scale, list(model.config.decoder_hidden_sizes)) == (2, [16, 8])
+    assert model.early_refinement.scale == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("early_refinment_scale=2", r"Did you mean early_refinement_scale\?"),
+        ("vision_head_num_layers=1", "expected name=value with one of"),
+        ("late_num_layers", "expected name=value with one of"),
+        ("late_num_layers=two", "'late_num_layers=two'.*expected int, got str"),
+        ("late_num_layers=[", "Correct the value"),
+        ("early_hidden_size=33", "early_hidden_size is 33; expected a multiple"),
+    ],
+)
+def test_an_override_that_is_no_value_of_the_head_is_refused(tiny_checkpoint, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_starting_point(str(tiny_checkpoint), "fresh", overrides=[override])
+
+
 def test_the_additions_that_are_not_of_the_paper_can_be_missing_when_a_half_is_ablated(
     tmp_path, tiny_model, tiny_processor
 ):

@@ -22,9 +22,9 @@ examples:
   accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init dinov3seg-vitl16 --output runs/stuff \\
       --dataset data/coco-stuff-171 --resume
 
-  # your own masks: any data set with an image column and a mask column
-  accelerate launch scripts/train.py --config recipes/coco_stuff.yaml --init runs/stuff --output runs/mine \\
-      --dataset me/my-masks --vocabulary classes.txt --eval-split test --steps 2000 --learning-rate 5e-5
+  # your own masks: a folder with images/, masks/ and classes.txt, or any data set with an image and a mask column
+  accelerate launch scripts/train.py --config recipes/own_masks.yaml --init runs/stuff --output runs/mine \\
+      --dataset my-masks --trainable-encoders vision text --encoder-learning-rate-multiplier 0.01
 
 Every field of a recipe is also a flag; a flag overrides the recipe. Errors in fields and flags are reported before the
 first step. (`--multi_gpu` means several processes, also on CPUs.)

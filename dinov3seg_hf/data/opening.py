@@ -17,6 +17,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from ..model.checks import first_line
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset, class_names_of
+from .mask_folders import class_file, find_mask_folders, open_mask_folders
 from .presets import DRAWN_WORLD, prepared_vocabulary, preset_vocabulary, protocol_of
 
 CARD_KEYS = ("class_names", "label_names", "id2label")
@@ -33,10 +34,11 @@ def open_dataset(
     streaming: bool = False,
     token: str | bool | None = None,
 ) -> Dataset:
-    """Opens one split of a data set that `datasets.load_dataset` supports or `save_to_disk` wrote.
+    """Opens one split of a data set: images beside masks, or what `load_dataset` supports or `save_to_disk` wrote.
 
     Args:
-        name: A folder (parquet, `imagefolder`, `save_to_disk`), or the id of a data set on the Hub.
+        name: A folder (images and masks, see `mask_folders.py`; parquet, `imagefolder`, `save_to_disk`), or the id of
+            a data set on the Hub.
         split: A split such as `"train"`, or a part of a split, such as `"train[:100]"`. With `streaming`, parts are
             supported only for folders written by `save_to_disk`.
         config_name: Name of the subset of a data set with several subsets.
@@ -59,8 +61,11 @@ def open_dataset(
             saved = datasets.load_from_disk(str(folder))
             if isinstance(saved, datasets.Dataset):
                 saved = datasets.DatasetDict({str(saved.split or split): saved})
-            dataset = _choose_split(saved, split, name)
+            dataset = _choose_split(saved, split)
             return dataset.to_iterable_dataset(max(1, len(dataset.cache_files))) if streaming else dataset
+        if splits := find_mask_folders(folder):
+            dataset = _choose_split(open_mask_folders(splits), split)
+            return dataset.to_iterable_dataset() if streaming else dataset
         return datasets.load_dataset(
             str(folder) if folder.is_dir() else name,
             config_name,
@@ -71,12 +76,13 @@ def open_dataset(
         )
     except Exception as error:  # the library raises many types of errors for missing and unreadable data
         raise ValueError(
-            f"The split {split!r} of the data set {name!r} cannot be opened: {first_line(error)}. Pass a folder of "
-            "parquet files or images, a folder written by save_to_disk, or a Hub id, and an existing split."
+            f"The split {split!r} of the data set {name!r} cannot be opened: {first_line(error)}. Pass a folder with "
+            "images and masks, a folder of parquet files, a folder written by save_to_disk, or a Hub id, and an "
+            "existing split."
         ) from error
 
 
-def _choose_split(saved: datasets.DatasetDict, split: str, name: str) -> datasets.Dataset:
+def _choose_split(saved: datasets.DatasetDict, split: str) -> datasets.Dataset:
     base, bracket, part = split.partition("[")
     if base not in saved:
         raise ValueError(f"the data set has the splits {', '.join(saved)}.")
@@ -103,8 +109,9 @@ def find_vocabulary(
         dataset: A data set. Its class names come from the preset that its rows were prepared with, or from a
             `ClassLabel` in its features, if it has one of these.
         source: A vocabulary, the name of a preset, or a vocabulary file. Replaces the class names of the data set.
-        card: A folder or Hub id of a data set. The header of the data set card (`class_names`, `label_names` or
-            `id2label`) or a file `id2label.json` next to the card may list the class names.
+        card: A folder or Hub id of a data set. A file `classes.txt` (or .tsv, .json; or `labels`) in the folder, the
+            header of the data set card (`class_names`, `label_names` or `id2label`) or a file `id2label.json` next to
+            the card may list the class names.
         revision: Revision of the card on the Hub.
         token: Token for a private card. Default: the token of the last login.
 
@@ -128,11 +135,14 @@ def find_vocabulary(
             return prepared
         if names := class_names_of(dataset):
             return Vocabulary(names, shared_synonyms=True)
+    if card is not None and (file := class_file(Path(card).expanduser())) is not None:
+        return Vocabulary.from_file(file)
     if card is not None and (names := _names_in_card(card, revision, token)):
         return Vocabulary(names, shared_synonyms=True)
     raise ValueError(
-        "The class names of the data set were not found: neither its features (one ClassLabel) nor its card specify "
-        f"class names. Pass a preset ({', '.join(Vocabulary.presets())}), or a file with one class per line."
+        "The class names of the data set were not found: neither its features (one ClassLabel), nor its card, nor a "
+        f"file classes.txt in its folder specify class names. Pass a preset ({', '.join(Vocabulary.presets())}), or a "
+        "file with one class per line."
     )
 
 

@@ -89,7 +89,9 @@ def evaluate(
         weights = processes.from_main(lambda: weights_fingerprint(unwrapped))
         log = None
         if resume_from is not None:
-            log = ProgressLog(resume_from, sha256_of([protocol, weights]), processes)
+            # values without tensors, such as a scale, change the scores, too
+            architecture = pipe.model.config.to_json_string()
+            log = ProgressLog(resume_from, sha256_of([protocol, weights, architecture]), processes)
         images = {} if log is None else dict(log.done)
 
         def score_share() -> list[ImageCounts]:

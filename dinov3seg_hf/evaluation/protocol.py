@@ -62,3 +62,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (bool, float, str, type(None))) else int(value)
+
+
+def describe_view(protocol: dict[str, Any]) -> str:
+    """Returns the inference mode and the size of the images in words, such as `"local-global 640, windows 384/128"`.
+
+    Sizes are in pixels: the shorter side of the image (or height x width), and side and step of the windows. Scores
+    of the same weights with another mode or size differ.
+    """
+    inference, processor = protocol["inference"], protocol["image_processor"]
+    size = inference.get("size") or processor.get("size") or {}
+    if "shortest_edge" in size:
+        text = f"{inference['inference']} {size['shortest_edge']}"
+    else:
+        text = f"{inference['inference']} {size.get('height')}x{size.get('width')}"
+    if inference["inference"] != "whole":
+        side = inference.get("window_size") or processor.get("window_size")
+        # the step of "slide" is half a window by default
+        step = inference.get("window_stride") or (
+            side // 2 if inference["inference"] == "slide" else processor.get("window_stride")
+        )
+        text += f", windows {side}/{step}"
+    return text

@@ -16,6 +16,7 @@ from ..model.files import write_atomically
 from ..model.fingerprints import sha256_of
 from ..model.vocabulary import Vocabulary, word_key
 from ..visualization.tables import aligned_table
+from .protocol import describe_view
 
 # The version of results; increase it if the scores of equal label maps change.
 RESULTS_VERSION = 1
@@ -74,6 +75,11 @@ class EvaluationResult:
         """
         write_atomically(path, self.to_json(confusion).encode())
 
+    @property
+    def view(self) -> str:
+        """The inference mode and the size of the images; see `describe_view`."""
+        return describe_view(self.protocol)
+
     def table(self) -> str:
         """The scores in percent as a text table, with published scores if available."""
         return results_table([self])
@@ -91,7 +97,7 @@ class EvaluationResult:
 
 def results_table(results: Sequence[EvaluationResult]) -> str:
     """The results in percent as a text table, one data set per row, with published scores if available."""
-    rows = [["", "mIoU", f"{100 * CONFIDENCE:.0f} % interval", "mAcc", "aAcc", "fwIoU", "images"]]
+    rows = [["", "mIoU", f"{100 * CONFIDENCE:.0f} % interval", "mAcc", "aAcc", "fwIoU", "images", "inference"]]
     split = any("harmonic_mean" in result.scores for result in results)
     rows[0] += ["seen", "unseen", "harmonic"] if split else []
     published = any(result.benchmark in PUBLISHED for result in results)
@@ -104,6 +110,7 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
             f"{_percent(scores['mean_iou_low'])} to {_percent(scores['mean_iou_high'])}",
             *(_percent(scores[name]) for name in ("mean_accuracy", "overall_accuracy", "frequency_weighted_iou")),
             f"{result.num_images:,}" + (f" ({result.num_skipped:,} skipped)" if result.num_skipped else ""),
+            result.view,
         ]
         names = ("seen_mean_iou", "unseen_mean_iou", "harmonic_mean")
         row += [_percent(scores.get(name)) for name in names] if split else []

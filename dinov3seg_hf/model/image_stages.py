@@ -82,10 +82,9 @@ class EncodedImage:
             ValueError: If another model or other weights computed the features, or if the settings require another
                 head, other patch tokens or other refinement.
         """
-        if any(
-            getattr(settings, name) not in (None, getattr(self, name))
-            for name in ("head", "patch_source", "refine_features")
-        ):
+        # the full head always uses refined features
+        names = ("head", "patch_source") if self.head == "full" else ("head", "patch_source", "refine_features")
+        if any(getattr(settings, name) not in (None, getattr(self, name)) for name in names):
             raise ValueError(
                 f'The image was encoded with head="{self.head}", patch_source="{self.patch_source}" and '
                 f"refine_features={self.refine_features}; expected the same settings as in the encoding. Encode the "

@@ -19,20 +19,20 @@ class InferenceSettings:
 
     Args:
         inference: `"whole"`: the whole image. `"local-global"`: also its windows, whose features are merged with those
-            of the whole image (the paper). `"slide"`: the model in each window, with averaged probabilities (evaluation
-            of dino.txt). Default: `"local-global"` if the image processor of the checkpoint cuts windows
+            of the whole image (the paper). `"slide"`: the model in each window, with averaged results (evaluation of
+            dino.txt). Default: `"local-global"` if the image processor of the checkpoint cuts windows
             (`do_windows`), else `"whole"`.
         head: `"full"` or `"dinotxt"` (zero-shot). Default: that of the checkpoint.
         patch_source: Patch tokens after the vision head (`"head"`) or before it (`"backbone"`). Default: that of the
             checkpoint.
-        refine_features: Whether the zero-shot head uses the features after early refinement; the full head always does.
-            Default: that of the checkpoint.
         threshold: Minimum score, between 0 and 1. Pixels whose best score is lower get no label. Default: no threshold.
         temperature: Temperature of the softmax of the zero-shot head. Default: `1 / exp(model.logit_scale)`.
         size: Size of the resized image in pixels, `{"shortest_edge": ...}` or `{"height": ..., "width": ...}`. Default:
             that of the image processor.
         window_size, window_stride: Side of a window and step between windows, in pixels. Default: those of the image
             processor; the default stride of `"slide"` is half a window.
+        refine_features: Whether the zero-shot head uses the features after early refinement; the full head always does.
+            Default: that of the checkpoint.
 
     Raises:
         ValueError: If an option is out of range.
@@ -41,12 +41,12 @@ class InferenceSettings:
     inference: Inference | None = None
     head: Head | None = None
     patch_source: PatchSource | None = None
-    refine_features: bool | None = None
     threshold: float | None = None
     temperature: float | None = None
     size: Mapping[str, int] | None = None
     window_size: int | None = None
     window_stride: int | None = None
+    refine_features: bool | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("inference", Inference), ("head", Head), ("patch_source", PatchSource)):

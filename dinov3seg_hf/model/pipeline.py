@@ -450,7 +450,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         else:
             settings = settings.resolved(self.model.config, self.image_processor)
             if group[0].inference == "slide":
-                return self._slide(group, text_embeds, settings, temperature), "none"
+                maps = self._slide(group, text_embeds, settings, temperature)
+                return maps, "sigmoid" if settings.head == "full" else "none"
             features = self._encode(group, settings)
         logits = self.model(
             image_features=features,
@@ -465,10 +466,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
     def _slide(
         self, group: list[PreparedImage], text_embeds: torch.Tensor, settings: InferenceSettings, temperature: float
     ) -> torch.Tensor:
-        """Computes the probabilities `(B, C, H, W)` of sliding windows."""
+        """Computes the maps `(B, C, H, W)` of sliding windows: logits, or probabilities of the zero-shot head."""
         window_size = self.image_processor.window_size if settings.window_size is None else settings.window_size
         pixel_values = torch.cat([image.tensors["pixel_values"] for image in group])
-        probabilities = segment_windows(
+        maps = segment_windows(
             self.model,
             pixel_values.to(self.device, self.model.dtype),
             text_embeds,
@@ -479,7 +480,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             temperature=temperature if settings.head == "dinotxt" else 1.0,
             refine_features=settings.refine_features,
         )
-        return _finite(probabilities)
+        return _finite(maps)
 
     def _label(
         self,

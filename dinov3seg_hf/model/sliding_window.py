@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Sliding-window inference: the whole model in every window, with averaged probabilities (the evaluation of dino.txt).
+"""Sliding-window inference: the whole model in every window, with averaged results (the evaluation of dino.txt).
 
 Handles tensors only. Local-global inference, which merges features and decodes once, is part of the model.
 """
@@ -29,12 +29,13 @@ def segment_windows(
     window_batch_size: int = 8,
     refine_features: bool | None = None,
 ) -> torch.Tensor:
-    """Segments every window of the images separately and averages the probabilities where windows overlap.
+    """Segments every window of the images separately and averages the results where windows overlap.
 
-    The logits of a window are upsampled bilinearly to its pixels and then turned into probabilities: by softmax over
-    the classes for the zero-shot head, by sigmoid of each class for the full head. With the defaults and images whose
-    shorter side is 512 pixels, this is the evaluation of dino.txt. The maps of all classes in all windows are never in
-    memory at once.
+    The logits of a window are upsampled bilinearly to its pixels. The zero-shot head turns them into probabilities, by
+    softmax over the classes, before the average; with the defaults and images whose shorter side is 512 pixels, this is
+    the evaluation of dino.txt. Of the full head, the logits are averaged: their sigmoids would be 1 for every name
+    whose logit is above 17, and the order of similar names would be lost. The maps of all classes in all windows are
+    never in memory at once.
 
     Args:
         model: The model, in eval mode.
@@ -51,7 +52,7 @@ def segment_windows(
         refine_features: Whether the zero-shot head uses refined features. Default: that of the configuration.
 
     Returns:
-        Probabilities, float32 `(B, C, H, W)` in [0, 1].
+        Float32 `(B, C, H, W)`: probabilities of the zero-shot head, or logits of the full head.
 
     Raises:
         ValueError: If a shape or an option is invalid.
@@ -83,16 +84,16 @@ def segment_windows(
 
 
 def _average(logits: torch.Tensor, boxes: list[Box], size: tuple[int, int], over_classes: bool) -> torch.Tensor:
-    """Averages the probabilities of the windows of an image, some classes at a time.
+    """Averages the probabilities or logits of the windows of an image, some classes at a time.
 
     Args:
         logits: Logits of N windows, `(N, C, h', w')`.
         boxes: The boxes of the windows.
         size: (height, width) of the image in pixels.
-        over_classes: Whether to use softmax over the classes instead of the sigmoid of each class.
+        over_classes: Whether to turn the logits into probabilities, by softmax over the classes.
 
     Returns:
-        Probabilities `(C, H, W)`.
+        Probabilities or logits, `(C, H, W)`.
     """
     num_windows, num_classes = logits.shape[:2]
     window_size = boxes[0][2:]
@@ -107,12 +108,13 @@ def _average(logits: torch.Tensor, boxes: list[Box], size: tuple[int, int], over
         for chunk in logits.split(chunk_size, dim=1):
             log_sum = torch.logaddexp(log_sum, upsample(chunk).logsumexp(dim=1))
 
-    probabilities = logits.new_empty(num_classes, *size)
+    result = logits.new_empty(num_classes, *size)
     for start in range(0, num_classes, chunk_size):
         chunk = upsample(logits[:, start : start + chunk_size])
-        chunk = chunk.sub_(log_sum[:, None]).exp_() if over_classes else chunk.sigmoid_()
-        probabilities[start : start + chunk_size] = merge_windows(chunk[None], boxes, size, size)[0]
-    return probabilities
+        if over_classes:
+            chunk = chunk.sub_(log_sum[:, None]).exp_()
+        result[start : start + chunk_size] = merge_windows(chunk[None], boxes, size, size)[0]
+    return result
 
 
 __all__ = ["segment_windows"]

@@ -119,3 +119,19 @@ def write_trained_model(
         model.save_pretrained(place, state_dict=state)
         processor.save_pretrained(place)
         vocabulary.save(place / TRAINING_VOCABULARY)
+
+
+def bytes_needed(model: torch.nn.Module, keep: int, averaged: bool, sharded: bool) -> int:
+    """Returns the disk space that the checkpoints and the trained model of a run need, in bytes.
+
+    Args:
+        model: The model, with its trainable parameters chosen.
+        keep: Number of checkpoints to keep; one more exists while it is written.
+        averaged: Whether checkpoints contain a moving average of the weights.
+        sharded: Whether checkpoints contain all weights, not only the trainable ones.
+    """
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    # in float32: the weights, two moments of Adam and, if used, the moving average
+    checkpoint_bytes = 4 * trainable * (4 if averaged else 3)
+    model_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    return checkpoint_bytes * (keep + 1) + model_bytes * (keep + 2 if sharded else 1)

@@ -20,13 +20,15 @@ from transformers.hf_argparser import DataClassType
 
 from ..compat import actions_of
 
-# The switches of `Dinov3SegConfig` for the contributions of the paper; each contribution can be turned off.
+# The switches of `Dinov3SegConfig`: the contributions of the paper, then two additions of ours.
 SWITCHES = (
     "use_global_text",
     "use_early_refinement",
     "use_spatial_refinement",
     "use_class_refinement",
     "use_guidance",
+    "use_text_threshold",
+    "use_correlation_residual",
 )
 
 ENCODERS = ("vision", "text", "all")
@@ -73,12 +75,15 @@ class TrainingConfig:
 
     # fmt: off
     init: str = _option(help="initial weights: a converted folder, the output of an earlier run, a Hub id, or embedded")
-    dataset: str = _option(help="data set: a Hub id, a folder (parquet, imagefolder, save_to_disk), or drawn-world")
+    dataset: str = _option(help="data set: a Hub id, a folder (images and masks, or parquet), or drawn-world")
     output: str = _option(help="folder of the run: checkpoints, logs, overlays and, at the end, the trained model")
 
     # model
     head: Literal["keep", "fresh"] = _option("keep", "keep the head of --init, or initialize a fresh head")
-    ablate: list[str] = _option([], f"contributions to turn off: {', '.join(SWITCHES)}")
+    ablate: list[str] = _option([], f"parts to turn off: {', '.join(SWITCHES)}")
+    config_overrides: list[str] = _option(
+        [], "values of Dinov3SegConfig for a fresh head, such as early_refinement_scale=2"
+    )
     trainable_encoders: list[str] = _option(
         [], "vision, text: train the query and value projections of this encoder; all: train the whole of dino.txt"
     )
@@ -212,6 +217,11 @@ class TrainingConfig:
             raise ValueError(
                 f"batch_size is {self.batch_size}; expected a multiple of gradient_accumulation, "
                 f"{self.gradient_accumulation}. Change batch_size or gradient_accumulation."
+            )
+        if self.config_overrides and self.head != "fresh":
+            raise ValueError(
+                f"config_overrides is {self.config_overrides}, but head is {self.head!r}; expected head fresh, because "
+                "a trained head has the sizes that it was trained with. Set head to fresh, or remove config_overrides."
             )
         if self.lora_rank and not self.trainable_encoders:
             raise ValueError(

@@ -18,6 +18,7 @@ class TrainingResult:
         finished: Whether all steps are completed. If not, a signal stopped the run; `--resume` continues it.
         loss: Mean loss in the last line of the log; `None` if no loss was logged.
         scores: Scores of the last evaluation in this call; `None` without an evaluation.
+        view: The inference mode and the size of the images of this evaluation, in words.
         seconds_per_step: Mean time per step in this call, without evaluations and checkpoints; `None` without a step.
         peak_memory: Peak memory in bytes: GPU memory if CUDA is available, else memory of the process.
     """
@@ -28,12 +29,15 @@ class TrainingResult:
     scores: dict[str, float] | None
     seconds_per_step: float | None
     peak_memory: int
+    view: str | None = None
 
     def summary(self) -> str:
         """Formats the result as a few lines of text."""
         lines = [f"step {self.step}"]
         if self.loss is not None:
             lines.append(f"loss {self.loss:.4f}")
+        if self.scores:
+            lines.append(f"evaluation ({self.view})")
         for name, value in (self.scores or {}).items():
             if not name.endswith(("_low", "_high")):
                 lines.append(f"{name} {100 * value:.2f} %")

@@ -45,7 +45,7 @@ from .accelerate_setup import (
     refuse_unsupported,
 )
 from .batches import EpochSampler, collate, normalize, pixels_per_class, relabel, sample_classes, seeds_of
-from .checkpoints import Checkpoints, write_trained_model
+from .checkpoints import Checkpoints, bytes_needed, write_trained_model
 from .config import RUN_OPTIONS, TrainingConfig
 from .data import Rows, TrainingData, open_training_data, set_shortest_edge
 from .feature_noise import FeatureNoise
@@ -98,7 +98,9 @@ class Trainer:
         self.batch_size = self._batch_size_of_a_process()
 
         with self.accelerator.main_process_first():  # only one process downloads
-            model, self.processor = load_starting_point(config.init, config.head, config.ablate, config.seed)
+            model, self.processor = load_starting_point(
+                config.init, config.head, config.ablate, config.seed, config.config_overrides
+            )
             self.data = open_training_data(config) if data is None else data
         if config.shortest_edge is not None:
             set_shortest_edge(self.processor.image_processor, config.shortest_edge)
@@ -111,14 +113,9 @@ class Trainer:
         self.noise = FeatureNoise(model.vision_model, config.feature_noise)
         self.order = self._order_of(self.data.train)
 
-        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.num_trainable = trainable
-        # in fp32: the weights, two moments of Adam and, if used, the moving average
-        checkpoint_bytes = 4 * trainable * (4 if config.ema_decay else 3)
-        model_bytes = 4 * sum(p.numel() for p in model.parameters())
-        needed = checkpoint_bytes * (config.keep_checkpoints + 1) + model_bytes * (
-            config.keep_checkpoints + 2 if sharded else 1
-        )
+        self.num_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        needed = bytes_needed(model, config.keep_checkpoints, averaged=bool(config.ema_decay), sharded=sharded)
+        self._view: str | None = None
         try:
             on_main_process(self.accelerator, lambda: self._start_folder(needed, weights))
             self._prepare(model)
@@ -293,6 +290,7 @@ class Trainer:
             scores=scores,
             seconds_per_step=seconds / steps_done if steps_done else None,
             peak_memory=peak_memory(),
+            view=self._view,
         )
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -505,6 +503,7 @@ class Trainer:
             )
             if accelerator.is_main_process and self.config.num_overlays:
                 self._draw_overlays(model, data, vocabulary)
+        self._view = result.view
         if final and accelerator.is_main_process:
             result.save(self.folder.path / RESULTS)
         set_training_mode(model)

@@ -5,8 +5,8 @@
     python scripts/drawn_world/evaluate_tiny.py                        # the embedded checkpoint, 300 scenes per split
     python scripts/drawn_world/evaluate_tiny.py --model runs/tiny --scenes 50 --output results.json
 
-Every score is the mIoU in % of one confusion matrix over all scenes of a split. The vocabulary contains *all* names,
-seen and unseen. The scenes are segmented with the public pipeline.
+Every score is the mIoU in % of one confusion matrix over all scenes of a split, or the boundary F-score in %. The
+vocabulary contains *all* names, seen and unseen. The scenes are segmented with the public pipeline.
 """
 
 import argparse
@@ -25,19 +25,22 @@ import dinov3seg_hf
 from dinov3seg_hf.drawn_world.names import COLORS, NAMES, PATTERNS, SHAPES, factors_of, phrase_groups, true_phrase
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.drawn_world.seeds import CARD
+from dinov3seg_hf.metrics.boundary import BoundaryScore
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.fingerprints import weights_fingerprint
 
 NUM_NAMES = len(NAMES)
 
 
-def score_pipeline(pipe, scenes: list, labels: list[str], description: str, **options) -> ConfusionMatrix:
+def score_pipeline(pipe, scenes: list, labels: list[str], description: str, **options) -> dict[str, float]:
     """Scores the scenes with the vocabulary `labels`; `labels[i]` is used in place of `NAMES[i]`."""
-    matrix = ConfusionMatrix(NUM_NAMES)
+    matrix, boundary = ConfusionMatrix(NUM_NAMES), BoundaryScore()
     for scene in tqdm(scenes, desc=description, file=sys.stderr):
         result = pipe(Image.fromarray(scene.image), candidate_labels=labels, return_label_map=True, **options)
-        matrix.update(np.asarray(result["label_map"]), scene.labels)
-    return matrix
+        label_map = np.asarray(result["label_map"])
+        matrix.update(label_map, scene.labels)
+        boundary.update(label_map, scene.labels)
+    return {**summary(matrix), "boundary_f": round(100 * boundary.mean(), 2)}
 
 
 def oracle(scenes: list, blind: int, rng: np.random.Generator) -> ConfusionMatrix:
@@ -134,29 +137,40 @@ def main() -> None:
         scenes = [draw_scene(CARD + i, split) for i in range(args.scenes)]
         scores = {
             "full model": score_pipeline(pipe, scenes, list(NAMES), f"{split}, full model", inference="whole"),
-            "zero-shot head": score_pipeline(
-                pipe, scenes, list(NAMES), f"{split}, zero-shot head", inference="whole", head="dinotxt"
-            ),
             "full model, shuffled names": score_pipeline(
                 pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
             ),
         }
+        refines = pipe.model.early_refinement is not None
+        for name, refined in (("zero-shot head, refined features", True), ("zero-shot head", False))[not refines :]:
+            scores[name] = score_pipeline(
+                pipe,
+                scenes,
+                list(NAMES),
+                f"{split}, {name}",
+                inference="whole",
+                head="dinotxt",
+                refine_features=refined,
+            )
         for blind, factor in enumerate(("color", "pattern", "shape")):
-            scores[f"oracle blind to {factor}"] = oracle(scenes, blind, np.random.default_rng(blind))
-        results[split] = {name: summary(matrix) for name, matrix in scores.items()}
+            scores[f"oracle blind to {factor}"] = summary(oracle(scenes, blind, np.random.default_rng(blind)))
+        results[split] = scores
         few = scenes[: args.phrase_scenes]
         results["phrases"][split] = {
             "full model": score_phrases(pipe, few, f"{split}, full model", inference="whole"),
-            "zero-shot head": score_phrases(pipe, few, f"{split}, zero-shot head", inference="whole", head="dinotxt"),
+            "zero-shot head": score_phrases(
+                pipe, few, f"{split}, zero-shot head", inference="whole", head="dinotxt", refine_features=False
+            ),
             "alone": score_alone(pipe, few, split),
         }
     results["minutes"] = round((time.time() - start) / 60, 1)
 
     width = max(len(name) for name in results[args.splits[0]])
-    print(f"{'mIoU in % (objects alone)':{width}}", *(f"{split:>16}" for split in args.splits))
+    print(f"{'mIoU in % (objects alone) boundary F':{width}}", *(f"{split:>23}" for split in args.splits))
     for name in results[args.splits[0]]:
         scores = [results[split][name] for split in args.splits]
-        print(f"{name:{width}}", *(f"{s['miou']:8.2f} ({s['miou_objects']:5.2f})" for s in scores))
+        cells = [f"{s['miou']:8.2f} ({s['miou_objects']:5.2f}) {s.get('boundary_f', '-'):>6}" for s in scores]
+        print(f"{name:{width}}", *cells)
     print(f"\nphrases as vocabularies, % of pixels correct, {args.phrase_scenes} scenes per split")
     for name, group in phrase_groups().items():
         print(f"{f'{name} ({len(group)})':{width}}", end="")

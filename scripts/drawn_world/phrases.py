@@ -49,38 +49,21 @@ class Phrases:
                             self.choices[label, index[" ".join(others[part] for part in chosen)]] = 1.0
 
 
-def sample_vocabulary(
-    phrases: Phrases, present: torch.Tensor, num_classes: int, rng: np.random.Generator, left_out: float = 0.0
-) -> np.ndarray:
-    """Samples phrases from the full names, from one other group, or from all groups.
-
-    Phrases that are true of something in the batch come before other phrases.
+def sample_pool(phrases: Phrases, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Samples the phrases that a vocabulary is chosen from: the full names, one other group, or some of every group.
 
     Args:
         phrases: All phrases.
-        present: Whether each phrase is true of something in the batch, bool `(phrases,)`.
-        num_classes: Number of phrases.
+        num_classes: Number of phrases of the vocabulary; users who type few words rarely type full names.
         rng: Random generator of the choice.
-        left_out: Probability that a phrase that is true of something in the batch is left out. Pixels of which none of
-            the phrases is true teach the model which logits mean "none".
 
     Returns:
-        Indices of phrases, int64 `(num_classes,)`, or fewer if the group has fewer phrases.
+        Indices of phrases, int64, ascending.
     """
-    everything = np.arange(len(phrases.phrases))
-    # users who type few words rarely type full names
     kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2] if num_classes > 3 else [0.25, 0.5, 0.25])
-    weights = np.ones(len(everything))
-    if kind == "mixed":  # all groups are equally likely, because the groups of single words are small
-        for group in phrases.groups:
-            weights[group] /= group.stop - group.start
-    else:
-        pool = phrases.groups[0 if kind == "names" else rng.integers(1, len(phrases.groups))]
-        weights[: pool.start], weights[pool.stop :] = 0, 0
-    out = present.numpy() & (rng.random(len(everything)) < left_out)
-    if weights[~out].any():  # small groups can be present as a whole
-        weights[out] = 0
-    # a weighted draw without replacement is the order of Exp(1) / weight
-    order = np.argsort(rng.exponential(size=len(everything)) / np.maximum(weights, 1e-9))[: np.count_nonzero(weights)]
-    shown = present.numpy()[order]
-    return np.concatenate([order[shown], order[~shown]])[:num_classes]
+    everything = np.arange(len(phrases.phrases))
+    if kind == "mixed":  # as many of each group, because the groups of single words are small
+        smallest = min(group.stop - group.start for group in phrases.groups)
+        each = max(smallest, -(-num_classes // len(phrases.groups)))
+        return np.sort(np.concatenate([rng.permutation(everything[group])[:each] for group in phrases.groups]))
+    return everything[phrases.groups[0 if kind == "names" else rng.integers(1, len(phrases.groups))]]

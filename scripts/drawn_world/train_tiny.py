@@ -8,8 +8,9 @@
     # 2: trains the head
     torchrun --nproc-per-node 2 scripts/drawn_world/train_tiny.py refine --init runs/tiny-align --output runs/tiny
 
-As in the paper, dino.txt is frozen in stage 2. Training uses only seen names: no held-out combination of words occurs,
-neither as an image nor as a text.
+dino.txt is frozen in stage 2, which first trains AnyUp, by its own loss, and then the rest of the head. Training uses
+only seen names: no held-out combination of words occurs, neither as an image nor as a text. A stage that was
+interrupted goes on by the same command.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from phrases import Phrases, sample_vocabulary
+from phrases import Phrases, sample_pool
 from torch import distributed
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -36,10 +37,10 @@ from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
-from dinov3seg_hf.model.loss import NO_CLASS
+from dinov3seg_hf.model.loss import NO_CLASS, REJECTION_WEIGHT
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
-from dinov3seg_hf.training.batches import normalize, seeds_of
+from dinov3seg_hf.training.batches import normalize, sample_classes, seeds_of
 from dinov3seg_hf.training.feature_noise import FeatureNoise
 from dinov3seg_hf.training.optimization import parameter_groups
 
@@ -81,7 +82,7 @@ def tiny_config(tokenizer) -> Dinov3SegConfig:
         vision_head_intermediate_size=2 * width,
         early_hidden_size=32,
         early_num_attention_heads=2,
-        early_window_size=5,
+        early_refinement_scale=4,
         correlation_hidden_size=32,
         correlation_kernel_size=5,
         late_num_layers=2,
@@ -161,7 +162,9 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
             images, labels = batch(seeds, split, 96)
             features = model.get_image_features(normalized(images))
             for head, (index, embeds) in itertools.product(heads, enumerate(text_embeds)):
-                logits = model(image_features=features, text_embeds=embeds, head=head).logits
+                name, _, refined = head.partition(" ")
+                options = {"head": name, "refine_features": bool(refined)}
+                logits = model(image_features=features, text_embeds=embeds, **options).logits
                 logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
                 predicted = logits.argmax(1).numpy()
                 right[head][index] += (predicted == truths[index][labels]).mean() * 10 / num_scenes
@@ -231,9 +234,9 @@ def align(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
     rng = np.random.default_rng(args.seed)  # the same choices in every process
-    run = Run(args, model, optimizer, schedule, rng)
+    run = Run(args, model, optimizer, schedule, rng, "align")
 
-    for step in run.steps("align"):
+    for step in run.steps():
         size = SIZES[rng.integers(len(SIZES))]
         batch_size = max(1, round(args.batch_size * 96 * 96 / (size[0] * size[1])))
         images, labels = draw_batch(args.seed, step, args.batch_size, size)
@@ -251,6 +254,56 @@ def align(args: argparse.Namespace) -> None:
         if run.validates(step):
             run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
             save(model, tokenizer, args.output)
+
+
+def upsampling_loss(model, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """AnyUp's loss: features of the small images, refined, against features of crops of the large images.
+
+    No label and no text is involved. The distance is one minus the cosine, and the squared difference of the features
+    scaled to the range of the target (arXiv 2510.12764).
+
+    Args:
+        model: The model, with frozen encoders.
+        images: `(B, 3, 2S, 2S)`, normalized; S is a multiple of twice the patch size.
+        rng: Chooses the crops.
+    """
+    side = images.shape[-1] // 2
+    num_patches = side // PATCH_SIZE
+    small = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    top, left = (int(start) for start in rng.integers(0, num_patches + 1, 2))  # in patches of the large images
+    rows, columns = slice(top, top + num_patches), slice(left, left + num_patches)
+    with torch.no_grad():
+        features = model.vision_model(small).patch_tokens
+        pixels = images[..., top * PATCH_SIZE :, left * PATCH_SIZE :][..., :side, :side]
+        target = model.vision_model(pixels).patch_tokens.flatten(2)  # (B, D, h w)
+    refined = model.early_refinement(features, small, (2 * num_patches, 2 * num_patches))
+    refined = refined[:, :, rows, columns].flatten(2)
+    low, high = target.amin(1, keepdim=True), target.amax(1, keepdim=True)
+    difference = F.mse_loss((refined - low) / (high - low), (target - low) / (high - low))
+    return (1 - F.cosine_similarity(refined, target, dim=1)).mean() + difference
+
+
+def upsample(args: argparse.Namespace, model, tokenizer) -> None:
+    """Trains AnyUp by its own loss, as published AnyUp is trained before anyone uses it; its share becomes 1."""
+    refinement = model.early_refinement
+    refinement.mixing_weight.data.fill_(1.0)
+    parameters = [parameter for name, parameter in refinement.named_parameters() if name != "mixing_weight"]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.upsample_steps, 20))
+    rng = np.random.default_rng(args.seed)
+    run = Run(args, refinement, optimizer, schedule, rng, "upsample")
+    for step in run.steps():
+        images, _ = draw_batch(args.seed, step, 8, (192, 192))
+        loss = upsampling_loss(model, images, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        run.add(loss=loss.item())
+        if run.validates(step):
+            run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt", "dinotxt refined")))
 
 
 def targets_of(labels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -277,6 +330,8 @@ def refine(args: argparse.Namespace) -> None:
     model.text_model.load_state_dict(aligned.text_model.state_dict())
     model.logit_scale.data.copy_(aligned.logit_scale)
     model.freeze_encoders().train()
+    if args.upsample_steps:
+        upsample(args, model, tokenizer)
     noise = FeatureNoise(model.vision_model, args.noise)
     phrases = Phrases()
     with torch.no_grad():
@@ -284,30 +339,35 @@ def refine(args: argparse.Namespace) -> None:
             model.get_text_features(tokenize(tokenizer, phrases.phrases, template)) for template in TEMPLATES
         ]
 
+    flat = vocabularies[0].flatten(1)  # [global, local], each of unit length
+    similarities = (flat @ flat.T / 2).numpy()
+
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = parameter_groups(model, args.learning_rate, 0.01, encoder_multiplier=1.0)
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
     rng = np.random.default_rng(args.seed)  # the same choices in every process
-    run = Run(args, model, optimizer, schedule, rng)
+    run = Run(args, model, optimizer, schedule, rng, "refine")
 
     rank = rank_and_world()[0]
-    for step in run.steps("refine"):
+    for step in run.steps():
         size = SIZES[rng.integers(len(SIZES))]
         # users type few words, benchmarks have many
-        num_classes = int(rng.choice([1, 3, 8, 24, 48, 96, 140], p=[0.16, 0.08, 0.1, 0.13, 0.13, 0.2, 0.2]))
+        num_classes = int(rng.choice([1, 3, 8, 24, 64, 140], p=[0.15, 0.1, 0.2, 0.3, 0.15, 0.1]))
+        pool = sample_pool(phrases, num_classes, rng)
         batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1]))))
         images, labels = draw_batch(args.seed, step, 16, size)
         images, labels = images[:batch_size], labels[:batch_size]
-        present = phrases.truth[labels.unique()].amax(dim=0) > 0
-        chosen = sample_vocabulary(phrases, present, num_classes, rng, left_out=0.3)
+        counts = labels.flatten().bincount(minlength=len(NAMES)).float() @ phrases.truth[:, pool]
+        near = similarities[np.ix_(pool, pool)]
+        chosen = pool[sample_classes(counts, [num_classes], args.seed, step, near, left_out=0.3)]
         targets = targets_of(labels, phrases.truth[:, chosen])
         text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             with noise.using(seeds_of(args.seed, step, range(rank * 16, rank * 16 + len(images)))):
                 loss = model(images, text_embeds=text_embeds, labels=targets).loss
-            if targets.ndim == 4:  # the sum over phrases, because each pixel of a phrase counts there as here
-                loss = loss * len(chosen)
+            if targets.ndim == 4:  # phrases that overlap reject each other's pixels, as softly as "none" does
+                loss = loss * len(chosen) * REJECTION_WEIGHT
         optimizer.zero_grad()
         loss.backward()
         average_gradients(parameters)
@@ -324,8 +384,9 @@ def refine(args: argparse.Namespace) -> None:
 class Run:
     """The state of a stage in its output folder. The same command continues an interrupted stage where it was.
 
-    `state.pt` holds the weights, the optimizer's moments and the random choices, at least every `SAVE_EVERY` steps;
-    `log.jsonl` gets one line per validation: mean training losses since the last validation, scores, minutes.
+    `align.pt` (named like the stage) holds the weights, the optimizer's moments and the random choices, at least every
+    `SAVE_EVERY` steps; `log.jsonl` gets one line per validation: mean training losses since the last validation,
+    scores, minutes.
 
     Raises:
         ValueError: If the folder holds a run with other options.
@@ -333,10 +394,11 @@ class Run:
 
     SAVE_EVERY = 100
 
-    def __init__(self, args: argparse.Namespace, model, optimizer, schedule, rng: np.random.Generator):
+    def __init__(self, args: argparse.Namespace, model, optimizer, schedule, rng: np.random.Generator, name: str):
         args.output.mkdir(parents=True, exist_ok=True)
         self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-        self.args, self.rng, self.path = args, rng, args.output / "state.pt"
+        self.args, self.rng, self.name, self.path = args, rng, name, args.output / f"{name}.pt"
+        self.num_steps = args.upsample_steps if name == "upsample" else args.steps
         self.options = {key: str(value) for key, value in vars(args).items() if key != "output"}
         self.options["processes"] = str(rank_and_world()[1])
         self.first_step, self.values, self.minutes_before, self.start = 0, {}, 0.0, time.time()
@@ -351,11 +413,11 @@ class Run:
             torch.set_rng_state(state["torch"])  # DINOv3 augments the coordinates of RoPE
             self.first_step, self.values, self.minutes_before = state["step"], state["values"], state["minutes"]
 
-    def steps(self, description: str):
+    def steps(self):
         """Yields the steps that are left, with a progress bar, and saves the state."""
         quiet = rank_and_world()[0] > 0
-        bar = {"initial": self.first_step, "total": self.args.steps, "mininterval": 10, "file": sys.stderr}
-        for step in tqdm(range(self.first_step, self.args.steps), desc=description, disable=quiet, **bar):
+        bar = {"initial": self.first_step, "total": self.num_steps, "mininterval": 10, "file": sys.stderr}
+        for step in tqdm(range(self.first_step, self.num_steps), desc=self.name, disable=quiet, **bar):
             yield step
             if self.validates(step, every=self.SAVE_EVERY) or self.validates(step):
                 self.save(step + 1)
@@ -365,7 +427,7 @@ class Run:
 
     def validates(self, step: int, every: int | None = None) -> bool:
         """Whether this process validates (by default), or saves, after the step."""
-        due = (step + 1) % (every or self.args.validate_every) == 0 or step + 1 == self.args.steps
+        due = (step + 1) % (every or self.args.validate_every) == 0 or step + 1 == self.num_steps
         return due and rank_and_world()[0] == 0
 
     def save(self, step: int) -> None:
@@ -382,7 +444,7 @@ class Run:
 
     def write(self, step: int, **scores: float | list[float]) -> None:
         means = {key: round(float(np.mean(values)), 4) for key, values in self.values.items()}
-        line = {"step": step + 1, "minutes": round(self.minutes(), 2), **scores, **means}
+        line = {"stage": self.name, "step": step + 1, "minutes": round(self.minutes(), 2), **scores, **means}
         self.values = {}
         with open(self.args.output / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -412,6 +474,7 @@ def main() -> None:
     parser.add_argument(
         "--noise", type=float, default=0.0, help="refine: noise on patch tokens; see training/feature_noise.py"
     )
+    parser.add_argument("--upsample-steps", type=int, default=300, help="refine: steps of AnyUp's own loss before it")
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

@@ -177,19 +177,21 @@ def test_local_global_is_the_models_own_with_windows(pipe, sample_image):
 
 
 @pytest.mark.parametrize("head", ["full", "dinotxt"])
-def test_slide_is_the_mean_of_probabilities_resized(pipe, sample_image, head):
+def test_slide_is_the_mean_of_the_windows_resized(pipe, sample_image, head):
     inputs = pipe.processor(images=sample_image, text=LABELS, do_windows=False)
     text_embeds = pipe.encode_labels(LABELS).tensor
     scale = pipe.model.logit_scale.exp().item() if head == "dinotxt" else 1.0
-    probabilities = segment_windows(
+    maps = segment_windows(
         pipe.model, inputs["pixel_values"], text_embeds, window_size=48, stride=24, head=head, temperature=1 / scale
     )
-    resized = torch.nn.functional.interpolate(probabilities, size=(60, 90), mode="bilinear", align_corners=False)[0]
+    resized = torch.nn.functional.interpolate(maps, size=(60, 90), mode="bilinear", align_corners=False)[0]
+    best = resized.max(dim=0).values
+    scores = best.sigmoid() if head == "full" else best
     result = pipe(sample_image, LABELS, inference="slide", head=head, return_label_map=True)
     np.testing.assert_array_equal(result["label_map"], resized.argmax(dim=0))
     for segment in result["segments"]:
         inside = torch.as_tensor(result["label_map"] == LABELS.index(segment["label"]))
-        assert segment["score"] == pytest.approx(resized.max(dim=0).values[inside].mean().item(), abs=1e-5)
+        assert segment["score"] == pytest.approx(scores[inside].mean().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("inference", ["local-global", "slide"])

@@ -24,15 +24,15 @@ def text_embeds():
 HEADS = pytest.mark.parametrize("head", ["dinotxt", "full"])
 
 
-def probabilities_of(model, window, text_embeds, head):
+def maps_of(model, window, text_embeds, head):
     logits = model(window, text_embeds=text_embeds, head=head).logits
     logits = F.interpolate(logits, size=window.shape[-2:], mode="bilinear", align_corners=False)
-    return logits.softmax(dim=1) if head == "dinotxt" else logits.sigmoid()
+    return logits.softmax(dim=1) if head == "dinotxt" else logits
 
 
 @HEADS
 def test_one_window_over_the_image_is_the_whole_model(tiny_model, images, text_embeds, head):
-    whole = probabilities_of(tiny_model, images, text_embeds, head)
+    whole = maps_of(tiny_model, images, text_embeds, head)
     torch.testing.assert_close(segment_windows(tiny_model, images, text_embeds, 100, 50, head), whole)
 
 
@@ -41,9 +41,16 @@ def test_every_pixel_has_the_mean_of_its_windows(tiny_model, images, text_embeds
     total, count = torch.zeros(2, 5, 41, 75), torch.zeros(41, 75)
     for top, left, height, width in plan_windows((41, 75), 32, 16):
         area = (..., slice(top, top + height), slice(left, left + width))
-        total[area] += probabilities_of(tiny_model, images[area], text_embeds, head)
+        total[area] += maps_of(tiny_model, images[area], text_embeds, head)
         count[area] += 1
     torch.testing.assert_close(segment_windows(tiny_model, images, text_embeds, 32, 16, head), total / count)
+
+
+def test_names_with_high_logits_keep_their_order():
+    # the sigmoid of both is 1 in float32
+    logits = torch.tensor([40.0, 41.0])[None, :, None, None].expand(2, 2, 4, 4)
+    boxes = plan_windows((8, 12), 8, 4)
+    assert (inference._average(logits, boxes, (8, 12), over_classes=False).argmax(dim=0) == 1).all()
 
 
 @HEADS

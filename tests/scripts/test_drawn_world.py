@@ -29,7 +29,7 @@ def run(script: str, *arguments: object) -> str:
 def trained(tmp_path_factory):
     """Both stages, two steps each: (folder of the alignment, folder of the refinement)."""
     folder = tmp_path_factory.mktemp("runs")
-    short = ("--steps", 2, "--validate-every", 2, "--validation-scenes", 2)
+    short = ("--steps", 2, "--upsample-steps", 2, "--validate-every", 2, "--validation-scenes", 2)
     run("drawn_world/train_tiny.py", "align", "--output", folder / "align", "--batch-size", 2, *short)
     run(
         "drawn_world/train_tiny.py",
@@ -58,8 +58,39 @@ def test_the_second_stage_leaves_dinotxt_as_the_first_made_it(trained):
 @pytest.mark.multiprocess
 def test_a_run_keeps_its_curve(trained):
     for folder, head in zip(trained, ("dinotxt", "full")):
-        (line,) = (folder / "log.jsonl").read_text().splitlines()
-        assert {"step", "minutes", f"unseen/{head}", f"seen/{head}", "loss"} <= set(json.loads(line))
+        line = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+        assert {"stage", "step", "minutes", f"unseen/{head}", f"seen/{head}", "loss"} <= set(line)
+        assert (line["stage"], line["step"]) == (folder.name, 2)
+
+
+@pytest.mark.multiprocess
+def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    module = load_script(SCRIPTS / "drawn_world" / "train_tiny.py")
+    monkeypatch.setattr(module, "validate", lambda *_: {})
+    monkeypatch.setattr(module.Run, "SAVE_EVERY", 2)
+    loss, calls = module.alignment_loss, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    def align(folder, *more):
+        command = ["train_tiny.py", "align", "--output", str(tmp_path / folder), "--steps", "4", "--batch-size", "2"]
+        monkeypatch.setattr(sys, "argv", [*command, *more])
+        module.main()
+        return torch.load(tmp_path / folder / "align.pt", weights_only=True)["model"]
+
+    whole = align("whole")
+    monkeypatch.setattr(module, "alignment_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        align("parts")
+    parts = align("parts")
+    assert len(calls) == 6  # three steps and the interruption, then the two steps after the last saved state
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(ValueError, match=r"holds a run with .*'seed': '0'.*use its options or another --output"):
+        align("parts", "--seed", "1")
 
 
 @pytest.mark.multiprocess
@@ -71,8 +102,9 @@ def test_evaluation_scores_heads_and_oracles(trained, tmp_path):
     for split in ("seen", "unseen"):
         assert list(scores[split]) == [
             "full model",
-            "zero-shot head",
             "full model, shuffled names",
+            "zero-shot head, refined features",
+            "zero-shot head",
             "oracle blind to color",
             "oracle blind to pattern",
             "oracle blind to shape",
@@ -112,11 +144,20 @@ def test_a_phrase_competes_with_just_those_that_make_a_seen_name_in_its_place(ph
 
 
 @pytest.mark.parametrize("num_classes", [1, 3, 24, 140])
-def test_a_vocabulary_has_what_the_batch_shows_before_anything_else(phrases_module, num_classes):
+def test_a_pool_is_a_group_or_has_as_many_phrases_of_every_group(phrases_module, num_classes):
     phrases = phrases_module.Phrases()
-    present = phrases.truth[[NAMES.index(name) for name in SEEN[:2]]].amax(dim=0) > 0
-    for seed in range(20):
-        chosen = phrases_module.sample_vocabulary(phrases, present, num_classes, np.random.default_rng(seed))
-        shown = present[chosen].tolist()
-        assert 1 <= len(chosen) <= num_classes and len(set(chosen.tolist())) == len(chosen)
-        assert shown == sorted(shown, reverse=True) and shown[0]
+    sizes = [group.stop - group.start for group in phrases.groups]
+    kinds = set()
+    for seed in range(40):
+        pool = phrases_module.sample_pool(phrases, num_classes, np.random.default_rng(seed))
+        counts = [int(((pool >= group.start) & (pool < group.stop)).sum()) for group in phrases.groups]
+        assert len(set(pool.tolist())) == len(pool) == sum(counts)
+        whole = [count == size for count, size in zip(counts, sizes)]
+        if sum(count > 0 for count in counts) == 1:
+            assert any(count and all_of_it for count, all_of_it in zip(counts, whole))
+            kinds.add("names" if counts[0] else "group")
+        else:
+            assert all(count == max(counts) or all_of_it for count, all_of_it in zip(counts, whole))
+            assert len(pool) >= min(num_classes, sum(min(size, max(counts)) for size in sizes))
+            kinds.add("mixed")
+    assert kinds == {"names", "group", "mixed"}
