@@ -44,6 +44,8 @@ VARIANTS = {
     "late refinement without the spatial blocks": ["use_spatial_refinement"],
     "late refinement without the class blocks": ["use_class_refinement"],
     "late refinement without guidance": ["use_guidance"],
+    "no text threshold": ["use_text_threshold"],
+    "no correlation residual": ["use_correlation_residual"],
 }
 OUTCOME, ZERO_SHOT_OUTCOME = "ablation.json", "zero-shot.json"
 LARGE = 2  # side of large scenes divided by the side of a training crop

@@ -360,7 +360,7 @@ def refine(args: argparse.Namespace) -> None:
         images, labels = images[:batch_size], labels[:batch_size]
         counts = labels.flatten().bincount(minlength=len(NAMES)).float() @ phrases.truth[:, pool]
         near = similarities[np.ix_(pool, pool)]
-        chosen = pool[sample_classes(counts, [num_classes], args.seed, step, near, left_out=0.3)]
+        chosen = pool[sample_classes(counts, [num_classes], args.seed, step, near, left_out=0.3).numpy()]
         targets = targets_of(labels, phrases.truth[:, chosen])
         text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):

@@ -21,6 +21,7 @@ from dinov3seg_hf.data.segmentation import SegmentationDataset
 from dinov3seg_hf.data.streamed import StreamedSegmentationDataset
 from dinov3seg_hf.distributed import Processes
 from dinov3seg_hf.evaluation.evaluator import evaluate
+from dinov3seg_hf.evaluation.protocol import describe_view
 from dinov3seg_hf.evaluation.results import results_table, seen_classes
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix, ImageCounts, bootstrap_intervals
 
@@ -437,6 +438,26 @@ def test_results_are_plain_json_and_whole(run, tmp_path):
     assert content["model"]["name"] == "tiny"
     with pytest.raises(ValueError, match="cannot be written"):
         result.save(tmp_path / "nowhere" / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "view"),
+    [
+        ({"inference": "whole"}, "whole 96"),
+        ({"inference": "whole", "size": {"height": 32, "width": 64}}, "whole 32x64"),
+        ({"inference": "local-global"}, "local-global 96, windows 48/24"),
+        ({"inference": "slide", "window_size": 40}, "slide 96, windows 40/20"),
+        ({"inference": "slide", "window_size": 40, "window_stride": 10}, "slide 96, windows 40/10"),
+    ],
+)
+def test_the_mode_and_the_size_are_shown_beside_the_scores(settings, view):
+    processor = {"size": {"shortest_edge": 96, "longest_edge": 384}, "window_size": 48, "window_stride": 24}
+    assert describe_view({"inference": settings, "image_processor": processor}) == view
+
+
+def test_the_shown_mode_is_the_one_that_was_used(run):
+    result = run(inference="local-global")
+    assert result.view.startswith("local-global ") and result.view in result.table()
 
 
 def test_table_sets_measured_scores_beside_published_ones(run):

@@ -163,6 +163,14 @@ def test_a_few_steps_on_few_images_lower_the_loss(tmp_path, data):
     assert np.mean(losses[-20:]) < 0.9
 
 
+def test_a_fresh_head_of_another_size_trains_and_is_saved(tiny_checkpoint, tmp_path, data):
+    overrides = ["early_refinement_type=anyup", "early_refinement_scale=2", "late_num_layers=1"]
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), head="fresh", config_overrides=overrides)
+    Trainer(config, data=data).train()
+    trained = Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "model")
+    assert (trained.config.early_refinement_scale, len(trained.late_refinement.class_layers)) == (2, 1)
+
+
 @pytest.mark.parametrize("encoders", [("vision",), ("text",), ("vision", "text")])
 def test_queries_and_values_of_the_named_encoders_train_and_nothing_else_of_them(model, encoders):
     choose_trainable(model, encoders)
@@ -796,6 +804,7 @@ def test_configuration_provenance_scores_and_overlays_lie_beside_the_weights(tin
 
     scores = json.loads((tmp_path / "results.json").read_text())["scores"]
     assert result.scores["mean_iou"] == scores["mean_iou"]
+    assert result.view.startswith("local-global ") and f"evaluation ({result.view})\nmean_iou " in result.summary()
     lines = [line for line in RunFolder(tmp_path).read_log() if "eval/mean_iou" in line]
     assert [line["step"] for line in lines] == [4, 6] and lines[-1]["eval/mean_iou"] == scores["mean_iou"]
     for step in (4, 6):
@@ -1044,6 +1053,7 @@ def test_every_field_is_a_flag_with_a_help_text():
         ([*GIVEN, "--scale-range", "2"], "scale_range"),
         ([*GIVEN, "--scale-range", "2", "1"], "scale_range"),
         ([*GIVEN, "--ablate", "use_everything"], "use_everything"),
+        ([*GIVEN, "--config-overrides", "late_num_layers=1"], "expected head fresh"),
         ([*GIVEN, "--lora-rank", "4"], "trainable_encoders"),
         ([*GIVEN, "--trainable-encoders", "all", "text"], "all alone"),
         ([*GIVEN, "--trainable-encoders", "all", "--lora-rank", "4"], "no adapters"),
