@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 # help of `--refine-features`
 REFINE_FEATURES = "zero-shot head on refined features (default: the setting of the checkpoint)"
+REFINE = "pixels: move edges of the result to edges of the image, without training (default: none)"
 
 EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 

@@ -28,7 +28,7 @@ from ..loading import is_embedded, load_pipeline, resolve_checkpoint, title_of
 from ..model.files import write_atomically
 from ..model.inference_settings import Inference, InferenceSettings
 from ..model.vocabulary import Vocabulary
-from .console import EXIT_OK, REFINE_FEATURES, Parser
+from .console import EXIT_OK, REFINE, REFINE_FEATURES, Parser
 
 EXAMPLES = """\
 examples:
@@ -129,6 +129,7 @@ def _add_inference_options(parser: Parser) -> None:
     model.add_argument("--head", choices=("full", "dinotxt"), help="default: the setting of the checkpoint")
     model.add_argument("--patch-source", choices=("head", "backbone"), help="default: the setting of the checkpoint")
     model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
+    model.add_argument("--refine", choices=("pixels", "none"), help=REFINE)
     model.add_argument(
         "--shortest-edge",
         type=int,
@@ -310,6 +311,7 @@ def _settings(options: argparse.Namespace, default_inference: Inference) -> Infe
         head=options.head,
         patch_source=options.patch_source,
         refine_features=options.refine_features,
+        refine=options.refine,
         temperature=options.temperature,
         size=size,
         window_size=options.window_size,

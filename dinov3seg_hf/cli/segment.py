@@ -24,7 +24,7 @@ from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, sa
 from ..visualization.legend import percent, with_legend
 from ..visualization.pictures import Region, overlay, regions_of
 from ..visualization.tables import aligned_table
-from .console import EXIT_ERROR, EXIT_OK, REFINE_FEATURES, Parser, print_error, share
+from .console import EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, print_error, share
 
 # With more labels, the encoding takes long enough for a progress bar.
 MANY_LABELS = 500
@@ -87,6 +87,7 @@ def make_parser(prog: str) -> Parser:
         "--head", choices=("full", "dinotxt"), help="trained or zero-shot head (default: the setting of the checkpoint)"
     )
     model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
+    model.add_argument("--refine", choices=("pixels", "none"), help=REFINE)
     model.add_argument(
         "--threshold",
         type=share,
@@ -127,6 +128,7 @@ def run(options: argparse.Namespace) -> int:
         inference=options.inference,
         head=options.head,
         refine_features=options.refine_features,
+        refine=options.refine,
         threshold=options.threshold,
     )
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()

@@ -257,7 +257,7 @@ class DemoEngine:
         with _timed(seconds, "image"):
             encoded = self.pipe.encode_image(photo.image, inference=inference, head=head)
         if session is not None:
-            self.memory.put(session, key, encoded, num_bytes_of(encoded.features))
+            self.memory.put(session, key, encoded, num_bytes_of(encoded.features) + encoded.pixels.nbytes)
         return replace(encoded, size=shown_size), False
 
     def _encode_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> tuple[TextEmbeddings, int]:

@@ -83,4 +83,6 @@ def describe_view(protocol: dict[str, Any]) -> str:
             side // 2 if inference["inference"] == "slide" else processor.get("window_stride")
         )
         text += f", windows {side}/{step}"
-    return text
+    if inference.get("head") == "dinotxt":
+        text += ", zero-shot head" + (", refined features" if inference.get("refine_features") else "")
+    return text + (", refined pixels" if inference.get("refine") == "pixels" else "")

@@ -29,6 +29,11 @@ class PreparedImage:
     size: tuple[int, int]
     inference: Inference
 
+    @property
+    def pixels(self) -> torch.Tensor:
+        """The resized and normalized image, `(3, H, W)`."""
+        return self.tensors["pixel_values"][0]
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
@@ -36,12 +41,14 @@ class EncodedImage:
 
     Attributes:
         features: The features, on the model's device.
+        pixels: The resized and normalized image, `(3, H, W)`.
         size: (height, width) of the original image in pixels; the label map has this size.
         inference, head, patch_source, refine_features: The settings of the encoding; the segmentation uses the same
             settings.
     """
 
     features: Dinov3SegImageFeatures
+    pixels: torch.Tensor
     size: tuple[int, int]
     inference: Inference
     head: Head
@@ -66,6 +73,7 @@ class EncodedImage:
         assert settings.refine_features is not None
         return cls(
             features,
+            prepared.pixels,
             prepared.size,
             prepared.inference,
             settings.head,

@@ -11,6 +11,7 @@ from .checks import checked_choice, quoted
 Inference = Literal["whole", "local-global", "slide"]
 Head = Literal["full", "dinotxt"]
 PatchSource = Literal["head", "backbone"]
+Refine = Literal["pixels", "none"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class InferenceSettings:
             processor; the default stride of `"slide"` is half a window.
         refine_features: Whether the zero-shot head uses the features after early refinement; the full head always does.
             Default: that of the checkpoint.
+        refine: `"pixels"`: moves the edges of the result to edges of the image, without any training (see
+            `pixel_refinement.py`). A score is then the share of a label among the labels, and among none of them for
+            the full head. Default: `"none"`.
 
     Raises:
         ValueError: If an option is out of range.
@@ -47,9 +51,15 @@ class InferenceSettings:
     window_size: int | None = None
     window_stride: int | None = None
     refine_features: bool | None = None
+    refine: Refine | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in (("inference", Inference), ("head", Head), ("patch_source", PatchSource)):
+        for name, choices in (
+            ("inference", Inference),
+            ("head", Head),
+            ("patch_source", PatchSource),
+            ("refine", Refine),
+        ):
             if getattr(self, name) is not None:
                 checked_choice(getattr(self, name), name, get_args(choices))
         if self.refine_features is not None and not isinstance(self.refine_features, bool):
@@ -76,7 +86,7 @@ class InferenceSettings:
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
     def resolved(self, config: Any, image_processor: Any) -> "InferenceSettings":
-        """Returns a copy without `None` in `inference`, `head`, `patch_source` and `refine_features`.
+        """Returns a copy without `None` in `inference`, `head`, `patch_source`, `refine_features` and `refine`.
 
         The checkpoint provides the missing values.
 
@@ -90,6 +100,7 @@ class InferenceSettings:
             head=choose_head(config, self.head),
             patch_source=choose_patch_source(config, self.patch_source),
             refine_features=config.refine_features if self.refine_features is None else self.refine_features,
+            refine="none" if self.refine is None else self.refine,
         )
 
 

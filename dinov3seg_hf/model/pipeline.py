@@ -11,7 +11,6 @@ import difflib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
+from .labeling import label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
 from .pipeline_results import SegmentationResults
 from .sliding_window import segment_windows
@@ -145,7 +145,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             templates: Prompt templates: the name of a set in `prompts.TEMPLATES`, one template, or several.
             **kwargs: Options of this call:
 
-                - `inference`, `head`, `patch_source`, `refine_features`, `threshold`, `temperature`, `size`,
+                - `inference`, `head`, `patch_source`, `refine_features`, `refine`, `threshold`, `temperature`, `size`,
                   `window_size`, `window_stride`: see `InferenceSettings`. If the image is not larger than a window,
                   `"local-global"` equals `"whole"`.
                 - `return_label_map` (`bool`): whether to also return the dense label map.
@@ -162,8 +162,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
 
             With `return_label_map` or `return_scores`, a dictionary: `segments` (the list), `labels` (all names),
             `label_map` (int32 `(H, W)`: the label of each pixel of the original image, -1 for no label) and, if
-            requested, `scores` (float16 `(C, h, w)`: the scores of all labels at the resolution of the model). The
-            labels are those that are prompted; `Vocabulary.to_scored` merges those from `background_from` on into one
+            requested, `scores` (float16 `(C, h, w)`: the scores of all labels at the resolution of the model, before
+            `refine`). The labels are those that are prompted; `Vocabulary.to_scored` merges those from `background_from` on into one
             background.
 
             In the full head, a score is the sigmoid of the logit of one label. In the zero-shot head, it is the softmax
@@ -426,7 +426,9 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             group = [images[index] for index in indices]
             maps, score_function = self._score_maps(group, text_embeds, settings)
             for index, image, image_maps in zip(indices, group, maps):
-                labeled[index] = self._label(image_maps, score_function, image.size, settings.threshold, return_scores)
+                labeled[index] = label_pixels(
+                    image_maps, score_function, image, self.image_processor, settings, return_scores
+                )
         return labeled if isinstance(model_inputs, list) else labeled[0]
 
     def _score_maps(
@@ -481,35 +483,6 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             refine_features=settings.refine_features,
         )
         return _finite(maps)
-
-    def _label(
-        self,
-        maps: torch.Tensor,
-        score_function: ScoreFunction,
-        size: tuple[int, int],
-        threshold: float | None,
-        return_scores: bool,
-    ) -> LabeledImage:
-        """Computes the label and the score of each pixel of the original image from maps `(C, h, w)`.
-
-        The result is on the CPU.
-        """
-        result = self.image_processor.post_process_semantic_segmentation(
-            SimpleNamespace(logits=maps[None]),
-            target_sizes=[size],
-            threshold=threshold,
-            score_function=score_function,
-            return_scores=True,
-        )[0]
-        scores = None
-        if return_scores:
-            activation = {
-                "sigmoid": torch.sigmoid,
-                "softmax": lambda logits: logits.softmax(dim=0),
-                "none": lambda p: p,
-            }
-            scores = activation[score_function](maps).half().cpu().numpy()
-        return LabeledImage(result.segmentation.cpu().numpy(), result.scores.cpu().numpy(), scores)
 
     def postprocess(  # type: ignore[override]
         self,

@@ -448,6 +448,11 @@ def test_results_are_plain_json_and_whole(run, tmp_path):
         ({"inference": "local-global"}, "local-global 96, windows 48/24"),
         ({"inference": "slide", "window_size": 40}, "slide 96, windows 40/20"),
         ({"inference": "slide", "window_size": 40, "window_stride": 10}, "slide 96, windows 40/10"),
+        ({"inference": "whole", "head": "dinotxt"}, "whole 96, zero-shot head"),
+        (
+            {"inference": "whole", "head": "dinotxt", "refine_features": True, "refine": "pixels"},
+            "whole 96, zero-shot head, refined features, refined pixels",
+        ),
     ],
 )
 def test_the_mode_and_the_size_are_shown_beside_the_scores(settings, view):
