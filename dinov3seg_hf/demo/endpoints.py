@@ -45,7 +45,7 @@ class Endpoints:
 
     # --- the page ----------------------------------------------------------------------------------------------------
 
-    def run(self, image, labels, inference, head, templates, request: gr.Request, progress=_PROGRESS):
+    def run(self, image, labels, inference, head, templates, refine, request: gr.Request, progress=_PROGRESS):
         """Returns the JSON for the viewer: a segmentation, a hint or an error message.
 
         Skips the update if the viewer already shows the segmentation.
@@ -61,6 +61,7 @@ class Endpoints:
                     inference=inference,
                     head=head,
                     templates=templates or None,
+                    refine="pixels" if refine else "none",
                     progress=lambda fraction, what: progress(fraction, desc=what),
                 )
                 shown = result.key
@@ -91,9 +92,11 @@ class Endpoints:
 
     # --- the API -----------------------------------------------------------------------------------------------------
 
-    def segment(self, image, labels, inference, head, templates, threshold, request: gr.Request) -> dict[str, Any]:
+    def segment(
+        self, image, labels, inference, head, templates, threshold, refine, request: gr.Request
+    ) -> dict[str, Any]:
         """Returns the labels found, as JSON."""
-        result = self._segmented(image, labels, inference, head, templates, request)
+        result = self._segmented(image, labels, inference, head, templates, refine, request)
         photo = result.photo
         with _errors_for_clients():
             return {
@@ -105,15 +108,18 @@ class Endpoints:
                 "model": self.engine.name,
                 "head": result.head,
                 "inference": result.inference,
+                "refine": result.refine,
                 "threshold": threshold,
                 "templates": list(result.vocabulary.templates),
                 "labels": list(result.vocabulary.names),
                 "segments": segments_as_json(result.label_map(threshold), result.regions(threshold)),
             }
 
-    def overlay(self, image, labels, inference, head, templates, threshold, opacity, request: gr.Request) -> str:
+    def overlay(
+        self, image, labels, inference, head, templates, threshold, opacity, refine, request: gr.Request
+    ) -> str:
         """Returns the path of a PNG: the image with an overlay of its labels and a legend."""
-        result = self._segmented(image, labels, inference, head, templates, request)
+        result = self._segmented(image, labels, inference, head, templates, refine, request)
         with _errors_for_clients():
             palette = self.engine.colors(request.session_hash, result.vocabulary)
             picture = overlay(
@@ -123,9 +129,9 @@ class Endpoints:
             save_image(path, with_legend(picture, result.regions(threshold), palette=palette))
             return path
 
-    def label_map(self, image, labels, inference, head, templates, threshold, request: gr.Request) -> str:
+    def label_map(self, image, labels, inference, head, templates, threshold, refine, request: gr.Request) -> str:
         """Returns the path of a PNG with the label number of each pixel."""
-        result = self._segmented(image, labels, inference, head, templates, request)
+        result = self._segmented(image, labels, inference, head, templates, refine, request)
         with _errors_for_clients():
             palette = self.engine.colors(request.session_hash, result.vocabulary)
             path = _new_file(f"{_file_stem(image)}_labels.png")
@@ -134,7 +140,7 @@ class Endpoints:
 
     def heat_map(self, image, labels, label, inference, head, templates, request: gr.Request) -> str:
         """Returns the path of a gray PNG with the score of one label at each pixel, multiplied by 255."""
-        result = self._segmented(image, labels, inference, head, templates, request)
+        result = self._segmented(image, labels, inference, head, templates, False, request)
         with _errors_for_clients():
             scores = result.scores[result.vocabulary.index(label)]
             path = _new_file(f"{_file_stem(image)}_heat.png")
@@ -142,7 +148,7 @@ class Endpoints:
             save_image(path, picture)
             return path
 
-    def _segmented(self, image, labels, inference, head, templates, request: gr.Request) -> Segmentation:
+    def _segmented(self, image, labels, inference, head, templates, refine, request: gr.Request) -> Segmentation:
         if image is None:
             raise gr.Error("The image is missing. Upload an image first.", print_exception=False)
         with _errors_for_clients():
@@ -153,6 +159,7 @@ class Endpoints:
                 inference=inference or None,
                 head=head or None,
                 templates=templates or None,
+                refine="pixels" if refine else "none",
             )
 
 

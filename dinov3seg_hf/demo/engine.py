@@ -25,7 +25,7 @@ from PIL import Image
 
 from ..model.fingerprints import weights_key
 from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
-from ..model.inference_settings import Head, Inference, InferenceSettings
+from ..model.inference_settings import Head, Inference, InferenceSettings, Refine
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.prompts import DEFAULT_TEMPLATE, resolve_templates
 from ..model.text_embeddings import TextEmbeddings, encode_classes
@@ -175,6 +175,7 @@ class DemoEngine:
         inference: Inference | None = None,
         head: Head | None = None,
         templates: str | Sequence[str] | None = None,
+        refine: Refine = "none",
         progress: Progress | None = None,
     ) -> Segmentation:
         """Segments an image by words. Values that are stored for the session are not computed again.
@@ -186,6 +187,7 @@ class DemoEngine:
             inference: See the pipeline. Default: the default of the checkpoint.
             head: See the pipeline. Default: the full head if the checkpoint has one, else the zero-shot head.
             templates: See `vocabulary`.
+            refine: See the pipeline.
             progress: Called with the progress, from 0 to 1, and a description of the current step.
 
         Raises:
@@ -208,7 +210,7 @@ class DemoEngine:
         with self._compute:
             model_key = self._model_key()
             image_key = (photo.digest, model_key, inference, head)
-            key = hashlib.sha256(repr((image_key, vocabulary.fingerprint)).encode()).hexdigest()
+            key = hashlib.sha256(repr((image_key, vocabulary.fingerprint, refine)).encode()).hexdigest()
             if session is not None and (known := self.memory.get(session, ("segmentation", key))) is not None:
                 return known
             inputs, remembered = self._inputs(session, photo, image_key, len(vocabulary), progress, seconds)
@@ -217,9 +219,9 @@ class DemoEngine:
                 text, num_new_words = self._encode_words(session, vocabulary, model_key)
             progress(0.7 if not remembered else 0.4, "Segmenting")
             with _timed(seconds, "segment"):
-                settings = InferenceSettings(inference=inference, head=head)
+                settings = InferenceSettings(inference=inference, head=head, refine=refine)
                 (labeled,) = self.pipe.segment_prepared([inputs], text, settings, return_scores=True)
-            result = self._result(key, photo, vocabulary, inference, head, labeled)
+            result = self._result(key, photo, vocabulary, settings, labeled)
         if session is not None:
             self.memory.put(session, ("segmentation", key), result, result.num_bytes)
         # the stored result has no times, because reading it from memory takes no time
@@ -287,11 +289,11 @@ class DemoEngine:
         key: str,
         photo: Photo,
         vocabulary: Vocabulary,
-        inference: Inference,
-        head: Head,
+        settings: InferenceSettings,
         labeled: LabeledImage,
     ) -> Segmentation:
         assert labeled.scores is not None  # because of return_scores
+        assert settings.inference is not None and settings.head is not None and settings.refine is not None
         num_labels = len(vocabulary)
         labels, scores = labeled.label_map, labeled.score_map
         levels = (np.searchsorted(LEVELS, scores.ravel(), side="right") - 1).clip(0, 100).astype(np.uint8)
@@ -305,8 +307,9 @@ class DemoEngine:
             key=key,
             photo=photo,
             vocabulary=vocabulary,
-            inference=inference,
-            head=head,
+            inference=settings.inference,
+            head=settings.head,
+            refine=settings.refine,
             shown_labels=labels.astype(np.int16 if num_labels < 2**15 else np.int32),
             shown_levels=levels,
             counts=counts,

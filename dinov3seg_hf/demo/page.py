@@ -46,6 +46,7 @@ class Controls:
     mode: gr.Radio
     templates: gr.Dropdown
     head: gr.Radio
+    refine: gr.Checkbox
 
     @property
     def asked(self) -> list[Component]:
@@ -170,11 +171,11 @@ def _add_controls(engine: DemoEngine, examples: Sequence[Example], presets: list
         elem_id="mode",
     )
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        templates, head = _add_advanced(engine)
-    return Controls(photo, gallery, words, button, preset, mode, templates, head)
+        templates, head, refine = _add_advanced(engine)
+    return Controls(photo, gallery, words, button, preset, mode, templates, head, refine)
 
 
-def _add_advanced(engine: DemoEngine) -> tuple[gr.Dropdown, gr.Radio]:
+def _add_advanced(engine: DemoEngine) -> tuple[gr.Dropdown, gr.Radio, gr.Checkbox]:
     templates = gr.Dropdown(
         list(dict.fromkeys([DEFAULT_TEMPLATE, *TEMPLATES["none"], *TEMPLATES["simple"]])),
         value=[DEFAULT_TEMPLATE],
@@ -186,8 +187,13 @@ def _add_advanced(engine: DemoEngine) -> tuple[gr.Dropdown, gr.Radio]:
     )
     heads = [(HEADS[name], name) for name in engine.heads]
     head = gr.Radio(heads, value=engine.heads[0], label="Head", elem_id="head")
+    refine = gr.Checkbox(
+        label="Follow the edges of the image",
+        info="Moves the edges of the result to edges of the image, without training.",
+        elem_id="refine",
+    )
     gr.Markdown("Separate the synonyms of a label with `|`: `sofa|couch|settee`.")
-    return templates, head
+    return templates, head, refine
 
 
 def _add_results() -> Results:
@@ -248,7 +254,7 @@ def _connect_page(
     """Connects the components of the page to the functions that run when the components change."""
     running: _Run = {
         "fn": endpoints.run,
-        "inputs": controls.asked,
+        "inputs": [*controls.asked, controls.refine],
         "outputs": results.viewer,
         "api_visibility": "private",
         "show_progress": "full",
@@ -257,7 +263,7 @@ def _connect_page(
     # `photo.change`, because the upload and removal events come before the new value. After a click on an example,
     # `photo.change` starts a run in addition to the run of the example.
     changes = (controls.words.edit, controls.photo.change, controls.mode.input, controls.head.input)
-    for trigger in (*changes, controls.templates.input, controls.button.click):
+    for trigger in (*changes, controls.templates.input, controls.refine.input, controls.button.click):
         trigger(**running, trigger_mode="always_last")
     quiet: _Quiet = {"api_visibility": "private", "show_progress": "hidden"}
     controls.mode.change(lambda mode: gr.Radio(info=MODES[mode]), controls.mode, controls.mode, **quiet)
@@ -287,7 +293,7 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
     download = {"fn": None, "api_visibility": "private"}
     results.overlay_button.click(
         endpoints.overlay,
-        [*controls.asked, threshold, opacity],
+        [*controls.asked, threshold, opacity, controls.refine],
         file,
         js=with_opacity,
         api_name="overlay",
@@ -296,7 +302,7 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
     ).success(inputs=file, js=asset("download_file.js"), **download)
     results.label_map_button.click(
         endpoints.label_map,
-        [*controls.asked, threshold],
+        [*controls.asked, threshold, controls.refine],
         file,
         js=with_threshold,
         api_name="label_map",
@@ -306,7 +312,7 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
     ).success(inputs=file, js=asset("download_file.js"), **download)
     results.json_button.click(
         endpoints.segment,
-        [*controls.asked, threshold],
+        [*controls.asked, threshold, controls.refine],
         segments,
         js=with_threshold,
         api_name="segment",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..model.inference_settings import Head, Inference
+from ..model.inference_settings import Head, Inference, Refine
 from ..model.vocabulary import Vocabulary
 from ..visualization.pictures import Region, regions_of
 from .photos import Photo
@@ -23,7 +23,7 @@ class Segmentation:
 
     Attributes:
         key: The hash of everything that the segmentation depends on.
-        photo, vocabulary, inference, head: The inputs of the segmentation.
+        photo, vocabulary, inference, head, refine: The inputs of the segmentation.
         shown_labels: The winning label of each pixel of `photo.shown`, int16 or int32 `(height, width)`.
         shown_levels: The score of the winning label in hundredths, rounded down, uint8 `(height, width)`.
         counts, sums: For each label and each score in hundredths, the number of pixels of `photo.image` that the label
@@ -39,6 +39,7 @@ class Segmentation:
     vocabulary: Vocabulary
     inference: Inference
     head: Head
+    refine: Refine
     shown_labels: np.ndarray
     shown_levels: np.ndarray
     counts: np.ndarray

@@ -79,6 +79,7 @@ def view_of(segmentation: Segmentation, colors: np.ndarray, facts: dict[str, Any
             **facts,
             "head": segmentation.head,
             "inference": segmentation.inference,
+            "refine": segmentation.refine,
             "source_size": list(photo.source_size),
             "own_size": [photo.image.height, photo.image.width],
             "seconds": {what: round(seconds, 4) for what, seconds in segmentation.seconds.items()},

@@ -100,6 +100,15 @@ def test_api_is_documented_and_the_page_keeps_its_own_events(client):
         assert {"inference", "head", "templates"} < optional
 
 
+def test_answers_follow_the_edges_if_asked(client, engine, image):
+    expected = engine.pipe(image, LABELS, templates=["{}"], refine="pixels", return_label_map=True)
+    path = client.predict(handle_file(image), LABELS, templates=["{}"], refine=True, api_name="/label_map")
+    np.testing.assert_array_equal(read_label_map(path).numpy(), expected["label_map"])
+    answer = client.predict(handle_file(image), LABELS, templates=["{}"], refine=True, api_name="/segment")
+    assert answer["refine"] == "pixels"
+    assert client.predict(handle_file(image), LABELS, api_name="/segment")["refine"] == "none"
+
+
 def test_answers_are_the_pipelines(client, engine, image):
     options = {"inference": "local-global", "head": "full", "templates": ["{}"], "threshold": 0.4}
     expected = engine.pipe(

@@ -278,7 +278,8 @@ function tell() {
   const lead = document.createElement("b");
   lead.textContent = time(whole);
   find(".facts").replaceChildren(lead, ` (${parts.join(", ")}) · ${facts.model}, ${size} parameters, ` +
-    `${facts.head === "full" ? "full head" : "zero-shot head"}, ${facts.inference}, ${facts.dtype} on ${facts.device} · ` +
+    `${facts.head === "full" ? "full head" : "zero-shot head"}, ${facts.inference}` +
+    `${facts.refine === "pixels" ? ", refined edges" : ""}, ${facts.dtype} on ${facts.device} · ` +
     `${width} × ${height} px${shrunk}`);
   const seen = legend.filter((entry) => entry.found);
   find(".status").textContent = `${seen.length} of ${view.num_labels} labels found: ` +
