@@ -42,6 +42,7 @@ RANKS = {
     "model": 1,
     "metrics": 2,
     "drawn_world": 2,
+    "doctor": 2,
     "visualization": 3,
     "conversion": 3,
     "data": 4,

@@ -34,6 +34,7 @@ class Entry:
 _TRAIN = ("train", ("accelerate", "datasets", "evaluate", "yaml", "filelock"))
 COMMANDS = {
     "segment": Entry("segment images by words"),
+    "doctor": Entry("examine class names: unknown, similar or ambiguous words"),
     "convert": Entry("convert published DINOv3, dino.txt and SAM weights to a checkpoint"),
     "demo": Entry("serve a web page that segments photos by words", "demo", ("gradio",)),
     "train": Entry("train on the drawn world, on COCO-Stuff or on your own masks", *_TRAIN),

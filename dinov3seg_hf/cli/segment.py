@@ -17,14 +17,14 @@ from ..loading import load_pipeline, title_of
 from ..model.image_input import open_image
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
-from ..model.prompts import TEMPLATES
-from ..model.vocabulary import Vocabulary, as_vocabulary
+from ..model.vocabulary import Vocabulary
 from ..visualization.colors import color_palette
 from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, save_json, save_mask, segments_as_json
 from ..visualization.legend import percent, with_legend
 from ..visualization.pictures import Region, overlay, regions_of
 from ..visualization.tables import aligned_table
 from .console import EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, print_error, share
+from .words import add_words, vocabulary_of
 
 # With more labels, the encoding takes long enough for a progress bar.
 MANY_LABELS = 500
@@ -48,17 +48,7 @@ def make_parser(prog: str) -> Parser:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or HTTP(S) URLs")
 
-    words = parser.add_argument_group("words (one of these)").add_mutually_exclusive_group(required=True)
-    words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms separated by "|"')
-    words.add_argument("--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv or .json")
-    words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(Vocabulary.presets())}")
-    parser.add_argument(
-        "--templates",
-        metavar="TEMPLATE",
-        action="append",
-        help=f'set of prompt templates: {", ".join(TEMPLATES)}; or one template with "{{}}" for the name; repeatable',
-    )
-
+    add_words(parser)
     files = parser.add_argument_group(
         "files",
         "With several images, or if FILE ends in / or is a folder, FILE is a folder for <image>_overlay.png, "
@@ -120,7 +110,7 @@ class _Task:
 def run(options: argparse.Namespace) -> int:
     """Segments the images."""
     # Finds errors in the arguments before a model is loaded.
-    vocabulary = _vocabulary(options)
+    vocabulary = vocabulary_of(options)
     tasks = _plan(options)
 
     pipe = load_pipeline(options.model, options.device, options.dtype)
@@ -156,17 +146,6 @@ def run(options: argparse.Namespace) -> int:
             print()
         sys.stdout.flush()
     return EXIT_ERROR if num_failed else EXIT_OK
-
-
-def _vocabulary(options: argparse.Namespace) -> Vocabulary:
-    templates = options.templates
-    if templates is not None and len(templates) == 1:
-        templates = templates[0]  # a single value can be the name of a set
-    if options.labels is not None:
-        return as_vocabulary(options.labels, templates)
-    if options.labels_file is not None:
-        return Vocabulary.from_file(options.labels_file, templates=templates)
-    return Vocabulary.from_preset(options.preset, **({} if templates is None else {"templates": templates}))
 
 
 def _plan(options: argparse.Namespace) -> list[_Task]:

@@ -1,0 +1,120 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg doctor`: examines class names before they are used, and writes better ones."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..about import EMBEDDED
+from ..doctor.findings import Finding, apply_findings
+from ..doctor.similarity import SIMILARITY, find_similar
+from ..doctor.spelling import find_spelling
+from ..doctor.winners import MIN_IMAGES, count_winners, find_winners
+from ..loading import load_pipeline
+from ..model.image_input import open_image
+from .console import EXIT_OK, Parser, share
+from .words import add_words, vocabulary_of
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+KINDS = ("joined", "torn", "meanings", "similar", "everywhere", "nowhere")
+EXAMPLES = """\
+examples:
+  dinov3seg doctor --labels-file classes.txt --model dinov3seg-vitl16
+  dinov3seg doctor --preset ade20k-150 --model dinov3seg-vitl16 --images photos
+  dinov3seg doctor --labels-file classes.txt --model dinov3seg-vitl16 --only joined similar --write better.tsv
+"""
+
+
+def make_parser(prog: str) -> Parser:
+    """Returns the parser of `dinov3seg doctor`."""
+    parser = Parser(
+        prog=prog,
+        description="Examines class names: words written as one, unknown to the tokenizer or with several meanings; "
+        "classes that the text encoder hardly tells apart; with images, classes that win everywhere or nowhere.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_words(parser)
+    parser.add_argument("--model", default=EMBEDDED, metavar="DIR_OR_HUB_ID", help="checkpoint (default: embedded)")
+    parser.add_argument(
+        "--images", metavar="DIR", type=Path, help=f"folder of typical images, at least {MIN_IMAGES}, without masks"
+    )
+    parser.add_argument(
+        "--similarity",
+        type=share,
+        default=SIMILARITY,
+        metavar="S",
+        help="smallest cosine similarity of two classes that is reported (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of findings (default: all)"
+    )
+    parser.add_argument(
+        "--write", metavar="FILE", type=Path, help="vocabulary with all proposals applied (.tsv or .json)"
+    )
+    parser.add_argument("--device", help="default: an accelerator if available")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the findings, and writes the vocabulary with the proposals applied."""
+    vocabulary = vocabulary_of(options)
+    images = None if options.images is None else images_in(options.images)
+    if options.write is not None and options.write.suffix.lower() not in (".tsv", ".json"):
+        raise ValueError(f"--write is {str(options.write)!r}; expected a file that ends in .tsv or .json.")
+    pipe = load_pipeline(options.model, options.device)
+    findings = [finding for finding in find_spelling(vocabulary, pipe.tokenizer) if finding.kind in options.only]
+    # from here on with the proposed words; of words that the encoder does not know, similarity says nothing
+    spelled = apply_findings(vocabulary, findings)
+    text = pipe.encode_labels(spelled, progress=sys.stderr.isatty())
+    unknown = [finding for finding in find_spelling(spelled, pipe.tokenizer) if finding.kind == "torn"]
+    torn = {label for finding in unknown for label in finding.labels}
+    findings += [
+        finding for finding in find_similar(spelled, text, options.similarity) if not torn.intersection(finding.labels)
+    ]
+    if images is not None:
+        opened = (open_image(path, max_pixels=pipe.image_processor.max_image_pixels) for path in images)
+        bar = tqdm(opened, total=len(images), desc="Segmenting", unit="image", file=sys.stderr)
+        findings += find_winners(spelled, count_winners(pipe, bar, text))
+    findings = [finding for finding in findings if finding.kind in options.only]
+    print(report(findings, len(vocabulary)))
+    if options.write is not None:
+        changed = apply_findings(vocabulary, findings)
+        changed.save(options.write)
+        print(f"Wrote {len(changed)} classes to {options.write}.")
+    return EXIT_OK
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Returns the image files of a folder, sorted.
+
+    Raises:
+        ValueError: If the folder does not exist or has fewer than `MIN_IMAGES` images.
+    """
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
+    if len(images) < MIN_IMAGES:
+        raise ValueError(
+            f"--images is {str(folder)!r}, which has {len(images)} images; expected a folder with at least "
+            f"{MIN_IMAGES}, because fewer say nothing about a class."
+        )
+    return images
+
+
+def report(findings: Sequence[Finding], num_classes: int) -> str:
+    """Formats the findings as text, one per line, with the proposals."""
+    if not findings:
+        return f"{num_classes} classes, nothing to report."
+    lines = [f"{num_classes} classes, {len(findings)} findings"]
+    for finding in findings:
+        proposal = ""
+        if finding.words:
+            proposal = " Proposal: " + ", ".join(repr(word) for word in finding.words.values()) + "."
+        elif finding.merge is not None:
+            proposal = " Proposal: one class with both as synonyms."
+        lines.append(f"{finding.kind:10}  {finding.message}{proposal}")
+    return "\n".join(lines)

@@ -1,0 +1,38 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The flags for class names, which several commands share."""
+
+import argparse
+
+from ..model.prompts import TEMPLATES
+from ..model.vocabulary import Vocabulary, as_vocabulary
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags `--labels`, `--labels-file`, `--preset` and `--templates`."""
+    words = parser.add_argument_group("words (one of these)").add_mutually_exclusive_group(required=True)
+    words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms separated by "|"')
+    words.add_argument("--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv or .json")
+    words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(Vocabulary.presets())}")
+    parser.add_argument(
+        "--templates",
+        metavar="TEMPLATE",
+        action="append",
+        help=f'set of prompt templates: {", ".join(TEMPLATES)}; or one template with "{{}}" for the name; repeatable',
+    )
+
+
+def vocabulary_of(options: argparse.Namespace) -> Vocabulary:
+    """Returns the vocabulary of the flags of `add_words`.
+
+    Raises:
+        ValueError: If a class name is invalid, or a file cannot be read.
+    """
+    templates = options.templates
+    if templates is not None and len(templates) == 1:
+        templates = templates[0]  # a single value can be the name of a set
+    if options.labels is not None:
+        return as_vocabulary(options.labels, templates)
+    if options.labels_file is not None:
+        return Vocabulary.from_file(options.labels_file, templates=templates)
+    return Vocabulary.from_preset(options.preset, **({} if templates is None else {"templates": templates}))

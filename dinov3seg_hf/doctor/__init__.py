@@ -1,0 +1,14 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Examines a vocabulary before it is used: words that a model does not know, confuses, or gives to everything.
+
+`spelling` looks at the words, `similarity` at their embeddings, `winners` at what they win in images; `findings` holds
+what they find and applies the proposals. This package may import `model` only.
+"""
+
+from .findings import Finding, apply_findings
+from .similarity import find_similar
+from .spelling import find_spelling
+from .winners import count_winners, find_winners
+
+__all__ = ["Finding", "apply_findings", "count_winners", "find_similar", "find_spelling", "find_winners"]

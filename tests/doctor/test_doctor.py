@@ -1,0 +1,175 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The doctor finds what is planted, leaves good words alone, and its vocabulary fits the masks of the first one."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dinov3seg_hf.cli import main
+from dinov3seg_hf.doctor import Finding, apply_findings, count_winners, find_similar, find_spelling, find_winners
+from dinov3seg_hf.doctor.spelling import MEANINGS, known_words, separated
+from dinov3seg_hf.model.text_embeddings import TextEmbeddings
+from dinov3seg_hf.model.vocabulary import Vocabulary
+
+
+class Letters:
+    """A tokenizer that knows the given words and tears all others into letters."""
+
+    def __init__(self, *known):
+        self.known = known
+
+    def __call__(self, text, add_special_tokens):
+        assert not add_special_tokens
+        return {"input_ids": [0] if text in self.known else list(range(len(text)))}
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("trafficlight", "traffic light"),
+        ("TrafficLight", "traffic light"),
+        ("dining_table", "dining table"),
+        ("wall/other", "wall other"),
+        ("red trafficlight", "red traffic light"),
+        ("sidewalk", "sidewalk"),
+        ("TV", "TV"),
+        ("New York", "New York"),
+        ("qwertyuiop", "qwertyuiop"),
+    ],
+)
+def test_joined_words_are_separated_and_others_stay(word, expected):
+    assert separated(word) == expected
+    assert separated(expected) == expected
+
+
+def test_the_words_of_the_benchmarks_are_known_and_not_separated():
+    for preset in Vocabulary.presets():
+        found = find_spelling(Vocabulary.from_preset(preset))
+        joined = {finding.message.split("'")[1] for finding in found if finding.kind == "joined"}
+        assert not [word for word in joined if word.isalpha() and word.islower()], preset
+    assert {"sky", "traffic", "necktie"} <= known_words()
+
+
+@pytest.mark.parametrize("word", sorted(MEANINGS))
+def test_a_word_with_several_meanings_is_named_with_a_phrase_that_has_one(word):
+    (finding,) = find_spelling(Vocabulary(["sky", word]))
+    assert (finding.kind, finding.labels) == ("meanings", (1,))
+    better = apply_findings(Vocabulary(["sky", word]), [finding])
+    assert better.names[1] == MEANINGS[word][0]
+    assert find_spelling(better) == []
+
+
+def test_a_synonym_says_which_meaning_is_meant():
+    assert find_spelling(Vocabulary.from_list(["tie|necktie", "mouse|computer mouse"])) == []
+
+
+def test_words_that_the_tokenizer_tears_are_found_and_misspelled_ones_corrected():
+    tokenizer = Letters("sky", "green", "sidewalk")
+    vocabulary = Vocabulary(["sky", "green sidewlk", "zzyzx", "car"])
+    found = find_spelling(vocabulary, tokenizer)
+    assert [(finding.kind, finding.labels) for finding in found] == [("torn", (1,)), ("torn", (2,))]
+    assert "'sidewlk' in 'green sidewlk' is 7 pieces" in found[0].message and not found[1].has_proposal
+    assert apply_findings(vocabulary, found).names == ("sky", "green sidewalk", "zzyzx", "car")
+
+
+# --- embeddings ------------------------------------------------------------------------------------------------------
+
+
+def embeddings(vocabulary, rows):
+    tensor = torch.nn.functional.normalize(torch.tensor(rows).float(), dim=-1)
+    return TextEmbeddings(torch.stack([tensor, tensor], dim=1), vocabulary.names, vocabulary.fingerprint, "none")
+
+
+def test_classes_with_the_same_embedding_are_found_the_most_similar_first():
+    vocabulary = Vocabulary(["sofa", "couch", "sky", "settee"])
+    text = embeddings(vocabulary, [[1, 0, 0], [1, 0.01, 0], [0, 0, 1], [1, 0.2, 0]])
+    found = find_similar(vocabulary, text, 0.95)
+    assert [finding.labels for finding in found] == [(0, 1), (1, 3), (0, 3)]
+    assert find_similar(vocabulary, text, 0.99999) == []
+    assert apply_findings(vocabulary, found).synonyms == (("sofa", "couch", "settee"), ("sky",))
+
+
+def test_masks_of_the_first_vocabulary_fit_the_merged_one():
+    vocabulary = Vocabulary(["sofa", "sky", "couch", "road"], ignore_label=9)
+    merged = apply_findings(vocabulary, [Finding("similar", (0, 2), "", merge=(0, 2))])
+    assert merged.names == ("sofa", "sky", "road")
+    np.testing.assert_array_equal(merged.labels_from_raw(np.array([[0, 1, 2, 3, 9]])), [[0, 1, 0, 2, 9]])
+    raw = Vocabulary(["sofa", "sky", "couch"], raw_ids={10: 0, 20: 1, 30: 2, 31: 2})
+    merged = apply_findings(raw, [Finding("similar", (0, 2), "", merge=(0, 2))])
+    assert dict(merged.raw_ids) == {10: 0, 20: 1, 30: 0, 31: 0}
+
+
+def test_synonyms_of_merged_classes_are_not_repeated():
+    vocabulary = Vocabulary(["sofa", "couch"], [["sofa", "settee"], ["couch", "Settee"]], shared_synonyms=True)
+    assert apply_findings(vocabulary, [Finding("similar", (0, 1), "", merge=(0, 1))]).synonyms == (
+        ("sofa", "settee", "couch"),
+    )
+
+
+def test_classes_that_are_merged_for_evaluation_are_not_merged_again():
+    vocabulary = Vocabulary(["sofa", "couch", "sky"], background_from=1)
+    with pytest.raises(ValueError, match="background_from"):
+        apply_findings(vocabulary, [Finding("similar", (1, 2), "", merge=(1, 2))])
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_thieves_and_classes_without_a_pixel_are_found():
+    vocabulary = Vocabulary(["thief", "dog", "cat", "bird", "horse", "cow", "sheep", "sky"])
+    shares = np.zeros((8, 8))
+    shares[:, 0] = 0.7
+    shares[np.arange(6), np.arange(1, 7)] = 0.3  # each of six classes in one image
+    found = find_winners(vocabulary, shares)
+    assert [(finding.kind, finding.labels) for finding in found] == [("everywhere", (0,)), ("nowhere", (7,))]
+    assert find_winners(vocabulary, shares[:4]) == []  # too few images to say anything
+    shares[:, 0] = 0.0
+    shares[:2, 0] = 0.7  # large, but rare
+    assert [finding.kind for finding in find_winners(vocabulary, shares)] == ["nowhere"]
+
+
+def test_shares_are_those_of_the_label_map():
+    class Pipe:
+        def __call__(self, image, text, **options):
+            assert options == {"return_label_map": True, "return_masks": False, "head": "dinotxt"}
+            return {"label_map": np.array([[0, 0], [2, -1]])}
+
+    vocabulary = Vocabulary(["a", "b", "c"])
+    shares = count_winners(Pipe(), [None, None], embeddings(vocabulary, np.eye(3).tolist()), head="dinotxt")
+    np.testing.assert_array_equal(shares, [[0.5, 0, 0.25]] * 2)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_reports_and_writes(tmp_path, capsys, tiny_checkpoint):
+    (tmp_path / "classes.txt").write_text("TrafficLight\ntie\nsky\n")
+    (tmp_path / "photos").mkdir()
+    for index in range(5):
+        Image.new("RGB", (40, 30), (index * 40, 80, 120)).save(tmp_path / "photos" / f"{index}.png")
+    command = ["doctor", "--labels-file", str(tmp_path / "classes.txt"), "--model", str(tiny_checkpoint)]
+    assert main([*command, "--images", str(tmp_path / "photos"), "--write", str(tmp_path / "better.tsv")]) == 0
+    printed = capsys.readouterr().out
+    assert "'TrafficLight' is written as one word" in printed and "Proposal: 'necktie'." in printed
+    assert {"traffic light", "necktie"} <= {
+        word for words in Vocabulary.from_file(tmp_path / "better.tsv").synonyms for word in words
+    }
+    assert main([*command, "--only", "meanings", "--write", str(tmp_path / "one.json")]) == 0
+    assert Vocabulary.from_file(tmp_path / "one.json").names == ("TrafficLight", "necktie", "sky")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--images", "nowhere"), "which has 0 images; expected a folder with at least 5"),
+        (("--write", "better.txt"), "expected a file that ends in .tsv or .json"),
+    ],
+)
+def test_wrong_arguments_are_named_before_a_model_is_loaded(more, message, capsys):
+    assert main(["doctor", "--labels", "sky", "--model", "nobody/nothing", *more]) == 2
+    assert message in capsys.readouterr().err
