@@ -3,6 +3,7 @@
 """`dinov3seg convert`: converts published DINOv3, dino.txt, SAM and AnyUp weights to a checkpoint."""
 
 import argparse
+import shlex
 
 from ..about import DTYPES
 from ..conversion.convert import convert
@@ -41,7 +42,15 @@ def make_parser(prog: str) -> Parser:
         "--tokenizer",
         metavar="FILE_OR_HUB_ID_OR_none",
         default="none",
-        help="BPE vocabulary of CLIP; none (default): weights and image processor only, which cannot encode words",
+        help="BPE vocabulary of CLIP: bpe_simple_vocab_16e6.txt.gz, open_clip for that file in the installed package, "
+        "or a folder or Hub id such as openai/clip-vit-large-patch14; none (default): weights and image processor "
+        "only, which cannot encode words",
+    )
+    parser.add_argument(
+        "--license",
+        metavar="FILE_OR_none",
+        help="license that came with the weights, copied to DIR (default: the file beside the weights); none: DIR gets "
+        "no license and cannot be published",
     )
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="dtype of the written weights (default: float32)"
@@ -61,9 +70,15 @@ def run(options: argparse.Namespace) -> int:
         tokenizer=options.tokenizer,
         anyup=options.anyup,
         anyup_scale=options.anyup_scale,
+        license=options.license,
         dtype=options.dtype,
         seed=options.seed,
         overwrite=options.overwrite,
     )
     print(report)
+    if report.files["tokenizer"] != "none":
+        print(
+            f"\nTry it: dinov3seg segment PHOTO.jpg --model {shlex.quote(options.output)} --labels 'dog, grass, sky' "
+            "--output out.png"
+        )
     return EXIT_OK

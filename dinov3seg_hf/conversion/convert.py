@@ -23,10 +23,11 @@ from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
 from .assembly import assemble_model
 from .layouts import PUBLISHED_BACKBONE
+from .license import find_license
 from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, convert_dinotxt, convert_prior
 from .reading import Source
 from .report import ConversionReport
-from .tokenizer import load_clip_tokenizer
+from .tokenizer import TokenizerOf, find_tokenizer
 from .writer import write_checkpoint
 
 
@@ -39,6 +40,7 @@ def convert(
     *,
     anyup: Source | None = None,
     anyup_scale: Literal[1, 2, 4] = 1,
+    license: Source | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     text_num_attention_heads: int | None = None,
     prior_image_size: int = SAM_VITL16["image_size"],
@@ -58,11 +60,14 @@ def convert(
         output: Folder to write. All files are written atomically.
         prior: SAM as published (`.pth`), or a folder or Hub id of a `transformers` SAM; its image encoder becomes the
             semantic prior. `None`: intermediate layers of the backbone are used instead.
-        tokenizer: CLIP's BPE vocabulary: a folder or Hub id that `CLIPTokenizer` loads, or the original
-            `bpe_simple_vocab_16e6.txt.gz`. `None` or `"none"`: only weights and image processor are written.
+        tokenizer: CLIP's BPE vocabulary: a folder or Hub id that `CLIPTokenizer` loads, the original
+            `bpe_simple_vocab_16e6.txt.gz`, or `"open_clip"` for that file in the installed package. `None` or `"none"`:
+            only weights and image processor are written.
         anyup: AnyUp as published (`.pth` or `.safetensors`), for the early refinement. The zero-shot head then uses the
             refined features. `None`: the early refinement is to be trained.
         anyup_scale: Size of the grid of refined features, in units of the patch grid: 1, 2 or 4.
+        license: The license file that came with the weights, which is copied to `output`. `None`: the file lies beside
+            the weights. `"none"`: the folder gets no license, and cannot be published.
         dtype: Dtype of the written weights.
         text_num_attention_heads: Attention heads of the text tower (not in the file). Default: one per 64 channels.
         prior_image_size: Side length of the prior encoder's images in pixels; its position embeddings are resized.
@@ -83,6 +88,8 @@ def convert(
     _refuse_scale(anyup, anyup_scale)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
     _refuse_output(output := Path(output).expanduser(), overwrite)
+    license_file = find_license(license, (backbone, dinotxt))
+    tokenizer_of = None if tokenizer is None else find_tokenizer(tokenizer)  # before gigabytes are read
 
     def say(message: str) -> None:
         if progress:
@@ -100,15 +107,16 @@ def convert(
     if anyup is not None:
         say(f"reading {anyup}")
         parts.append(convert_anyup_file(anyup, anyup_scale))
-    processor = _make_processor(tokenizer, vision.config.patch_size, text.config)
+    processor = _make_processor(tokenizer, tokenizer_of, vision.config.patch_size, text.config)
 
     config = _config(vision, text, head, anyup=parts[-1] if anyup else None, prior=parts[2] if prior else None)
     say("building the model")
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
     given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "anyup": anyup, "tokenizer": tokenizer}
+    given["license"] = license_file
     report = _report(output, given, parts, config, model, new, dtype)
     say(f"writing {output}")
-    write_checkpoint(model, processor, report, output, max_shard_size)
+    write_checkpoint(model, processor, report, output, max_shard_size, license_file)
     return report
 
 
@@ -135,6 +143,8 @@ def _report(
 ) -> ConversionReport:
     notes = [note for part in parts for note in part.notes]
     notes.append('The configuration contains head="dinotxt": zero-shot, without the parts to be trained.')
+    if given["license"] is None:
+        notes.append("The folder has no license file. Do not pass it on; convert again with the license to publish it.")
     if given["tokenizer"] is None:
         notes.append("Only weights and image processor are written. Pass a tokenizer to segment by class names.")
     return ConversionReport(
@@ -221,12 +231,14 @@ def _sizes(config: Dinov3SegConfig) -> dict[str, int | float]:
     return sizes
 
 
-def _make_processor(tokenizer: str | None, patch_size: int, text_config: CLIPTextConfig) -> Any:
-    """Makes the processor, or only the image processor if `tokenizer` is `None`."""
+def _make_processor(
+    tokenizer: str | None, tokenizer_of: TokenizerOf | None, patch_size: int, text_config: CLIPTextConfig
+) -> Any:
+    """Makes the processor, or only the image processor if `tokenizer_of` is `None`."""
     image_processor = Dinov3SegImageProcessorPil(size_divisor=patch_size)
-    if tokenizer is None:
+    if tokenizer_of is None:
         return image_processor
-    loaded = load_clip_tokenizer(tokenizer, text_config)
+    loaded = tokenizer_of(text_config)
     given = (max(loaded.get_vocab().values()) + 1, loaded.bos_token_id, loaded.eos_token_id)
     expected = (text_config.vocab_size, text_config.bos_token_id, text_config.eos_token_id)
     if given != expected:

@@ -1,44 +1,136 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Loads CLIP's tokenizer from a folder, a Hub id or the original file of merges."""
+"""Loads CLIP's tokenizer from a folder, a Hub id, an installed package or the original file of merges.
+
+Finding the source comes before gigabytes of weights are read; building the tokenizer needs the size of the text tower.
+"""
 
 import gzip
+import importlib.util
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from transformers import CLIPTextConfig, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ..model.checks import first_line
 from .reading import quiet_library
 
+BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
+# Packages whose installation contains `BPE_FILE`: open_clip_torch, and OpenAI's clip.
+PACKAGES = ("open_clip", "clip")
+# Seconds to wait for the first answer of the Hub.
+TIMEOUT = 10
 
-def load_clip_tokenizer(source: str, text_config: CLIPTextConfig) -> CLIPTokenizer:
-    path = Path(source).expanduser()
+REMEDY = (
+    f"Pass the path of {BPE_FILE}, open_clip (with open_clip_torch installed), openai/clip-vit-large-patch14, or none."
+)
+
+TokenizerOf = Callable[[CLIPTextConfig], CLIPTokenizer]
+
+
+def find_tokenizer(source: str) -> TokenizerOf:
+    """Finds a tokenizer and reads its files.
+
+    Args:
+        source: `"open_clip"` or `"clip"`: the file in the installed package. Or the path of `BPE_FILE`, a folder or a
+            Hub id that `CLIPTokenizer` loads.
+
+    Returns:
+        A function that makes the tokenizer for the configuration of a text tower.
+
+    Raises:
+        ValueError: If the source does not exist, cannot be read, or cannot be downloaded.
+    """
+    path = installed_file(source) if source in PACKAGES else Path(source).expanduser()
     if path.is_file():
-        return _read_bpe(path, text_config.vocab_size)
+        lines = _read_lines(path)
+        return lambda text_config: _tokenizer_of(lines, path, text_config.vocab_size)
     try:
-        with quiet_library():
-            loaded = CLIPTokenizer.from_pretrained(source)
-        if set(loaded.get_vocab()) <= set(loaded.all_special_tokens):  # the result without a vocabulary
-            raise ValueError("the vocabulary was not found")
+        loaded = _load(source, local_files_only=True)  # a folder, or a download of an earlier run
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"tokenizer {source} cannot be loaded ({first_line(error)}); expected a file, a folder or a Hub id of a "
-            "CLIP tokenizer. Pass openai/clip-vit-large-patch14, bpe_simple_vocab_16e6.txt.gz, or none."
-        ) from error
+        if path.exists():
+            raise ValueError(
+                f"tokenizer {source} cannot be loaded ({first_line(error)}); expected a file, a folder or a Hub id of "
+                f"a CLIP tokenizer. {REMEDY}"
+            ) from error
+        _require_repository(source)
+        try:
+            loaded = _load(source)
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"tokenizer {source} cannot be loaded from the Hub ({first_line(error)}); expected a repository with a "
+                f"CLIP tokenizer. {REMEDY}"
+            ) from error
+    return lambda text_config: loaded
+
+
+def installed_file(package: str) -> Path:
+    """Returns the file of merges in an installed package, without importing the package.
+
+    Raises:
+        ValueError: If the package is not installed or does not contain the file.
+    """
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        if (path := Path(folder) / BPE_FILE).is_file():
+            return path
+    name = "open_clip_torch" if package == "open_clip" else package
+    problem = "is not installed" if spec is None else "does not contain it"
+    raise ValueError(
+        f"tokenizer {package} is the file {BPE_FILE} of the package {name}, which {problem}. Install {name}, or pass "
+        "the path of the file."
+    )
+
+
+def _load(source: str, local_files_only: bool = False) -> CLIPTokenizer:
+    with quiet_library():
+        loaded = CLIPTokenizer.from_pretrained(source, local_files_only=local_files_only)
+    if set(loaded.get_vocab()) <= set(loaded.all_special_tokens):  # the result without a vocabulary
+        raise ValueError("the vocabulary was not found")
     return loaded
 
 
-def _read_bpe(path: Path, vocab_size: int) -> CLIPTokenizer:
-    """Reads CLIP's original file of merges: a header, then one merge per line. CLIP uses only the first merges."""
+def _require_repository(source: str) -> None:
+    """Asks the Hub once whether the repository exists, because the library would try again for minutes.
+
+    Raises:
+        ValueError: If the repository does not exist, or the Hub cannot be reached; the message says which.
+    """
+    try:
+        HfApi().model_info(source, timeout=TIMEOUT)
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise ValueError(
+            f"tokenizer {source} was not found ({first_line(error)}); expected a file, a folder or a Hub id of a CLIP "
+            f"tokenizer. {REMEDY}"
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise ValueError(
+            f"tokenizer {source} is no file, folder or earlier download, and HF_HUB_OFFLINE forbids to ask the Hub; "
+            f"expected a file, a folder or a Hub id of a CLIP tokenizer. {REMEDY}"
+        ) from error
+    except Exception as error:  # the errors of the HTTP library have no common base in all versions
+        raise ValueError(
+            f"tokenizer {source} is no file, folder or earlier download, and there is no connection to the Hub "
+            f"({first_line(error)}). {REMEDY}"
+        ) from error
+
+
+def _read_lines(path: Path) -> list[str]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            lines = file.read().split("\n")
+            return file.read().split("\n")
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(
             f"tokenizer {path} is not a readable text file ({first_line(error)}). Download the file again."
         ) from error
+
+
+def _tokenizer_of(lines: list[str], path: Path, vocab_size: int) -> CLIPTokenizer:
+    """Makes the tokenizer of CLIP's original file: a header, then one merge per line; CLIP uses the first merges."""
     # the tokens: all bytes, all bytes at the end of a word, one token per merge, start and end of text
     symbols = list(bytes_to_unicode().values())
     num_merges = max(vocab_size - 2 * len(symbols) - 2, 0)
@@ -46,7 +138,7 @@ def _read_bpe(path: Path, vocab_size: int) -> CLIPTokenizer:
     if len(merges) < num_merges or any(len(merge) != 2 for merge in merges):
         raise ValueError(
             f"tokenizer {path} does not contain the {num_merges} merges that a vocabulary of {vocab_size} tokens "
-            "needs. Pass bpe_simple_vocab_16e6.txt.gz, unchanged."
+            f"needs. Pass {BPE_FILE}, unchanged."
         )
     endings = [f"{symbol}</w>" for symbol in symbols]
     tokens = [*symbols, *endings, *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]

@@ -13,14 +13,20 @@ from safetensors import SafetensorError
 from ..file_names import CONVERSION_REPORT
 from ..model.checks import first_line
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from .license import license_target
 from .reading import quiet_library
 from .report import ConversionReport
 
 
 def write_checkpoint(
-    model: Dinov3SegForSemanticSegmentation, processor: Any, report: ConversionReport, output: Path, max_shard_size: str
+    model: Dinov3SegForSemanticSegmentation,
+    processor: Any,
+    report: ConversionReport,
+    output: Path,
+    max_shard_size: str,
+    license_file: Path | None,
 ) -> None:
-    """Writes a temporary folder next to `output`, then renames it to `output`.
+    """Writes a temporary folder next to `output`, then renames it to `output`. The license goes with the weights.
 
     Raises:
         ValueError: If the folder cannot be written or the free disk space is too small.
@@ -33,13 +39,15 @@ def write_checkpoint(
         free = shutil.disk_usage(output.parent).free
         if needed > free:
             raise ValueError(
-                f"output {output} needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free. Free disk space, "
-                "or choose bfloat16."
+                f"output {output} needs {size_text(needed)}, but only {size_text(free)} are free. Free disk space, or "
+                "choose bfloat16."
             )
         partial.mkdir()
         with quiet_library():
             model.save_pretrained(partial, max_shard_size=max_shard_size)
             processor.save_pretrained(partial)
+        if license_file is not None:
+            shutil.copyfile(license_file, partial / license_target(license_file))
         kept = {name: value for name, value in report.to_dict().items() if name != "output"}
         (partial / CONVERSION_REPORT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         if output.exists():
@@ -52,3 +60,8 @@ def write_checkpoint(
             earlier.rename(output)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+def size_text(num_bytes: float) -> str:
+    """Formats a size, such as `"3.6 GB"` or `"12 MB"`."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -91,6 +91,7 @@ def run_conversion(folder: str, suffix: str, dtype: str, prior: bool) -> dict:
         Path(folder) / "converted",
         prior=files["prior"] if prior else None,
         dtype=dtype,
+        license="none",
         progress=False,
     )
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start

@@ -361,7 +361,8 @@ def test_convert_reports_missing_files(capsys, tmp_path):
         ]
     )
     assert code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("dinov3seg convert: error: ")
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("dinov3seg convert: error: ") and "a.pth was not found" in message
     assert not list(tmp_path.iterdir())
 
 

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
+    CLIPTextConfig,
     CLIPTokenizer,
     DINOv3ViTConfig,
     DINOv3ViTModel,
@@ -30,6 +33,7 @@ from transformers import (
 from dinov3seg_hf.conversion import convert_anyup, writer
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.conversion.layouts import sam_rules
+from dinov3seg_hf.conversion.tokenizer import find_tokenizer
 from dinov3seg_hf.file_names import CONVERSION_REPORT
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
@@ -40,6 +44,7 @@ from places import FIXTURES
 
 RECORDED = FIXTURES / "dinotxt_tiny.safetensors"
 PREFIX = "vision_model.backbone."
+LICENSE = "Terms of the tiny weights.\n"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,7 @@ def files(published, tmp_path_factory):
     for name, tensors in published.items():
         paths.append(folder / f"{name}.pth")
         torch.save(tensors, paths[-1])
+    (folder / "LICENSE.md").write_text(LICENSE)
     return tuple(paths)
 
 
@@ -76,7 +82,12 @@ def run(files, tmp_path):
     """Converts the two files, or what is given in their place, to `tmp_path / "out"`."""
 
     def run(backbone=files[0], dinotxt=files[1], output=tmp_path / "out", **options):
-        return convert(backbone, dinotxt, output, **{"text_num_attention_heads": 4, "progress": False, **options})
+        options = {
+            "text_num_attention_heads": 4,
+            "progress": False,
+            "license": files[0].parent / "LICENSE.md",
+        } | options
+        return convert(backbone, dinotxt, output, **options)
 
     return run
 
@@ -571,6 +582,33 @@ def test_a_conversion_that_would_not_fit_on_the_disk_does_not_begin(run, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+# --- license ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("license", [None, "given"])
+def test_the_license_goes_with_the_weights(run, tmp_path, license):
+    given = tmp_path / "terms.txt"
+    given.write_text("Other terms.\n")
+    report = run(license=license and given)
+    assert (tmp_path / "out" / "LICENSE.md").read_text() == ("Other terms.\n" if license else LICENSE)
+    assert report.files["license"] == ("terms.txt" if license else "LICENSE.md")
+
+
+def test_without_a_license_nothing_is_converted_unless_told(run, changed, tmp_path):
+    alone = {"backbone": changed("backbone"), "dinotxt": changed("dinotxt")}
+    with pytest.raises(ValueError, match=r"No license file lies beside the weights.*--license FILE"):
+        run(**alone, license=None)
+    (tmp_path / "LICENSE").write_text(" \n")  # empty
+    with pytest.raises(ValueError, match="No license file lies beside the weights"):
+        run(**alone, license=None)
+    for name, message in (("LICENSE", "it is empty"), ("missing.md", "No such file")):
+        with pytest.raises(ValueError, match=message):
+            run(**alone, license=tmp_path / name)
+    assert not (tmp_path / "out").exists()
+    report = run(**alone, license="none")
+    assert "Do not pass it on" in str(report) and not list((tmp_path / "out").glob("LICENSE*"))
+
+
 # --- tokenizer -------------------------------------------------------------------------------------------------------
 
 
@@ -631,11 +669,48 @@ def test_a_tokenizer_that_is_none_is_refused(run, worded, tmp_path):
         ("short.txt", "does not contain the"),
         ("broken.gz", "is not a readable text file"),
         ("folder", "expected a file, a folder or a Hub id"),  # the library makes a tokenizer of three tokens of it
-        ("somebody/nothing", "expected a file, a folder or a Hub id of a CLIP tokenizer"),
+        ("somebody/nothing", "HF_HUB_OFFLINE forbids to ask the Hub; expected a file, a folder or a Hub id"),
+        ("open_clip", "is not installed. Install open_clip_torch"),
     ):
         source = tmp_path / name if (tmp_path / name).exists() else name
         with pytest.raises(ValueError, match=message):
             run(dinotxt=worded, tokenizer=source)
+
+
+def test_the_tokenizer_is_looked_for_before_the_weights_are_read(run, tmp_path):
+    with pytest.raises(ValueError, match="tokenizer somebody/nothing"):
+        run(backbone=tmp_path / "missing.pth", tokenizer="somebody/nothing")
+
+
+def test_no_connection_and_no_tokenizer_are_told_apart(monkeypatch):
+    def refused(self, *_, timeout, **__):
+        assert timeout <= 10
+        raise ConnectionError("Network is unreachable")
+
+    monkeypatch.setattr(HfApi, "model_info", refused)
+    with pytest.raises(ValueError, match=r"no connection to the Hub \(Network is unreachable\). Pass the path of bpe"):
+        find_tokenizer("somebody/nothing")
+
+    def missing(self, *_, **__):
+        raise HFValidationError("Repo id must be in the form")
+
+    monkeypatch.setattr(HfApi, "model_info", missing)
+    with pytest.raises(ValueError, match=r"tokenizer some/where/else was not found \(Repo id must be"):
+        find_tokenizer("some/where/else")
+
+
+def test_the_file_of_an_installed_package_is_found_without_importing_it(tmp_path, monkeypatch, tiny_tokenizer):
+    package = tmp_path / "open_clip"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="open_clip_torch, which does not contain it"):
+        find_tokenizer("open_clip")
+    merges = [" ".join(merge) for merge in json.loads(tiny_tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
+    with gzip.open(package / "bpe_simple_vocab_16e6.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(["header", *merges]))
+    tokenizer = find_tokenizer("open_clip")(CLIPTextConfig(vocab_size=len(tiny_tokenizer)))
+    assert tokenizer.tokenize("photo circle") == tiny_tokenizer.tokenize("photo circle")
 
 
 # --- the prior encoder -----------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def model(request, tmp_path_factory):
         save = torch.save if request.param == "pth" else save_file
         save({key: tensor.clone() for key, tensor in group(name).items()}, folder / f"{name}.{request.param}")
     files = (folder / f"{name}.{request.param}" for name in ("backbone", "dinotxt"))
-    convert(*files, folder / "converted", text_num_attention_heads=4, progress=False)
+    convert(*files, folder / "converted", text_num_attention_heads=4, progress=False, license="none")
     return Dinov3SegForSemanticSegmentation.from_pretrained(folder / "converted").eval()
 
 
