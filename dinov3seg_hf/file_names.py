@@ -7,3 +7,4 @@ RESULTS = "results.json"  # results of an evaluation
 RUN_DESCRIPTION = "run.json"  # in the folder of a training run, and next to the trained model
 TRAINED_MODEL = "model"  # folder of the trained model, in the folder of the run
 TRAINING_VOCABULARY = "training_vocabulary.json"  # class names of the training, next to the trained model
+LICENSES = ("LICENSE.md", "LICENSE.pdf", "LICENSE.txt", "LICENSE")  # the license of the weights, next to them

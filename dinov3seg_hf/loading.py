@@ -14,12 +14,19 @@ from typing import Any, cast
 
 import torch
 import yaml
-from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from .about import EMBEDDED, EMBEDDED_TITLE, TINY
-from .file_names import RUN_DESCRIPTION, TRAINED_MODEL
+from .file_names import LICENSES, RUN_DESCRIPTION, TRAINED_MODEL
 from .model.checks import first_line
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -192,6 +199,26 @@ def _disk_was_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def license_files(name: str | os.PathLike) -> list[Path]:
+    """Returns the license files of a checkpoint, which go with every copy and derivative; empty if it has none.
+
+    Args:
+        name: See `resolve_checkpoint`. Of a Hub id, only files that can be downloaded, or were, are found.
+    """
+    folder = resolve_checkpoint(name)
+    if is_embedded(name):
+        return []  # of this package, under the license of its code
+    if Path(folder).is_dir():
+        return [Path(folder) / file for file in LICENSES if (Path(folder) / file).is_file()]
+    found = []
+    for file in LICENSES:
+        try:
+            found.append(Path(hf_hub_download(folder, file)))
+        except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
+            continue
+    return found
 
 
 # --- pipelines and training -------------------------------------------------------------------------------------------

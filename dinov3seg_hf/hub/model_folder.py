@@ -8,6 +8,7 @@ cannot import this package; the example must give the same segmentation as the c
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..about import __version__
-from ..file_names import CONVERSION_REPORT, RUN_DESCRIPTION
-from ..loading import is_hub_id, load_model, load_processor
+from ..file_names import CONVERSION_REPORT, LICENSES, RUN_DESCRIPTION
+from ..loading import is_hub_id, license_files, load_model, load_processor
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_input import open_image
 from ..model.pipeline import TASK, OpenVocabularySegmentationPipeline
@@ -63,7 +64,11 @@ def build_model_folder(
     """
     source, output = Path(model), Path(output)
     pipe, processor = _load(source)
+    conversion = _read_json(source / CONVERSION_REPORT)
+    licenses = _licenses_of(source, is_converted=conversion is not None)
     output.mkdir(parents=True)
+    for path in licenses:
+        shutil.copyfile(path, output / path.name)
     pipe.model.save_pretrained(output, max_shard_size=max_shard_size)
     processor.save_pretrained(output)
     _check_code(output)
@@ -72,11 +77,11 @@ def build_model_folder(
     _check_results_are_of(pipe.model, measured)
     shown = _show_example(pipe, example, output / "examples")
     notes = AuthorsNotes.read(source / "README.md")
-    conversion = _read_json(source / CONVERSION_REPORT)
     run = _read_json(source / RUN_DESCRIPTION) or _read_json(
         source.resolve().parent / RUN_DESCRIPTION
     )  # in the parent folder, if the checkpoint is the folder `model` of a run
-    fields = {**_metadata_of_conversion(conversion), **notes.metadata, **(metadata or {})}
+    license_link = {"license_link": licenses[0].name} if licenses else {}
+    fields = {**_metadata_of_conversion(conversion), **license_link, **notes.metadata, **(metadata or {})}
     image_processor = processor.image_processor
     facts = {
         "task": TASK,
@@ -259,6 +264,21 @@ def _metadata_of_conversion(report: dict[str, Any] | None) -> dict[str, Any]:
     if any("lvd1689m" in given for given in files):
         hub_ids.insert(0, "facebook/dinov3-vitl16-pretrain-lvd1689m")
     return {**DINOV3_LICENSE, "base_model": list(dict.fromkeys(hub_ids)) or None}
+
+
+def _licenses_of(source: Path, is_converted: bool) -> list[Path]:
+    """Returns the license files of the weights.
+
+    Raises:
+        PublishingError: If the weights are converted and have no license file.
+    """
+    licenses = license_files(source)
+    if is_converted and not licenses:
+        raise PublishingError(
+            f"The weights in {str(source)!r} are converted, and the folder has no license file, but their license goes "
+            f"with every copy. Convert again with --license FILE, or put the file there as {LICENSES[0]}."
+        )
+    return licenses
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

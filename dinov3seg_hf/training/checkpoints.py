@@ -3,7 +3,7 @@
 """Writes the checkpoints of a run and, at the end, the trained model. All writes are atomic."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,14 @@ def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]
 
 
 def write_trained_model(
-    folder: RunFolder, model: Any, processor: Any, vocabulary: Vocabulary, state: dict[str, torch.Tensor] | None
+    folder: RunFolder,
+    model: Any,
+    processor: Any,
+    vocabulary: Vocabulary,
+    state: dict[str, torch.Tensor] | None,
+    licenses: Sequence[Path] = (),
 ) -> None:
-    """Writes the trained model for `from_pretrained`, with the training vocabulary next to it.
+    """Writes the trained model for `from_pretrained`, with the training vocabulary and the licenses next to it.
 
     Args:
         folder: The folder of the run.
@@ -111,6 +116,7 @@ def write_trained_model(
         processor: The `Dinov3SegProcessor` of the model.
         vocabulary: The classes of the training.
         state: The full weights if they are sharded across processes; `None`: the weights of `model`.
+        licenses: License files of the weights that the training started from.
 
     Raises:
         ValueError: If the disk is full or not available.
@@ -119,6 +125,8 @@ def write_trained_model(
         model.save_pretrained(place, state_dict=state)
         processor.save_pretrained(place)
         vocabulary.save(place / TRAINING_VOCABULARY)
+        for path in licenses:
+            shutil.copyfile(path, place / path.name)
 
 
 def bytes_needed(model: torch.nn.Module, keep: int, averaged: bool, sharded: bool) -> int:

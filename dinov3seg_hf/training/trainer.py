@@ -27,7 +27,7 @@ from ..data.streamed import StreamedSegmentationDataset
 from ..distributed import on_main_process
 from ..evaluation.evaluator import evaluate
 from ..file_names import RESULTS
-from ..loading import load_starting_point
+from ..loading import license_files, load_starting_point
 from ..model.files import disk_errors_as_value_errors
 from ..model.fingerprints import weights_fingerprint
 from ..model.inference_settings import InferenceSettings
@@ -542,6 +542,8 @@ class Trainer:
         state = self.accelerator.get_state_dict(self.model) if sharded else None
         on_main_process(
             self.accelerator,
-            lambda: write_trained_model(self.folder, model, self.processor, self.data.vocabulary, state),
+            lambda: write_trained_model(
+                self.folder, model, self.processor, self.data.vocabulary, state, license_files(self.config.init)
+            ),
         )
         return scores

@@ -503,8 +503,14 @@ def test_converted_weights_stay_under_the_license_of_dinov3(build, tiny_checkpoi
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "converted")
     report = {"files": {"backbone": "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth", "prior": "facebook/sam-vit-large"}}
     (folder / "conversion_report.json").write_text(json.dumps(report))
-    card = ModelCard.load(build(folder) / "README.md")
+    with pytest.raises(PublishingError, match=r"no license file.* Convert again with --license FILE"):
+        build(folder)
+    (folder / "LICENSE.md").write_text("Terms.\n")
+    published = build(folder)
+    assert (published / "LICENSE.md").read_text() == "Terms.\n"
+    card = ModelCard.load(published / "README.md")
     assert card.data.license == "other" and card.data.license_name == "dinov3-license"
+    assert card.data.license_link == "LICENSE.md" and "[dinov3-license](LICENSE.md)" in card.text
     assert card.data.base_model == ["facebook/dinov3-vitl16-pretrain-lvd1689m", "facebook/sam-vit-large"]
     assert "DINOv3 License" in card.text and "None. The weights were converted" in card.text
     assert card.data.eval_results is None and "No scores" in card.text

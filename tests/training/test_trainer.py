@@ -171,6 +171,13 @@ def test_a_fresh_head_of_another_size_trains_and_is_saved(tiny_checkpoint, tmp_p
     assert (trained.config.early_refinement_scale, len(trained.late_refinement.class_layers)) == (2, 1)
 
 
+def test_the_license_of_the_weights_goes_with_what_is_trained_from_them(tiny_checkpoint, tmp_path, data):
+    init = shutil.copytree(tiny_checkpoint, tmp_path / "init")
+    (init / "LICENSE.md").write_text("Terms.\n")
+    Trainer(small_config(init=str(init), output=str(tmp_path / "run"), steps=2), data=data).train()
+    assert (tmp_path / "run" / "model" / "LICENSE.md").read_text() == "Terms.\n"
+
+
 @pytest.mark.parametrize("encoders", [("vision",), ("text",), ("vision", "text")])
 def test_queries_and_values_of_the_named_encoders_train_and_nothing_else_of_them(model, encoders):
     choose_trainable(model, encoders)
