@@ -52,8 +52,10 @@ def test_what_is_not_given_changes_nothing():
 def test_a_checkpoint_decides_what_is_left_open(do_windows, inference):
     resolved = InferenceSettings().resolved(CONFIG, SimpleNamespace(do_windows=do_windows))
     assert (resolved.inference, resolved.head, resolved.patch_source) == (inference, "full", "head")
-    assert resolved.refine_features is False
-    given = InferenceSettings(inference="slide", head="dinotxt", patch_source="backbone", refine_features=True)
+    assert resolved.refine_features is False and resolved.refine == "none"
+    given = InferenceSettings(
+        inference="slide", head="dinotxt", patch_source="backbone", refine_features=True, refine="pixels"
+    )
     assert given.resolved(CONFIG, SimpleNamespace(do_windows=do_windows)) == given
 
 

@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from dinov3seg_hf.model.dinotxt import encode_prompts
 from dinov3seg_hf.model.fingerprints import model_fingerprint
 from dinov3seg_hf.model.text_embeddings import TextEmbeddings
+from dinov3seg_hf.model.tokenization import clean_text
 from dinov3seg_hf.model.vocabulary import Vocabulary
 
 MAX_TOKENS = 40
@@ -447,7 +448,7 @@ class Processor:
 
     def __call__(self, text):
         num_prompts = max(map(len, text))
-        flat = [prompt for prompts in text for prompt in prompts]
+        flat = [clean_text(prompt) for prompts in text for prompt in prompts]
         tokens = iter(zip(*self.tokenizer(flat, padding=True, return_tensors="pt").values()))
         rows = [[next(tokens) for _ in prompts] for prompts in text]
         padding = tuple(torch.zeros_like(values) for values in rows[0][0])
