@@ -293,7 +293,8 @@ def load_starting_point(
         elif source.config.use_global_text and not config.use_global_text:
             kept |= {key: kept[key].narrow(axis, 1, 1) for key, axis in _HALVES.items() if key in kept}
         model.load_state_dict(kept, strict=False)
-    model.config.head = "full"  # converted folders select the zero-shot head, "dinotxt"
+    # converted folders select the zero-shot head, "dinotxt"
+    model.config.head, model.config.head_trained = "full", True
     return model.float(), load_processor(init)
 
 

@@ -35,7 +35,7 @@ def test_the_embedded_checkpoint_has_a_name():
 def refining(tmp_path, tiny_checkpoint):
     """A folder whose zero-shot head uses refined features, like a conversion with AnyUp."""
     model = load_model(str(tiny_checkpoint))
-    model.config.refine_features, model.config.head = True, "dinotxt"
+    model.config.refine_features, model.config.head, model.config.head_trained = True, "dinotxt", False
     model.save_pretrained(tmp_path / "refining")
     load_processor(str(tiny_checkpoint)).save_pretrained(tmp_path / "refining")
     return tmp_path / "refining"
@@ -57,7 +57,8 @@ def test_a_fresh_head_keeps_an_early_refinement_that_the_zero_shot_head_uses(ref
 def test_every_contribution_can_be_ablated_and_the_rest_saved(refining, tmp_path, head, switch):
     model, _ = load_starting_point(str(refining), head, [switch])
     model.save_pretrained(tmp_path / "ablated")
-    assert getattr(load_model(str(tmp_path / "ablated")).config, switch) is False
+    config = load_model(str(tmp_path / "ablated")).config
+    assert getattr(config, switch) is False and (config.head, config.head_trained) == ("full", True)
 
 
 def test_a_fresh_head_can_have_other_sizes(tiny_checkpoint):

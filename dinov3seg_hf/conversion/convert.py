@@ -126,6 +126,7 @@ def _config(vision: Part, text: Part, head: VisionHead, anyup: Part | None, prio
         text_config=_architecture(text.config),
         prior_config=None if prior is None else _architecture(prior.config),
         head="dinotxt",
+        head_trained=False,
         vision_head_num_layers=head.num_layers,
         vision_head_intermediate_size=head.intermediate_size,
         **({} if anyup is None else anyup.config),

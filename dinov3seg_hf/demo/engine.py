@@ -72,7 +72,9 @@ class DemoEngine:
     @property
     def heads(self) -> tuple[Head, ...]:
         """The heads of the checkpoint, the default first. A converted dino.txt checkpoint has no trained head."""
-        return get_args(Head) if self.pipe.model.config.head == "full" else ("dinotxt",)
+        config = self.pipe.model.config
+        heads: tuple[Head, ...] = get_args(Head) if config.head_trained else ("dinotxt",)
+        return tuple(sorted(heads, key=lambda head: head != config.head))
 
     def vocabulary(self, labels: str | Sequence[str], templates: str | Sequence[str] | None = None) -> Vocabulary:
         """Converts labels that a user typed to a vocabulary.

@@ -85,6 +85,9 @@ class Dinov3SegConfig(PreTrainedConfig):
         head (`"full"` or `"dinotxt"`, defaults to `"full"`):
             Default head of `forward`: the trained head, or the zero-shot head (cosine similarity with the local text
             half).
+        head_trained (`bool`, defaults to `True`):
+            Whether the full head is trained. `False` in converted checkpoints, whose full head is random: pipeline and
+            commands refuse it. Training sets it.
         patch_source (`"head"` or `"backbone"`, defaults to `"head"`):
             Source of the patch tokens: after the vision head (paper of dino.txt) or before it (published notebook of
             dino.txt).
@@ -148,6 +151,7 @@ class Dinov3SegConfig(PreTrainedConfig):
     vision_head_intermediate_size: int | None = None
     logit_scale_init_value: float | int = 2.6592
     head: Literal["full", "dinotxt"] = "full"
+    head_trained: bool = True
     patch_source: Literal["head", "backbone"] = "head"
 
     use_global_text: bool = True
@@ -198,10 +202,14 @@ class Dinov3SegConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Returns the configuration of a saved dictionary; see `PreTrainedConfig.from_dict`.
 
-        A dictionary without `early_refinement_type` was saved by the first release, whose values it gets.
+        A dictionary without `early_refinement_type` was saved by the first release, whose values it gets. There, the
+        head "dinotxt" meant that the full head was not trained.
         """
         if "early_refinement_type" not in config_dict:
-            config_dict = {"early_refinement_type": "window", "early_hidden_size": 256, **config_dict}
+            earlier = {"early_refinement_type": "window", "early_hidden_size": 256}
+            if config_dict.get("head") == "dinotxt":
+                earlier["head_trained"] = False
+            config_dict = {**earlier, **config_dict}
         return super().from_dict(config_dict, **kwargs)
 
     @classmethod

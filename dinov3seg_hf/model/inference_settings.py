@@ -93,11 +93,20 @@ class InferenceSettings:
         Args:
             config: The `Dinov3SegConfig`, with the defaults of `head`, `patch_source` and `refine_features`.
             image_processor: The image processor, whose `do_windows` determines the default of `inference`.
+
+        Raises:
+            ValueError: If the head is the full one and was not trained.
         """
+        head = choose_head(config, self.head)
+        if head == "full" and not config.head_trained:
+            raise ValueError(
+                'head is "full", but the full head of this checkpoint is not trained; expected "dinotxt". Leave out '
+                "head, or train the head first (dinov3seg train)."
+            )
         return replace(
             self,
             inference=default_inference(image_processor) if self.inference is None else self.inference,
-            head=choose_head(config, self.head),
+            head=head,
             patch_source=choose_patch_source(config, self.patch_source),
             refine_features=config.refine_features if self.refine_features is None else self.refine_features,
             refine="none" if self.refine is None else self.refine,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from .chunking import map_chunks
@@ -39,6 +39,8 @@ from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
 from .unit_length import unit_length
 from .window_refinement import Dinov3SegWindowRefinement
 from .windows import merge_windows, size_of
+
+logger = logging.get_logger(__name__)
 
 EARLY_REFINEMENTS = {"anyup": Dinov3SegEarlyRefinement, "window": Dinov3SegWindowRefinement}
 
@@ -381,6 +383,11 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             ValueError: If the inputs contradict each other or have invalid shapes.
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
+        if head == "full" and not self.config.head_trained and not self.training:
+            logger.warning_once(
+                'The full head of this checkpoint is not trained, so its logits are random. Use head="dinotxt", or '
+                "train the head."
+            )
         if (input_ids is None) == (text_embeds is None):
             given = "both" if text_embeds is not None else "neither"
             raise ValueError(f"Pass exactly one of input_ids and text_embeds; got {given}.")

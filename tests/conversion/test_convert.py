@@ -29,6 +29,7 @@ from transformers import (
     SamVisionConfig,
     SamVisionModel,
 )
+from transformers.utils import logging
 
 from dinov3seg_hf.conversion import convert_anyup, writer
 from dinov3seg_hf.conversion.convert import convert
@@ -212,9 +213,20 @@ def test_the_folder_segments_zero_shot_as_it_is(converted):
     assert not any(info.values())
     input_ids = torch.tensor([[[510, 5, 511]], [[510, 9, 511]]])
     inputs = {"pixel_values": torch.rand(1, 3, 48, 64), "input_ids": input_ids}
-    assert model.config.head == "dinotxt"
+    assert (model.config.head, model.config.head_trained) == ("dinotxt", False)
     assert torch.equal(model(**inputs).logits, model(**inputs, head="dinotxt").logits)
     assert model(**inputs, head="full").logits.isfinite().all()  # the parts to be trained are there, and whole
+
+
+def test_the_random_head_of_a_conversion_warns(converted, caplog):
+    model = Dinov3SegForSemanticSegmentation.from_pretrained(converted[1]).eval()
+    inputs = {"pixel_values": torch.rand(1, 3, 32, 32), "text_embeds": torch.randn(2, 2, 64)}
+    logging.get_logger("dinov3seg_hf.model.modeling_dinov3seg").warning_once.cache_clear()
+    model(**inputs)
+    assert not caplog.records
+    for _ in range(2):
+        model(**inputs, head="full")
+    assert ["not trained, so its logits are random" in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_pth_and_safetensors_give_the_same_weights(converted, run, changed, tmp_path):

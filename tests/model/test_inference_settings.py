@@ -9,7 +9,7 @@ import pytest
 
 from dinov3seg_hf.model.inference_settings import InferenceSettings, choose_head, choose_patch_source
 
-CONFIG = SimpleNamespace(head="full", patch_source="head", refine_features=False)
+CONFIG = SimpleNamespace(head="full", head_trained=True, patch_source="head", refine_features=False)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,14 @@ def test_a_configuration_that_names_no_head_is_refused():
     with pytest.raises(ValueError, match="head is 'half'"):
         choose_head(SimpleNamespace(head="half"), None)
     assert choose_patch_source(SimpleNamespace(patch_source="half"), "backbone") == "backbone"
+
+
+@pytest.mark.parametrize(("configured", "given"), [("dinotxt", "full"), ("full", None), ("full", "full")])
+def test_a_head_that_was_not_trained_is_refused(configured, given):
+    config = SimpleNamespace(**{**vars(CONFIG), "head": configured, "head_trained": False})
+    processor = SimpleNamespace(do_windows=False)
+    with pytest.raises(
+        ValueError, match=r"head is \"full\", but .* not trained; expected \"dinotxt\".*dinov3seg train"
+    ):
+        InferenceSettings(head=given).resolved(config, processor)
+    assert InferenceSettings(head="dinotxt").resolved(config, processor).head == "dinotxt"
