@@ -101,7 +101,7 @@ def _presets(max_labels: int, drawn_world: bool) -> dict[str, str]:
             "Shapes and background of the drawn world (6)": ", ".join(KINDS),
             "All names of the drawn world (192)": ", ".join(NAMES),
         }
-    for name in Vocabulary.presets():
+    for name in () if drawn_world else Vocabulary.presets():  # the built-in model does not know their words
         vocabulary = Vocabulary.from_preset(name)
         presets[f"{name} ({len(vocabulary)})"] = text_of(vocabulary)
     return {title: words for title, words in presets.items() if words.count(",") < max_labels}

@@ -70,3 +70,7 @@ def checked_choice(value: Any, what: str, choices: Sequence[Choice]) -> Choice:
         raise ValueError(f"{what} is {quoted(value)}; expected {', '.join(others)} or {last}.")
     chosen: Choice = value
     return chosen
+
+
+class UnknownWordsWarning(UserWarning):
+    """Warns of labels with words that a checkpoint was not trained with."""

@@ -91,6 +91,9 @@ class Dinov3SegConfig(PreTrainedConfig):
         patch_source (`"head"` or `"backbone"`, defaults to `"head"`):
             Source of the patch tokens: after the vision head (paper of dino.txt) or before it (published notebook of
             dino.txt).
+        known_words (`list[str]`, *optional*):
+            The only words that the text tower was trained with. A pipeline warns of labels with other words. `None`: no
+            such limit, as for dino.txt.
         use_global_text (`bool`, defaults to `True`):
             Whether to correlate patches with both halves of the text embedding. `False`: only with the local half
             (ablation).
@@ -153,6 +156,7 @@ class Dinov3SegConfig(PreTrainedConfig):
     head: Literal["full", "dinotxt"] = "full"
     head_trained: bool = True
     patch_source: Literal["head", "backbone"] = "head"
+    known_words: list[str] | None = None
 
     use_global_text: bool = True
     use_early_refinement: bool = True

@@ -9,6 +9,7 @@ image. The command line, the demo and the evaluation use this pipeline.
 import dataclasses
 import difflib
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from transformers import Pipeline
 
+from .checks import UnknownWordsWarning
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
@@ -220,12 +222,25 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 )
             return self._text_cache.check(candidate_labels, self.model)
         vocabulary = as_vocabulary(candidate_labels, templates)
+        self._warn_of_unknown_words(vocabulary)
         if self.processor is None:
             raise ValueError(
                 "The checkpoint has no tokenizer, or its tokenizer cannot be read; labels need a tokenizer. Convert "
                 "the checkpoint again with a tokenizer, or pass text embeddings."
             )
         return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
+
+    def _warn_of_unknown_words(self, vocabulary: Vocabulary) -> None:
+        known_words = self.model.config.known_words
+        if known_words is None or not (unknown := vocabulary.unknown_to(known_words)):
+            return
+        warnings.warn(
+            f"This checkpoint knows {len(known_words)} words only ({', '.join(known_words)}). {len(unknown)} of "
+            f"{len(vocabulary)} labels have others, for example {unknown[0]!r}, and get arbitrary masks. Use these "
+            "words, or a checkpoint that knows more, such as converted dino.txt weights.",
+            UnknownWordsWarning,
+            stacklevel=3,
+        )
 
     def text_fingerprint(self) -> str:
         """Returns the fingerprint of the text tower with its current weights; see `model_fingerprint`.

@@ -248,6 +248,18 @@ class Vocabulary:
             raise ValueError(f"Name {quoted(name)} was not found in the {len(self)} classes.{hint}")
         return self._index[key]
 
+    def unknown_to(self, known_words: Iterable[str]) -> list[str]:
+        """Returns the display names of classes whose synonyms all have a word that is not among `known_words`.
+
+        Letter case is ignored.
+        """
+        known = {word_key(word) for word in known_words}
+        return [
+            name
+            for name, words in zip(self.names, self.synonyms)
+            if not any(known.issuperset(word_key(word).split()) for word in words)
+        ]
+
     def prompts(self) -> list[list[str]]:
         """Returns C lists of prompts: every word of the class in every template."""
         return [fill_templates(words, self.templates) for words in self.synonyms]

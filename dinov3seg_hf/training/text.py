@@ -35,7 +35,13 @@ def prepare_text(
     device: torch.device,
     needs_similarities: bool,
 ) -> TrainingText:
-    """Encodes or tokenizes the prompts of a vocabulary, once for the whole run; moves the model to `device`."""
+    """Encodes or tokenizes the prompts of a vocabulary, once for the whole run; moves the model to `device`.
+
+    If the checkpoint knows certain words only, those of the vocabulary are added: it will be trained with them.
+    """
+    if model.config.known_words is not None:
+        words = [word for words in vocabulary.synonyms for phrase in words for word in phrase.split()]
+        model.config.known_words = list(dict.fromkeys([*model.config.known_words, *words]))
     is_trained = any(parameter.requires_grad for parameter in model.text_model.parameters())
     inputs, similarities = {}, None
     module: torch.nn.Module = model  # transformers types its own `to` as an unbound function

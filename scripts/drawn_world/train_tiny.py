@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from dinov3seg_hf.drawn_world.names import NAMES, phrase_groups, true_phrase
+from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, PATTERNS, phrase_groups, true_phrase
 from dinov3seg_hf.drawn_world.scenes import batch
 from dinov3seg_hf.drawn_world.seeds import SEEDS_OF_A_RUN, TRAINING, VALIDATION
 from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
@@ -77,6 +77,7 @@ def tiny_config(tokenizer) -> Dinov3SegConfig:
             "eos_token_id": tokenizer.eos_token_id,
         },
         prior_config=None,
+        known_words=[*COLORS, *PATTERNS, *KINDS],
         stem_channels=[32, 64],
         vision_head_num_layers=2,
         vision_head_intermediate_size=2 * width,

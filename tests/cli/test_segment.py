@@ -21,6 +21,8 @@ from dinov3seg_hf.cli import segment as segment_command
 from dinov3seg_hf.loading import resolve_checkpoint
 from dinov3seg_hf.model.image_input import read_label_map
 
+from places import REPO
+
 LABELS = "red circle, blue square, yellow triangle, green background, cat, dog, grass"
 
 
@@ -346,6 +348,15 @@ def test_commands_say_what_they_need(capsys):
             cli.main(arguments)
         assert exit_info.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_words_that_the_checkpoint_cannot_know_are_one_line(capsys):
+    scene = str(REPO / "examples" / "scene.png")
+    assert cli.main(["segment", scene, "--labels", "red plain triangle, shipyard"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dinov3seg segment: warning: This checkpoint knows 18 words only") and "'shipyard'" in line
+    assert cli.main(["segment", scene, "--labels", "red plain triangle, black plain background"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_convert_reports_missing_files(capsys, tmp_path):

@@ -287,9 +287,9 @@ def test_words_are_merged_counted_and_taken_as_text(open_page):
     assert page.inner_text("#words .count") == "3"
     assert "<b>cross</b>" in page.inner_text("#words .chips")  # text, not markup
     page.click("#preset input")
-    after(page, lambda: page.get_by_role("option", name="pascal-voc-20 (20)").click())
+    after(page, lambda: page.get_by_role("option", name="Colors of the drawn world (8)").click())
     # the segmentation that `after` saw can be that of the words before, on a busy machine
-    page.wait_for_function("() => document.querySelector('#words .count').innerText === '20'")
+    page.wait_for_function("() => document.querySelector('#words .count').innerText === '8'")
 
 
 def test_modes_explain_themselves_and_run(open_page):

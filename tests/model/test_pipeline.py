@@ -4,6 +4,7 @@
 
 import copy
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from transformers import (
 import dinov3seg_hf
 from dinov3seg_hf import InferenceSettings, OpenVocabularySegmentationPipeline, TextEmbeddings, Vocabulary
 from dinov3seg_hf.model import fingerprints, text_cache
+from dinov3seg_hf.model.checks import UnknownWordsWarning
 from dinov3seg_hf.model.fingerprints import model_fingerprint
 from dinov3seg_hf.model.sliding_window import segment_windows
 
@@ -746,3 +748,13 @@ def test_ten_thousand_labels_work(pipe):
 def test_ten_thousand_labels_work_from_words_through_the_full_head(pipe):
     labels = [f"thing {i}" for i in range(10_000)]
     assert label_map_of(pipe, random_image(30, 30), labels).shape == (30, 30)
+
+
+def test_labels_that_a_checkpoint_cannot_know_are_warned_of(own_pipe, sample_image):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own_pipe(sample_image, LABELS)  # a checkpoint that does not say what it knows
+        own_pipe.model.config.known_words = ["red", "blue", "circle", "square"]
+        own_pipe(sample_image, ["red circle", "ball|blue square"])
+    with pytest.warns(UnknownWordsWarning, match=r"knows 4 words only \(red, blue, circle, square\). 1 of 2 labels"):
+        own_pipe(sample_image, ["red circle", "dog"])

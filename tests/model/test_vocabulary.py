@@ -643,3 +643,9 @@ def test_files_that_hold_no_text_embeddings_are_refused(model, processor, tmp_pa
         TextEmbeddings(torch.zeros(1, 2, 6, dtype=torch.float64), ("cat",), "", "")
     with pytest.raises(ValueError, match=r"have shape \(2, 6\)"):
         TextEmbeddings(torch.zeros(2, 6), ("cat",), "", "")
+
+
+def test_classes_without_a_synonym_of_known_words_are_named():
+    vocabulary = Vocabulary.from_list(["red circle", "dog", "ball|Blue Circle", "red dog"])
+    assert vocabulary.unknown_to(["red", "blue", "Circle"]) == ["dog", "red dog"]
+    assert vocabulary.unknown_to([]) == list(vocabulary.names)

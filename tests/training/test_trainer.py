@@ -48,6 +48,7 @@ from dinov3seg_hf.training.optimization import (
 )
 from dinov3seg_hf.training.progress import NonFiniteLossError
 from dinov3seg_hf.training.run_folder import RunFolder
+from dinov3seg_hf.training.text import prepare_text
 from dinov3seg_hf.training.trainer import Trainer
 
 from places import REPO
@@ -169,6 +170,16 @@ def test_a_fresh_head_of_another_size_trains_and_is_saved(tiny_checkpoint, tmp_p
     Trainer(config, data=data).train()
     trained = Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "model")
     assert (trained.config.early_refinement_scale, len(trained.late_refinement.class_layers)) == (2, 1)
+
+
+def test_what_is_trained_is_known(tiny_checkpoint, tmp_path, data):
+    model, processor = load_starting_point(str(tiny_checkpoint))
+    model.config.known_words = ["red", "sky"]
+    prepare_text(model, processor, Vocabulary(["red fence", "lamp"]), torch.device("cpu"), False)
+    assert model.config.known_words == ["red", "sky", "fence", "lamp"]
+    model.config.known_words = None
+    prepare_text(model, processor, Vocabulary(["red fence"]), torch.device("cpu"), False)
+    assert model.config.known_words is None
 
 
 def test_the_license_of_the_weights_goes_with_what_is_trained_from_them(tiny_checkpoint, tmp_path, data):
