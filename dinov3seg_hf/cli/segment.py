@@ -18,10 +18,10 @@ from ..model.image_input import open_image
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import Vocabulary
-from ..visualization.colors import color_palette
+from ..visualization.colors import label_palette
 from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, save_json, save_mask, segments_as_json
 from ..visualization.legend import percent, with_legend
-from ..visualization.pictures import Region, overlay, regions_of
+from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import aligned_table
 from .console import EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, print_error, share
 from .words import add_words, vocabulary_of
@@ -61,6 +61,7 @@ def make_parser(prog: str) -> Parser:
         help="label map (.png): 8 bits for up to 255 labels (255 is none of these), else 16 bits",
     )
     files.add_argument("--json", metavar="FILE", help="segments with label, score, area, box and mask (.json)")
+    files.add_argument("--original", action="store_true", help="put the image beside the overlay")
     files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default: 0.5)")
 
     model = parser.add_argument_group("model")
@@ -123,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
     )
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
-    palette = color_palette(len(vocabulary))
+    palette = label_palette(vocabulary.names)
 
     num_failed = 0
     for task in tasks:
@@ -222,6 +223,8 @@ def _write(
         path.parent.mkdir(exist_ok=True)
     if task.overlay is not None:
         picture = overlay(image, label_map, alpha=options.alpha, palette=palette)
+        if options.original:
+            picture = beside(image, picture)
         save_image(task.overlay, with_legend(picture, regions, palette=palette))
     if task.mask is not None:
         save_mask(task.mask, label_map, len(vocabulary), palette=palette)

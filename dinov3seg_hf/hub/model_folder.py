@@ -29,6 +29,7 @@ from ..model.image_input import open_image
 from ..model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from ..model.processing_dinov3seg import Dinov3SegProcessor
 from ..model.remote_code import CUSTOM_PIPELINES, remote_files
+from ..visualization.colors import label_palette
 from ..visualization.files import save_image
 from ..visualization.legend import with_legend
 from ..visualization.pictures import overlay, regions_of
@@ -159,7 +160,9 @@ def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, fo
     folder.mkdir()
     name = f"{example.image.stem}.png"
     save_image(folder / name, image)
-    save_image(folder / f"overlay-{name}", with_legend(overlay(image, result["label_map"]), regions))
+    palette = label_palette(result["labels"])
+    picture = with_legend(overlay(image, result["label_map"], palette=palette), regions, palette=palette)
+    save_image(folder / f"overlay-{name}", picture)
     return {
         "image": f"examples/{name}",
         "overlay": f"examples/overlay-{name}",

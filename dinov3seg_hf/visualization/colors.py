@@ -2,6 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The colors of pictures: a palette that is also distinct for color-blind people, and the colors of text and paper."""
 
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +12,26 @@ NONE_COLOR = (158, 158, 162)
 
 # The choice of each farthest color takes time. Further colors are different, but not the farthest.
 MAX_FARTHEST_COLORS = 1024
+
+# The colors that names mention, in sRGB.
+NAMED_COLORS = {
+    "red": (220, 38, 38),
+    "orange": (245, 140, 20),
+    "yellow": (240, 215, 30),
+    "green": (40, 160, 70),
+    "blue": (40, 100, 220),
+    "purple": (140, 70, 190),
+    "pink": (240, 130, 180),
+    "brown": (130, 84, 46),
+    "white": (245, 245, 245),
+    "gray": (128, 128, 128),
+    "grey": (128, 128, 128),
+    "black": (30, 30, 30),
+}
+# Labels that mention the same color get shades of it: mixtures with white or black, by turns, in these shares.
+SHADES = (0.0, 0.25, 0.4, 0.55)
+# Smallest distance (sum over the channels) between a color that a name mentions and the color of another label.
+MIN_DISTANCE = 90
 
 INK, FAINT_INK, PAPER = (28, 28, 30), (112, 112, 118), (255, 255, 255)
 
@@ -37,6 +59,41 @@ def color_palette(num_colors: int) -> np.ndarray:
         return _farthest_colors(1 << max(num_colors - 1, 31).bit_length())[:num_colors].copy()
     colors = np.concatenate([_farthest_colors(MAX_FARTHEST_COLORS), _more_colors()])
     return np.resize(colors, (num_colors, 3))
+
+
+def label_palette(names: Sequence[str]) -> np.ndarray:
+    """Returns a color for each label: the color that its name mentions, if it mentions exactly one ("red circle").
+
+    Labels that mention the same color get shades of it, as far as there are shades. All others get colors of
+    `color_palette`, without those that look like a mentioned color.
+
+    Returns:
+        uint8 `(len(names), 3)`, sRGB.
+    """
+    colors = np.zeros((len(names), 3), np.int64)
+    shades = {color: iter(_shades_of(color)) for color in set(NAMED_COLORS.values())}
+    rest = []
+    for label, name in enumerate(names):
+        mentioned = {NAMED_COLORS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in NAMED_COLORS}
+        shade = next(shades[mentioned.pop()], None) if len(mentioned) == 1 else None
+        if shade is None:
+            rest.append(label)
+        else:
+            colors[label] = shade
+    taken = np.delete(colors, rest, axis=0)
+    # a mentioned color excludes few of the palette's colors, so this suffices nearly always
+    candidates = color_palette(2 * len(names) + 32).astype(np.int64)
+    distance = np.abs(candidates[:, None] - taken[None]).sum(axis=-1).min(axis=1, initial=3 * 255)
+    order = np.argsort(distance < MIN_DISTANCE, kind="stable")  # colors that look like a mentioned one come last
+    colors[rest] = candidates[order[: len(rest)]]
+    return colors.astype(np.uint8)
+
+
+def _shades_of(color: tuple[int, int, int]) -> list[np.ndarray]:
+    """Returns a color and its shades. White is only darkened and black only lightened."""
+    toward = [value for value in (255, 0) if abs(np.mean(color) - value) > 64]
+    mixed = [np.asarray(color) * (1 - share) + value * share for share in SHADES for value in toward]
+    return mixed[len(toward) - 1 :]  # the share 0 gives the color itself for each of them
 
 
 @lru_cache(maxsize=8)

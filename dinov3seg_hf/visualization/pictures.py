@@ -119,6 +119,15 @@ def overlay(
     return blended
 
 
+def beside(image: Image.Image, picture: Image.Image) -> Image.Image:
+    """Puts an image, resized like its overlay, at the left of the overlay."""
+    image = image.convert("RGB").resize(picture.size, Image.Resampling.LANCZOS)
+    sheet = Image.new("RGB", (2 * picture.width, picture.height), PAPER)
+    sheet.paste(image, (0, 0))
+    sheet.paste(picture, (picture.width, 0))
+    return sheet
+
+
 def _near_borders(label_map: np.ndarray, width: int) -> np.ndarray:
     """Returns a mask of the pixels that are at most `width` pixels away from another label."""
     near = np.zeros(label_map.shape, dtype=bool)

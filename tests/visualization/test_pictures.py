@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from dinov3seg_hf.drawn_world.names import NAMES as DRAWN_NAMES
 from dinov3seg_hf.model.image_input import read_label_map
 from dinov3seg_hf.visualization import colors as colors_module
-from dinov3seg_hf.visualization.colors import NONE_COLOR, color_palette
+from dinov3seg_hf.visualization.colors import NAMED_COLORS, NONE_COLOR, color_palette, label_palette
 from dinov3seg_hf.visualization.files import check_writable, save_image, save_json, save_mask, segments_as_json
 from dinov3seg_hf.visualization.legend import MAX_LEGEND_ROWS, percent, with_legend
-from dinov3seg_hf.visualization.pictures import MIN_DISPLAY_SIDE, Region, overlay, regions_of
+from dinov3seg_hf.visualization.pictures import MIN_DISPLAY_SIDE, Region, beside, overlay, regions_of
 
 label_maps = npst.arrays(np.int32, npst.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-1, 4))
 NAMES = ["red circle", "blue square", "yellow triangle", "green background", "cat"]
@@ -35,6 +36,35 @@ def test_palette_is_the_same_whatever_its_length():
     for length in (0, 1, 2, 20, 33, 255, 1024, 1025, 2999):
         np.testing.assert_array_equal(color_palette(length), longest[:length])
     assert longest.dtype == np.uint8 and longest.shape == (3000, 3)
+
+
+def test_a_label_that_mentions_a_color_has_it():
+    names = ["sky", "red circle", "Black background", "red square", "greenhouse", "blue-green sea", "grey wall"]
+    colors = [tuple(color) for color in label_palette(names).tolist()]
+    assert (colors[1], colors[2], colors[6]) == (NAMED_COLORS["red"], NAMED_COLORS["black"], NAMED_COLORS["gray"])
+    assert not {colors[0], colors[4], colors[5]} & set(NAMED_COLORS.values())
+    assert colors[3][0] > max(colors[3][1:])  # another red
+    assert len(set(colors)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "names", [[f"thing {index}" for index in range(40)], DRAWN_NAMES, ["white cat"] + ["dog"] * 900]
+)
+def test_label_colors_are_distinct_and_far_from_mentioned_colors(names):
+    colors = label_palette(names).astype(int)
+    assert len(np.unique(colors, axis=0)) == len(names)
+    mentioned = [any(word in NAMED_COLORS for word in name.split()) for name in names]
+    if not any(mentioned):
+        np.testing.assert_array_equal(colors, color_palette(len(names)))
+
+
+def test_the_image_stands_beside_its_overlay():
+    image, label_map = flat_image(40, 60), np.zeros((40, 60), int)
+    picture = overlay(image, label_map)
+    both = beside(image, picture)
+    assert both.size == (2 * picture.width, picture.height)
+    assert both.crop((picture.width, 0, *both.size)).tobytes() == picture.tobytes()
+    assert both.getpixel((5, 5)) == image.getpixel((0, 0))
 
 
 def test_palette_cannot_be_spoilt_by_its_user():
