@@ -68,17 +68,6 @@ class Dinov3SegConvStem(nn.Module):
         return tuple(maps) if return_maps else self.projection(hidden_states)
 
 
-class Dinov3SegBackbone(DINOv3ViTModel):
-    """`DINOv3ViTModel` with an optional module that replaces the linear patch embedding, such as a stem."""
-
-    def __init__(self, config: DINOv3ViTConfig, patch_embeddings: nn.Module | None = None):
-        super().__init__(config)
-        if patch_embeddings is not None:
-            # has the same interface: `weight`, and (B, 3, H, W) -> (B, D, h, w)
-            self.embeddings.patch_embeddings = patch_embeddings  # type: ignore[assignment]
-            self.post_init()
-
-
 class Dinov3SegVisionHead(DINOv3ViTPreTrainedModel):
     """Transformer blocks without RoPE over the tokens [CLS; registers; patches], and a final LayerNorm."""
 
@@ -146,8 +135,11 @@ class Dinov3SegVisionTower(nn.Module):
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
         self.patch_size = config.vision_config.patch_size
-        stem = None if config.stem_channels is None else Dinov3SegConvStem(config)
-        self.backbone = Dinov3SegBackbone._from_config(config.vision_config, patch_embeddings=stem)
+        # A plain `DINOv3ViTModel`: by its class, transformers finds how to load weights and adapters.
+        self.backbone = DINOv3ViTModel._from_config(config.vision_config)
+        if config.stem_channels is not None:
+            # has the interface of the linear patch embedding: `weight`, and (B, 3, H, W) -> (B, D, h, w)
+            self.backbone.embeddings.patch_embeddings = Dinov3SegConvStem(config)
         self.head = Dinov3SegVisionHead._from_config(vision_head_config(config))
 
     def to_whole_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
