@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Names of files that one subpackage writes and another subpackage reads."""
+"""Names of files that one subpackage writes and another subpackage reads, and endings of images."""
 
 CONVERSION_REPORT = "conversion_report.json"  # next to converted weights
 RESULTS = "results.json"  # results of an evaluation
@@ -8,3 +8,4 @@ RUN_DESCRIPTION = "run.json"  # in the folder of a training run, and next to the
 TRAINED_MODEL = "model"  # folder of the trained model, in the folder of the run
 TRAINING_VOCABULARY = "training_vocabulary.json"  # class names of the training, next to the trained model
 LICENSES = ("LICENSE.md", "LICENSE.pdf", "LICENSE.txt", "LICENSE")  # the license of the weights, next to them
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is an image in a folder

@@ -17,9 +17,9 @@ from ..doctor.winners import MIN_IMAGES, count_winners, find_winners
 from ..loading import load_pipeline
 from ..model.image_input import open_image
 from .console import EXIT_OK, Parser, share
+from .inputs import find_images
 from .words import add_words, vocabulary_of
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 KINDS = ("joined", "torn", "meanings", "similar", "everywhere", "nowhere")
 EXAMPLES = """\
 examples:
@@ -89,14 +89,13 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[str]:
     """Returns the image files of a folder, sorted.
 
     Raises:
         ValueError: If the folder does not exist or has fewer than `MIN_IMAGES` images.
     """
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
+    images = [image.source for image in find_images([str(folder)])]
     if len(images) < MIN_IMAGES:
         raise ValueError(
             f"--images is {str(folder)!r}, which has {len(images)} images; expected a folder with at least "

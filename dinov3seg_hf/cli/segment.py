@@ -5,35 +5,40 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import Any
 
 from PIL import Image
+from tqdm import tqdm
 
 from ..about import DTYPES, EMBEDDED
 from ..loading import load_pipeline, title_of
 from ..model.image_input import open_image
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, save_json, save_mask, segments_as_json
 from ..visualization.legend import percent, with_legend
 from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import aligned_table
-from .console import EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, print_error, share
+from .console import EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, positive, print_error, share
+from .inputs import find_images, is_address
 from .words import add_words, vocabulary_of
 
 # With more labels, the encoding takes long enough for a progress bar.
 MANY_LABELS = 500
+# With more images, the failed ones are listed again at the end.
+MANY_IMAGES = 20
 
 EXAMPLES = """\
 examples:
   dinov3seg segment scene.png --labels "red circle, blue striped square" --output overlay.png
   dinov3seg segment scene.png --labels "sofa|couch, cat" --mask labels.png --json segments.json
-  dinov3seg segment photos/*.jpg --model DIR_OR_HUB_ID --preset ade20k-150 --output overlays/
+  dinov3seg segment photos --recursive --model DIR_OR_HUB_ID --preset ade20k-150 --mask masks/ --skip-existing
 """
 
 
@@ -46,7 +51,21 @@ def make_parser(prog: str) -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or HTTP(S) URLs")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help='image files, folders, quoted patterns ("photos/*.jpg") or HTTP(S) URLs',
+    )
+    parser.add_argument("--recursive", action="store_true", help="search the subfolders of folders, too")
+    parser.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out images whose files exist, to continue an interrupted run",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=1, metavar="N", help="images that the model gets at once (default: 1)"
+    )
 
     add_words(parser)
     files = parser.add_argument_group(
@@ -113,6 +132,14 @@ def run(options: argparse.Namespace) -> int:
     # Finds errors in the arguments before a model is loaded.
     vocabulary = vocabulary_of(options)
     tasks = _plan(options)
+    several = len(tasks) > 1
+    if options.skip_existing:
+        todo = [task for task in tasks if not all(path.exists() for path in task.files)]
+        if len(todo) < len(tasks):
+            print_error("dinov3seg segment", f"{len(tasks) - len(todo)} of {len(tasks)} images were done before")
+        tasks = todo
+        if not tasks:
+            return EXIT_OK
 
     pipe = load_pipeline(options.model, options.device, options.dtype)
     settings = InferenceSettings(
@@ -126,27 +153,56 @@ def run(options: argparse.Namespace) -> int:
     text = pipe.encode_labels(vocabulary, progress=progress)
     palette = label_palette(vocabulary.names)
 
-    num_failed = 0
+    failed: list[str] = []
+    # a bar only where somebody watches; one image needs none
+    bar = tqdm(total=len(tasks), desc="Segmenting", unit="image", file=sys.stderr, disable=None if several else True)
+    with bar:
+        for first in range(0, len(tasks), options.batch_size):
+            batch = tasks[first : first + options.batch_size]
+            for task, result in _segmented(pipe, batch, text, settings):
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    image, answer = result
+                    scores = {segment["label"]: segment["score"] for segment in answer["segments"]}
+                    regions = regions_of(answer["label_map"], vocabulary.names, scores)
+                    _write(task, image, answer["label_map"], regions, vocabulary, palette, pipe, options)
+                except (ValueError, OSError, MemoryError) as error:
+                    if not several:
+                        raise
+                    with bar.external_write_mode(file=sys.stderr):
+                        print_error("dinov3seg segment", error)  # an error in one image must not stop the others
+                    failed.append(task.image)
+                    continue
+                with bar.external_write_mode(file=sys.stdout):
+                    print(f"{task.image}:\n{_table(regions)}\n" if several else _table(regions), flush=True)
+            bar.update(len(batch))
+    if several and failed and len(tasks) > MANY_IMAGES:  # the errors are far above
+        print_error("dinov3seg segment", f"{len(failed)} of {len(tasks)} images failed: {', '.join(failed)}")
+    return EXIT_ERROR if failed else EXIT_OK
+
+
+def _segmented(
+    pipe: OpenVocabularySegmentationPipeline, tasks: Sequence[_Task], text: TextEmbeddings, settings: InferenceSettings
+) -> Iterator[tuple[_Task, tuple[Image.Image, dict[str, Any]] | Exception]]:
+    """Yields each task with its image and result, or with its error; one bad image does not spoil the batch."""
+    opened: list[tuple[_Task, Image.Image]] = []
     for task in tasks:
         try:
-            image = open_image(task.image, max_pixels=pipe.image_processor.max_image_pixels)
-            result = pipe(image, text, return_label_map=True, return_masks=False, **settings.given())
-            scores = {segment["label"]: segment["score"] for segment in result["segments"]}
-            regions = regions_of(result["label_map"], vocabulary.names, scores)
-            _write(task, image, result["label_map"], regions, vocabulary, palette, pipe, options)
+            opened.append((task, open_image(task.image, max_pixels=pipe.image_processor.max_image_pixels)))
         except (ValueError, OSError, MemoryError) as error:
-            if len(tasks) == 1:
-                raise
-            print_error("dinov3seg segment", error)  # an error in one image must not stop the others
-            num_failed += 1
-            continue
-        if len(tasks) > 1:
-            print(f"{task.image}:")
-        print(_table(regions))
-        if len(tasks) > 1:
-            print()
-        sys.stdout.flush()
-    return EXIT_ERROR if num_failed else EXIT_OK
+            yield task, error
+    options = {"return_label_map": True, "return_masks": False, **settings.given()}
+    try:
+        answers = pipe([image for _, image in opened], text, batch_size=max(1, len(opened)), **options)
+    except (ValueError, OSError, MemoryError) as error:
+        if len(opened) == 1:
+            yield opened[0][0], error
+        else:  # one by one, to find the image that does not fit
+            for task, _ in opened:
+                yield from _segmented(pipe, [task], text, settings)
+        return
+    yield from ((task, (image, answer)) for (task, image), answer in zip(opened, answers))
 
 
 def _plan(options: argparse.Namespace) -> list[_Task]:
@@ -156,10 +212,9 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
         ValueError: If an image does not exist, or a file cannot be written, would replace an image, or would be written
             twice.
     """
-    images = options.images
-    for image in images:
-        if not _is_address(image) and not Path(image).exists():
-            raise ValueError(f"Image {image!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
+    images = find_images(options.images, options.recursive)
+    if options.skip_existing and (options.output, options.mask, options.json) == (None, None, None):
+        raise ValueError("--skip-existing needs files to look for; expected --output, --mask or --json with a folder.")
     columns: list[Sequence[Path | None]] = []
     for target, suffixes, ending in (
         (options.output, IMAGE_SUFFIXES, "_overlay.png"),
@@ -174,16 +229,18 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
                 raise ValueError(
                     f"{target!r} is the name of a file; expected a folder for several files. Choose a folder."
                 )
-            paths = [folder / f"{_stem(image)}{ending}" for image in images]
-            for path in paths if folder.is_dir() else [folder]:  # a folder that can be created is writable
+            _refuse_folder_of_images(folder, options.images, options.recursive)
+            paths = [folder / f"{image.name}{ending}" for image in images]
+            # a folder that can be created is writable
+            for path in [path for path in paths if path.parent == folder] if folder.is_dir() else [folder]:
                 check_writable(path)
             columns.append(paths)
         else:
             check_writable(target, suffixes)
             columns.append([Path(target)])
-    tasks = [_Task(*row) for row in zip(images, *columns)]
+    tasks = [_Task(image.source, *files) for image, *files in zip(images, *columns)]
 
-    inputs = {Path(image).resolve(): image for image in images if not _is_address(image)}
+    inputs = {image.path.resolve(): image.source for image in images if image.path is not None}
     owner: dict[Path, str] = {}
     for task in tasks:
         for path in task.files:
@@ -199,14 +256,17 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
     return tasks
 
 
-def _is_address(image: str) -> bool:
-    return image.startswith(("http://", "https://", "data:image/"))
-
-
-def _stem(image: str) -> str:
-    if image.startswith("data:image/"):
-        return "image"
-    return Path(urlparse(image).path if _is_address(image) else image).stem or "image"
+def _refuse_folder_of_images(folder: Path, given: Sequence[str], recursive: bool) -> None:
+    """Raises an error if the written pictures would be images of the next run."""
+    for item in given:
+        searched = Path(item).resolve()
+        if not is_address(item) and searched.is_dir():
+            place = folder.resolve()
+            if place == searched or (recursive and place.is_relative_to(searched)):
+                raise ValueError(
+                    f"The files in {str(folder)!r} would lie among the images of {item!r}, and be segmented themselves "
+                    "the next time. Choose another folder."
+                )
 
 
 def _write(
@@ -220,7 +280,7 @@ def _write(
     options: argparse.Namespace,
 ) -> None:
     for path in task.files:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     if task.overlay is not None:
         picture = overlay(image, label_map, alpha=options.alpha, palette=palette)
         if options.original:

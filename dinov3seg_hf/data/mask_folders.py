@@ -17,9 +17,10 @@ from pathlib import Path
 
 import datasets
 
+from ..file_names import IMAGE_ENDINGS
+
 IMAGES = "images"
 MASKS = ("masks", "annotations", "labels")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # Lossless formats only: JPEG changes labels along every edge.
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 # Files that list the class names, in the root folder.

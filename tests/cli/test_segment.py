@@ -158,6 +158,73 @@ def test_several_images_fill_a_folder(segment, tmp_path, image, sample_image):
     assert read_label_map(folder / "other_mask.png").shape == (70, 50)
 
 
+@pytest.fixture
+def photos(tmp_path, sample_image):
+    """A folder with images of two sizes, one of them in a subfolder, and what is no image."""
+    folder = tmp_path / "photos"
+    (folder / "more" / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for name, size in (
+        ("a.png", (90, 60)),
+        ("b.JPG", (50, 70)),
+        ("more/deep/c.png", (90, 60)),
+        (".hidden/d.png", (9, 9)),
+    ):
+        sample_image.resize(size).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_folder_is_its_images_and_with_recursive_those_of_its_subfolders(segment, photos, tmp_path):
+    code, out, _ = segment("--mask", tmp_path / "flat", images=[photos])
+    assert code == 0 and files_of(tmp_path / "flat") == ["a_mask.png", "b_mask.png"]
+    code, _, _ = segment("--mask", tmp_path / "all", "--recursive", images=[photos])
+    written = sorted(path.relative_to(tmp_path / "all").as_posix() for path in (tmp_path / "all").rglob("*.png"))
+    assert code == 0 and written == ["a_mask.png", "b_mask.png", "more/deep/c_mask.png"]
+    assert out.index("a.png:") < out.index("b.JPG:")
+
+
+def test_patterns_that_the_shell_left_are_replaced_and_nothing_is_done_twice(segment, photos, tmp_path):
+    code, out, _ = segment("--mask", tmp_path / "masks", images=[photos / "*.png", photos / "a.png", photos / "**/c.*"])
+    assert code == 0 and out.count("a.png:") == 1
+    assert files_of(tmp_path / "masks") == ["a_mask.png", "c_mask.png"]
+    assert refused(segment(images=[photos / "*.gif"]), "matches no file")
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_batches_change_nothing_not_even_with_a_bad_image_in_them(segment, photos, tmp_path, batch_size):
+    (photos / "bad.png").write_bytes(b"no image")
+    results = []
+    for size in (1, batch_size):
+        folder = tmp_path / f"masks-{size}"
+        code, _, err = segment("--mask", folder, "--recursive", "--batch-size", size, images=[photos])
+        assert code == 2 and "bad.png" in err
+        results.append({path.name: read_label_map(path).numpy() for path in folder.rglob("*.png")})
+    assert results[0].keys() == results[1].keys() and len(results[0]) == 3
+    for name, labels in results[0].items():
+        assert (labels == results[1][name]).mean() > 0.999
+
+
+def test_a_run_goes_on_where_it_stopped(segment, photos, tmp_path, monkeypatch):
+    folder = tmp_path / "masks"
+    assert segment("--mask", folder, images=[photos / "a.png", photos / "b.JPG"])[0] == 0
+    (folder / "b_mask.png").unlink()
+    before = (folder / "a_mask.png").stat().st_mtime_ns
+    code, out, err = segment("--mask", folder, "--skip-existing", images=[photos])
+    assert code == 0 and "1 of 2 images were done before" in err
+    assert "b.JPG:" in out and "a.png:" not in out and (folder / "a_mask.png").stat().st_mtime_ns == before
+    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    assert segment("--mask", folder, "--skip-existing", images=[photos])[0] == 0
+    assert refused(segment("--skip-existing", images=[photos]), "--skip-existing needs files to look for")
+
+
+def test_pictures_do_not_become_images_of_the_next_run(segment, photos):
+    before = files_of(photos)
+    assert refused(segment("--output", photos, images=[photos]), "Choose another folder")
+    assert refused(segment("--output", photos / "out", "--recursive", images=[photos]), "Choose another folder")
+    assert files_of(photos) == before
+
+
 def test_one_bad_image_does_not_keep_the_others_from_being_done(segment, tmp_path, image, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
@@ -243,7 +310,9 @@ def test_bad_images(segment, tmp_path, image):
     for name in bad:
         assert refused(segment("--output", tmp_path / "out.png", images=[tmp_path / name]), name)
     assert refused(segment(images=[tmp_path / "nowhere.png"]), "nowhere.png' was not found")
-    assert refused(segment(images=[tmp_path]), "is a folder")
+    (tmp_path / "nothing").mkdir()
+    assert refused(segment(images=[tmp_path / "nothing"]), "contains no images")
+    (tmp_path / "nothing").rmdir()
     assert files_of(tmp_path) == before
 
 

@@ -166,7 +166,7 @@ def test_the_command_reports_and_writes(tmp_path, capsys, tiny_checkpoint):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--images", "nowhere"), "which has 0 images; expected a folder with at least 5"),
+        (("--images", "nowhere"), "'nowhere' was not found"),
         (("--write", "better.txt"), "expected a file that ends in .tsv or .json"),
     ],
 )
