@@ -85,7 +85,9 @@ def test_a_data_set_is_scored_from_its_folder_alone(tiny_checkpoint, tmp_path, c
 def test_several_benchmarks_give_one_table(tiny_checkpoint, tmp_path, capsys):
     first, second = (make_folder(tmp_path / name, num_images) for name, num_images in (("one", 2), ("two", 3)))
     assert script("--model", tiny_checkpoint, "--benchmark", first, second, "--output", tmp_path / "out") == 0
-    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["images", "2", "3"]
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[-2:] == ["images", "inference"]
+    assert [row.split()[-3:] for row in rows] == [["2", "whole", "64"], ["3", "whole", "64"]]
     assert len(list((tmp_path / "out").glob("*/results.json"))) == 2
 
 
