@@ -77,7 +77,7 @@ def tiny_model(tiny_config):
     from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 
     with torch.random.fork_rng():
-        torch.manual_seed(1)
+        torch.manual_seed(8)  # of the first seeds, the one with the most different answers
         model = Dinov3SegForSemanticSegmentation(tiny_config).eval().requires_grad_(False)
         # fresh weights are so small that all words look alike
         for parameter in model.parameters():

@@ -7,8 +7,10 @@ tensor of the model has a known origin, and the folder is written atomically. Th
 `layouts.py` contains the names, and the model files define the computation.
 """
 
+import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,8 +68,8 @@ def convert(
         anyup: AnyUp as published (`.pth` or `.safetensors`), for the early refinement. The zero-shot head then uses the
             refined features. `None`: the early refinement is to be trained.
         anyup_scale: Size of the grid of refined features, in units of the patch grid: 1, 2 or 4.
-        license: The license file that came with the weights, which is copied to `output`. `None`: the file lies beside
-            the weights. `"none"`: the folder gets no license, and cannot be published.
+        license: The license file of the weights, copied to `output`. `None`: the file beside the weights. `"none"`: no
+            license, so that the folder cannot be published.
         dtype: Dtype of the written weights.
         text_num_attention_heads: Attention heads of the text tower (not in the file). Default: one per 64 channels.
         prior_image_size: Side length of the prior encoder's images in pixels; its position embeddings are resized.
@@ -83,18 +85,12 @@ def convert(
         ValueError: If a file is not the expected one (missing, damaged, swapped, the satellite backbone, other keys or
             sizes), the files do not fit each other, or `output` cannot be written. Partial output is removed.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
-    _refuse_scale(anyup, anyup_scale)
+    _refuse_options(dtype, anyup, anyup_scale)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
     _refuse_output(output := Path(output).expanduser(), overwrite)
     license_file = find_license(license, (backbone, dinotxt))
     tokenizer_of = None if tokenizer is None else find_tokenizer(tokenizer)  # before gigabytes are read
-
-    def say(message: str) -> None:
-        if progress:
-            print(message, file=sys.stderr, flush=True)
-
+    say = _printer(progress)
     say(f"reading {backbone}")
     vision = convert_backbone(backbone)
     say(f"reading {dinotxt}")
@@ -113,8 +109,7 @@ def convert(
     say("building the model")
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
     given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "anyup": anyup, "tokenizer": tokenizer}
-    given["license"] = license_file
-    report = _report(output, given, parts, config, model, new, dtype)
+    report = _report(output, {**given, "license": license_file}, parts, config, model, new, dtype)
     say(f"writing {output}")
     write_checkpoint(model, processor, report, output, max_shard_size, license_file)
     return report
@@ -166,7 +161,13 @@ def _public_name(source: Source) -> str:
     return path.name if path.exists() else os.fspath(source)
 
 
-def _refuse_scale(anyup: Source | None, anyup_scale: int) -> None:
+def _printer(progress: bool) -> Callable[[str], None]:
+    return functools.partial(print, file=sys.stderr, flush=True) if progress else lambda message: None
+
+
+def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
     if anyup_scale not in (1, 2, 4):
         raise ValueError(f"anyup_scale is {anyup_scale!r}; expected 1, 2 or 4.")
     if anyup is None and anyup_scale != 1:

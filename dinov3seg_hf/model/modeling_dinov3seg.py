@@ -383,11 +383,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             ValueError: If the inputs contradict each other or have invalid shapes.
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
-        if head == "full" and not self.config.head_trained and not self.training:
-            logger.warning_once(
-                'The full head of this checkpoint is not trained, so its logits are random. Use head="dinotxt", or '
-                "train the head."
-            )
+        self._warn_of_untrained_head(head)
         if (input_ids is None) == (text_embeds is None):
             given = "both" if text_embeds is not None else "neither"
             raise ValueError(f"Pass exactly one of input_ids and text_embeds; got {given}.")
@@ -479,6 +475,13 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         return image_features.refined_features
 
     # --- checks ------------------------------------------------------------------------------------------------------
+
+    def _warn_of_untrained_head(self, head: Head) -> None:
+        if head == "full" and not self.config.head_trained and not self.training:
+            logger.warning_once(
+                'The full head of this checkpoint is not trained, so its logits are random. Use head="dinotxt", or '
+                "train the head."
+            )
 
     def _check_images(
         self, pixel_values: torch.Tensor, window_pixel_values: torch.Tensor | None, window_boxes: torch.Tensor | None

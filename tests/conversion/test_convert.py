@@ -107,10 +107,12 @@ def changed(published, tmp_path):
 
 
 def weights(folder):
+    """The tensors of a folder, by the names of the model's parameters."""
     tensors = {}
     for path in sorted(Path(folder).glob("*.safetensors")):
         tensors |= load_file(path)
-    return tensors
+    # transformers saves the layers of its DINOv3 under the names of the published folders
+    return {key.replace(f"{PREFIX}layer.", f"{PREFIX}model.layer."): tensor for key, tensor in tensors.items()}
 
 
 def all_new(report):

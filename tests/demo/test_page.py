@@ -213,8 +213,8 @@ def test_no_file_but_an_upload_is_read(url, uploads, sample_image, path, meta):
 
 
 OPTIONS = {
-    "segment": ["whole", "full", ["{}"], 0.0],
-    "overlay": ["whole", "full", ["{}"], 0.0, 0.5],
+    "segment": ["whole", "full", ["{}"], 0.0, False],
+    "overlay": ["whole", "full", ["{}"], 0.0, 0.5, False],
 }
 
 

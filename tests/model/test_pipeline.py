@@ -635,10 +635,12 @@ def test_encoded_image_is_bound_to_how_it_was_encoded(own_pipe, sample_image):
         {"head": "dinotxt"},
         {"window_size": 32},
         {"patch_source": "backbone"},
-        {"refine_features": True},
     ):
         with pytest.raises(ValueError, match="again"):
             own_pipe(encoded, LABELS, **options)
+    own_pipe(encoded, LABELS, refine_features=True)  # the full head does so anyway
+    with pytest.raises(ValueError, match="again"):
+        own_pipe(own_pipe.encode_image(sample_image, head="dinotxt"), LABELS, refine_features=True)
     with pytest.raises(ValueError, match="already encoded"):
         own_pipe.encode_image(encoded)
     with pytest.raises(ValueError, match=r'inference is "slide".* expected "whole" or "local-global"'):

@@ -822,7 +822,7 @@ def test_configuration_provenance_scores_and_overlays_lie_beside_the_weights(tin
 
     scores = json.loads((tmp_path / "results.json").read_text())["scores"]
     assert result.scores["mean_iou"] == scores["mean_iou"]
-    assert result.view.startswith("local-global ") and f"evaluation ({result.view})\nmean_iou " in result.summary()
+    assert result.view == "whole 64" and f"evaluation ({result.view})\nmean_iou " in result.summary()
     lines = [line for line in RunFolder(tmp_path).read_log() if "eval/mean_iou" in line]
     assert [line["step"] for line in lines] == [4, 6] and lines[-1]["eval/mean_iou"] == scores["mean_iou"]
     for step in (4, 6):
