@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,16 @@ from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.fingerprints import weights_fingerprint
 
 NUM_NAMES = len(NAMES)
+
+# Heads and refinements that need no training of their own; see the options of the pipeline.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full model": {},
+    "full model, refined pixels": {"refine": "pixels"},
+    "zero-shot head": {"head": "dinotxt", "refine_features": False},
+    "zero-shot head, refined features": {"head": "dinotxt", "refine_features": True},
+    "zero-shot head, refined pixels": {"head": "dinotxt", "refine_features": False, "refine": "pixels"},
+    "zero-shot head, refined features and pixels": {"head": "dinotxt", "refine_features": True, "refine": "pixels"},
+}
 
 
 def score_pipeline(pipe, scenes: list, labels: list[str], description: str, **options) -> dict[str, float]:
@@ -133,25 +144,18 @@ def main() -> None:
     results = {"scenes": args.scenes, "first_seed": CARD, "vocabulary": NUM_NAMES, "phrases": {}}
     results["weights"] = weights_fingerprint(pipe.model)
     start = time.time()
+    variants = VARIANTS
+    if pipe.model.early_refinement is None:
+        variants = {name: options for name, options in VARIANTS.items() if not options.get("refine_features")}
     for split in args.splits:
         scenes = [draw_scene(CARD + i, split) for i in range(args.scenes)]
         scores = {
-            "full model": score_pipeline(pipe, scenes, list(NAMES), f"{split}, full model", inference="whole"),
-            "full model, shuffled names": score_pipeline(
-                pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
-            ),
+            name: score_pipeline(pipe, scenes, list(NAMES), f"{split}, {name}", inference="whole", **options)
+            for name, options in variants.items()
         }
-        refines = pipe.model.early_refinement is not None
-        for name, refined in (("zero-shot head, refined features", True), ("zero-shot head", False))[not refines :]:
-            scores[name] = score_pipeline(
-                pipe,
-                scenes,
-                list(NAMES),
-                f"{split}, {name}",
-                inference="whole",
-                head="dinotxt",
-                refine_features=refined,
-            )
+        scores["full model, shuffled names"] = score_pipeline(
+            pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
+        )
         for blind, factor in enumerate(("color", "pattern", "shape")):
             scores[f"oracle blind to {factor}"] = summary(oracle(scenes, blind, np.random.default_rng(blind)))
         results[split] = scores

@@ -102,9 +102,12 @@ def test_evaluation_scores_heads_and_oracles(trained, tmp_path):
     for split in ("seen", "unseen"):
         assert list(scores[split]) == [
             "full model",
-            "full model, shuffled names",
-            "zero-shot head, refined features",
+            "full model, refined pixels",
             "zero-shot head",
+            "zero-shot head, refined features",
+            "zero-shot head, refined pixels",
+            "zero-shot head, refined features and pixels",
+            "full model, shuffled names",
             "oracle blind to color",
             "oracle blind to pattern",
             "oracle blind to shape",
