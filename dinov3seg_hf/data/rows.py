@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ..model.checks import checked_choice
-from ..model.image_input import ImageError, read_label_map, read_pixels
+from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
 from ..model.vocabulary import Vocabulary
 from .augmentation import IGNORED
 from .columns import Dataset, class_labels, find_columns
@@ -113,6 +113,7 @@ class RowReader:
     def _labels(self, value: Any) -> np.ndarray:
         mask = _decoded(value, "mask")
         if isinstance(mask, Image.Image):
+            refuse_lossy(mask, "The mask")
             raw = self._decode_colors(mask) if mask.mode in ("RGB", "RGBA") else read_label_map(mask).numpy()
         else:
             try:

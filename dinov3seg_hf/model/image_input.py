@@ -96,10 +96,10 @@ def read_label_map(label_map: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -
         int64 `(H, W)`.
 
     Raises:
-        ImageError: If the map cannot be read or does not contain one integer per pixel.
+        ImageError: If the map cannot be read, does not contain one integer per pixel, or is stored in a lossy format.
     """
     if not isinstance(label_map, (np.ndarray, torch.Tensor)):
-        return _decode(label_map, max_pixels, _pil_labels)
+        return _decode(label_map, max_pixels, _pil_labels, is_mask=True)
     labels = _as_tensor(label_map)
     if labels.ndim != 2 or labels.is_floating_point() or labels.is_complex():
         raise ImageError(
@@ -128,13 +128,18 @@ def _decode(
     source: str | os.PathLike[str] | Image.Image,
     max_pixels: int,
     convert: Callable[[Image.Image, str], torch.Tensor],
+    is_mask: bool = False,
 ) -> torch.Tensor:
     """Opens `source`, checks its size and passes the upright PIL image to `convert`."""
     name = _name(source)
     try:
         if isinstance(source, Image.Image):
+            if is_mask:
+                refuse_lossy(source, name)
             return convert(_upright(source, max_pixels, name), name)
         with _open_file(source, name) as file, Image.open(file) as image:
+            if is_mask:
+                refuse_lossy(image, name)
             return convert(_upright(image, max_pixels, name), name)
     except ImageError:
         raise
@@ -147,6 +152,28 @@ def _decode(
         raise ImageError(
             f"{name} could not be decoded ({error}). The image may be truncated or damaged. Save or download it again."
         ) from error
+
+
+def refuse_lossy(mask: Image.Image, name: str) -> None:
+    """Raises an error if a mask comes from a file in a lossy format, which changes labels, most along edges.
+
+    Raises:
+        ImageError: For JPEG and lossy WebP; a PIL image that was copied or converted does not know its format.
+    """
+    is_lossy = mask.format in ("JPEG", "MPO")
+    file = getattr(mask, "fp", None)
+    if mask.format == "WEBP" and file is not None and file.seekable():
+        place = file.tell()
+        file.seek(12)  # after "RIFF", the size and "WEBP"
+        kind = file.read(4)
+        # "VP8 " is lossy and "VP8L" lossless; the extended format, "VP8X", contains one of them, and never both
+        is_lossy = kind == b"VP8 " or (kind == b"VP8X" and b"VP8L" not in file.read(2**16))
+        file.seek(place)
+    if is_lossy:
+        raise ImageError(
+            f"{name} is a mask in the lossy format {mask.format}, which changes labels; expected a lossless format. "
+            "Export the masks again as PNG. A JPEG that is converted to PNG keeps its wrong labels."
+        )
 
 
 def _open_file(source: str | os.PathLike[str], name: str) -> BinaryIO:

@@ -154,6 +154,7 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         images = flatten_images(images)
         if not images:
             raise ValueError("Got no images; expected at least one.")
+        _check_statistics(kwargs)
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
         source_sizes = [size_of(image) for image in pixels]
         sizes = source_sizes
@@ -253,6 +254,11 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             )
         if logits.ndim != 4 or 0 in logits.shape[1:]:
             raise ValueError(f"logits has shape {tuple(logits.shape)}; expected (B, C, h, w) with C, h, w >= 1.")
+        if not logits.isfinite().all():  # else they would get labels
+            raise ValueError(
+                "logits contain NaN or infinity; expected finite numbers. Load the model in float32 or bfloat16; "
+                "float16 overflows."
+            )
 
         results: list[Any] = []
         for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
@@ -351,6 +357,17 @@ def _prepare_labels(
     return resized
 
 
+def _check_statistics(options: dict[str, Any]) -> None:
+    """Raises an error for a mean or standard deviation that would make pixels infinite or NaN."""
+    for name in ("image_mean", "image_std") if options.get("do_normalize") else ():
+        value = torch.as_tensor(options.get(name), dtype=torch.float64)
+        if not value.isfinite().all() or (name == "image_std" and (value <= 0).any()):
+            raise ValueError(
+                f"{name} is {options[name]}; expected finite numbers{', all positive' if name == 'image_std' else ''}. "
+                f"Pass the {name} that the model was trained with."
+            )
+
+
 def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, int]]:
     if target_sizes is None:
         return [size_of(logits)] * len(logits)
@@ -360,8 +377,10 @@ def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, in
             f"Got {len(sizes)} target sizes for {len(logits)} images; expected one (height, width) per image."
         )
     for size in sizes:
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"A target size is {tuple(size)}; expected (height, width) of at least 1 pixel.")
+        if len(size) != 2 or min(size) < 1 or any(side != int(side) for side in size):
+            raise ValueError(
+                f"A target size is {tuple(size)}; expected (height, width) in whole pixels, at least 1. Round the size."
+            )
     return [(int(height), int(width)) for height, width in sizes]
 
 

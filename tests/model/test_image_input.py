@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dinov3seg_hf.model.image_input import ImageError, flatten_images, open_image, read_label_map, read_pixels
+from dinov3seg_hf.model.image_input import (
+    ImageError,
+    flatten_images,
+    open_image,
+    read_label_map,
+    read_pixels,
+    refuse_lossy,
+)
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -315,3 +322,29 @@ def test_label_maps_keep_their_numbers(tmp_path):
 def test_what_is_no_label_map_is_refused(source, words):
     with pytest.raises(ImageError, match=words):
         read_label_map(source)
+
+
+@pytest.mark.parametrize(
+    ("ending", "options", "lossy"),
+    [
+        ("jpg", {"quality": 100}, True),
+        ("webp", {"quality": 90}, True),
+        ("webp", {"quality": 90, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}, True),  # the extended format
+        ("webp", {"lossless": True}, False),
+        ("png", {}, False),
+        ("tif", {}, False),
+    ],
+)
+def test_masks_in_lossy_formats_are_refused(tmp_path, ending, options, lossy):
+    mask = Image.fromarray(np.random.default_rng(0).integers(0, 5, (20, 30), dtype=np.uint8))
+    path = tmp_path / f"mask.{ending}"
+    mask.convert("RGB" if ending == "webp" else "L").save(path, **options)
+    with Image.open(path) as opened:
+        if lossy:
+            with pytest.raises(ImageError, match=r"lossy format .* Export the masks again as PNG"):
+                refuse_lossy(opened, "mask")
+            with pytest.raises(ImageError, match="lossy format"):
+                read_label_map(path)
+        else:
+            refuse_lossy(opened, "mask")
+        np.asarray(opened)  # the file is still where it was
