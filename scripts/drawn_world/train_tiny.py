@@ -245,12 +245,7 @@ def align(args: argparse.Namespace) -> None:
         input_ids = inputs[rng.integers(len(inputs))]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             loss, parts = alignment_loss(model, phrases, images, labels, input_ids)
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
+        run.take_step(loss, parameters)
         run.add(loss=loss.item(), scale=model.logit_scale.exp().item(), **parts)
         if run.validates(step):
             run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
@@ -296,12 +291,7 @@ def upsample(args: argparse.Namespace, model, tokenizer) -> None:
     for step in run.steps():
         images, _ = draw_batch(args.seed, step, 8, (192, 192))
         loss = upsampling_loss(model, images, rng)
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
+        run.take_step(loss, parameters)
         run.add(loss=loss.item())
         if run.validates(step):
             run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt", "dinotxt refined")))
@@ -369,13 +359,8 @@ def refine(args: argparse.Namespace) -> None:
                 loss = model(images, text_embeds=text_embeds, labels=targets).loss
             if targets.ndim == 4:  # phrases that overlap reject each other's pixels, as softly as "none" does
                 loss = loss * len(chosen) * REJECTION_WEIGHT
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        run.add(loss=loss.item(), norm=norm.item())
+        norm = run.take_step(loss, parameters)
+        run.add(loss=loss.item(), norm=norm)
         if run.validates(step):
             heads = ("dinotxt", "full") if step + 1 == args.steps else ("full",)
             run.write(step, **validate(model, tokenizer, args.validation_scenes, heads))
@@ -422,6 +407,16 @@ class Run:
             yield step
             if self.validates(step, every=self.SAVE_EVERY) or self.validates(step):
                 self.save(step + 1)
+
+    def take_step(self, loss: torch.Tensor, parameters: list[torch.nn.Parameter]) -> float:
+        """Takes a step of the optimizer and the schedule; returns the norm of the gradient before it is clipped."""
+        self.parts["optimizer"].zero_grad()
+        loss.backward()
+        average_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.parts["optimizer"].step()
+        self.parts["schedule"].step()
+        return norm.item()
 
     def minutes(self) -> float:
         return self.minutes_before + (time.time() - self.start) / 60
