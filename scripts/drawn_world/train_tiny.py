@@ -159,7 +159,7 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
         matrices = {head: ConfusionMatrix(len(NAMES)) for head in heads}
         right = {head: np.zeros(len(vocabularies)) for head in heads}
         for start in range(0, num_scenes, 10):
-            seeds = range(VALIDATION + start, VALIDATION + start + 10)
+            seeds = range(VALIDATION + start, VALIDATION + min(start + 10, num_scenes))
             images, labels = batch(seeds, split, 96)
             features = model.get_image_features(normalized(images))
             for head, (index, embeds) in itertools.product(heads, enumerate(text_embeds)):
@@ -168,7 +168,7 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
                 logits = model(image_features=features, text_embeds=embeds, **options).logits
                 logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
                 predicted = logits.argmax(1).numpy()
-                right[head][index] += (predicted == truths[index][labels]).mean() * 10 / num_scenes
+                right[head][index] += (predicted == truths[index][labels]).mean() * len(seeds) / num_scenes
                 if index == 0:
                     matrices[head].update(predicted, labels)
         for head in heads:

@@ -95,9 +95,8 @@ def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_
 
 @pytest.mark.multiprocess
 def test_evaluation_scores_heads_and_oracles(trained, tmp_path):
-    printed = run(
-        "drawn_world/evaluate_tiny.py", "--model", trained[1], "--scenes", 2, "--output", tmp_path / "scores.json"
-    )
+    few = ("--scenes", 2, "--phrase-scenes", 1)
+    printed = run("drawn_world/evaluate_tiny.py", "--model", trained[1], *few, "--output", tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())
     for split in ("seen", "unseen"):
         assert list(scores[split]) == [
