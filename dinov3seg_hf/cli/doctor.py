@@ -108,7 +108,7 @@ def report(findings: Sequence[Finding], num_classes: int) -> str:
     """Formats the findings as text, one per line, with the proposals."""
     if not findings:
         return f"{num_classes} classes, nothing to report."
-    lines = [f"{num_classes} classes, {len(findings)} findings"]
+    lines = [f"{num_classes} classes, {len(findings)} finding{'s' * (len(findings) > 1)}"]
     for finding in findings:
         proposal = ""
         if finding.words:

@@ -101,7 +101,8 @@ class InferenceSettings:
         if head == "full" and not config.head_trained:
             raise ValueError(
                 'head is "full", but the full head of this checkpoint is not trained; expected "dinotxt". Leave out '
-                "head, or train the head first (dinov3seg train)."
+                "head, or train the head first (dinov3seg train; after training of your own, set "
+                "model.config.head_trained = True)."
             )
         return replace(
             self,

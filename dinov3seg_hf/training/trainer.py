@@ -102,6 +102,7 @@ class Trainer:
                 config.init, config.head, config.ablate, config.seed, config.config_overrides
             )
             self.data = open_training_data(config) if data is None else data
+            self.licenses = license_files(config.init)  # now, not after days: it may ask the Hub
         if config.shortest_edge is not None:
             set_shortest_edge(self.processor.image_processor, config.shortest_edge)
         weights = weights_fingerprint(model) if self.accelerator.is_main_process else None
@@ -542,8 +543,6 @@ class Trainer:
         state = self.accelerator.get_state_dict(self.model) if sharded else None
         on_main_process(
             self.accelerator,
-            lambda: write_trained_model(
-                self.folder, model, self.processor, self.data.vocabulary, state, license_files(self.config.init)
-            ),
+            lambda: write_trained_model(self.folder, model, self.processor, self.data.vocabulary, state, self.licenses),
         )
         return scores

@@ -15,7 +15,7 @@ from PIL import Image
 from dinov3seg_hf.drawn_world.names import NAMES as DRAWN_NAMES
 from dinov3seg_hf.model.image_input import read_label_map
 from dinov3seg_hf.visualization import colors as colors_module
-from dinov3seg_hf.visualization.colors import NAMED_COLORS, NONE_COLOR, color_palette, label_palette
+from dinov3seg_hf.visualization.colors import MIN_DISTANCE, NAMED_COLORS, NONE_COLOR, color_palette, label_palette
 from dinov3seg_hf.visualization.files import check_writable, save_image, save_json, save_mask, segments_as_json
 from dinov3seg_hf.visualization.legend import MAX_LEGEND_ROWS, percent, with_legend
 from dinov3seg_hf.visualization.pictures import MIN_DISPLAY_SIDE, Region, beside, overlay, regions_of
@@ -56,6 +56,10 @@ def test_label_colors_are_distinct_and_far_from_mentioned_colors(names):
     mentioned = [any(word in NAMED_COLORS for word in name.split()) for name in names]
     if not any(mentioned):
         np.testing.assert_array_equal(colors, color_palette(len(names)))
+    if mentioned.count(True) == 1:
+        (place,) = np.flatnonzero(mentioned)
+        distances = np.abs(np.delete(colors, place, axis=0) - colors[place]).sum(axis=1)
+        assert distances.min() >= MIN_DISTANCE
 
 
 def test_the_image_stands_beside_its_overlay():
