@@ -8,4 +8,6 @@ RUN_DESCRIPTION = "run.json"  # in the folder of a training run, and next to the
 TRAINED_MODEL = "model"  # folder of the trained model, in the folder of the run
 TRAINING_VOCABULARY = "training_vocabulary.json"  # class names of the training, next to the trained model
 LICENSES = ("LICENSE.md", "LICENSE.pdf", "LICENSE.txt", "LICENSE")  # the license of the weights, next to them
+# lossless formats only: JPEG changes labels along every edge
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is an image in a folder

@@ -35,6 +35,7 @@ _TRAIN = ("train", ("accelerate", "datasets", "evaluate", "yaml", "filelock"))
 COMMANDS = {
     "segment": Entry("segment images by words"),
     "doctor": Entry("examine class names: unknown, similar or ambiguous words"),
+    "calibrate": Entry("measure when an image shows none of the classes, on typical images"),
     "convert": Entry("convert published DINOv3, dino.txt and SAM weights to a checkpoint"),
     "demo": Entry("serve a web page that segments photos by words", "demo", ("gradio",)),
     "train": Entry("train on the drawn world, on COCO-Stuff or on your own masks", *_TRAIN),

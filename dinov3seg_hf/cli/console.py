@@ -21,6 +21,9 @@ from ..model.checks import UnknownWordsWarning
 # help of `--refine-features`
 REFINE_FEATURES = "zero-shot head on refined features (default: the setting of the checkpoint)"
 REFINE = "pixels: move edges of the result to edges of the image, without training (default: none)"
+BACKGROUND = (
+    'auto: pixels that show none of the labels are "none of these" (default: auto for calibrated labels, else never)'
+)
 
 EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 

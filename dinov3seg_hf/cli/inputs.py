@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
-from ..file_names import IMAGE_ENDINGS
+from ..file_names import IMAGE_ENDINGS, MASK_ENDINGS
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,26 @@ def find_images(given: Sequence[str], recursive: bool = False) -> list[ImageInpu
             path = image.path
             found.setdefault(image.source if path is None else path.resolve(), image)
     return list(found.values())
+
+
+def find_masks(images: Sequence[ImageInput], folder: Path) -> list[Path]:
+    """Finds the mask of each image: the file with the same name and the ending of a lossless format.
+
+    Raises:
+        ValueError: If the folder does not exist, or an image has no mask or several.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"The folder of masks {str(folder)!r} was not found. Check the path.")
+    masks = []
+    for image in images:
+        found = [path for ending in MASK_ENDINGS if (path := folder / f"{image.name}{ending}").is_file()]
+        if len(found) != 1:
+            raise ValueError(
+                f"The image {image.source!r} has {len(found)} masks in {str(folder)!r}; expected one file "
+                f"{image.name} that ends in {', '.join(MASK_ENDINGS)}. Add or remove masks, or move the image away."
+            )
+        masks += found
+    return masks
 
 
 def is_address(image: str) -> bool:

@@ -25,7 +25,7 @@ from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, sa
 from ..visualization.legend import percent, with_legend
 from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import aligned_table
-from .console import EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, positive, print_error, share
+from .console import BACKGROUND, EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, positive, print_error, share
 from .inputs import find_images, is_address
 from .words import add_words, vocabulary_of
 
@@ -104,6 +104,7 @@ def make_parser(prog: str) -> Parser:
         metavar="T",
         help='minimum score, 0 to 1; pixels with a lower score are "none of these"',
     )
+    model.add_argument("--background", choices=("auto", "never"), help=BACKGROUND)
     model.add_argument("--device", help='for example "cpu", "cuda" or "cuda:1" (default: an accelerator if available)')
     model.add_argument(
         "--dtype",
@@ -148,6 +149,7 @@ def run(options: argparse.Namespace) -> int:
         refine_features=options.refine_features,
         refine=options.refine,
         threshold=options.threshold,
+        background=options.background,
     )
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
@@ -297,6 +299,7 @@ def _write(
             "head": options.head or pipe.model.config.head,
             "inference": options.inference or pipe.default_inference,
             "threshold": options.threshold,
+            "background": options.background or ("never" if vocabulary.calibration is None else "auto"),
             "labels": list(vocabulary.names),
             "segments": segments_as_json(label_map, regions),
         }

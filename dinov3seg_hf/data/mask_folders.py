@@ -17,12 +17,10 @@ from pathlib import Path
 
 import datasets
 
-from ..file_names import IMAGE_ENDINGS
+from ..file_names import IMAGE_ENDINGS, MASK_ENDINGS
 
 IMAGES = "images"
 MASKS = ("masks", "annotations", "labels")
-# Lossless formats only: JPEG changes labels along every edge.
-MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 # Files that list the class names, in the root folder.
 CLASS_FILES = ("classes.tsv", "classes.json", "classes.txt", "labels.tsv", "labels.json", "labels.txt")
 

@@ -40,7 +40,8 @@ def apply_findings(vocabulary: Vocabulary, findings: Sequence[Finding]) -> Vocab
     """Applies the proposals: replaces words, then merges classes.
 
     Merged classes are numbered anew; the values of the annotation (`raw_ids`) follow. Without `raw_ids`, the labels of
-    the original vocabulary become the raw ids, so that masks made with it still fit.
+    the original vocabulary become the raw ids, so that masks made with it still fit. A calibration does not fit other
+    words, and is left out.
 
     Raises:
         ValueError: If two classes would have the same name.
@@ -60,7 +61,8 @@ def apply_findings(vocabulary: Vocabulary, findings: Sequence[Finding]) -> Vocab
     roots = [_root(target, label) for label in range(len(names))]
     kept = sorted(set(roots))
     if len(kept) == len(names):
-        return replace(vocabulary, names=tuple(names), synonyms=tuple(map(tuple, synonyms)))
+        changed = replace(vocabulary, names=tuple(names), synonyms=tuple(map(tuple, synonyms)), calibration=None)
+        return vocabulary if changed.fingerprint == vocabulary.fingerprint else changed
 
     if vocabulary.background_from is not None:
         raise ValueError(
@@ -75,6 +77,7 @@ def apply_findings(vocabulary: Vocabulary, findings: Sequence[Finding]) -> Vocab
         names=tuple(names[label] for label in kept),
         synonyms=tuple(map(_without_repeats, merged)),
         raw_ids={raw_id: number[roots[label]] for raw_id, label in raw_ids.items()},
+        calibration=None,
     )
 
 

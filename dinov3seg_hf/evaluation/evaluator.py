@@ -11,6 +11,7 @@ module does not resize anything.
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,7 +63,8 @@ def evaluate(
         data: The rows. If its `skip_bad` is set, rows that cannot be read are counted and skipped.
         vocabulary: The prompted classes, for example with other templates or synonyms. Default: the vocabulary of
             `data`.
-        settings: Inference settings. Default: those of the checkpoint.
+        settings: Inference settings. Default: those of the checkpoint. Without `background`, every pixel gets a label,
+            also with a calibrated vocabulary, because masks say nothing about pixels without a class.
         batch_size: Number of images per batch.
         num_workers: Number of processes that read images, per process of the evaluation (stored data sets only).
         accelerator: The `accelerate.Accelerator` of a run in several processes.
@@ -85,6 +87,7 @@ def evaluate(
     with left_as_found(unwrapped):
         pipe = OpenVocabularySegmentationPipeline(model=unwrapped, processor=processor, device=unwrapped.device)
         settings = (settings or InferenceSettings()).resolved(unwrapped.config, pipe.image_processor)
+        settings = replace(settings, background=settings.background or "never")
         protocol = processes.from_main(lambda: describe_protocol(pipe, data, vocabulary, settings))
         weights = processes.from_main(lambda: weights_fingerprint(unwrapped))
         log = None

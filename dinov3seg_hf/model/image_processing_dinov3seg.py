@@ -8,7 +8,7 @@ on text or class names.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -400,26 +400,35 @@ def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: 
     return F.interpolate(source, size=(last - first, size[1]), mode="bilinear", align_corners=False)[0]
 
 
+def resized_strips(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yields strips of rows of `(c, h, w)`, resized bilinearly to `(c, *size)`, with bounded memory.
+
+    Together, they are the same as all rows at once.
+
+    Yields:
+        The rows of a strip, and the strip `(c, rows, W)`, float32.
+    """
+    num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
+    for first in range(0, size[0], num_rows):
+        last = min(first + num_rows, size[0])
+        yield slice(first, last), _resize_rows(logits, size, first, last)
+
+
 def _label_and_score(
     logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the winning class of each pixel and its score.
-
-    Computes strips of rows one after the other; the result is the same as for all rows at once.
-    """
-    num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
+    """Returns the winning class of each pixel and its score."""
     labels = torch.empty(size, dtype=torch.int32, device=logits.device)
     scores = torch.empty(size, dtype=torch.float32, device=logits.device)
-    for first in range(0, size[0], num_rows):
-        last = min(first + num_rows, size[0])
-        strip = _resize_rows(logits, size, first, last) / temperature  # (C, rows, W)
+    for rows, strip in resized_strips(logits, size):
+        strip = strip / temperature
         best, winners = strip.max(dim=0)
-        labels[first:last] = winners
+        labels[rows] = winners
         if score_function == "softmax":
             best = (best - strip.logsumexp(dim=0)).exp()
         elif score_function == "sigmoid":
             best = best.sigmoid()
-        scores[first:last] = best
+        scores[rows] = best
     return labels, scores
 
 

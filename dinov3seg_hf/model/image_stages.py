@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .background import Confidence
 from .fingerprints import weights_key
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource
 from .modeling_dinov3seg import Dinov3SegImageFeatures
@@ -110,8 +111,10 @@ class LabeledImage:
         label_map: int32 `(H, W)`: the label of each pixel of the original image; -1 for no label.
         score_map: float32 `(H, W)`: the best score of each pixel.
         scores: float16 `(C, h, w)`: the scores of all labels at the resolution of the model, if requested.
+        confidence: The confidence of the best and of the second label, for `background="auto"`.
     """
 
     label_map: np.ndarray
     score_map: np.ndarray
     scores: np.ndarray | None = None
+    confidence: Confidence | None = None

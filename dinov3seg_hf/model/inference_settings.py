@@ -12,6 +12,7 @@ Inference = Literal["whole", "local-global", "slide"]
 Head = Literal["full", "dinotxt"]
 PatchSource = Literal["head", "backbone"]
 Refine = Literal["pixels", "none"]
+Background = Literal["auto", "never"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class InferenceSettings:
         refine: `"pixels"`: moves the edges of the result to edges of the image, without any training (see
             `pixel_refinement.py`). A score is then the share of a label among the labels, and among none of them for
             the full head. Default: `"none"`.
+        background: `"auto"`: pixels that show none of the labels get no label, without any training (see
+            `background.py`; the zero-shot head needs at least three labels). A calibrated vocabulary sets the bounds.
+            `"never"`: every pixel gets a label, if `threshold` is not set. Default: `"auto"` for a calibrated
+            vocabulary, else `"never"`.
 
     Raises:
         ValueError: If an option is out of range.
@@ -52,6 +57,7 @@ class InferenceSettings:
     window_stride: int | None = None
     refine_features: bool | None = None
     refine: Refine | None = None
+    background: Background | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -59,6 +65,7 @@ class InferenceSettings:
             ("head", Head),
             ("patch_source", PatchSource),
             ("refine", Refine),
+            ("background", Background),
         ):
             if getattr(self, name) is not None:
                 checked_choice(getattr(self, name), name, get_args(choices))

@@ -24,7 +24,7 @@ from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
-from .labeling import label_pixels
+from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
 from .pipeline_results import SegmentationResults
 from .sliding_window import segment_windows
@@ -147,9 +147,9 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             templates: Prompt templates: the name of a set in `prompts.TEMPLATES`, one template, or several.
             **kwargs: Options of this call:
 
-                - `inference`, `head`, `patch_source`, `refine_features`, `refine`, `threshold`, `temperature`, `size`,
-                  `window_size`, `window_stride`: see `InferenceSettings`. If the image is not larger than a window,
-                  `"local-global"` equals `"whole"`.
+                - `inference`, `head`, `patch_source`, `refine_features`, `refine`, `threshold`, `background`,
+                  `temperature`, `size`, `window_size`, `window_stride`: see `InferenceSettings`. If the image is not
+                  larger than a window, `"local-global"` equals `"whole"`.
                 - `return_label_map` (`bool`): whether to also return the dense label map.
                 - `return_scores` (`bool`): whether to also return the scores of all labels at every position.
                 - `return_masks` (`bool`): whether to return a mask per segment. `False` saves the time of making one
@@ -228,7 +228,15 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 "The checkpoint has no tokenizer, or its tokenizer cannot be read; labels need a tokenizer. Convert "
                 "the checkpoint again with a tokenizer, or pass text embeddings."
             )
-        return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
+        text = self._text_cache.encode(vocabulary, self.model, self.processor, progress)
+        if vocabulary.calibration is not None and vocabulary.calibration.model_fingerprint != text.model_fingerprint:
+            warnings.warn(
+                "The labels were calibrated with another checkpoint, or with another dtype of its weights, so the "
+                'bounds may not fit. Calibrate them again, or pass background="never".',
+                UserWarning,
+                stacklevel=2,
+            )
+        return text
 
     def _warn_of_unknown_words(self, vocabulary: Vocabulary) -> None:
         known_words = self.model.config.known_words
@@ -439,21 +447,14 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         labeled: list[Any] = [None] * len(images)
         for indices in groups.values():
             group = [images[index] for index in indices]
-            maps, score_function = self._score_maps(group, text_embeds, settings)
-            for index, image, image_maps in zip(indices, group, maps):
+            for index, image, maps in zip(indices, group, self._score_maps(group, text_embeds, settings)):
                 labeled[index] = label_pixels(
-                    image_maps, score_function, image, self.image_processor, settings, return_scores
+                    maps, image, self.image_processor, settings, text.calibration, return_scores
                 )
         return labeled if isinstance(model_inputs, list) else labeled[0]
 
-    def _score_maps(
-        self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings
-    ) -> tuple[torch.Tensor, ScoreFunction]:
-        """Computes the maps `(B, C, h, w)` of images of one kind.
-
-        Returns:
-            The maps, and the function that turns them into scores: `"sigmoid"`, `"softmax"` or `"none"`.
-        """
+    def _score_maps(self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings) -> list[ScoreMaps]:
+        """Computes the score maps of images of one kind."""
         temperature = settings.temperature
         if temperature is None:
             temperature = float(torch.exp(-self.model.logit_scale.float()))
@@ -468,7 +469,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             settings = settings.resolved(self.model.config, self.image_processor)
             if group[0].inference == "slide":
                 maps = self._slide(group, text_embeds, settings, temperature)
-                return maps, "sigmoid" if settings.head == "full" else "none"
+                return [ScoreMaps(image_maps, "sigmoid" if settings.head == "full" else "none") for image_maps in maps]
             features = self._encode(group, settings)
         logits = self.model(
             image_features=features,
@@ -477,8 +478,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             patch_source=settings.patch_source,
             refine_features=settings.refine_features,
         ).logits
-        logits = _finite(logits.float())
-        return (logits, "sigmoid") if settings.head == "full" else (logits / temperature, "softmax")
+        function: ScoreFunction = "sigmoid" if settings.head == "full" else "softmax"
+        return [
+            ScoreMaps(maps, function, temperature if function == "softmax" else 1.0) for maps in _finite(logits.float())
+        ]
 
     def _slide(
         self, group: list[PreparedImage], text_embeds: torch.Tensor, settings: InferenceSettings, temperature: float

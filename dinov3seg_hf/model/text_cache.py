@@ -83,7 +83,8 @@ class TextCache:
             while len(self._embeds) > MAX_CACHED_CLASSES:
                 self._embeds.popitem(last=False)
             tensor = torch.stack([known[key] for key in prompts])
-            return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, self._fingerprint_of(model))
+            fingerprint = self._fingerprint_of(model)
+            return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, fingerprint, vocabulary.calibration)
 
     def _fingerprint_of(self, model: TextEncoder) -> str:
         """Returns the fingerprint of the model; reads the whole text tower only once, until its weights change."""

@@ -23,6 +23,7 @@ from huggingface_hub import parse_local_safetensors_file_metadata, save_torch_st
 from huggingface_hub.errors import SafetensorsParsingError
 from huggingface_hub.utils import tqdm
 
+from .calibration import Calibration
 from .checks import checked_integer, quoted
 from .files import write_atomically
 from .fingerprints import TextEncoder, model_fingerprint, sha256_of
@@ -124,6 +125,7 @@ class TextEmbeddings:
         names: The C display names.
         vocabulary_fingerprint: The fingerprint of the encoded vocabulary.
         model_fingerprint: The fingerprint of the model.
+        calibration: The calibration of the vocabulary, if it has one.
 
     Raises:
         ValueError: If the shape or the dtype of the tensor is invalid.
@@ -133,6 +135,7 @@ class TextEmbeddings:
     names: tuple[str, ...]
     vocabulary_fingerprint: str
     model_fingerprint: str
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if self.tensor.ndim != 3 or self.tensor.shape[:2] != (len(self.names), 2) or self.tensor.dtype != torch.float32:
@@ -155,7 +158,8 @@ class TextEmbeddings:
         The fingerprints describe what was encoded, not the content of a file.
         """
         values = self.tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return sha256_of([self.names, self.fingerprint, hashlib.sha256(values.data).hexdigest()])
+        content = [self.names, self.fingerprint, hashlib.sha256(values.data).hexdigest()]
+        return sha256_of(content if self.calibration is None else [*content, self.calibration.to_dict()])
 
     def check(self, model: TextEncoder, vocabulary: NamedVocabulary | None = None) -> None:
         """Checks that this model and, if given, this vocabulary were encoded.
@@ -193,6 +197,8 @@ class TextEmbeddings:
             "fingerprint": self.fingerprint,
             "checksum": self._checksum(),
         }
+        if self.calibration is not None:
+            metadata["calibration"] = json.dumps(self.calibration.to_dict())
         with tempfile.TemporaryDirectory() as folder:
             save_torch_state_dict({"text_embeds": self.tensor.detach().cpu()}, folder, metadata=metadata)
             (file,) = Path(folder).iterdir()
@@ -230,6 +236,7 @@ class TextEmbeddings:
                 tuple(json.loads(metadata["names"])),
                 metadata["vocabulary_fingerprint"],
                 metadata["model_fingerprint"],
+                Calibration.of(json.loads(metadata["calibration"])) if "calibration" in metadata else None,
             )
         except (KeyError, ValueError) as error:
             raise ValueError(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .calibration import Calibration
 from .checks import checked_flag, checked_integer, quoted
 from .files import write_atomically
 from .fingerprints import TextEncoder, model_fingerprint, sha256_of
@@ -58,6 +59,8 @@ class Vocabulary:
             background.
         shared_synonyms: Whether several classes can share a word, as in published vocabularies. Their names, and their
             sets of words, must still differ.
+        calibration: Below which confidence a pixel shows none of the classes, as `dinov3seg calibrate` measures it.
+            Also accepts a mapping with the arguments of `Calibration`.
 
     Raises:
         ValueError: If there are no names, a name is empty or repeated, a word is not a string, or a number is out of
@@ -71,6 +74,7 @@ class Vocabulary:
     raw_ids: Mapping[int, int] | None = field(hash=False)
     background_from: int | None
     shared_synonyms: bool
+    calibration: Calibration | None
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class Vocabulary:
         raw_ids: Mapping[int, int] | None = None,
         background_from: int | None = None,
         shared_synonyms: bool = False,
+        calibration: Calibration | Mapping[str, Any] | None = None,
     ):
         names = tuple(_clean(name, f"Label {i}") for i, name in enumerate(_sequence(names, "Labels")))
         if not names:
@@ -107,6 +112,13 @@ class Vocabulary:
             )
         if raw_ids is not None:
             raw_ids = _checked_raw_ids(raw_ids, len(names) if background_from is None else background_from + 1)
+        if calibration is not None:
+            calibration = Calibration.of(calibration)
+            if len(calibration.thresholds) != len(names):
+                raise ValueError(
+                    f"Got {len(calibration.thresholds)} thresholds for {len(names)} labels; expected one per label. "
+                    "Calibrate the vocabulary again, or remove the calibration."
+                )
 
         for key, value in {
             "names": names,
@@ -116,6 +128,7 @@ class Vocabulary:
             "raw_ids": raw_ids,
             "background_from": None if background_from is None else int(background_from),
             "shared_synonyms": shared_synonyms,
+            "calibration": calibration,
         }.items():
             object.__setattr__(self, key, value)
 
@@ -183,19 +196,20 @@ class Vocabulary:
           ...), `raw_id` (values in the original annotation, separated by commas, or empty) and `display` (the name to
           show, if it is not the first word). Lines that begin with `#` are skipped, but `#: ignore_label 65535` sets
           the argument `ignore_label`. `background_from`, `shared_synonyms` and `templates` are set in the same way,
-          with JSON values.
+          with JSON values. The column `threshold` and `#: calibration` are a calibration.
         - `.json`: a list as for `from_list`, or an object with the arguments of the class, as written by `save`.
 
         Args:
             path: The file.
-            templates: Templates to use instead of those in the file or the default ones.
+            templates: Templates to use instead of those in the file or the default ones. A calibration is for the
+                templates in the file, and is left out.
 
         Raises:
             ValueError: If the file cannot be read, has another format, or has invalid content; the message says where.
         """
         try:
             fields = read_vocabulary_file(path)
-            return cls(**{**fields, **({} if templates is None else {"templates": templates})})
+            return cls(**{**fields, **({} if templates is None else {"templates": templates, "calibration": None})})
         except ValueError as error:
             where = f"Vocabulary file {os.fspath(path)!r}"
             raise error if where in str(error) else ValueError(f"{where}: {error}") from error
@@ -213,6 +227,8 @@ class Vocabulary:
                 f"{str(path)!r} ends in {suffix!r}; expected .json or .tsv, which store templates and labels."
             )
         fields: Fields = {key: getattr(self, key) for key in JSON_KEYS}
+        if self.calibration is not None:
+            fields["calibration"] = self.calibration.to_dict()
         write_atomically(path, (format_json(fields) if suffix == ".json" else format_tsv(fields)).encode())
 
     # --- names and labels ---------------------------------------------------------------------------------------------
@@ -345,7 +361,8 @@ class Vocabulary:
         tensor = encode_classes(
             model, tokenizer, self.prompts(), batch_size=batch_size, device=device, progress=progress
         )
-        return TextEmbeddings(tensor, self.names, self.fingerprint, model_fingerprint(model))
+        fingerprint = model_fingerprint(model)
+        return TextEmbeddings(tensor, self.names, self.fingerprint, fingerprint, self.calibration)
 
 
 def as_vocabulary(labels: Any, templates: str | Sequence[str] | None = None) -> Vocabulary:
@@ -359,7 +376,9 @@ def as_vocabulary(labels: Any, templates: str | Sequence[str] | None = None) -> 
         ValueError: If there are no labels, or a label is invalid.
     """
     if isinstance(labels, Vocabulary):
-        return labels if templates is None else replace(labels, templates=resolve_templates(templates))
+        if templates is None:
+            return labels
+        return replace(labels, templates=resolve_templates(templates), calibration=None)
     if labels is None:
         labels = []
     if isinstance(labels, str):

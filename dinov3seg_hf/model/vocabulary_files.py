@@ -17,9 +17,18 @@ from .checks import checked_integer, quoted
 
 Fields = dict[str, Any]  # arguments of `Vocabulary`
 
-TSV_COLUMNS = ("label", "raw_id", "names", "display")
-TSV_DIRECTIVES = ("ignore_label", "background_from", "shared_synonyms", "templates")
-JSON_KEYS = ("names", "synonyms", "templates", "ignore_label", "raw_ids", "background_from", "shared_synonyms")
+TSV_COLUMNS = ("label", "raw_id", "names", "display", "threshold")
+TSV_DIRECTIVES = ("ignore_label", "background_from", "shared_synonyms", "templates", "calibration")
+JSON_KEYS = (
+    "names",
+    "synonyms",
+    "templates",
+    "ignore_label",
+    "raw_ids",
+    "background_from",
+    "shared_synonyms",
+    "calibration",
+)
 
 
 def preset_folder() -> Path:
@@ -112,6 +121,7 @@ def parse_tsv(text: str) -> Fields:
     names: list[str] = []
     synonyms: list[list[str]] = []
     raw_id_cells: list[str] = []
+    thresholds: list[float] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith("#:"):
             key, value = _parse_directive(line, number)
@@ -136,8 +146,12 @@ def parse_tsv(text: str) -> Fields:
         synonyms.append(words)
         names.append(row["display"] if row.get("display", "").strip() else words[0])
         raw_id_cells.append(row.get("raw_id", ""))
+        if "threshold" in row:
+            thresholds.append(_parsed_decimal(row["threshold"], f"the threshold in line {number}"))
     if header is not None and "raw_id" in header:
         fields["raw_ids"] = _raw_ids_of(raw_id_cells, fields.get("background_from"))
+    if thresholds or "calibration" in fields:
+        fields["calibration"] = {**_checked_directive(fields.get("calibration")), "thresholds": thresholds}
     return {"names": names, "synonyms": synonyms, **fields}
 
 
@@ -159,7 +173,7 @@ def _checked_header(cells: list[str], number: int) -> list[str]:
     if "names" not in header or not set(header) <= set(TSV_COLUMNS) or len(set(header)) < len(header):
         raise ValueError(
             f"line {number}, the header, has the columns {quoted(header)}; expected 'names' and optionally "
-            "'label', 'raw_id' and 'display', separated by tabs."
+            "'label', 'raw_id', 'display' and 'threshold', separated by tabs."
         )
     return header
 
@@ -187,6 +201,22 @@ def _parsed_number(text: str, what: str) -> int:
     return int(text)
 
 
+def _parsed_decimal(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{what} is {quoted(text)}; expected a number.") from error
+
+
+def _checked_directive(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"the calibration is {quoted(value)}; expected both a column 'threshold' and a line '#: calibration' with "
+            "the head and the model. Calibrate the vocabulary again, or remove both."
+        )
+    return value
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +240,7 @@ def format_tsv(fields: Mapping[str, Any]) -> str:
                     ".json."
                 )
     directives = {key: fields[key] for key in TSV_DIRECTIVES if fields[key] not in (None, False)}
+    calibration = directives.get("calibration")
     columns = {"label": [str(label) for label in range(len(names))]}
     if fields["raw_ids"] is not None:
         raw_ids_of = defaultdict(list)
@@ -219,6 +250,9 @@ def format_tsv(fields: Mapping[str, Any]) -> str:
     columns["names"] = [", ".join(words) for words in synonyms]
     if any(name != words[0] for name, words in zip(names, synonyms)):
         columns["display"] = list(names)
+    if calibration is not None:
+        columns["threshold"] = [repr(bound) for bound in calibration["thresholds"]]
+        directives["calibration"] = {key: value for key, value in calibration.items() if key != "thresholds"}
     lines = [f"#: {key} {json.dumps(value)}" for key, value in directives.items()]
     lines += ["\t".join(columns), *("\t".join(row) for row in zip(*columns.values()))]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.model import pixel_refinement
-from dinov3seg_hf.model.labeling import shares_of
+from dinov3seg_hf.model.labeling import ScoreMaps
 from dinov3seg_hf.model.pixel_refinement import CONTRAST, neighbor_offsets, neighbor_weights, refine_maps
 
 LABELS = ["cat", "dog", "grass"]
@@ -91,9 +91,11 @@ def test_edges_move_to_the_edges_of_the_image():
 
 def test_shares_keep_the_order_of_high_logits():
     logits = torch.tensor([30.0, 32.0, -5.0])[:, None, None]
-    shares = shares_of(logits, "sigmoid").flatten()
+    shares = ScoreMaps(logits, "sigmoid").shares().flatten()
     assert shares[1] > shares[0] > shares[2] and shares.sum() <= 1
-    torch.testing.assert_close(shares_of(torch.tensor([[[0.7]]]), "sigmoid"), torch.tensor([[[0.7]]]).sigmoid())
+    torch.testing.assert_close(
+        ScoreMaps(torch.tensor([[[0.7]]]), "sigmoid").shares(), torch.tensor([[[0.7]]]).sigmoid()
+    )
 
 
 # --- in the pipeline -------------------------------------------------------------------------------------------------

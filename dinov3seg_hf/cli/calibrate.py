@@ -1,0 +1,114 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg calibrate`: measures when a pixel shows none of the classes, and stores the bounds with their names."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..about import DTYPES, EMBEDDED
+from ..doctor.calibration import Measurement, calibrate, check_masks, labels_of_mask, measure
+from ..loading import load_pipeline
+from ..model.image_input import open_image, read_label_map
+from ..model.inference_settings import InferenceSettings
+from ..model.text_embeddings import TextEmbeddings
+from ..model.vocabulary import Vocabulary
+from ..visualization.files import check_writable
+from .console import EXIT_OK, REFINE_FEATURES, Parser
+from .inputs import ImageInput, find_images, find_masks
+from .words import add_words, vocabulary_of
+
+EXAMPLES = """\
+examples:
+  dinov3seg calibrate --labels-file classes.txt --model dinov3seg-vitl16 --images photos --write classes.tsv
+  dinov3seg calibrate --preset ade20k-150 --model runs/ade/model --images photos --masks masks --write classes.tsv
+  dinov3seg segment photo.jpg --labels-file classes.tsv --model dinov3seg-vitl16 --output overlay.png
+"""
+
+
+def make_parser(prog: str) -> Parser:
+    """Returns the parser of `dinov3seg calibrate`."""
+    parser = Parser(
+        prog=prog,
+        description="Measures on typical images below which confidence a pixel shows none of the classes, and writes "
+        "the class names with these bounds. Commands that read the file leave such pixels without a label.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_words(parser)
+    parser.add_argument("--images", metavar="DIR", required=True, help="folder of typical images")
+    parser.add_argument(
+        "--masks",
+        metavar="DIR",
+        type=Path,
+        help="folder of their masks (<image>.png), for a bound per class. Values that are no class are things that no "
+        "class names; the ignore label is ignored. Required for the full head",
+    )
+    parser.add_argument(
+        "--write", metavar="FILE", type=Path, required=True, help="vocabulary with the bounds (.tsv or .json)"
+    )
+    parser.add_argument("--model", default=EMBEDDED, metavar="DIR_OR_HUB_ID", help="checkpoint (default: embedded)")
+    parser.add_argument("--inference", choices=("whole", "local-global", "slide"), help="default: as in the checkpoint")
+    parser.add_argument("--head", choices=("full", "dinotxt"), help="default: as in the checkpoint")
+    parser.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
+    parser.add_argument("--device", help="default: an accelerator if available")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures the bounds, writes the vocabulary and prints what changes."""
+    vocabulary = vocabulary_of(options)
+    images = find_images([options.images])
+    masks = None if options.masks is None else find_masks(images, options.masks)
+    check_writable(options.write, (".tsv", ".json"))
+    pipe = load_pipeline(options.model, options.device, options.dtype)
+    settings = InferenceSettings(
+        inference=options.inference, head=options.head, refine_features=options.refine_features
+    ).resolved(pipe.model.config, pipe.image_processor)
+    assert settings.head is not None  # resolved
+    check_masks(settings.head, masks is not None)
+    text = pipe.encode_labels(vocabulary, progress=sys.stderr.isatty())
+    measured = list(measured_images(pipe, images, masks, vocabulary, text, settings))
+    calibration = calibrate(measured, text, settings.head)
+    replace(vocabulary, calibration=calibration).save(options.write)
+    none = [float((image.best < calibration.bounds_of(image.labels)).float().mean()) for image in measured]
+    bounds = " to ".join(f"{bound:.3g}" for bound in sorted({min(calibration.thresholds), max(calibration.thresholds)}))
+    print(
+        f"{100 * sum(none) / len(none):.1f} % of the pixels of {len(images)} images show none of the "
+        f"{len(vocabulary)} classes.\nBound of the confidence of head {settings.head}: {bounds}.\n"
+        f"Wrote {options.write}."
+    )
+    return EXIT_OK
+
+
+def measured_images(
+    pipe: Any,
+    images: Sequence[ImageInput],
+    masks: Sequence[Path] | None,
+    vocabulary: Vocabulary,
+    text: TextEmbeddings,
+    settings: InferenceSettings,
+) -> Iterator[Measurement]:
+    """Measures the images one after the other, with a progress bar.
+
+    Raises:
+        ValueError: If an image or a mask cannot be read, or their sizes differ.
+    """
+    for index, image in enumerate(tqdm(images, desc="Measuring", unit="image", file=sys.stderr)):
+        opened = open_image(image.source, max_pixels=pipe.image_processor.max_image_pixels)
+        truth = None
+        if masks is not None:
+            mask = read_label_map(masks[index], max_pixels=pipe.image_processor.max_image_pixels).numpy()
+            if mask.shape != (opened.height, opened.width):
+                raise ValueError(
+                    f"The mask {str(masks[index])!r} has {mask.shape[1]} x {mask.shape[0]} pixels and its image "
+                    f"{opened.width} x {opened.height}; expected the same size. Resize the mask with nearest neighbor."
+                )
+            truth = labels_of_mask(vocabulary, mask)
+        yield measure(pipe, opened, text, settings, truth)

@@ -1,0 +1,160 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Measures below which confidence a pixel shows none of the classes of a vocabulary, on typical images.
+
+`model/background.py` explains the confidence and how one image gives a bound. Many images give a better one; images
+with masks a bound per class. Points are the places where the confidence is measured, a few per patch.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..model.background import bound_between
+from ..model.calibration import Calibration
+from ..model.inference_settings import InferenceSettings
+from ..model.text_embeddings import TextEmbeddings
+from ..model.vocabulary import Vocabulary
+
+# The bound of a class that wins in n images moves n / (n + PRIOR_IMAGES) of the way from the bound of all classes to
+# its own, because points of one image resemble each other. Measured; see docs/background.md.
+PRIOR_IMAGES = 5
+IGNORED, NO_CLASS = -1, -2
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """The points of an image, one value each.
+
+    Attributes:
+        labels: The best label, integers.
+        best: Its confidence.
+        runner_up: The confidence of the second label if the best did not exist.
+        truth: The label in the mask, `NO_CLASS`, or `IGNORED`; `None` without a mask.
+    """
+
+    labels: torch.Tensor
+    best: torch.Tensor
+    runner_up: torch.Tensor
+    truth: torch.Tensor | None
+
+
+def measure(
+    pipe: Any, image: Any, text: TextEmbeddings, settings: InferenceSettings, truth: np.ndarray | None = None
+) -> Measurement:
+    """Segments an image and returns the confidence at its points.
+
+    Args:
+        pipe: The pipeline.
+        image: The image.
+        text: The text embeddings of the vocabulary.
+        settings: The settings; those of `background` do not matter.
+        truth: `(H, W)` of the image; see `labels_of_mask`.
+    """
+    settings = replace(settings, background="auto", threshold=None)
+    prepared = pipe.prepare(image, settings)
+    (labeled,) = pipe.segment_prepared([prepared], replace(text, calibration=None), settings)
+    labels, values = labeled.confidence.labels.cpu(), labeled.confidence.values.cpu()
+    at_points = None
+    if truth is not None:
+        at_points = F.interpolate(torch.from_numpy(truth)[None, None].float(), size=labels.shape[1:], mode="nearest")
+        at_points = at_points.long().flatten()
+    return Measurement(labels[0].flatten(), values[0].flatten(), values[1].flatten(), at_points)
+
+
+def labels_of_mask(vocabulary: Vocabulary, mask: np.ndarray) -> np.ndarray:
+    """Converts the values of a mask to labels, int32 of the same shape.
+
+    The ignore label stays ignored (`IGNORED`). All other values without a class are things that the vocabulary does not
+    name (`NO_CLASS`).
+    """
+    labels = vocabulary.labels_from_raw(mask)
+    labels = np.where(labels == vocabulary.ignore_label, NO_CLASS, labels)
+    return np.where(mask == vocabulary.ignore_label, IGNORED, labels).astype(np.int32)
+
+
+def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: str) -> Calibration:
+    """Returns the bounds that make the fewest errors in the measured images.
+
+    Without masks, all classes get the same bound: a bound per class was worse on the drawn world at any number of
+    images, because whether a class is right is only guessed. With masks, each class has a bound of its own.
+
+    Args:
+        measurements: The points of each image.
+        text: The text embeddings of the vocabulary.
+        head: The head that made the scores.
+
+    Raises:
+        ValueError: If there are no images, or no masks although the head is the full one.
+    """
+    measured = list(measurements)
+    if not measured:
+        raise ValueError("Got no images; expected typical images of what the vocabulary is for.")
+    has_masks = all(image.truth is not None for image in measured)
+    check_masks(head, has_masks)
+    if not has_masks:
+        bound = bound_between(
+            torch.cat([image.best for image in measured]), torch.cat([image.runner_up for image in measured])
+        )
+        return Calibration((bound,) * len(text), head, text.model_fingerprint)  # type: ignore[arg-type]
+
+    labels, best, is_right, image_index = [], [], [], []
+    for index, image in enumerate(measured):
+        assert image.truth is not None
+        known = image.truth != IGNORED
+        labels.append(image.labels[known])
+        best.append(image.best[known])
+        is_right.append(image.labels[known] == image.truth[known])
+        image_index.append(torch.full((int(known.sum()),), index))
+    all_labels, all_best, right = torch.cat(labels), torch.cat(best), torch.cat(is_right)
+    images = torch.cat(image_index)
+    common = best_bound(all_best, right)
+    thresholds = []
+    for label in range(len(text)):
+        mine = all_labels == label
+        num_images = len(images[mine].unique())
+        weight = num_images / (num_images + PRIOR_IMAGES)
+        own = best_bound(all_best[mine], right[mine]) if num_images else common
+        thresholds.append(common + weight * (own - common))
+    return Calibration(tuple(thresholds), head, text.model_fingerprint)  # type: ignore[arg-type]
+
+
+def check_masks(head: str, has_masks: bool) -> None:
+    """Checks that a head can be calibrated.
+
+    Raises:
+        ValueError: If there are no masks for the full head.
+    """
+    if head == "full" and not has_masks:
+        raise ValueError(
+            "Got no masks for the full head; expected masks, because without them its scores, which are probabilities, "
+            'leave nothing to measure. Pass masks or head="dinotxt", or segment with background="auto", which uses one '
+            "bound for all labels."
+        )
+
+
+def best_bound(confidence: torch.Tensor, is_right: torch.Tensor) -> float:
+    """Returns the bound with the fewest errors: right labels that are dropped, and wrong ones that are kept.
+
+    Args:
+        confidence: `(N,)`.
+        is_right: bool `(N,)`: whether the label is the right one.
+
+    Returns:
+        One of the confidences, halfway to the next lower one; 0 if keeping everything makes the fewest errors.
+    """
+    order = confidence.argsort()
+    steps = torch.where(is_right[order], 1, -1).cumsum(0)  # errors gained by dropping everything up to here
+    levels = confidence[order]
+    last = torch.cat([levels[1:] > levels[:-1], levels.new_ones(1, dtype=torch.bool)])  # of equal confidences
+    steps = steps.masked_fill(~last, torch.iinfo(steps.dtype).max)
+    place = int(steps.argmin())
+    if steps[place] >= 0:
+        return 0.0
+    if place + 1 == len(levels):
+        return float(np.nextafter(levels[place].item(), np.inf, dtype=np.float32))
+    return ((levels[place] + levels[place + 1]) / 2).item()
