@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Measures how well things that no label names are found: precision and recall of "none of these", in docs/background.md.
+"""Measures how well things without a label are found: precision and recall of "none of these" (docs/background.md).
 
     python scripts/drawn_world/evaluate_background.py                 # the embedded checkpoint, 150 scenes
     python scripts/drawn_world/evaluate_background.py --model runs/tiny --scenes 40 --output background.json
@@ -14,7 +14,6 @@ Calibrations are measured on as many other scenes.
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
