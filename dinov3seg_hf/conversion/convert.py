@@ -30,7 +30,7 @@ from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, conve
 from .reading import Source
 from .report import ConversionReport
 from .tokenizer import TokenizerOf, find_tokenizer
-from .writer import write_checkpoint
+from .writer import refuse_full_disk, write_checkpoint
 
 
 def convert(
@@ -89,6 +89,10 @@ def convert(
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
     _refuse_output(output := Path(output).expanduser(), overwrite)
     license_file = find_license(license, (backbone, dinotxt))
+    files = [path for source in (backbone, dinotxt, prior, anyup) if source and (path := Path(source)).is_file()]
+    # published weights are float32; some tensors are dropped, so this is exact only after they are read
+    expected = sum(path.stat().st_size for path in files) * getattr(torch, dtype).itemsize / 4
+    refuse_full_disk(output, 0.9 * expected)
     tokenizer_of = None if tokenizer is None else find_tokenizer(tokenizer)  # before gigabytes are read
     say = _printer(progress)
     say(f"reading {backbone}")

@@ -35,13 +35,8 @@ def write_checkpoint(
     earlier = partial.with_suffix(".earlier")
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     try:
+        refuse_full_disk(output, needed)
         output.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(output.parent).free
-        if needed > free:
-            raise ValueError(
-                f"output {output} needs {size_text(needed)}, but only {size_text(free)} are free. Free disk space, or "
-                "choose bfloat16."
-            )
         partial.mkdir()
         with quiet_library():
             model.save_pretrained(partial, max_shard_size=max_shard_size)
@@ -60,6 +55,25 @@ def write_checkpoint(
             earlier.rename(output)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(earlier, ignore_errors=True)
+
+
+def refuse_full_disk(output: Path, needed: float) -> None:
+    """Checks that the disk has room for the folder.
+
+    Args:
+        output: The folder, which need not exist.
+        needed: Its size in bytes.
+
+    Raises:
+        ValueError: If the free disk space is too small.
+    """
+    folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"output {output} needs {size_text(needed)}, but only {size_text(free)} are free. Free disk space, or choose "
+            "bfloat16."
+        )
 
 
 def size_text(num_bytes: float) -> str:

@@ -591,6 +591,15 @@ def test_an_empty_folder_is_filled_and_missing_ones_are_made(run, tmp_path):
 
 def test_a_conversion_that_would_not_fit_on_the_disk_does_not_begin(run, monkeypatch, tmp_path):
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setitem(convert.__globals__, "convert_backbone", None)  # refused before gigabytes are read
+    with pytest.raises(ValueError, match="only 0 MB are free. Free disk space, or choose bfloat16"):
+        run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_during_the_conversion_is_noticed_before_writing(run, monkeypatch, tmp_path):
+    free = iter([10**12, 1000])
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": next(free)}))
     with pytest.raises(ValueError, match="Free disk space, or choose bfloat16"):
         run()
     assert not (tmp_path / "out").exists()

@@ -512,7 +512,9 @@ def test_converted_weights_stay_under_the_license_of_dinov3(build, tiny_checkpoi
     assert card.data.license == "other" and card.data.license_name == "dinov3-license"
     assert card.data.license_link == "LICENSE.md" and "[dinov3-license](LICENSE.md)" in card.text
     assert card.data.base_model == ["facebook/dinov3-vitl16-pretrain-lvd1689m", "facebook/sam-vit-large"]
-    assert "DINOv3 License" in card.text and "None. The weights were converted" in card.text
+    assert "| of them: image and text encoder, from DINOv3 and dino.txt | [DINOv3 License]" in card.text
+    assert "fine-tuned checkpoints fall under it" in card.text and "AnyUp" not in card.text
+    assert "None. The weights were converted" in card.text
     assert card.data.eval_results is None and "No scores" in card.text
 
 
