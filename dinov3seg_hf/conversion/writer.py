@@ -71,8 +71,8 @@ def refuse_full_disk(output: Path, needed: float) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"output {output} needs {size_text(needed)}, but only {size_text(free)} are free. Free disk space, or choose "
-            "bfloat16."
+            f"output {output} needs {size_text(needed)}, but only {size_text(free)} are free. Free disk space, or "
+            "choose bfloat16."
         )
 
 

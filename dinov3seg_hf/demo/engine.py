@@ -30,7 +30,7 @@ from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.prompts import DEFAULT_TEMPLATE, resolve_templates
 from ..model.text_embeddings import TextEmbeddings, encode_classes
 from ..model.vocabulary import Vocabulary
-from ..visualization.colors import color_palette
+from ..visualization.colors import label_palette
 from ..visualization.pictures import MIN_DISPLAY_SIDE
 from .limits import SLIDE_VALUES, Limits, Progress
 from .memory import Memory, num_bytes_of
@@ -322,18 +322,11 @@ class DemoEngine:
     def colors(self, session: str | None, vocabulary: Vocabulary) -> np.ndarray:
         """Returns a color for each label, uint8 `(C, 3)`. A word keeps its color while others are added or removed."""
         words = [name.casefold() for name in vocabulary.names]
-        book: dict[str, int] = (self.memory.get(session, "colors") if session is not None else None) or {}
-        slots = {word: book[word] for word in words if word in book}
-        taken, free = set(slots.values()), 0
-        for word in words:
-            if word not in slots:
-                while free in taken:
-                    free += 1
-                slots[word] = free
-                taken.add(free)
+        book: dict[str, tuple[int, ...]] = (self.memory.get(session, "colors") if session is not None else None) or {}
+        colors = label_palette(words, {word: book[word] for word in words if word in book})
         if session is not None:
-            self.memory.put(session, "colors", slots, 128 * len(slots))
-        return color_palette(max(slots.values()) + 1)[[slots[word] for word in words]]
+            self.memory.put(session, "colors", dict(zip(words, map(tuple, colors.tolist()))), 128 * len(words))
+        return colors
 
     def shown(self, session: str | None) -> str | None:
         """Returns the key of the segmentation that the page of a session shows; `None` if it is not stored."""

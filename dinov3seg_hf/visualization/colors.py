@@ -3,8 +3,9 @@
 """The colors of pictures: a palette that is also distinct for color-blind people, and the colors of text and paper."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -61,38 +62,59 @@ def color_palette(num_colors: int) -> np.ndarray:
     return np.resize(colors, (num_colors, 3))
 
 
-def label_palette(names: Sequence[str]) -> np.ndarray:
+def label_palette(names: Sequence[str], kept: Mapping[str, tuple[int, ...]] | None = None) -> np.ndarray:
     """Returns a color for each label: the color that its name mentions, if it mentions exactly one ("red circle").
 
     Labels that mention the same color get shades of it, as far as there are shades. All others get colors of
     `color_palette`, without those that look like a mentioned color.
 
+    Args:
+        names: The names of the labels.
+        kept: Colors, sRGB, of names that keep them, for example while other labels are added. Others are chosen around
+            them.
+
     Returns:
         uint8 `(len(names), 3)`, sRGB.
     """
-    colors = np.zeros((len(names), 3), np.int64)
-    shades = {color: iter(_shades_of(color)) for color in set(NAMED_COLORS.values())}
+    kept = kept or {}
+    colors = np.array([kept.get(name, (0, 0, 0)) for name in names], np.int64).reshape(-1, 3)
+    used = {tuple(color) for color in kept.values()}
+    mentioned: list[Any] = []
     rest = []
     for label, name in enumerate(names):
-        mentioned = {NAMED_COLORS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in NAMED_COLORS}
-        shade = next(shades[mentioned.pop()], None) if len(mentioned) == 1 else None
-        if shade is None:
+        color = _mentioned_color(name)
+        shades = [] if color is None else _shades_of(color)
+        shade = next((shade for shade in shades if tuple(shade) not in used), None)
+        if name in kept:
+            mentioned += [] if color is None else [colors[label]]
+        elif shade is None:
             rest.append(label)
         else:
             colors[label] = shade
-    taken = np.delete(colors, rest, axis=0)
+            used.add(tuple(shade))
+            mentioned.append(shade)
     # a mentioned color excludes few of the palette's colors, so this suffices nearly always
     candidates = color_palette(2 * len(names) + 32).astype(np.int64)
-    distance = np.abs(candidates[:, None] - taken[None]).sum(axis=-1).min(axis=1, initial=3 * 255)
+    candidates = candidates[[tuple(color) not in used for color in candidates.tolist()]]
+    away = np.asarray(mentioned, np.int64).reshape(-1, 3)
+    distance = np.abs(candidates[:, None] - away[None]).sum(axis=-1).min(axis=1, initial=3 * 255)
     order = np.argsort(distance < MIN_DISTANCE, kind="stable")  # colors that look like a mentioned one come last
     colors[rest] = candidates[order[: len(rest)]]
     return colors.astype(np.uint8)
 
 
-def _shades_of(color: tuple[int, int, int]) -> list[np.ndarray]:
+def _mentioned_color(name: str) -> tuple[int, int, int] | None:
+    """Returns the color that a name mentions; `None` if it mentions none or several."""
+    found = {NAMED_COLORS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in NAMED_COLORS}
+    return found.pop() if len(found) == 1 else None
+
+
+def _shades_of(color: tuple[int, int, int]) -> list[tuple[int, ...]]:
     """Returns a color and its shades. White is only darkened and black only lightened."""
     toward = [value for value in (255, 0) if abs(np.mean(color) - value) > 64]
-    mixed = [np.asarray(color) * (1 - share) + value * share for share in SHADES for value in toward]
+    mixed = [
+        tuple(int(channel * (1 - share) + value * share) for channel in color) for share in SHADES for value in toward
+    ]
     return mixed[len(toward) - 1 :]  # the share 0 gives the color itself for each of them
 
 

@@ -592,7 +592,7 @@ def test_an_empty_folder_is_filled_and_missing_ones_are_made(run, tmp_path):
 def test_a_conversion_that_would_not_fit_on_the_disk_does_not_begin(run, monkeypatch, tmp_path):
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     monkeypatch.setitem(convert.__globals__, "convert_backbone", None)  # refused before gigabytes are read
-    with pytest.raises(ValueError, match="only 0 MB are free. Free disk space, or choose bfloat16"):
+    with pytest.raises(ValueError, match=r"only 0 MB are free\. Free disk space, or choose bfloat16"):
         run()
     assert not (tmp_path / "out").exists()
 

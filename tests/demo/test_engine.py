@@ -25,7 +25,7 @@ from dinov3seg_hf.demo.memory import Memory
 from dinov3seg_hf.demo.segmentation import level_of
 from dinov3seg_hf.demo.view import MAX_ABSENT, view_of
 from dinov3seg_hf.model.image_input import open_image
-from dinov3seg_hf.visualization.colors import color_palette
+from dinov3seg_hf.visualization.colors import NAMED_COLORS, color_palette
 
 LABELS = "red circle, blue square|blue box, yellow triangle, green background"
 
@@ -293,6 +293,9 @@ def test_word_keeps_its_color_while_others_come_and_go(engine):
     assert fewer == {"bird": first["bird"], "Cat": first["cat"]}
     more = colors("bird", "cat", "fox", "owl")
     assert more["bird"] == first["bird"] and len(set(more.values())) == 4
+    red = colors("bird", "red fox", "red owl")
+    assert red["red fox"] == NAMED_COLORS["red"]
+    assert colors("red owl", "red cat")["red owl"] == red["red owl"]
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------

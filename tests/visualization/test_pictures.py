@@ -62,6 +62,13 @@ def test_label_colors_are_distinct_and_far_from_mentioned_colors(names):
         assert distances.min() >= MIN_DISTANCE
 
 
+@given(st.lists(st.sampled_from(DRAWN_NAMES), unique=True, max_size=30), st.integers(0, 30))
+def test_labels_keep_their_colors_and_new_ones_get_others(names, number):
+    earlier = dict(zip(names[:number], map(tuple, label_palette(names[:number]).tolist())))
+    colors = [tuple(color) for color in label_palette(names, earlier).tolist()]
+    assert colors[:number] == list(earlier.values()) and len(set(colors)) == len(names)
+
+
 def test_the_image_stands_beside_its_overlay():
     image, label_map = flat_image(40, 60), np.zeros((40, 60), int)
     picture = overlay(image, label_map)
