@@ -1,10 +1,11 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Measures time and memory of a full-size conversion, and of one forward pass, with random weights.
+"""Measures time and memory of a full-size conversion, of one forward pass, and of one photo, with random weights.
 
     python scripts/measure/conversion.py conversion                  # ViT-L/16 and the 1280-wide text tower, float32
     python scripts/measure/conversion.py conversion --prior          # and SAM ViT-L
     python scripts/measure/conversion.py forward --dtype bfloat16    # 640 x 640, 150 classes, nine windows of 384
+    python scripts/measure/conversion.py photo                       # 640 x 427, 20 labels, every mode, converted ViT-L
 
 Each measurement runs in a separate process, so its peak memory is measured separately. The files (about 10 GB) have the
 published layout. They are created in a temporary folder and deleted afterwards; TMPDIR sets the temporary folder.
@@ -21,11 +22,15 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.conversion.layouts import backbone_rules, dinotxt_rules, sam_rules
+from dinov3seg_hf.drawn_world.scenes import draw_scene
+from dinov3seg_hf.loading import load_pipeline
 from dinov3seg_hf.model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.model.text_embeddings import TextEmbeddings
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
 
 
@@ -146,9 +151,54 @@ def run_forward(dtype: str, num_classes: int, head: str) -> dict:
     }
 
 
+# The options of the pipeline for a photo, by what they are called in docs/real-weights.md.
+PHOTO_MODES = {
+    "whole": {"inference": "whole"},
+    "whole, short side 320": {"inference": "whole", "size": {"shortest_edge": 320}},
+    "whole, refine=pixels": {"inference": "whole", "refine": "pixels"},
+    "whole, refine_features": {"inference": "whole", "refine_features": True},
+    "local-global": {"inference": "local-global"},
+    "slide": {"inference": "slide"},
+}
+
+
+def run_photo(folder: str, mode: str, dtype: str, num_labels: int = 20) -> dict:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    start = time.perf_counter()
+    pipe = load_pipeline(folder, "cpu", dtype)
+    loaded = time.perf_counter() - start
+    width = pipe.model.config.vision_config.hidden_size
+    tensor = torch.nn.functional.normalize(torch.randn(num_labels, 2, width), dim=-1)
+    names = tuple(f"label {index}" for index in range(num_labels))
+    text = TextEmbeddings(tensor, names, "random", pipe.text_fingerprint())
+    photo = Image.fromarray(draw_scene(0, size=(427, 640)).image)
+    cpu_start, start = time.process_time(), time.perf_counter()
+    pipe(photo, text, **PHOTO_MODES[mode])
+    return {
+        "seconds": time.perf_counter() - start,
+        "CPU seconds": time.process_time() - cpu_start,
+        "seconds to load": loaded,
+        "peak RSS (GB)": peak_memory(),
+    }
+
+
 def peak_memory() -> float:
     """Returns the peak memory of this process in GB, including pages of memory-mapped files that are in memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def measure_photos(folder: str, dtype: str) -> None:
+    """Prints a table: one row per mode."""
+    in_own_process(f"make_files({folder!r}, 'pth')")
+    converted = str(Path(folder) / "converted")
+    in_own_process(f"run_conversion({folder!r}, 'pth', {dtype!r}, False)")
+    rows = {mode: in_own_process(f"run_photo({converted!r}, {mode!r}, {dtype!r})") for mode in PHOTO_MODES}
+    columns = list(next(iter(rows.values())))
+    print(f"{dtype:24}", *(f"{column:>16}" for column in columns))
+    for mode, figures in rows.items():
+        print(f"{mode:24}", *(f"{figures[column]:16.1f}" for column in columns), flush=True)
 
 
 def in_own_process(call: str) -> dict | None:
@@ -162,7 +212,7 @@ def in_own_process(call: str) -> dict | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["conversion", "forward"])
+    parser.add_argument("what", choices=["conversion", "forward", "photo"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--suffix", default="pth", choices=["pth", "safetensors"])
     parser.add_argument("--prior", action="store_true", help="also convert SAM ViT-L")
@@ -174,6 +224,10 @@ def main() -> None:
 
     if arguments.what == "forward":
         figures = in_own_process(f"run_forward({arguments.dtype!r}, {arguments.num_classes}, {arguments.head!r})")
+    elif arguments.what == "photo":
+        with tempfile.TemporaryDirectory() as folder:
+            measure_photos(folder, arguments.dtype)
+        return
     else:
         with tempfile.TemporaryDirectory() as folder:
             in_own_process(f"make_files({folder!r}, {arguments.suffix!r})")
