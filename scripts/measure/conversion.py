@@ -189,16 +189,16 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def measure_photos(folder: str, dtype: str) -> None:
+def measure_photos(folder: str, dtype: str, modes: list[str]) -> None:
     """Prints a table: one row per mode."""
     in_own_process(f"make_files({folder!r}, 'pth')")
     converted = str(Path(folder) / "converted")
     in_own_process(f"run_conversion({folder!r}, 'pth', {dtype!r}, False)")
-    rows = {mode: in_own_process(f"run_photo({converted!r}, {mode!r}, {dtype!r})") for mode in PHOTO_MODES}
-    columns = list(next(iter(rows.values())))
-    print(f"{dtype:24}", *(f"{column:>16}" for column in columns))
-    for mode, figures in rows.items():
-        print(f"{mode:24}", *(f"{figures[column]:16.1f}" for column in columns), flush=True)
+    for mode in modes:
+        figures = in_own_process(f"run_photo({converted!r}, {mode!r}, {dtype!r})")
+        if mode == modes[0]:
+            print(f"{dtype:24}", *(f"{column:>16}" for column in figures))
+        print(f"{mode:24}", *(f"{figure:16.1f}" for figure in figures.values()), flush=True)
 
 
 def in_own_process(call: str) -> dict | None:
@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--head", default="full", choices=["full", "dinotxt"])
     parser.add_argument("--num-classes", type=int, default=150)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--modes", nargs="+", default=list(PHOTO_MODES), choices=PHOTO_MODES, help="for a photo")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
@@ -226,7 +227,7 @@ def main() -> None:
         figures = in_own_process(f"run_forward({arguments.dtype!r}, {arguments.num_classes}, {arguments.head!r})")
     elif arguments.what == "photo":
         with tempfile.TemporaryDirectory() as folder:
-            measure_photos(folder, arguments.dtype)
+            measure_photos(folder, arguments.dtype, arguments.modes)
         return
     else:
         with tempfile.TemporaryDirectory() as folder:
