@@ -183,6 +183,7 @@ def bootstrap_intervals(
     num_resamples: int = 1000,
     confidence: float = CONFIDENCE,
     seed: int = BOOTSTRAP_SEED,
+    baseline: Sequence[ImageCounts] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Computes bootstrap percentile intervals of mean IoUs: the images are resampled with replacement.
 
@@ -193,10 +194,33 @@ def bootstrap_intervals(
         num_resamples: Number of resamples.
         confidence: Share of the resampled means inside the interval, between 0 and 1.
         seed: Seed of the resampling.
+        baseline: Counts of the same images in the same order with other predictions. The intervals are then those of
+            the gain over them, and each resample takes the same images from both.
 
     Returns:
         (low, high) for each group; NaN if no class of the group has a pixel.
+
+    Raises:
+        ValueError: If the baseline is of other images.
     """
+    means = _resampled_means(images, num_classes, groups, num_resamples, seed)
+    if baseline is not None:
+        if [image.index for image in images] != [image.index for image in baseline]:
+            raise ValueError("The baseline is of other images; expected the same images in the same order.")
+        before = _resampled_means(baseline, num_classes, groups, num_resamples, seed)
+        means = {name: values - before[name] for name, values in means.items()}
+    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
+    intervals = {}
+    for name, values in means.items():
+        values = values[np.isfinite(values)]
+        intervals[name] = tuple(np.quantile(values, edges).tolist()) if values.size else (float("nan"),) * 2
+    return intervals
+
+
+def _resampled_means(
+    images: Sequence[ImageCounts], num_classes: int, groups: dict[str, Sequence[int]], num_resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns the mean IoU of each group in each resample, float64 `(num_resamples,)`."""
     # per image and class: correct, ground-truth and predicted pixels; float64 represents these integers exactly
     correct = np.zeros((len(images), num_classes))
     truth, predicted = np.zeros_like(correct), np.zeros((len(images), num_classes + 1))
@@ -221,13 +245,7 @@ def bootstrap_intervals(
             found = np.isfinite(chosen)
             totals = np.where(found, chosen, 0).sum(axis=1)
             means[name].append(np.where(found.any(axis=1), totals / np.maximum(found.sum(axis=1), 1), np.nan))
-    edges = [(1 - confidence) / 2, (1 + confidence) / 2]
-    intervals = {}
-    for name, chunks in means.items():
-        values = np.concatenate(chunks) if chunks else np.zeros(0)
-        values = values[np.isfinite(values)]
-        intervals[name] = tuple(np.quantile(values, edges).tolist()) if values.size else (float("nan"),) * 2
-    return intervals
+    return {name: np.concatenate(chunks) if chunks else np.zeros(0) for name, chunks in means.items()}
 
 
 __all__ = ["ConfusionMatrix", "ImageCounts", "bootstrap_intervals"]

@@ -166,6 +166,25 @@ def test_bootstrap_agrees_with_drawing_images_one_by_one():
     assert bootstrap_intervals(images, 3, {"all": range(3)}, num_resamples=4000)["all"] == (low, high)
 
 
+def test_the_interval_of_a_gain_takes_the_same_images_from_both():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, (40, 8, 8))
+    noise = rng.random(labels.shape) < rng.random((40, 1, 1))  # images of very different difficulty
+    wrong = np.where(noise, 0, labels)
+    better = np.where(rng.random(labels.shape) < 0.1, labels, wrong)
+    one, other = (
+        [ImageCounts.of(index, *pair, 3) for index, pair in enumerate(zip(predictions, labels))]
+        for predictions in (better, wrong)
+    )
+    groups = {"all": range(3)}
+    low, high = bootstrap_intervals(one, 3, groups, baseline=other)["all"]
+    alone_low, alone_high = bootstrap_intervals(one, 3, groups)["all"]
+    assert 0 < low < high and high - low < (alone_high - alone_low) / 2
+    assert bootstrap_intervals(one, 3, groups, baseline=one)["all"] == (0, 0)
+    with pytest.raises(ValueError, match="other images"):
+        bootstrap_intervals(one, 3, groups, baseline=other[1:])
+
+
 def test_classes_with_a_word_of_training_are_seen():
     vocabulary = Vocabulary.from_list(["cat|kitten", "Sofa|couch", "gray wolf"])
     assert seen_classes(vocabulary, Vocabulary.from_list(["Kitten", "couch|settee"])) == [True, True, False]
