@@ -409,6 +409,7 @@ def resized_strips(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[tupl
         The rows of a strip, and the strip `(c, rows, W)`, float32.
     """
     num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
+    logits = logits[None].to(torch.float32, memory_format=torch.channels_last)[0]  # once, not for each strip
     for first in range(0, size[0], num_rows):
         last = min(first + num_rows, size[0])
         yield slice(first, last), _resize_rows(logits, size, first, last)
