@@ -280,7 +280,10 @@ def upsampling_loss(model, images: torch.Tensor, rng: np.random.Generator) -> to
 
 
 def upsample(args: argparse.Namespace, model, tokenizer) -> None:
-    """Trains AnyUp by its own loss, as published AnyUp is trained before anyone uses it; its share becomes 1."""
+    """Trains AnyUp by its own loss and then freezes it, as published AnyUp is used; its share becomes 1.
+
+    The zero-shot head then uses refined features, too.
+    """
     refinement = model.early_refinement
     refinement.mixing_weight.data.fill_(1.0)
     parameters = [parameter for name, parameter in refinement.named_parameters() if name != "mixing_weight"]
@@ -295,6 +298,8 @@ def upsample(args: argparse.Namespace, model, tokenizer) -> None:
         run.add(loss=loss.item())
         if run.validates(step):
             run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt", "dinotxt refined")))
+    refinement.requires_grad_(False)
+    model.config.refine_features = True
 
 
 def targets_of(labels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
