@@ -37,6 +37,9 @@ class Phrases:
         self.words = torch.zeros(self.groups[4].start, len(self.phrases))
         for phrase in self.phrases[: self.groups[4].start]:
             self.words[index[phrase], [index[word] for word in phrase.split()]] = 1.0
+        # independent[word, word]: the words are of different factors
+        factors = torch.cat([torch.full((group.stop - group.start,), i) for i, group in enumerate(self.groups[4:])])
+        self.independent = factors[:, None] != factors
         # choices[name, phrase]: with the name's other words, the phrase makes a seen name
         self.choices = torch.zeros(len(NAMES), len(self.phrases))
         for label, name in enumerate(NAMES):
