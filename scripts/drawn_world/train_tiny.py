@@ -46,6 +46,7 @@ from dinov3seg_hf.training.optimization import parameter_groups
 
 PATCH_SIZE = 8
 TEMPLATES = ("A photo of a {} in the scene", "{}")
+STEPS = {"align": 8000, "refine": 2000}
 SIZES = ((96, 96), (96, 96), (96, 96), (80, 112), (112, 80), (128, 128))
 
 
@@ -471,7 +472,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["align", "refine"])
     parser.add_argument("--init", type=Path, help="folder of the align stage; align continues from its weights")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, help=f"default: align {STEPS['align']}, refine {STEPS['refine']}")
     parser.add_argument("--batch-size", type=int, default=16, help="align: scenes of 96 x 96 px per step and process")
     parser.add_argument(
         "--maps-per-step", type=int, default=192, help="refine: scenes times classes per step and process"
@@ -486,6 +487,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
+    args.steps = args.steps or STEPS[args.stage]
     if args.stage == "refine" and args.init is None:
         parser.error("--init is missing; refine expects the folder of the align stage")
     if "RANK" in os.environ:
