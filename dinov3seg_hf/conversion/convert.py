@@ -89,10 +89,7 @@ def convert(
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
     _refuse_output(output := Path(output).expanduser(), overwrite)
     license_file = find_license(license, (backbone, dinotxt))
-    files = [path for source in (backbone, dinotxt, prior, anyup) if source and (path := Path(source)).is_file()]
-    # published weights are float32; some tensors are dropped, so this is exact only after they are read
-    expected = sum(path.stat().st_size for path in files) * getattr(torch, dtype).itemsize / 4
-    refuse_full_disk(output, 0.9 * expected)
+    refuse_full_disk(output, _expected_size((backbone, dinotxt, prior, anyup), dtype))
     tokenizer_of = None if tokenizer is None else find_tokenizer(tokenizer)  # before gigabytes are read
     say = _printer(progress)
     say(f"reading {backbone}")
@@ -157,6 +154,15 @@ def _report(
         dtype=dtype,
         notes=notes,
     )
+
+
+def _expected_size(sources: tuple[Source | None, ...], dtype: str) -> float:
+    """The size of the converted weights in bytes, from the sizes of the given files, before they are read.
+
+    Published weights are float32. A tenth is left out, because some tensors are dropped.
+    """
+    files = [path for source in sources if source is not None and (path := Path(source).expanduser()).is_file()]
+    return 0.9 * sum(path.stat().st_size for path in files) * getattr(torch, dtype).itemsize / 4
 
 
 def _public_name(source: Source) -> str:
