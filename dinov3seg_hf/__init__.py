@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .about import TINY, __version__
+from .annotations import AnnotatedImage, export_annotations
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.image_processing_dinov3seg import Dinov3SegImageProcessor
 from .model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
@@ -59,6 +60,7 @@ __all__ = [
     "TASK",
     "TEMPLATES",
     "TINY",
+    "AnnotatedImage",
     "Dinov3SegConfig",
     "Dinov3SegForSemanticSegmentation",
     "Dinov3SegImageFeatures",
@@ -73,4 +75,5 @@ __all__ = [
     "TextEmbeddings",
     "Vocabulary",
     "__version__",
+    "export_annotations",
 ]

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..about import __version__
-from .console import EXIT_ERROR, Parser, execute, print_error, require_extra
+from ..extras import require_extra
+from .console import EXIT_ERROR, Parser, execute, print_error
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Results go to stdout and to files, everything else goes to stderr. Exit codes: 0
 """
 
 import argparse
-import importlib
 import os
 import sys
 import warnings
@@ -91,22 +90,6 @@ def print_error(prog: str, error: BaseException | str) -> None:
         # an interruption, a string, is not an error
         kind = "error: " if isinstance(error, BaseException) else ""
         print(f"{prog}: {kind}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
-
-
-def require_extra(extra: str | None, *modules: str) -> None:
-    """Checks that the libraries of an extra can be imported.
-
-    Raises:
-        ValueError: If a library cannot be imported; the message contains the installation command.
-    """
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ValueError(
-                f"This command requires {module}, but {module} cannot be imported ({error}). Install the extra: "
-                f'pip install "dinov3seg_hf[{extra}]"'
-            ) from error
 
 
 def share(text: str) -> float:

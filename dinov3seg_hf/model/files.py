@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
@@ -29,8 +30,11 @@ def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueE
         raise error_class(f"{what} cannot be written: {error.strerror or error}. {remedy}") from error
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a temporary file next to `path`, then renames it: readers never see a partial file.
+@contextmanager
+def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a temporary file next to `path` for writing, and renames it at the end of the `with` block.
+
+    Readers never see a partial file. If the block raises an error, the temporary file is removed.
 
     Raises:
         ValueError: If the path cannot be written.
@@ -40,9 +44,19 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     with disk_errors_as_value_errors(repr(str(path)), "Choose a path in a writable folder."):
         try:
             with open(temporary, "xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file in one piece; see `open_atomically`.
+
+    Raises:
+        ValueError: If the path cannot be written.
+    """
+    with open_atomically(path) as file:
+        file.write(content)

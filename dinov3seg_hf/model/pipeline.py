@@ -163,10 +163,10 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             original image).
 
             With `return_label_map` or `return_scores`, a dictionary: `segments` (the list), `labels` (all names),
-            `label_map` (int32 `(H, W)`: the label of each pixel of the original image, -1 for no label) and, if
-            requested, `scores` (float16 `(C, h, w)`: the scores of all labels at the resolution of the model, before
-            `refine`). The labels are those that are prompted; `Vocabulary.to_scored` merges those from
-            `background_from` on into one background.
+            `label_map` (int32 `(H, W)`: the label of each pixel of the original image, -1 for no label), `score_map`
+            (float32 `(H, W)`: the best score of each pixel) and, if requested, `scores` (float16 `(C, h, w)`: the
+            scores of all labels at the resolution of the model, before `refine`). The labels are those that are
+            prompted; `Vocabulary.to_scored` merges those from `background_from` on into one background.
 
             In the full head, a score is the sigmoid of the logit of one label. In the zero-shot head, it is the softmax
             over the labels of the cosine similarities divided by `temperature`, so it depends on the other labels.
@@ -523,6 +523,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         if not return_label_map and model_outputs.scores is None:
             return segments
         result = {"segments": segments, "labels": list(labels), "label_map": label_map}
+        result["score_map"] = model_outputs.score_map
         if model_outputs.scores is not None:
             result["scores"] = model_outputs.scores
         return result

@@ -1,0 +1,77 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`coco`: the object annotations of COCO, one JSON file for all images.
+
+`segmentation` is a compressed run-length encoding, the exact pixels. Polygons of COCO have no holes, so they cannot be
+exact; they are in the key `polygons`: one ring, with a cut of zero width to each hole. The id of a category is its
+label plus 1, because readers take 0 for the background.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from .image import AnnotatedImage, Cleaned, Part
+from .outlines import outline, single_ring
+from .writer import FileWriter
+
+
+class CocoWriter(FileWriter):
+    """Writes `images`, `annotations` and `categories`."""
+
+    name = "coco"
+    needs = ("pycocotools", "scipy", "shapely")
+
+    def _begin(self) -> None:
+        self._num_annotations = 0
+
+    def _add(self, cleaned: Cleaned) -> None:
+        image, image_id = cleaned.image, self.num_images + 1
+        annotations = [
+            as_json(
+                {
+                    "id": self._num_annotations + number,
+                    "image_id": image_id,
+                    "category_id": part.label + 1,
+                    "bbox": list(part.box),
+                    "area": part.area,
+                    "iscrowd": 0,
+                    "segmentation": _run_lengths(part, image.height, image.width),
+                    "polygons": [ring_of(part, self.options.tolerance).ravel().tolist()],
+                    **({} if part.score is None else {"score": part.score}),
+                }
+            )
+            for number, part in enumerate(cleaned.parts, start=1)
+        ]
+        self.spool("images", [as_json(image_record(image, image_id, self.options.image_prefix))])
+        self.spool("annotations", annotations)
+        self._num_annotations += len(annotations)
+
+    def _finish(self) -> None:
+        categories = as_json([{"id": label + 1, "name": name} for label, name in enumerate(self.labels)])
+        head = b'{"info": {"description": "written by dinov3seg_hf"}, "licenses": [], "categories": ' + categories
+        self.write(head, b',\n"images": [\n', "images", b'\n],\n"annotations": [\n', "annotations", b"\n]}\n")
+
+
+def image_record(image: AnnotatedImage, image_id: int, prefix: str) -> dict[str, Any]:
+    """Returns the entry of an image; the size is that of the upright image."""
+    return {"id": image_id, "file_name": prefix + image.file_name, "height": image.height, "width": image.width}
+
+
+def as_json(record: Any) -> bytes:
+    """Returns a record as JSON in UTF-8."""
+    return json.dumps(record, ensure_ascii=False).encode()
+
+
+def ring_of(part: Part, tolerance: float) -> np.ndarray:
+    """Returns the outline of a part as one ring, float64 `(N, 2)`, (x, y) in pixels of the image."""
+    return np.round(single_ring(outline(part.mask, tolerance)) + np.array([part.left, part.top]), 3)
+
+
+def _run_lengths(part: Part, height: int, width: int) -> dict[str, Any]:
+    from pycocotools import mask as coco_mask
+
+    encoded = coco_mask.encode(np.asfortranarray(part.full_mask(height, width).view(np.uint8)))
+    counts = encoded["counts"]
+    return {"size": [height, width], "counts": counts if isinstance(counts, str) else counts.decode("ascii")}

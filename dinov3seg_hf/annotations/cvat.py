@@ -1,0 +1,54 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`cvat`: "CVAT for images 1.1", one XML file for all images. Each part of a label is a mask, the exact pixels."""
+
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from ..visualization.colors import label_palette
+from .image import Cleaned, Part
+from .writer import FileWriter
+
+
+class CvatWriter(FileWriter):
+    """Writes the labels of a task and the masks of its images."""
+
+    name = "cvat"
+    suffixes = (".xml",)
+
+    def _add(self, cleaned: Cleaned) -> None:
+        image = cleaned.image
+        name = quoteattr(self.options.image_prefix + image.file_name)
+        lines = [f'  <image id="{self.num_images}" name={name} width="{image.width}" height="{image.height}">']
+        lines += [self._mask(part) for part in cleaned.parts]
+        self.spool("images", ["\n".join([*lines, "  </image>\n"]).encode()], separator=b"")
+
+    def _mask(self, part: Part) -> str:
+        left, top, width, height = part.box
+        return (
+            f'    <mask label={quoteattr(self.labels[part.label])} source="auto" occluded="0" '
+            f'rle="{", ".join(map(str, row_run_lengths(part.mask)))}" left="{left}" top="{top}" width="{width}" '
+            f'height="{height}" z_order="0"></mask>'
+        )
+
+    def _finish(self) -> None:
+        labels = "".join(
+            f"<label><name>{escape(name)}</name><color>#{bytes(color).hex()}</color><type>any</type>"
+            "<attributes></attributes></label>"
+            for name, color in zip(self.labels, label_palette(self.labels))
+        )
+        head = (
+            '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+            f"  <meta><task><size>{self.num_images}</size><mode>annotation</mode><labels>{labels}</labels></task>"
+            "</meta>\n"
+        )
+        self.write(head.encode(), "images", b"</annotations>\n")
+
+
+def row_run_lengths(mask: np.ndarray) -> list[int]:
+    """Returns the lengths of the runs of a mask, row by row; the first one, possibly 0, is outside of the mask."""
+    flat = mask.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return [0, *lengths] if flat[0] else lengths

@@ -1,0 +1,227 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""One labeled image, the options of an export, and the parts of a label map that become annotations.
+
+A label map has no instances. Each part of a label, connected by the sides of its pixels, is an annotation of its own.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from ..extras import require_extra
+from ..model.checks import checked_flag, checked_integer, quoted
+from ..model.image_input import open_image
+from ..visualization.pictures import checked_label_map
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedImage:
+    """An image and the label of each of its pixels.
+
+    Args:
+        file_name: The name of the image in annotations, relative, with "/" and an ending: `"street/0001.jpg"`.
+        label_map: Integers `(H, W)` of the size of the upright image; negative values are none of the labels.
+        score_map: float32 `(H, W)`: the score of each pixel's label, between 0 and 1. `None`: annotations have no
+            scores.
+        source: The file of the image, or its HTTP(S) address. Formats that store images copy the file.
+        image: The upright image, RGB, if there is no file or it has been read already.
+
+    Raises:
+        ValueError: If the name is not relative or has no ending, `label_map` is not a label map, or a size differs.
+    """
+
+    file_name: str
+    label_map: np.ndarray
+    score_map: np.ndarray | None = None
+    source: str | os.PathLike | None = None
+    image: Image.Image | None = None
+
+    def __post_init__(self) -> None:
+        name = PurePosixPath(self.file_name)
+        if name.is_absolute() or ".." in name.parts or "\\" in self.file_name or not name.suffix:
+            raise ValueError(
+                f"The file name is {quoted(self.file_name)}; expected a relative name with an ending, such as "
+                "'street/0001.jpg'. Pass the name of the image below the folder of images."
+            )
+        object.__setattr__(self, "label_map", checked_label_map(self.label_map))
+        sizes = {"score map": None if self.score_map is None else np.shape(self.score_map)}
+        sizes["image"] = None if self.image is None else self.image.size[::-1]
+        for what, size in sizes.items():
+            if size not in (None, self.label_map.shape):
+                raise ValueError(
+                    f"The {what} of {self.file_name!r} has the shape {size} and the label map {self.label_map.shape}; "
+                    "expected the same height and width. Request the label map at the image's size."
+                )
+
+    @property
+    def height(self) -> int:
+        """The height in pixels."""
+        return self.label_map.shape[0]
+
+    @property
+    def width(self) -> int:
+        """The width in pixels."""
+        return self.label_map.shape[1]
+
+    @property
+    def stem(self) -> str:
+        """The file name without its ending."""
+        return str(PurePosixPath(self.file_name).with_suffix(""))
+
+    def pixels(self) -> Image.Image:
+        """Returns the upright RGB image.
+
+        Raises:
+            ValueError: If there is neither an image nor a source, or the image has another size than the label map.
+        """
+        if self.image is None and self.source is None:
+            raise ValueError(f"{self.file_name!r} has no pixels; expected an image or its source. Pass one of them.")
+        image = self.image if self.image is not None else open_image(self.source)  # type: ignore[arg-type]  # not None
+        if image.size[::-1] != self.label_map.shape:
+            raise ValueError(
+                f"The label map of {self.file_name!r} is {self.height} x {self.width} and the image is {image.height} "
+                f"x {image.width} (height x width); expected the same size. Request the label map at the image's size."
+            )
+        return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What all formats have in common.
+
+    Args:
+        min_area: Smallest number of pixels of an annotation. Pixels of smaller parts have no label, also in masks.
+        tolerance: Largest distance in pixels between an outline and its polygon. 0: all corners of all pixels.
+        ignore_below: Score below which a pixel has no label; masks then contain the ignored value. Needs score maps.
+        copy_images: Whether formats that need image files beside the annotations store them.
+        image_prefix: Text before each file name in `coco`, `coco-panoptic`, `cvat` and `label-studio`, for example a
+            folder or an address.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    min_area: int = 0
+    tolerance: float = 1.0
+    ignore_below: float | None = None
+    copy_images: bool = True
+    image_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if checked_integer(self.min_area, "min_area") < 0:
+            raise ValueError(f"min_area is {self.min_area}; expected a number of pixels of at least 0.")
+        if not isinstance(self.tolerance, (int, float)) or not 0 <= self.tolerance < float("inf"):
+            raise ValueError(f"tolerance is {self.tolerance!r}; expected a distance in pixels of at least 0.")
+        if self.ignore_below is not None and not 0 <= self.ignore_below <= 1:
+            raise ValueError(f"ignore_below is {self.ignore_below!r}; expected a score between 0 and 1, or None.")
+        checked_flag(self.copy_images, "copy_images")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The connected pixels of one label.
+
+    Attributes:
+        label: The number of the label.
+        top, left: The place of the box in the image, in pixels.
+        mask: bool `(h, w)`: the pixels inside of the box.
+        area: The number of pixels.
+        score: The mean score of the pixels; `None` if unknown.
+    """
+
+    label: int
+    top: int
+    left: int
+    mask: np.ndarray
+    area: int
+    score: float | None
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(left, top, width, height) in pixels."""
+        return self.left, self.top, self.mask.shape[1], self.mask.shape[0]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The rows and columns of the box."""
+        height, width = self.mask.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    def full_mask(self, height: int, width: int) -> np.ndarray:
+        """Returns the pixels of the part in the whole image, bool `(height, width)`."""
+        mask = np.zeros((height, width), bool)
+        mask[self.window] = self.mask
+        return mask
+
+
+class Cleaned:
+    """An image with the options of an export applied: what the formats write.
+
+    Args:
+        image: The image.
+        options: The options.
+        num_labels: The number of labels.
+
+    Raises:
+        ValueError: If the label map has a label without a name, or scores are missing for `ignore_below`.
+    """
+
+    def __init__(self, image: AnnotatedImage, options: ExportOptions, num_labels: int):
+        self.image, self.options = image, options
+        labels = checked_label_map(image.label_map, num_labels)
+        if options.ignore_below is not None:
+            if image.score_map is None:
+                raise ValueError(
+                    f"{image.file_name!r} has no score map, which ignore_below needs. Pass a score_map, or None."
+                )
+            labels = np.where(image.score_map < options.ignore_below, np.int32(-1), labels)
+        self._labels = labels
+
+    @cached_property
+    def label_map(self) -> np.ndarray:
+        """int32 `(H, W)`; -1 for pixels of no label, of low scores and of small parts."""
+        if self.options.min_area <= 1:
+            return np.maximum(self._labels, -1)
+        labels = np.full_like(self._labels, -1)
+        for part in self.parts:
+            labels[part.window][part.mask] = part.label
+        return labels
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The parts, by label, from top to bottom."""
+        require_extra("export", "scipy", what="The export of annotations")
+        found = _parts_of(self._labels, self.image.score_map)
+        return [part for part in found if part.area >= self.options.min_area]
+
+
+def _parts_of(label_map: np.ndarray, score_map: np.ndarray | None) -> Iterator[Part]:
+    from scipy import ndimage
+
+    for label, place in enumerate(ndimage.find_objects(np.maximum(label_map, -1) + 1)):
+        if place is None:
+            continue
+        rows, columns = place
+        numbers, _ = ndimage.label(label_map[place] == label)  # neighbors by sides, not by corners
+        for number, (y, x) in enumerate(ndimage.find_objects(numbers), start=1):
+            mask = numbers[y, x] == number
+            top, left = rows.start + y.start, columns.start + x.start
+            score = None
+            if score_map is not None:
+                box = score_map[top : top + mask.shape[0], left : left + mask.shape[1]]
+                score = round(float(box[mask].mean(dtype=np.float64)), 6)
+            yield Part(label, top, left, mask, int(np.count_nonzero(mask)), score)
+
+
+def source_path(image: AnnotatedImage) -> Path | None:
+    """Returns the file of an image; `None` if it has no file."""
+    source = image.source
+    if source is None or str(source).startswith(("http://", "https://", "data:image/")):
+        return None
+    return Path(source)

@@ -1,0 +1,107 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`label-studio`: tasks with predictions, one JSON file, and the labeling configuration of the project beside it.
+
+Each part of a label is a brush mask, the exact pixels. Import the configuration, `<name>.config.xml`, as the project's
+labeling interface, then the tasks.
+"""
+
+import os
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from ..about import __version__
+from ..model.files import write_atomically
+from ..model.vocabulary import Vocabulary
+from ..visualization.colors import label_palette
+from ..visualization.files import check_writable
+from .coco import as_json
+from .image import Cleaned, ExportOptions
+from .writer import FileWriter
+
+# The lengths of runs get one of four numbers of bits, of which two bits say which.
+RUN_BITS = (2, 4, 9, 16)
+CHANNELS = 4  # Label Studio encodes masks as RGBA
+
+
+class LabelStudioWriter(FileWriter):
+    """Writes tasks whose predictions are brush masks."""
+
+    name = "label-studio"
+
+    def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
+        super().__init__(path, vocabulary, options)
+        check_writable(self.config)
+
+    @property
+    def config(self) -> Path:
+        """The file of the labeling configuration."""
+        return self.path.with_suffix(".config.xml")
+
+    def _add(self, cleaned: Cleaned) -> None:
+        image = cleaned.image
+        results = [
+            {
+                "id": f"part-{number}",
+                "type": "brushlabels",
+                "from_name": "label",
+                "to_name": "image",
+                "original_width": image.width,
+                "original_height": image.height,
+                "image_rotation": 0,
+                **({} if part.score is None else {"score": part.score}),
+                "value": {
+                    "format": "rle",
+                    "rle": brush_runs(part.full_mask(image.height, image.width)),
+                    "brushlabels": [self.labels[part.label]],
+                },
+            }
+            for number, part in enumerate(cleaned.parts, start=1)
+        ]
+        is_address = str(image.source).startswith(("http://", "https://"))
+        url = str(image.source) if is_address else self.options.image_prefix + image.file_name
+        scores = [part.score * part.area for part in cleaned.parts if part.score is not None]
+        mean = {"score": round(sum(scores) / sum(part.area for part in cleaned.parts), 6)} if scores else {}
+        prediction = {"model_version": f"dinov3seg_hf {__version__}", **mean, "result": results}
+        self.spool("tasks", [as_json({"data": {"image": url}, "predictions": [prediction]})])
+
+    def _finish(self) -> None:
+        labels = "".join(
+            f'    <Label value={quoteattr(name)} background="#{bytes(color).hex()}"/>\n'
+            for name, color in zip(self.labels, label_palette(self.labels))
+        )
+        config = (
+            '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
+            f'  <BrushLabels name="label" toName="image">\n{labels}  </BrushLabels>\n</View>\n'
+        )
+        write_atomically(self.config, config.encode())
+        self.write(b"[\n", "tasks", b"\n]\n")
+
+
+def brush_runs(mask: np.ndarray) -> list[int]:
+    """Encodes a mask in the run-length format of Label Studio, which is that of the library rle-pack.
+
+    32 bits: the number of values. 5 bits: the bits of a value, minus 1. 4 times 4 bits: the bits of the four kinds of
+    lengths, minus 1. Then for each run: a 1, two bits that choose the kind of length, the length minus 1, the value.
+
+    Args:
+        mask: bool `(H, W)`.
+
+    Returns:
+        Bytes, each 0 to 255.
+    """
+    flat = mask.ravel()
+    edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
+    bits = [f"{CHANNELS * flat.size:032b}", f"{8 - 1:05b}", *(f"{count - 1:04b}" for count in RUN_BITS)]
+    for start, length in zip(edges[:-1].tolist(), (CHANNELS * np.diff(edges)).tolist()):
+        value = "11111111" if flat[start] else "00000000"
+        while length:
+            run = min(length, 1 << RUN_BITS[-1])
+            kind = next(kind for kind, count in enumerate(RUN_BITS) if run <= 1 << count)
+            bits.append(f"1{kind:02b}{run - 1:0{RUN_BITS[kind]}b}{value}")
+            length -= run
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return list(int(text, 2).to_bytes(len(text) // 8, "big"))

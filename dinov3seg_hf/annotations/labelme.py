@@ -1,0 +1,71 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`labelme`: a JSON file of LabelMe for each image, in the same folder as the image.
+
+A part without holes is a polygon, which a person can edit. A part with holes is a mask, because a polygon has none.
+"""
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from ..visualization.files import save_json
+from .image import Cleaned, Part, source_path
+from .outlines import outline
+from .writer import FolderWriter
+
+# the version of the file format, in which masks were introduced
+VERSION = "5.3.0"
+
+
+class LabelmeWriter(FolderWriter):
+    """Writes `<image>.json` beside the image."""
+
+    name = "labelme"
+    needs = ("scipy", "shapely")
+    images_folder: ClassVar[str | None] = None
+    ending = ".json"
+
+    def _add(self, cleaned: Cleaned) -> None:
+        image = cleaned.image
+        file = self.file_of(image)
+        stored = self.store_image(image) or source_path(image)
+        # a file of LabelMe names its image relative to itself
+        path = image.file_name if stored is None else Path(os.path.relpath(stored, file.parent)).as_posix()
+        content: dict[str, Any] = {
+            "version": VERSION,
+            "flags": {},
+            "shapes": [self._shape(part) for part in cleaned.parts],
+            "imagePath": path,
+            "imageData": None,
+            "imageHeight": image.height,
+            "imageWidth": image.width,
+        }
+        save_json(file, content)
+
+    def _shape(self, part: Part) -> dict[str, Any]:
+        shape: dict[str, Any] = {
+            "label": self.labels[part.label],
+            "group_id": None,
+            "description": "" if part.score is None else f"score {part.score:.4f}",
+            "flags": {},
+        }
+        polygon = outline(part.mask, self.options.tolerance)
+        if not polygon.interiors:
+            points = np.asarray(polygon.exterior.coords)[:-1] + np.array([part.left, part.top])
+            return {**shape, "shape_type": "polygon", "points": np.round(points, 3).tolist(), "mask": None}
+        buffer = io.BytesIO()
+        Image.fromarray(part.mask).save(buffer, "PNG")
+        left, top, width, height = part.box
+        return {
+            **shape,
+            "shape_type": "mask",
+            # the centers of the first and the last pixel: both belong to the mask
+            "points": [[left, top], [left + width - 1, top + height - 1]],
+            "mask": base64.b64encode(buffer.getvalue()).decode("ascii"),
+        }

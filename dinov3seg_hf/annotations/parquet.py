@@ -1,0 +1,89 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`parquet`: a data set of Hugging Face: the columns image, mask and classes, in files of limited size.
+
+`mask` is a PNG whose values are labels (255, or 65535 with more than 255 labels, is ignored). `classes` lists the
+labels of an image; its type, `ClassLabel`, holds the names, so training needs no other file.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets.features import ClassLabel, List
+
+from ..data.parquet import encode_png, to_parquet
+from ..model.files import write_atomically
+from ..model.vocabulary import IGNORE_8_BIT, Vocabulary
+from ..visualization.files import check_writable
+from .image import Cleaned, ExportOptions, source_path
+from .writer import AnnotationWriter, is_stored_upright
+
+ROWS_PER_FILE, BYTES_PER_FILE = 256, 256 * 2**20
+
+
+class ParquetWriter(AnnotationWriter):
+    """Writes `data/train-00000.parquet` and so on; `open_dataset` opens the folder, also while it grows."""
+
+    name = "parquet"
+    needs = ("datasets",)
+
+    def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
+        super().__init__(path, vocabulary, options)
+        self._folder = self.path / "data"
+        check_writable(self.path / "data.parquet" if self.path.is_dir() else self.path)
+        if any(self._folder.glob("*.parquet")):
+            raise ValueError(
+                f"{str(self._folder)!r} contains parquet files; expected none, because rows would be there twice. "
+                "Choose another folder, or remove the files."
+            )
+        self._ignored = self.stored_vocabulary.ignore_label
+        self._features = datasets.Features(
+            {
+                "image": datasets.Image(),
+                "mask": datasets.Image(),
+                "classes": List(ClassLabel(names=list(self.labels))),
+                "name": datasets.Value("string"),
+            }
+        )
+        self._rows: list[dict[str, Any]] = []
+        self._num_bytes = self._num_files = 0
+
+    def _add(self, cleaned: Cleaned) -> None:
+        image, labels = cleaned.image, cleaned.label_map
+        source = source_path(image)
+        if source is not None and is_stored_upright(source, image):
+            content, name = source.read_bytes(), image.file_name
+        else:
+            content, name = encode_png(np.asarray(image.pixels())), f"{image.stem}.png"
+        dtype = np.uint8 if self._ignored <= IGNORE_8_BIT else np.uint16
+        mask = encode_png(np.where(labels < 0, self._ignored, labels).astype(dtype))
+        row = {
+            "image": {"bytes": content, "path": name},
+            "mask": {"bytes": mask, "path": f"{image.stem}_mask.png"},
+            "classes": np.unique(labels[labels >= 0]).tolist(),
+            "name": image.stem,
+        }
+        # before the row is added: a full disk must not leave it behind
+        if len(self._rows) >= ROWS_PER_FILE or self._num_bytes + len(content) > BYTES_PER_FILE:
+            self._flush()
+        self._rows.append(row)
+        self._num_bytes += len(content) + len(mask)
+
+    def _finish(self) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        columns = {name: [row[name] for row in self._rows] for name in self._features}
+        dataset = datasets.Dataset.from_dict(columns, features=self._features)
+        write_atomically(self._file(self._num_files), to_parquet(dataset))
+        self._num_files += 1
+        self._rows, self._num_bytes = [], 0
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"train-{number:05d}.parquet"

@@ -1,0 +1,245 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The writers that all formats derive from: one file for all images, or a folder with files for each image.
+
+A writer is opened once, gets one image after the other, and is closed. It keeps no image in memory.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import BinaryIO, ClassVar
+
+from PIL import Image
+
+from ..extras import require_extra
+from ..model.files import disk_errors_as_value_errors, open_atomically, write_atomically
+from ..model.vocabulary import Vocabulary
+from ..visualization.files import check_writable, save_image
+from .image import AnnotatedImage, Cleaned, ExportOptions, source_path
+
+# The EXIF tag that says how an image is rotated; 1 is upright.
+ORIENTATION = 0x0112
+REMEDY = "Choose a path in a writable folder."
+
+
+class AnnotationWriter:
+    """Writes annotations, one image after the other.
+
+    As a context manager, a writer is closed at the end, and discards unfinished files if there was an error.
+
+    Args:
+        path: The file or folder to write.
+        vocabulary: The labels.
+        options: The options.
+
+    Raises:
+        ValueError: If the path cannot be written, or a library is missing. Nothing is written before the first image.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ("scipy",)
+    # whether a run can go on where another one stopped
+    resumable: ClassVar[bool] = False
+    suffixes: ClassVar[tuple[str, ...] | None] = None
+
+    def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
+        self.path, self.vocabulary, self.options = Path(path), vocabulary, options or ExportOptions()
+        self.num_images = 0
+        self._names: set[str] = set()
+        require_extra("export", *self.needs, what=f"The format {self.name}")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, ..."""
+        return self.vocabulary.names
+
+    @property
+    def stored_vocabulary(self) -> Vocabulary:
+        """The vocabulary of the written masks: they contain labels, not the values of an original annotation."""
+        given = self.vocabulary
+        return Vocabulary(given.names, given.synonyms, given.templates, shared_synonyms=given.shared_synonyms)
+
+    def add(self, image: AnnotatedImage) -> None:
+        """Writes the annotations of an image. If there is an error, nothing of the image is in the result.
+
+        Raises:
+            ValueError: If the image or its files cannot be used, or an image of this name was added before.
+        """
+        # several formats name files after the image without its ending
+        if image.stem in self._names:
+            raise ValueError(
+                f"An image named {image.stem!r} was added before; expected different names, also without their "
+                "endings. Rename one of the images."
+            )
+        cleaned = Cleaned(image, self.options, len(self.labels))
+        with disk_errors_as_value_errors(f"The annotations of {image.file_name!r}", REMEDY):
+            if self.num_images == 0:
+                self._begin()
+            self._add(cleaned)
+        self._names.add(image.stem)
+        self.num_images += 1
+
+    def close(self) -> None:
+        """Finishes the files. Without any image, nothing is written.
+
+        Raises:
+            ValueError: If the path cannot be written.
+        """
+        try:
+            if self.num_images:
+                self._finish()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Removes what is not finished."""
+
+    def files_of(self, file_name: str) -> list[Path]:
+        """Returns the files that exist once an image is done; none if all images share one file."""
+        return []
+
+    def _begin(self) -> None:
+        """Called before the first image."""
+
+    def _add(self, cleaned: Cleaned) -> None:
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Called after the last image, if there was one."""
+
+    def __enter__(self) -> "AnnotationWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class FileWriter(AnnotationWriter):
+    """One file for all images. Records wait in temporary files beside it until all images are done."""
+
+    suffixes = (".json",)
+
+    def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
+        super().__init__(path, vocabulary, options)
+        check_writable(self.path, self.suffixes)
+        self._spools: dict[str, BinaryIO] = {}
+
+    def spool(self, name: str, records: Iterable[bytes], separator: bytes = b",\n") -> None:
+        """Appends records to a list on disk; the records of an image are made before the first one is written."""
+        if name not in self._spools:
+            # deleted as soon as it is closed, even if the process is killed
+            self._spools[name] = tempfile.TemporaryFile(dir=self.path.parent)
+        file = self._spools[name]
+        for record in list(records):
+            if file.tell():
+                file.write(separator)
+            file.write(record)
+
+    def write(self, *pieces: bytes | str) -> None:
+        """Writes the file atomically: bytes as they are, strings as the lists of these names."""
+        with open_atomically(self.path) as file:
+            for piece in pieces:
+                if isinstance(piece, bytes):
+                    file.write(piece)
+                elif piece in self._spools:
+                    self._spools[piece].seek(0)
+                    shutil.copyfileobj(self._spools[piece], file)
+
+    def discard(self) -> None:
+        """Removes the temporary files."""
+        for file in self._spools.values():
+            with contextlib.suppress(OSError):  # a full disk was reported before
+                file.close()
+        self._spools.clear()
+
+
+class FolderWriter(AnnotationWriter):
+    """A folder with files for each image, and `labels.json` with the labels of all of them.
+
+    A run can go on where another one stopped: the files of an image are complete when they exist.
+    """
+
+    resumable = True
+    # the folder of images, and the folder and ending of the file that is written last
+    images_folder: ClassVar[str | None] = "images"
+    files_folder: ClassVar[str] = ""
+    ending: ClassVar[str]
+
+    def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
+        super().__init__(path, vocabulary, options)
+        if not self.path.is_dir():
+            check_writable(self.path)
+            return
+        check_writable(self.path / "labels.json")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        file = self.path / "labels.json"
+        if file.is_file() and Vocabulary.from_file(file).names != self.labels:
+            raise ValueError(
+                f"{str(self.path)!r} contains annotations with other labels; expected those of {str(file)!r}. Choose "
+                "another folder, or remove the annotations."
+            )
+
+    def files_of(self, file_name: str) -> list[Path]:
+        """Returns the file of an image that is written last."""
+        return [self.path / self.files_folder / PurePosixPath(file_name).with_suffix(self.ending)]
+
+    def file_of(self, image: AnnotatedImage) -> Path:
+        """Returns the file of an image, and creates its folder."""
+        (path,) = self.files_of(image.file_name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _begin(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._check_labels()
+        self.stored_vocabulary.save(self.path / "labels.json")
+
+    def store_image(self, image: AnnotatedImage) -> Path | None:
+        """Puts the image into its folder: the file itself, or a PNG if the file is rotated by EXIF or does not exist.
+
+        Returns:
+            The stored file; `None` if images are not copied.
+
+        Raises:
+            ValueError: If there are no pixels, or the image is rotated and its own folder is the target.
+        """
+        if not self.options.copy_images:
+            return None
+        target = self.path / (self.images_folder or "") / image.file_name
+        source = source_path(image)
+        upright = source is not None and is_stored_upright(source, image)
+        if source is not None and target.exists() and os.path.samefile(source, target):
+            if not upright:
+                raise ValueError(
+                    f"{str(source)!r} is rotated by its EXIF orientation, which readers of annotations ignore; "
+                    "expected an upright image. Choose another folder, or rotate the pixels."
+                )
+            return target  # already where it belongs
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source is not None and upright:
+            write_atomically(target, source.read_bytes())
+            return target
+        target = target.with_suffix(".png")
+        save_image(target, image.pixels())
+        return target
+
+
+def is_stored_upright(path: Path, image: AnnotatedImage) -> bool:
+    """Returns whether a reader that knows nothing of EXIF sees the image that was labeled."""
+    try:
+        with Image.open(path) as stored:
+            return stored.getexif().get(ORIENTATION, 1) == 1 and stored.size == (image.width, image.height)
+    except OSError:
+        return False
