@@ -31,6 +31,11 @@ class LabelmeWriter(FolderWriter):
     images_folder: ClassVar[str | None] = None
     ending = ".json"
 
+    @property
+    def picture_folder(self) -> Path | None:
+        """The folder itself, if images are copied; JSON may lie among the images."""
+        return self.path if self.options.copy_images else None
+
     def _add(self, cleaned: Cleaned) -> None:
         image = cleaned.image
         file = self.file_of(image)

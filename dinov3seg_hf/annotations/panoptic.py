@@ -34,6 +34,11 @@ class PanopticWriter(FileWriter):
                 "Choose another name."
             )
 
+    @property
+    def picture_folder(self) -> Path | None:
+        """The folder of PNGs."""
+        return self.folder
+
     def _png_of(self, file_name: str) -> Path:
         return self.folder / PurePosixPath(file_name).with_suffix(".png")
 

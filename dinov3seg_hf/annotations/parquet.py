@@ -17,9 +17,8 @@ from datasets.features import ClassLabel, List
 from ..data.parquet import encode_png, to_parquet
 from ..model.files import write_atomically
 from ..model.vocabulary import IGNORE_8_BIT, Vocabulary
-from ..visualization.files import check_writable
 from .image import Cleaned, ExportOptions, source_path
-from .writer import AnnotationWriter, is_stored_upright
+from .writer import AnnotationWriter, check_folder, is_stored_upright
 
 ROWS_PER_FILE, BYTES_PER_FILE = 256, 256 * 2**20
 
@@ -33,7 +32,7 @@ class ParquetWriter(AnnotationWriter):
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         super().__init__(path, vocabulary, options)
         self._folder = self.path / "data"
-        check_writable(self.path / "data.parquet" if self.path.is_dir() else self.path)
+        check_folder(self.path)
         if any(self._folder.glob("*.parquet")):
             raise ValueError(
                 f"{str(self._folder)!r} contains parquet files; expected none, because rows would be there twice. "

@@ -51,7 +51,8 @@ class AnnotationWriter:
         self.path, self.vocabulary, self.options = Path(path), vocabulary, options or ExportOptions()
         self.num_images = 0
         self._names: set[str] = set()
-        require_extra("export", *self.needs, what=f"The format {self.name}")
+        small_parts = ("scipy",) if self.options.min_area > 1 else ()
+        require_extra("export", *self.needs, *small_parts, what=f"The format {self.name}")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -103,6 +104,11 @@ class AnnotationWriter:
         """Returns the files that exist once an image is done; none if all images share one file."""
         return []
 
+    @property
+    def picture_folder(self) -> Path | None:
+        """The folder in which pictures are written, which must not lie among the images; `None`: there is none."""
+        return None
+
     def _begin(self) -> None:
         """Called before the first image."""
 
@@ -133,6 +139,25 @@ class FileWriter(AnnotationWriter):
         super().__init__(path, vocabulary, options)
         check_writable(self.path, self.suffixes)
         self._spools: dict[str, BinaryIO] = {}
+        self._is_damaged = False
+
+    def add(self, image: AnnotatedImage) -> None:
+        """Writes the annotations of an image. If there is an error, nothing of the image is in the result.
+
+        Raises:
+            ValueError: If the image cannot be used, or an image of this name was added before.
+        """
+        before = {name: file.tell() for name, file in self._spools.items()}
+        try:
+            super().add(image)
+        except BaseException:
+            try:
+                for name, file in self._spools.items():
+                    file.seek(before.get(name, 0))
+                    file.truncate()
+            except OSError:
+                self._is_damaged = True  # the full disk that was the reason
+            raise
 
     def spool(self, name: str, records: Iterable[bytes], separator: bytes = b",\n") -> None:
         """Appends records to a list on disk; the records of an image are made before the first one is written."""
@@ -146,7 +171,13 @@ class FileWriter(AnnotationWriter):
             file.write(record)
 
     def write(self, *pieces: bytes | str) -> None:
-        """Writes the file atomically: bytes as they are, strings as the lists of these names."""
+        """Writes the file atomically: bytes as they are, strings as the lists of these names.
+
+        Raises:
+            ValueError: If the path cannot be written, or the lists are damaged.
+        """
+        if self._is_damaged:
+            raise ValueError(f"{str(self.path)!r} was not written, because its disk was full. Choose another disk.")
         with open_atomically(self.path) as file:
             for piece in pieces:
                 if isinstance(piece, bytes):
@@ -177,10 +208,7 @@ class FolderWriter(AnnotationWriter):
 
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         super().__init__(path, vocabulary, options)
-        if not self.path.is_dir():
-            check_writable(self.path)
-            return
-        check_writable(self.path / "labels.json")
+        check_folder(self.path)
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -194,6 +222,11 @@ class FolderWriter(AnnotationWriter):
     def files_of(self, file_name: str) -> list[Path]:
         """Returns the file of an image that is written last."""
         return [self.path / self.files_folder / PurePosixPath(file_name).with_suffix(self.ending)]
+
+    @property
+    def picture_folder(self) -> Path | None:
+        """The folder itself."""
+        return self.path
 
     def file_of(self, image: AnnotatedImage) -> Path:
         """Returns the file of an image, and creates its folder."""
@@ -234,6 +267,17 @@ class FolderWriter(AnnotationWriter):
         target = target.with_suffix(".png")
         save_image(target, image.pixels())
         return target
+
+
+def check_folder(path: Path) -> None:
+    """Checks that files can be written into a folder, or that it can be created. Leaves nothing behind.
+
+    Raises:
+        ValueError: If the path is a file, or the folder cannot be written or created.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{str(path)!r} is a file; expected a folder, or nothing. Choose another name.")
+    check_writable(path / "labels.json" if path.is_dir() else path)
 
 
 def is_stored_upright(path: Path, image: AnnotatedImage) -> bool:

@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 from ..file_names import IMAGE_ENDINGS, MASK_ENDINGS
@@ -29,6 +29,13 @@ class ImageInput:
     def path(self) -> Path | None:
         """The file; `None` for an address."""
         return None if is_address(self.source) else Path(self.source)
+
+    @property
+    def file_name(self) -> str:
+        """The name in annotations: `name` with the ending of the image, and "/" between folders."""
+        ending = PurePosixPath(urlparse(self.source).path if self.path is None else self.source).suffix
+        # an address may have none, or one of a program
+        return f"{self.name.as_posix()}{ending if ending.lower() in IMAGE_ENDINGS else '.png'}"
 
 
 def find_images(given: Sequence[str], recursive: bool = False) -> list[ImageInput]:

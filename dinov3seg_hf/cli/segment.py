@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg segment`: segments images by words and writes a table, overlays, label maps and JSON."""
+"""`dinov3seg segment`: segments images by words and writes a table, overlays, label maps, JSON and annotations."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..about import DTYPES, EMBEDDED
+from ..annotations import AnnotatedImage, AnnotationWriter
 from ..loading import load_pipeline, title_of
 from ..model.image_input import open_image
 from ..model.inference_settings import InferenceSettings
@@ -25,8 +27,9 @@ from ..visualization.files import IMAGE_SUFFIXES, check_writable, save_image, sa
 from ..visualization.legend import percent, with_legend
 from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import aligned_table
+from .annotations import add_annotations, open_annotations
 from .console import BACKGROUND, EXIT_ERROR, EXIT_OK, REFINE, REFINE_FEATURES, Parser, positive, print_error, share
-from .inputs import find_images, is_address
+from .inputs import ImageInput, find_images, is_address
 from .words import add_words, vocabulary_of
 
 # With more labels, the encoding takes long enough for a progress bar.
@@ -39,6 +42,7 @@ examples:
   dinov3seg segment scene.png --labels "red circle, blue striped square" --output overlay.png
   dinov3seg segment scene.png --labels "sofa|couch, cat" --mask labels.png --json segments.json
   dinov3seg segment photos --recursive --model DIR_OR_HUB_ID --preset ade20k-150 --mask masks/ --skip-existing
+  dinov3seg segment photos --labels "cat, dog" --format coco --annotations coco.json --min-area 50
 """
 
 
@@ -83,6 +87,7 @@ def make_parser(prog: str) -> Parser:
     files.add_argument("--original", action="store_true", help="put the image beside the overlay")
     files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default: 0.5)")
 
+    add_annotations(parser)
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -116,23 +121,34 @@ def make_parser(prog: str) -> Parser:
 
 @dataclass(frozen=True)
 class _Task:
-    """One image and its output files."""
+    """One image and its output files.
+
+    Attributes:
+        image: The path or address.
+        file_name: The name in annotations.
+        overlay, mask, json: The files to write.
+        annotations: The files that exist once the annotations of the image are written.
+    """
 
     image: str
+    file_name: str
     overlay: Path | None
     mask: Path | None
     json: Path | None
+    annotations: tuple[Path, ...] = ()
 
     @property
     def files(self) -> list[Path]:
-        return [path for path in (self.overlay, self.mask, self.json) if path is not None]
+        return [*(path for path in (self.overlay, self.mask, self.json) if path is not None), *self.annotations]
 
 
 def run(options: argparse.Namespace) -> int:
     """Segments the images."""
     # Finds errors in the arguments before a model is loaded.
     vocabulary = vocabulary_of(options)
-    tasks = _plan(options)
+    images = find_images(options.images, options.recursive)
+    writer = open_annotations(options, vocabulary, images)
+    tasks = _plan(options, images, writer)
     several = len(tasks) > 1
     if options.skip_existing:
         todo = [task for task in tasks if not all(path.exists() for path in task.files)]
@@ -158,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
     failed: list[str] = []
     # a bar only where somebody watches; one image needs none
     bar = tqdm(total=len(tasks), desc="Segmenting", unit="image", file=sys.stderr, disable=None if several else True)
-    with bar:
+    with writer or contextlib.nullcontext(), bar:
         for first in range(0, len(tasks), options.batch_size):
             batch = tasks[first : first + options.batch_size]
             for task, result in _segmented(pipe, batch, text, settings):
@@ -169,6 +185,9 @@ def run(options: argparse.Namespace) -> int:
                     scores = {segment["label"]: segment["score"] for segment in answer["segments"]}
                     regions = regions_of(answer["label_map"], vocabulary.names, scores)
                     _write(task, image, answer["label_map"], regions, vocabulary, palette, pipe, options)
+                    if writer is not None:
+                        maps = (answer["label_map"], answer["score_map"])
+                        writer.add(AnnotatedImage(task.file_name, *maps, source=task.image, image=image))
                 except (ValueError, OSError, MemoryError) as error:
                     if not several:
                         raise
@@ -207,16 +226,18 @@ def _segmented(
     yield from ((task, (image, answer)) for (task, image), answer in zip(opened, answers))
 
 
-def _plan(options: argparse.Namespace) -> list[_Task]:
+def _plan(options: argparse.Namespace, images: Sequence[ImageInput], writer: AnnotationWriter | None) -> list[_Task]:
     """Returns the output files of each image.
 
     Raises:
-        ValueError: If an image does not exist, or a file cannot be written, would replace an image, or would be written
-            twice.
+        ValueError: If a file cannot be written, would replace an image, or would be written twice.
     """
-    images = find_images(options.images, options.recursive)
-    if options.skip_existing and (options.output, options.mask, options.json) == (None, None, None):
-        raise ValueError("--skip-existing needs files to look for; expected --output, --mask or --json with a folder.")
+    if options.skip_existing and {options.output, options.mask, options.json, options.annotations} == {None}:
+        raise ValueError(
+            "--skip-existing needs files to look for; expected --output, --mask, --json or --annotations with a folder."
+        )
+    if writer is not None and writer.picture_folder is not None:
+        _refuse_folder_of_images(writer.picture_folder, options.images, options.recursive)
     columns: list[Sequence[Path | None]] = []
     for target, suffixes, ending in (
         (options.output, IMAGE_SUFFIXES, "_overlay.png"),
@@ -240,7 +261,8 @@ def _plan(options: argparse.Namespace) -> list[_Task]:
         else:
             check_writable(target, suffixes)
             columns.append([Path(target)])
-    tasks = [_Task(image.source, *files) for image, *files in zip(images, *columns)]
+    done = [() if writer is None else tuple(writer.files_of(image.file_name)) for image in images]
+    tasks = [_Task(image.source, image.file_name, *files) for image, *files in zip(images, *columns, done)]
 
     inputs = {image.path.resolve(): image.source for image in images if image.path is not None}
     owner: dict[Path, str] = {}
@@ -281,7 +303,7 @@ def _write(
     pipe: OpenVocabularySegmentationPipeline,
     options: argparse.Namespace,
 ) -> None:
-    for path in task.files:
+    for path in set(task.files) - set(task.annotations):
         path.parent.mkdir(parents=True, exist_ok=True)
     if task.overlay is not None:
         picture = overlay(image, label_map, alpha=options.alpha, palette=palette)

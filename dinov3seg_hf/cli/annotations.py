@@ -1,0 +1,106 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The flags for annotations in the formats of other tools, and their checks before a model is loaded."""
+
+import argparse
+import math
+from collections.abc import Sequence
+
+from ..annotations import FORMATS, AnnotationWriter, ExportOptions, open_writer
+from ..model.vocabulary import Vocabulary
+from .console import positive, share
+from .inputs import ImageInput
+
+
+def add_annotations(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags `--annotations`, `--format` and the options of an export."""
+    group = parser.add_argument_group(
+        "annotations",
+        "For annotation tools and for training. Each connected part of a label is an annotation of its own. One file "
+        "for all images (coco, coco-panoptic, cvat, label-studio) is written when all images are done.",
+    )
+    group.add_argument(
+        "--annotations",
+        metavar="PATH",
+        help="file (coco, coco-panoptic, label-studio: .json; cvat: .xml) or folder (other formats)",
+    )
+    group.add_argument("--format", choices=FORMATS, help="format of the annotations")
+    group.add_argument(
+        "--min-area",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="leave out parts with fewer pixels, also from masks, where they are ignored (default: keep all)",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=_distance,
+        default=1.0,
+        metavar="PIXELS",
+        help="how far polygons may be from the outline (default: 1; 0: all corners of all pixels)",
+    )
+    group.add_argument(
+        "--ignore-below",
+        type=share,
+        metavar="S",
+        help="pixels with a lower score have no annotation, and are ignored in masks (default: keep all)",
+    )
+    group.add_argument(
+        "--copy-images",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="store the images beside the annotations (png, yolo, labelme; default: yes)",
+    )
+    group.add_argument(
+        "--image-prefix",
+        default="",
+        metavar="TEXT",
+        help="text before the names of images (coco, coco-panoptic, cvat, label-studio)",
+    )
+
+
+def open_annotations(
+    options: argparse.Namespace, vocabulary: Vocabulary, images: Sequence[ImageInput]
+) -> AnnotationWriter | None:
+    """Opens the writer of the flags of `add_annotations`; `None` without them. Writes nothing.
+
+    Raises:
+        ValueError: If a flag is missing or does not fit, two images have the same name, the path cannot be written, or
+            a library is missing.
+    """
+    if options.annotations is None and options.format is None:
+        return None
+    if options.annotations is None or options.format is None:
+        got, expected = ("--format", "--annotations") if options.annotations is None else ("--annotations", "--format")
+        raise ValueError(f"Got {got} without {expected}; expected both. Add {expected}.")
+    export = ExportOptions(
+        min_area=options.min_area,
+        tolerance=options.tolerance,
+        ignore_below=options.ignore_below,
+        copy_images=options.copy_images,
+        image_prefix=options.image_prefix,
+    )
+    writer = open_writer(options.format, options.annotations, vocabulary, export)
+    if options.skip_existing and not writer.resumable:
+        raise ValueError(
+            f"--skip-existing does not work with --format {options.format}, whose files hold all images: they would "
+            "lack those that were done before. Leave it out, or write png masks, which can be continued."
+        )
+    source_of: dict[object, str] = {}
+    for image in images:
+        if (first := source_of.setdefault(image.name, image.source)) != image.source:
+            raise ValueError(
+                f"{first!r} and {image.source!r} have the same name in annotations, {str(image.name)!r}. Rename one of "
+                "them, segment them in separate runs, or pass their common folder with --recursive."
+            )
+    return writer
+
+
+def _distance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of pixels of at least 0")
+    return value

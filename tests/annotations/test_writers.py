@@ -1,0 +1,255 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""What all formats share: nothing half-written, images one by one, options, and errors that say what to do."""
+
+import json
+import os
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dinov3seg_hf import AnnotatedImage, Vocabulary, export_annotations
+from dinov3seg_hf.annotations import FORMATS, ExportOptions, open_writer
+from dinov3seg_hf.model.image_input import read_label_map
+
+from .conftest import NAMES
+
+ONE_FILE = {"coco": "a.json", "coco-panoptic": "a.json", "cvat": "a.xml", "label-studio": "a.json"}
+
+
+def path_for(folder, name):
+    return folder / ONE_FILE.get(name, name)
+
+
+def content_of(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_generator_is_read_once_and_a_bad_image_leaves_nothing(annotated, tmp_path, name):
+    path = path_for(tmp_path, name)
+    with open_writer(name, path, NAMES) as writer:
+        assert not path.exists()
+        writer.add(annotated[0])
+        with pytest.raises(ValueError, match="added before"):
+            writer.add(annotated[0])
+        with pytest.raises(ValueError, match="contains label 9"):
+            writer.add(AnnotatedImage("bad.png", np.full((4, 4), 9), np.ones((4, 4)), image=Image.new("RGB", (4, 4))))
+        writer.add(annotated[1])
+    assert writer.num_images == 2
+    assert not [file for file in tmp_path.rglob("*") if file.name.startswith(".") or "bad" in file.name]
+    if name in ("coco", "coco-panoptic"):
+        content = content_of(path)
+        assert [image["id"] for image in content["images"]] == [1, 2]
+        assert {entry["image_id"] for entry in content["annotations"]} == {1, 2}
+        assert [category["id"] for category in content["categories"]] == [1, 2, 3, 4]
+    if name == "coco":
+        assert [entry["id"] for entry in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
+        assert all(0.3 < entry["score"] < 0.7 for entry in content["annotations"])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_without_images_nothing_is_written(tmp_path, name):
+    assert export_annotations([], NAMES, path_for(tmp_path, name), name) == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_an_error_keeps_the_old_file(annotated, tmp_path, name):
+    path = path_for(tmp_path, name)
+    path.write_text("old")
+
+    def images():
+        yield annotated[0]
+        raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError):
+        export_annotations(images(), NAMES, path, name)
+    assert path.read_text() == "old"
+
+
+def test_an_image_that_fails_halfway_is_not_in_the_file(annotated, tmp_path, monkeypatch):
+    with open_writer("coco", tmp_path / "coco.json", NAMES) as writer:
+        writer.add(annotated[0])
+        spool = writer.spool
+
+        def full_disk(name, *records):
+            spool(name, *records)
+            if name == "annotations":
+                raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(writer, "spool", full_disk)
+        with pytest.raises(ValueError, match="No space left on device"):
+            writer.add(annotated[1])
+        monkeypatch.undo()
+        writer.add(annotated[1])
+    content = content_of(tmp_path / "coco.json")
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    ids = [entry["id"] for entry in content["annotations"]]
+    assert ids == list(range(1, len(ids) + 1))
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat", "yolo", "label-studio"])
+def test_memory_does_not_grow_with_the_images(tmp_path, name):
+    labels = np.zeros((256, 256), np.int32)
+    labels[::32] = 1
+
+    def images(count):
+        for number in range(count):
+            yield AnnotatedImage(f"{number}.png", labels, source=None)
+
+    options = {"copy_images": False}
+    export_annotations(images(2), NAMES, path_for(tmp_path, name), name, **options)  # what is loaded once
+    peaks = []
+    for count in (4, 16):
+        tracemalloc.start()
+        export_annotations(images(count), NAMES, path_for(tmp_path, name), name, **options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] + 200_000
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_small_parts_and_low_scores_are_ignored_in_masks_too(annotated, tmp_path):
+    image = annotated[0]
+    options = {"min_area": 2, "ignore_below": 0.5}
+    export_annotations([image], NAMES, tmp_path / "png", "png", **options)
+    export_annotations([image], NAMES, tmp_path / "coco.json", "coco", **options)
+    mask = read_label_map(tmp_path / "png" / "masks" / "first.png").numpy()
+    kept = mask != 255
+    assert (mask[kept] == image.label_map[kept]).all() and (image.score_map[kept] >= 0.5).all()
+    annotations = content_of(tmp_path / "coco.json")["annotations"]
+    assert sum(entry["area"] for entry in annotations) == kept.sum() and all(e["area"] >= 2 for e in annotations)
+    assert mask[-1, -1] == 255  # one pixel alone
+
+
+def test_tolerance_makes_polygons_shorter(annotated, tmp_path):
+    lengths = []
+    for tolerance in (0, 1, 4):
+        export_annotations(annotated, NAMES, tmp_path / "coco.json", "coco", tolerance=tolerance)
+        annotations = content_of(tmp_path / "coco.json")["annotations"]
+        lengths.append(sum(len(ring) for entry in annotations for ring in entry["polygons"]))
+    assert lengths[0] > lengths[1] > lengths[2]
+
+
+def test_image_prefix(annotated, tmp_path):
+    export_annotations(annotated, NAMES, tmp_path / "coco.json", "coco", image_prefix="train/")
+    names = [image["file_name"] for image in content_of(tmp_path / "coco.json")["images"]]
+    assert names == ["train/first.jpg", "train/more/second.png"]
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rotated_image_is_stored_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    image = AnnotatedImage("a.jpg", np.zeros((6, 4), np.int32), source=tmp_path / "a.jpg")
+    for name in ("png", "yolo", "labelme"):
+        export_annotations([image], NAMES, tmp_path / name, name)
+        (stored,) = [file for file in (tmp_path / name).rglob("a.png") if file.parent.name != "masks"]
+        with Image.open(stored) as picture:
+            assert picture.size == (4, 6)
+    assert content_of(tmp_path / "labelme" / "a.json")["imagePath"] == "a.png"
+    # beside the image itself, a second image would be made
+    with pytest.raises(ValueError, match="rotated by its EXIF"):
+        export_annotations([image], NAMES, tmp_path, "labelme")
+
+
+def test_images_that_lie_where_they_belong_stay_as_they_are(tmp_path):
+    (tmp_path / "images").mkdir()
+    source = tmp_path / "images" / "a.png"
+    Image.new("RGB", (6, 4)).save(source)
+    before = source.stat().st_mtime_ns
+    export_annotations([AnnotatedImage("a.png", np.zeros((4, 6), int), source=source)], NAMES, tmp_path, "yolo")
+    assert source.stat().st_mtime_ns == before and (tmp_path / "labels" / "a.txt").is_file()
+
+
+def test_pixels_without_a_file_become_png(tmp_path):
+    image = AnnotatedImage("a.jpg", np.zeros((4, 6), int), image=Image.new("RGB", (6, 4), "red"))
+    export_annotations([image], NAMES, tmp_path / "png", "png")
+    assert (tmp_path / "png" / "images" / "a.png").is_file()
+    with pytest.raises(ValueError, match="has no pixels"):
+        export_annotations([AnnotatedImage("a.jpg", np.zeros((4, 6), int))], NAMES, tmp_path / "yolo", "yolo")
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_name", ["/a.png", "../a.png", "a\\b.png", "a", ""])
+def test_file_names_are_relative_and_have_an_ending(file_name):
+    with pytest.raises(ValueError, match="expected a relative name with an ending"):
+        AnnotatedImage(file_name, np.zeros((2, 2), int))
+
+
+def test_sizes_must_agree():
+    with pytest.raises(ValueError, match=r"score map of 'a\.png' has the shape"):
+        AnnotatedImage("a.png", np.zeros((2, 3), int), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"image of 'a\.png' has the shape"):
+        AnnotatedImage("a.png", np.zeros((2, 3), int), image=Image.new("RGB", (2, 3)))
+    with pytest.raises(ValueError, match="expected integers"):
+        AnnotatedImage("a.png", np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"min_area": -1}, "min_area is -1"),
+        ({"min_area": 1.5}, "min_area is 1.5"),
+        ({"tolerance": -1}, "tolerance is -1"),
+        ({"tolerance": float("nan")}, "tolerance is nan"),
+        ({"ignore_below": 2}, "ignore_below is 2"),
+        ({"copy_images": "no"}, "copy_images is 'no'"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        ExportOptions(**options)
+
+
+def test_paths_and_formats_are_checked_first(tmp_path):
+    with pytest.raises(ValueError, match=r"format is 'voc'; expected .png., "):
+        open_writer("voc", tmp_path / "a", NAMES)
+    with pytest.raises(ValueError, match=r"expected \.json"):
+        open_writer("coco", tmp_path / "a.txt", NAMES)
+    with pytest.raises(ValueError, match="was not found"):
+        open_writer("yolo", tmp_path / "missing" / "a", NAMES)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file; expected a folder for the PNGs"):
+        open_writer("coco-panoptic", tmp_path / "file.json", NAMES)
+    with pytest.raises(ValueError, match="is a file; expected a folder, or nothing"):
+        open_writer("png", tmp_path / "file", NAMES)
+    with pytest.raises(ValueError, match="has no score map"):
+        image = AnnotatedImage("a.png", np.zeros((2, 2), int))
+        export_annotations([image], NAMES, tmp_path / "a.json", ignore_below=0.5)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_other_labels_are_refused(annotated, tmp_path):
+    export_annotations(annotated[:1], NAMES, tmp_path / "png", "png")
+    export_annotations(annotated[1:], NAMES, tmp_path / "png", "png")
+    with pytest.raises(ValueError, match="annotations with other labels"):
+        open_writer("png", tmp_path / "png", ["cat", "dog"])
+
+
+def test_labels_keep_their_words_but_not_the_numbers_of_other_annotations(annotated, tmp_path):
+    vocabulary = Vocabulary(
+        ["cat", "dog", "sofa", "sky"], [["cat"], ["dog", "hound"], ["sofa"], ["sky"]], raw_ids={5: 1}
+    )
+    export_annotations(annotated, vocabulary, tmp_path / "png", "png")
+    stored = Vocabulary.from_file(tmp_path / "png" / "labels.json")
+    assert stored.synonyms == vocabulary.synonyms and stored.raw_ids is None
+
+
+@pytest.mark.parametrize("name, library", [("coco", "pycocotools"), ("yolo", "shapely"), ("parquet", "datasets")])
+def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ValueError, match=rf"The format {name} requires {library}.*\[export\]"):
+        open_writer(name, path_for(tmp_path, name), NAMES)

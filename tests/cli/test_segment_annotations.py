@@ -1,0 +1,136 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg segment --format`: annotations beside the other files, and what is refused before a model is loaded."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dinov3seg_hf import cli
+from dinov3seg_hf.annotations import FORMATS
+from dinov3seg_hf.cli import segment as segment_command
+from dinov3seg_hf.data import SegmentationDataset, find_vocabulary, open_dataset
+from dinov3seg_hf.model.image_input import read_label_map
+
+LABELS = "red circle, blue square, yellow triangle, green background, cat, dog, grass"
+ENDINGS = {"coco": "a.json", "coco-panoptic": "a.json", "cvat": "a.xml", "label-studio": "a.json"}
+
+
+@pytest.fixture
+def photos(tmp_path, sample_image):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    sample_image.save(folder / "a.png")
+    sample_image.resize((50, 70)).save(folder / "b.jpg")
+    sample_image.save(folder / "more" / "c.png")
+    return folder
+
+
+@pytest.fixture
+def segment(capsys, tiny_checkpoint, photos):
+    """Runs `dinov3seg segment PHOTOS --model ... arguments` -> (exit code, stdout, stderr)."""
+
+    def run(*arguments, images=(photos,)):
+        capsys.readouterr()
+        start = ["segment", *map(str, images), "--model", str(tiny_checkpoint), "--device", "cpu", "--labels", LABELS]
+        try:
+            code = cli.main([*start, *map(str, arguments)])
+        except SystemExit as error:  # argparse
+            code = error.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def names_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_beside_the_other_files(segment, tmp_path, name):
+    path = tmp_path / ENDINGS.get(name, "folder")
+    code, out, err = segment(
+        *("--recursive", "--batch-size", 2, "--format", name, "--annotations", path, "--min-area", 2),
+        *("--mask", tmp_path / "masks"),
+    )
+    assert (code, err) == (0, "") and out.count("label") == 3
+    assert path.exists() and len(names_in(tmp_path / "masks")) == 3
+
+
+def test_masks_are_those_of_mask_and_training_reads_them(segment, tmp_path):
+    assert segment("--format", "png", "--annotations", tmp_path / "set", "--mask", tmp_path / "masks")[0] == 0
+    assert names_in(tmp_path / "set") == ["images/a.png", "images/b.jpg", "labels.json", "masks/a.png", "masks/b.png"]
+    for name in ("a", "b"):
+        expected = read_label_map(tmp_path / "masks" / f"{name}_mask.png").numpy()
+        np.testing.assert_array_equal(read_label_map(tmp_path / "set" / "masks" / f"{name}.png").numpy(), expected)
+    rows = open_dataset(tmp_path / "set", "train")
+    data = SegmentationDataset(rows, find_vocabulary(rows, card=tmp_path / "set"))
+    assert data.vocabulary.names == tuple(LABELS.split(", ")) and data[1]["labels"].shape == (70, 50)
+
+
+def test_one_bad_image_does_not_keep_the_others_out_of_the_file(segment, photos, tmp_path):
+    (photos / "bad.png").write_bytes(b"no image")
+    code, _, err = segment("--format", "coco", "--annotations", tmp_path / "coco.json", "--batch-size", 3)
+    assert code == 2 and err.count("\n") == 1 and "bad.png" in err
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["a.png", "b.jpg"]
+    assert all(0 <= entry["score"] <= 1 for entry in content["annotations"]) and content["annotations"]
+
+
+def test_pixels_below_a_score_are_ignored(segment, tmp_path):
+    code, _, _ = segment("--format", "png", "--annotations", tmp_path / "set", "--ignore-below", 1)
+    assert code == 0 and (read_label_map(tmp_path / "set" / "masks" / "a.png") == 255).all()
+
+
+def test_a_run_goes_on_where_it_stopped(segment, photos, tmp_path, monkeypatch):
+    arguments = ("--format", "yolo", "--annotations", tmp_path / "yolo", "--skip-existing")
+    assert segment(*arguments)[0] == 0
+    (tmp_path / "yolo" / "labels" / "b.txt").unlink()
+    code, out, err = segment(*arguments)
+    assert code == 0 and "1 of 2 images were done before" in err and "b.jpg:" in out and "a.png:" not in out
+    # with a second kind of file, images that lack it are done again
+    code, out, _ = segment(*arguments, "--mask", tmp_path / "masks")
+    assert code == 0 and "a.png:" in out
+    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    assert segment(*arguments)[0] == 0
+
+
+def test_labels_beside_images_that_already_lie_in_a_data_set(segment, tmp_path, photos):
+    (tmp_path / "set").mkdir()
+    photos.rename(tmp_path / "set" / "images")
+    before = (tmp_path / "set" / "images" / "a.png").stat().st_mtime_ns
+    arguments = ("--format", "yolo", "--annotations", tmp_path / "set")
+    assert segment(*arguments, images=[tmp_path / "set" / "images"])[0] == 0
+    assert (tmp_path / "set" / "images" / "a.png").stat().st_mtime_ns == before
+    assert {"data.yaml", "labels/a.txt", "labels/b.txt"} <= set(names_in(tmp_path / "set"))
+
+
+def test_what_cannot_be_right_is_refused_before_the_work(segment, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    before = names_in(tmp_path)
+    target = tmp_path / "new"
+    for arguments, message in (
+        (["--format", "coco"], "Got --format without --annotations"),
+        (["--annotations", target], "Got --annotations without --format"),
+        (["--format", "voc", "--annotations", target], "invalid choice"),
+        (["--format", "coco", "--annotations", target], "expected .json"),
+        (["--format", "cvat", "--annotations", tmp_path / "a.json"], "expected .xml"),
+        (["--format", "coco", "--annotations", tmp_path / "no" / "a.json"], "was not found"),
+        (["--format", "coco", "--annotations", tmp_path / "a.json", "--skip-existing"], "whose files hold all images"),
+        (["--format", "parquet", "--annotations", target, "--skip-existing"], "whose files hold all images"),
+        (["--format", "yolo", "--annotations", photos], "Choose another folder"),
+        (["--format", "png", "--annotations", photos / "set", "--recursive"], "Choose another folder"),
+        (["--format", "png", "--annotations", target, "--min-area", "-1"], "at least 1"),
+        (["--format", "png", "--annotations", target, "--tolerance", "nan"], "at least 0"),
+    ):
+        code, out, err = segment(*arguments)
+        assert code == 2 and out == "" and err.count("\n") == 1 and message in err, arguments
+    code, _, err = segment(
+        "--format", "coco", "--annotations", tmp_path / "a.json", images=[photos, tmp_path / "other"]
+    )
+    assert code == 2 and "have the same name in annotations" in err
+    assert names_in(tmp_path) == before
