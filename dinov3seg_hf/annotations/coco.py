@@ -72,6 +72,6 @@ def ring_of(part: Part, tolerance: float) -> np.ndarray:
 def _run_lengths(part: Part, height: int, width: int) -> dict[str, Any]:
     from pycocotools import mask as coco_mask
 
-    encoded = coco_mask.encode(np.asfortranarray(part.full_mask(height, width).view(np.uint8)))
-    counts = encoded["counts"]
+    runs = {"size": [height, width], "counts": part.run_lengths(height, width, by_column=True)}
+    counts = coco_mask.frPyObjects(runs, height, width)["counts"]  # compressed
     return {"size": [height, width], "counts": counts if isinstance(counts, str) else counts.decode("ascii")}

@@ -2,9 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`cvat`: "CVAT for images 1.1", one XML file for all images. Each part of a label is a mask, the exact pixels."""
 
+from dataclasses import replace
 from xml.sax.saxutils import escape, quoteattr
-
-import numpy as np
 
 from ..visualization.colors import label_palette
 from .image import Cleaned, Part
@@ -26,9 +25,11 @@ class CvatWriter(FileWriter):
 
     def _mask(self, part: Part) -> str:
         left, top, width, height = part.box
+        # within the box
+        runs = replace(part, top=0, left=0).run_lengths(height, width)
         return (
             f'    <mask label={quoteattr(self.labels[part.label])} source="auto" occluded="0" '
-            f'rle="{", ".join(map(str, row_run_lengths(part.mask)))}" left="{left}" top="{top}" width="{width}" '
+            f'rle="{", ".join(map(str, runs))}" left="{left}" top="{top}" width="{width}" '
             f'height="{height}" z_order="0"></mask>'
         )
 
@@ -44,11 +45,3 @@ class CvatWriter(FileWriter):
             "</meta>\n"
         )
         self.write(head.encode(), "images", b"</annotations>\n")
-
-
-def row_run_lengths(mask: np.ndarray) -> list[int]:
-    """Returns the lengths of the runs of a mask, row by row; the first one, possibly 0, is outside of the mask."""
-    flat = mask.ravel()
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-    return [0, *lengths] if flat[0] else lengths

@@ -153,6 +153,33 @@ class Part:
         height, width = self.mask.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
+    def run_lengths(self, height: int, width: int, by_column: bool = False) -> list[int]:
+        """Returns the lengths of runs outside and inside of the part by turns, over the whole image.
+
+        Looks at the box only: an image can have thousands of parts.
+
+        Args:
+            height: The height of the image in pixels.
+            width: The width of the image in pixels.
+            by_column: Whether the pixels are in the order of columns, as in COCO, instead of rows.
+
+        Returns:
+            The lengths, which sum to `height * width`; the first one, possibly 0, is outside.
+        """
+        lines, stride, corner = self.mask, width, (self.top, self.left)
+        if by_column:
+            lines, stride, corner = self.mask.T, height, (self.left, self.top)
+        steps = np.diff(np.pad(lines.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+        line, start = np.nonzero(steps == 1)
+        end = np.nonzero(steps == -1)[1]
+        offset = (line + corner[0]) * stride + corner[1]
+        # a run at the end of a line goes on at the beginning of the next line
+        edges = np.stack([start + offset, end + offset], axis=1).ravel()
+        goes_on = np.flatnonzero(edges[1:-1:2] == edges[2::2])
+        edges = np.delete(edges, np.concatenate([2 * goes_on + 1, 2 * goes_on + 2]))
+        lengths = np.diff(edges, prepend=0, append=height * width).tolist()
+        return lengths if lengths[-1] else lengths[:-1]
+
     def full_mask(self, height: int, width: int) -> np.ndarray:
         """Returns the pixels of the part in the whole image, bool `(height, width)`."""
         mask = np.zeros((height, width), bool)

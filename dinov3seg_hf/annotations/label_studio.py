@@ -7,10 +7,9 @@ labeling interface, then the tasks.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
-
-import numpy as np
 
 from ..about import __version__
 from ..model.files import write_atomically
@@ -54,7 +53,7 @@ class LabelStudioWriter(FileWriter):
                 **({} if part.score is None else {"score": part.score}),
                 "value": {
                     "format": "rle",
-                    "rle": brush_runs(part.full_mask(image.height, image.width)),
+                    "rle": brush_bytes(part.run_lengths(image.height, image.width)),
                     "brushlabels": [self.labels[part.label]],
                 },
             }
@@ -80,28 +79,30 @@ class LabelStudioWriter(FileWriter):
         self.write(b"[\n", "tasks", b"\n]\n")
 
 
-def brush_runs(mask: np.ndarray) -> list[int]:
+def brush_bytes(run_lengths: Sequence[int]) -> list[int]:
     """Encodes a mask in the run-length format of Label Studio, which is that of the library rle-pack.
 
     32 bits: the number of values. 5 bits: the bits of a value, minus 1. 4 times 4 bits: the bits of the four kinds of
     lengths, minus 1. Then for each run: a 1, two bits that choose the kind of length, the length minus 1, the value.
 
     Args:
-        mask: bool `(H, W)`.
+        run_lengths: See `Part.run_lengths`, row by row.
 
     Returns:
         Bytes, each 0 to 255.
     """
-    flat = mask.ravel()
-    edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
-    bits = [f"{CHANNELS * flat.size:032b}", f"{8 - 1:05b}", *(f"{count - 1:04b}" for count in RUN_BITS)]
-    for start, length in zip(edges[:-1].tolist(), (CHANNELS * np.diff(edges)).tolist()):
-        value = "11111111" if flat[start] else "00000000"
-        while length:
-            run = min(length, 1 << RUN_BITS[-1])
-            kind = next(kind for kind, count in enumerate(RUN_BITS) if run <= 1 << count)
-            bits.append(f"1{kind:02b}{run - 1:0{RUN_BITS[kind]}b}{value}")
-            length -= run
+    bits = [f"{CHANNELS * sum(run_lengths):032b}", f"{8 - 1:05b}", *(f"{count - 1:04b}" for count in RUN_BITS)]
+    longest = 1 << RUN_BITS[-1]
+    for number, length in enumerate(run_lengths):
+        value = "11111111" if number % 2 else "00000000"
+        whole, rest = divmod(CHANNELS * length, longest)
+        bits += [_run(longest, value)] * whole
+        bits += [_run(rest, value)] if rest else []
     text = "".join(bits)
     text += "0" * (-len(text) % 8)
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
+
+
+def _run(length: int, value: str) -> str:
+    kind = next(kind for kind, count in enumerate(RUN_BITS) if length <= 1 << count)
+    return f"1{kind:02b}{length - 1:0{RUN_BITS[kind]}b}{value}"

@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from dinov3seg_hf import Vocabulary, export_annotations
 from dinov3seg_hf.annotations import AnnotatedImage, to_detections
-from dinov3seg_hf.annotations.cvat import row_run_lengths
-from dinov3seg_hf.annotations.label_studio import brush_runs
+from dinov3seg_hf.annotations.image import Part
+from dinov3seg_hf.annotations.label_studio import brush_bytes
 from dinov3seg_hf.data import SegmentationDataset, find_vocabulary, open_dataset
 from dinov3seg_hf.model.image_input import read_label_map
 
@@ -128,18 +128,25 @@ def test_panoptic_and_cvat_keep_every_label_map(tmp_path, labels):
 
 
 @settings(deadline=None, max_examples=100)
-@given(mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
-def test_run_lengths_of_cvat_and_label_studio_keep_every_mask(mask):
-    runs = row_run_lengths(mask)
-    np.testing.assert_array_equal(np.repeat(np.arange(len(runs)) % 2 == 1, runs), mask.ravel())
-    decoded = decode_brush(brush_runs(mask)).reshape(*mask.shape, 4)
-    np.testing.assert_array_equal(decoded == 255, np.repeat(mask[..., None], 4, axis=-1))
+@given(
+    mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)), top=st.integers(0, 3), left=st.integers(0, 3)
+)
+def test_run_lengths_keep_every_mask_at_every_place(mask, top, left):
+    part = Part(0, top, left, mask, int(mask.sum()), None)
+    height, width = top + mask.shape[0] + left % 2, left + mask.shape[1] + top % 2
+    expected = part.full_mask(height, width)
+    for by_column in (False, True):
+        runs = part.run_lengths(height, width, by_column)
+        read_back = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+        np.testing.assert_array_equal(read_back, expected.ravel(order="F" if by_column else "C"))
+        assert all(run > 0 for run in runs[1:])
+    decoded = decode_brush(brush_bytes(part.run_lengths(height, width))).reshape(height, width, 4)
+    np.testing.assert_array_equal(decoded == 255, np.repeat(expected[..., None], 4, axis=-1))
 
 
-def test_a_brush_mask_longer_than_the_longest_run(tmp_path):
-    mask = np.zeros((300, 300), bool)
-    mask[150:] = True
-    np.testing.assert_array_equal(decode_brush(brush_runs(mask)).reshape(300, 300, 4)[..., 3] == 255, mask)
+def test_a_brush_mask_longer_than_the_longest_run():
+    runs = [150 * 300, 150 * 300]
+    np.testing.assert_array_equal(decode_brush(brush_bytes(runs)), np.repeat([0, 255], 4 * np.array(runs)))
 
 
 @repeated
