@@ -13,8 +13,8 @@ from typing import Any
 from ..extras import require_extra
 from ..model.checks import checked_choice
 from ..model.vocabulary import Vocabulary, as_vocabulary
-from .detections import to_detections
 from .image import AnnotatedImage, ExportOptions
+from .objects import to_detections, to_fiftyone
 from .writer import AnnotationWriter
 
 # The module and the class of each format. A module is imported when its format is used.
@@ -124,4 +124,5 @@ __all__ = [
     "export_annotations",
     "open_writer",
     "to_detections",
+    "to_fiftyone",
 ]

@@ -73,5 +73,6 @@ def _run_lengths(part: Part, height: int, width: int) -> dict[str, Any]:
     from pycocotools import mask as coco_mask
 
     runs = {"size": [height, width], "counts": part.run_lengths(height, width, by_column=True)}
-    counts = coco_mask.frPyObjects(runs, height, width)["counts"]  # compressed
+    # compresses the lengths
+    counts = coco_mask.frPyObjects(runs, height, width)["counts"]  # type: ignore[call-overload]  # missing in its types
     return {"size": [height, width], "counts": counts if isinstance(counts, str) else counts.decode("ascii")}

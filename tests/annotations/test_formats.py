@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from dinov3seg_hf import Vocabulary, export_annotations
-from dinov3seg_hf.annotations import AnnotatedImage, to_detections
+from dinov3seg_hf.annotations import AnnotatedImage, to_detections, to_fiftyone
 from dinov3seg_hf.annotations.image import Part
 from dinov3seg_hf.annotations.label_studio import brush_bytes
 from dinov3seg_hf.data import SegmentationDataset, find_vocabulary, open_dataset
@@ -320,6 +320,18 @@ def test_supervision_detections(annotated):
     np.testing.assert_allclose(detections.area, [mask.sum() for mask in detections.mask])
     assert set(detections.data["class_name"]) == set(NAMES[:3])
     assert len(to_detections(AnnotatedImage("a.png", np.full((3, 3), -1)), NAMES)) == 0
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_fiftyone_segmentation(annotated, many):
+    fiftyone = pytest.importorskip("fiftyone")
+    names = (*NAMES, *(f"thing {number}" for number in range(300))) if many else NAMES
+    segmentation = to_fiftyone(annotated[0], names, min_area=2)
+    assert isinstance(segmentation, fiftyone.Segmentation)
+    mask = fiftyone.Segmentation.from_dict(segmentation.to_dict()).mask  # as it is stored
+    assert mask.dtype == (np.uint16 if many else np.uint8) and mask[-1, -1] == 0
+    kept = mask > 0
+    np.testing.assert_array_equal(mask[kept].astype(int) - 1, annotated[0].label_map[kept])
 
 
 @pytest.mark.parametrize("name", ["cvat", "coco_instances", "coco_panoptic"])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dinov3seg_hf import AnnotatedImage, Vocabulary, export_annotations
-from dinov3seg_hf.annotations import FORMATS, ExportOptions, open_writer
+from dinov3seg_hf.annotations import FORMATS, ExportOptions, open_writer, to_detections, to_fiftyone
 from dinov3seg_hf.model.image_input import read_label_map
 
 from .conftest import NAMES
@@ -246,6 +246,13 @@ def test_labels_keep_their_words_but_not_the_numbers_of_other_annotations(annota
     export_annotations(annotated, vocabulary, tmp_path / "png", "png")
     stored = Vocabulary.from_file(tmp_path / "png" / "labels.json")
     assert stored.synonyms == vocabulary.synonyms and stored.raw_ids is None
+
+
+@pytest.mark.parametrize("function, library", [(to_detections, "supervision"), (to_fiftyone, "fiftyone")])
+def test_a_missing_library_of_objects_is_named(annotated, monkeypatch, function, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ValueError, match=f"pip install {library}"):
+        function(annotated[0], NAMES)
 
 
 @pytest.mark.parametrize("name, library", [("coco", "pycocotools"), ("yolo", "shapely"), ("parquet", "datasets")])

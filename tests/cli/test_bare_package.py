@@ -75,3 +75,12 @@ def test_a_command_without_its_extra_names_it(command, extra):
     done = run_bare(command, "--help")
     assert done.returncode == 2 and done.stdout == ""
     assert re.fullmatch(rf"dinov3seg {command}: error: .*\[{extra}\]\"", done.stderr.strip()), done.stderr
+
+
+@pytest.mark.multiprocess
+def test_annotations_need_their_extra_only_where_a_library_does_the_work(tmp_path):
+    arguments = ("segment", "examples/scene.png", "--labels", "red plain triangle, black plain background")
+    done = run_bare(*arguments, "--format", "png", "--annotations", tmp_path / "png")
+    assert done.returncode == 0 and (tmp_path / "png" / "masks" / "scene.png").is_file(), done.stderr
+    done = run_bare(*arguments, "--format", "coco", "--annotations", tmp_path / "coco.json")
+    assert done.returncode == 2 and done.stdout == "" and "[export]" in done.stderr, done.stderr
