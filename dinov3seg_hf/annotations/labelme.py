@@ -2,7 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`labelme`: a JSON file of LabelMe for each image, in the same folder as the image.
 
-A part without holes is a polygon, which a person can edit. A part with holes is a mask, because a polygon has none.
+`labels.txt` lists the labels, one per line, for `labelme --labels`. A part without holes is a polygon, which a person
+can edit. A part with holes is a mask, because a polygon has none.
 """
 
 import base64
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from ..model.files import write_atomically
 from ..visualization.files import save_json
 from .image import Cleaned, Part, source_path
 from .outlines import outline
@@ -30,6 +32,14 @@ class LabelmeWriter(FolderWriter):
     needs = ("scipy", "shapely")
     images_folder: ClassVar[str | None] = None
     ending = ".json"
+    # readers take every JSON of the folder for an annotation
+    labels_file = "labels.txt"
+
+    def _read_labels(self, file: Path) -> tuple[str, ...]:
+        return tuple(file.read_text(encoding="utf-8").splitlines())
+
+    def _save_labels(self, file: Path) -> None:
+        write_atomically(file, "".join(f"{name}\n" for name in self.labels).encode())
 
     @property
     def picture_folder(self) -> Path | None:

@@ -195,12 +195,13 @@ class FileWriter(AnnotationWriter):
 
 
 class FolderWriter(AnnotationWriter):
-    """A folder with files for each image, and `labels.json` with the labels of all of them.
+    """A folder with files for each image, and a file with the labels of all of them.
 
     A run can go on where another one stopped: the files of an image are complete when they exist.
     """
 
     resumable = True
+    labels_file: ClassVar[str] = "labels.json"
     # the folder of images, and the folder and ending of the file that is written last
     images_folder: ClassVar[str | None] = "images"
     files_folder: ClassVar[str] = ""
@@ -212,12 +213,18 @@ class FolderWriter(AnnotationWriter):
         self._check_labels()
 
     def _check_labels(self) -> None:
-        file = self.path / "labels.json"
-        if file.is_file() and Vocabulary.from_file(file).names != self.labels:
+        file = self.path / self.labels_file
+        if file.is_file() and self._read_labels(file) != self.labels:
             raise ValueError(
                 f"{str(self.path)!r} contains annotations with other labels; expected those of {str(file)!r}. Choose "
                 "another folder, or remove the annotations."
             )
+
+    def _read_labels(self, file: Path) -> tuple[str, ...]:
+        return Vocabulary.from_file(file).names
+
+    def _save_labels(self, file: Path) -> None:
+        self.stored_vocabulary.save(file)
 
     def files_of(self, file_name: str) -> list[Path]:
         """Returns the file of an image that is written last."""
@@ -237,7 +244,7 @@ class FolderWriter(AnnotationWriter):
     def _begin(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         self._check_labels()
-        self.stored_vocabulary.save(self.path / "labels.json")
+        self._save_labels(self.path / self.labels_file)
 
     def store_image(self, image: AnnotatedImage) -> Path | None:
         """Puts the image into its folder: the file itself, or a PNG if the file is rotated by EXIF or does not exist.
@@ -261,7 +268,7 @@ class FolderWriter(AnnotationWriter):
                 )
             return target  # already where it belongs
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source is not None and upright:
+        if source is not None and upright and source.suffix.lower() == target.suffix.lower():
             write_atomically(target, source.read_bytes())
             return target
         target = target.with_suffix(".png")

@@ -33,9 +33,12 @@ class ImageInput:
     @property
     def file_name(self) -> str:
         """The name in annotations: `name` with the ending of the image, and "/" between folders."""
-        ending = PurePosixPath(urlparse(self.source).path if self.path is None else self.source).suffix
-        # an address may have none, or one of a program
-        return f"{self.name.as_posix()}{ending if ending.lower() in IMAGE_ENDINGS else '.png'}"
+        if self.path is not None:
+            ending = self.path.suffix
+        else:
+            ending = PurePosixPath(urlparse(self.source).path).suffix
+            ending = ending if ending.lower() in IMAGE_ENDINGS else ""  # an address may end in that of a program
+        return f"{self.name.as_posix()}{ending or '.png'}"
 
 
 def find_images(given: Sequence[str], recursive: bool = False) -> list[ImageInput]:

@@ -172,6 +172,14 @@ def test_images_that_lie_where_they_belong_stay_as_they_are(tmp_path):
     assert source.stat().st_mtime_ns == before and (tmp_path / "labels" / "a.txt").is_file()
 
 
+def test_a_file_without_its_ending_becomes_png(tmp_path):
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "photo", "JPEG")
+    image = AnnotatedImage("photo.png", np.zeros((4, 6), int), source=tmp_path / "photo")
+    export_annotations([image], NAMES, tmp_path / "png", "png")
+    with Image.open(tmp_path / "png" / "images" / "photo.png") as stored:
+        assert stored.format == "PNG"
+
+
 def test_pixels_without_a_file_become_png(tmp_path):
     image = AnnotatedImage("a.jpg", np.zeros((4, 6), int), image=Image.new("RGB", (6, 4), "red"))
     export_annotations([image], NAMES, tmp_path / "png", "png")
@@ -233,10 +241,11 @@ def test_paths_and_formats_are_checked_first(tmp_path):
 
 
 def test_other_labels_are_refused(annotated, tmp_path):
-    export_annotations(annotated[:1], NAMES, tmp_path / "png", "png")
-    export_annotations(annotated[1:], NAMES, tmp_path / "png", "png")
-    with pytest.raises(ValueError, match="annotations with other labels"):
-        open_writer("png", tmp_path / "png", ["cat", "dog"])
+    for name in ("png", "labelme"):
+        export_annotations(annotated[:1], NAMES, tmp_path / name, name)
+        export_annotations(annotated[1:], NAMES, tmp_path / name, name)
+        with pytest.raises(ValueError, match="annotations with other labels"):
+            open_writer(name, tmp_path / name, ["cat", "dog"])
 
 
 def test_labels_keep_their_words_but_not_the_numbers_of_other_annotations(annotated, tmp_path):

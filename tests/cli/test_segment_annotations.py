@@ -10,6 +10,7 @@ import pytest
 from dinov3seg_hf import cli
 from dinov3seg_hf.annotations import FORMATS
 from dinov3seg_hf.cli import segment as segment_command
+from dinov3seg_hf.cli.inputs import find_images
 from dinov3seg_hf.data import SegmentationDataset, find_vocabulary, open_dataset
 from dinov3seg_hf.model.image_input import read_label_map
 
@@ -77,6 +78,15 @@ def test_one_bad_image_does_not_keep_the_others_out_of_the_file(segment, photos,
     content = json.loads((tmp_path / "coco.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["a.png", "b.jpg"]
     assert all(0 <= entry["score"] <= 1 for entry in content["annotations"]) and content["annotations"]
+
+
+def test_images_keep_their_names_in_annotations(tmp_path, sample_image):
+    for name, expected in (("a.JPG", "a.JPG"), ("b.c.png", "b.c.png"), ("photo", "photo.png"), ("d.gif", "d.gif")):
+        sample_image.save(tmp_path / name, "PNG")
+        (image,) = find_images([str(tmp_path / name)])
+        assert image.file_name == expected
+    addresses = ["https://example.org/x/e.webp?size=2", "https://example.org/show.php", "https://example.org/"]
+    assert [image.file_name for image in find_images(addresses)] == ["e.webp", "show.png", "image.png"]
 
 
 def test_pixels_below_a_score_are_ignored(segment, tmp_path):
