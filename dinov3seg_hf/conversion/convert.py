@@ -98,12 +98,10 @@ def convert(
     text, head = convert_dinotxt(dinotxt, text_num_attention_heads)
     _refuse_other_width(vision.config, text.config, head.width, os.fspath(backbone), os.fspath(dinotxt))
     parts = [vision, text]
-    if prior is not None:
-        say(f"reading {prior}")
-        parts.append(convert_prior(prior, prior_image_size))
-    if anyup is not None:
-        say(f"reading {anyup}")
-        parts.append(convert_anyup_file(anyup, anyup_scale))
+    for source, read, size in ((prior, convert_prior, prior_image_size), (anyup, convert_anyup_file, anyup_scale)):
+        if source is not None:
+            say(f"reading {source}")
+            parts.append(read(source, size))
     processor = _make_processor(tokenizer, tokenizer_of, vision.config.patch_size, text.config)
 
     config = _config(vision, text, head, anyup=parts[-1] if anyup else None, prior=parts[2] if prior else None)
