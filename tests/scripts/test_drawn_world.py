@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
-from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, SEEN, factors_of, phrases_of
+from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, PATTERNS, SEEN, factors_of, phrases_of
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 
 from places import SCRIPTS, load_script
@@ -145,6 +145,15 @@ def test_a_phrase_competes_with_just_those_that_make_a_seen_name_in_its_place(ph
             assert set(phrases_of(name)) <= chosen
 
 
+def test_words_of_different_factors_are_independent(phrases_module):
+    phrases = phrases_module.Phrases()
+    words = [phrase for group in phrases.groups[4:] for phrase in phrases.phrases[group]]
+    assert words == phrases.phrases[phrases.groups[4].start :]
+    for one, row in zip(words, phrases.independent):
+        for other, independent in zip(words, row):
+            assert independent == (not any({one, other} <= set(factor) for factor in (COLORS, PATTERNS, KINDS)))
+
+
 @pytest.mark.parametrize("num_classes", [1, 3, 24, 140])
 def test_a_pool_is_a_group_or_has_as_many_phrases_of_every_group(phrases_module, num_classes):
     phrases = phrases_module.Phrases()
@@ -163,3 +172,42 @@ def test_a_pool_is_a_group_or_has_as_many_phrases_of_every_group(phrases_module,
             assert len(pool) >= min(num_classes, sum(min(size, max(counts)) for size in sizes))
             kinds.add("mixed")
     assert kinds == {"names", "group", "mixed"}
+
+
+def test_none_is_scored_as_what_no_label_names():
+    module = load_script(SCRIPTS / "drawn_world" / "evaluate_background.py")
+    scene = draw_scene(3, "seen")
+    labels = sorted({NAMES[label] for label in np.unique(scene.labels)} - {scene.objects[0].name})
+    truth = module.truth_of(scene, labels)
+    missing = scene.labels == scene.objects[0].label
+    assert ((truth == module.NO_CLASS) == missing).all()
+    perfect, blind = module.Score(), module.Score()
+    perfect.update(labels, np.where(missing, -1, truth), truth)
+    blind.update(labels, np.where(missing, 0, truth), truth)
+    assert perfect.summary() == {"precision": 100, "recall": 100, "f": 100, "wrongly none": 0, "miou": 100}
+    assert blind.summary()["recall"] == 0 and blind.summary()["miou"] < 100
+
+
+def test_lists_leave_out_what_they_say():
+    module = load_script(SCRIPTS / "drawn_world" / "evaluate_background.py")
+    scene = draw_scene(3, "seen")
+    present = {NAMES[label] for label in np.unique(scene.labels)}
+    lists = module.lists_of(scene, np.random.default_rng(0))
+    objects = {item.name for item in scene.objects}
+    for name in ("short", "all but one"):
+        (gone,) = present - set(lists[name])
+        assert gone in objects and len(set(lists[name])) == len(lists[name])
+    assert present <= set(lists["complete"]) and not present & set(lists["nothing"])
+
+
+@pytest.mark.multiprocess
+def test_the_background_is_measured_as_its_header_says(tmp_path):
+    output = run("drawn_world/evaluate_background.py", "--scenes", 1, "--output", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert "full, nothing" in scores and scores["dinotxt, a third"].keys() == {
+        "never",
+        "auto",
+        "calibrated without masks",
+        "calibrated with masks",
+    }
+    assert "wrongly none" in output
