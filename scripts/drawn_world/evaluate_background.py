@@ -94,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(dinov3seg_hf.TINY))
     parser.add_argument("--scenes", type=int, default=150)
+    parser.add_argument("--heads", nargs="+", choices=("dinotxt", "full"), default=["dinotxt", "full"])
     parser.add_argument("--output", type=Path, help="JSON file for the scores")
     args = parser.parse_args()
 
@@ -106,7 +107,7 @@ def main() -> None:
     others = [draw_scene(CALIBRATION + index, "seen") for index in range(args.scenes)]
     scores: dict[str, dict[str, Score]] = {}
 
-    for head in ("dinotxt", "full"):
+    for head in args.heads:
         settings = InferenceSettings(head=head, inference="whole")
         calibrated = {}
         for name, labels in fixed.items():
