@@ -1,9 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Examines a vocabulary before it is used: words that a model does not know, confuses, or gives to everything.
+"""Examines and calibrates a vocabulary: words that a model does not know, confuses, or gives to everything.
 
 `spelling` looks at the words, `similarity` at their embeddings, `winners` at what they win in images; `findings` holds
-what they find and applies the proposals. This package may import `model` only.
+what they find and applies the proposals. `calibration` measures when a pixel shows none of the classes. This package
+may import `model` only.
 """
 
 from .findings import Finding, apply_findings

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..model.background import bound_between
 from ..model.calibration import Calibration
-from ..model.inference_settings import InferenceSettings
+from ..model.inference_settings import Head, InferenceSettings
 from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
 
@@ -77,7 +77,7 @@ def labels_of_mask(vocabulary: Vocabulary, mask: np.ndarray) -> np.ndarray:
     return np.where(mask == vocabulary.ignore_label, IGNORED, labels).astype(np.int32)
 
 
-def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: str) -> Calibration:
+def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: Head) -> Calibration:
     """Returns the bounds that make the fewest errors in the measured images.
 
     Without masks, all classes get the same bound: a bound per class was worse on the drawn world at any number of
@@ -100,7 +100,7 @@ def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: s
         bound = bound_between(
             torch.cat([image.best for image in measured]), torch.cat([image.runner_up for image in measured])
         )
-        return Calibration((bound,) * len(text), head, text.model_fingerprint)  # type: ignore[arg-type]
+        return Calibration((bound,) * len(text), head, text.model_fingerprint)
 
     labels, best, is_right, image_index = [], [], [], []
     for index, image in enumerate(measured):
@@ -120,10 +120,10 @@ def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: s
         weight = num_images / (num_images + PRIOR_IMAGES)
         own = best_bound(all_best[mine], right[mine]) if num_images else common
         thresholds.append(common + weight * (own - common))
-    return Calibration(tuple(thresholds), head, text.model_fingerprint)  # type: ignore[arg-type]
+    return Calibration(tuple(thresholds), head, text.model_fingerprint)
 
 
-def check_masks(head: str, has_masks: bool) -> None:
+def check_masks(head: Head, has_masks: bool) -> None:
     """Checks that a head can be calibrated.
 
     Raises:

@@ -87,7 +87,6 @@ def evaluate(
     with left_as_found(unwrapped):
         pipe = OpenVocabularySegmentationPipeline(model=unwrapped, processor=processor, device=unwrapped.device)
         settings = (settings or InferenceSettings()).resolved(unwrapped.config, pipe.image_processor)
-        settings = replace(settings, background=settings.background or "never")
         protocol = processes.from_main(lambda: describe_protocol(pipe, data, vocabulary, settings))
         weights = processes.from_main(lambda: weights_fingerprint(unwrapped))
         log = None
@@ -98,7 +97,8 @@ def evaluate(
         images = {} if log is None else dict(log.done)
 
         def score_share() -> list[ImageCounts]:
-            text = pipe.encode_labels(vocabulary)
+            words = vocabulary if settings.background == "auto" else replace(vocabulary, calibration=None)
+            text = pipe.encode_labels(words)
             batches, total = prepared_batches(pipe, data, settings, batch_size, num_workers, processes, images)
             bar = tqdm(desc="Evaluating", unit="image", total=total, disable=not (progress and processes.is_main))
             return _score(batches, bar, log, lambda rows: _count(rows, pipe, text, settings, vocabulary))

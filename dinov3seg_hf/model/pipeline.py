@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from transformers import Pipeline
 
+from .calibration import Calibration
 from .checks import UnknownWordsWarning
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
@@ -228,15 +229,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
                 "The checkpoint has no tokenizer, or its tokenizer cannot be read; labels need a tokenizer. Convert "
                 "the checkpoint again with a tokenizer, or pass text embeddings."
             )
-        text = self._text_cache.encode(vocabulary, self.model, self.processor, progress)
-        if vocabulary.calibration is not None and vocabulary.calibration.model_fingerprint != text.model_fingerprint:
-            warnings.warn(
-                "The labels were calibrated with another checkpoint, or with another dtype of its weights, so the "
-                'bounds may not fit. Calibrate them again, or pass background="never".',
-                UserWarning,
-                stacklevel=2,
-            )
-        return text
+        return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
 
     def _warn_of_unknown_words(self, vocabulary: Vocabulary) -> None:
         known_words = self.model.config.known_words
@@ -249,6 +242,19 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             UnknownWordsWarning,
             stacklevel=3,
         )
+
+    def _calibration_of(self, text: TextEmbeddings, settings: InferenceSettings) -> Calibration | None:
+        """Returns the calibration that decides which pixels show none of the labels; warns if it is another model's."""
+        if text.calibration is None or settings.background == "never":
+            return None
+        if text.calibration.model_fingerprint != text.model_fingerprint:
+            warnings.warn(
+                "The labels were calibrated with another checkpoint, or with another dtype of its weights, so the "
+                'bounds may not fit. Calibrate them again, or pass background="never".',
+                UserWarning,
+                stacklevel=2,
+            )
+        return text.calibration
 
     def text_fingerprint(self) -> str:
         """Returns the fingerprint of the text tower with its current weights; see `model_fingerprint`.
@@ -440,6 +446,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         self._check_mode()
         images = model_inputs if isinstance(model_inputs, list) else [model_inputs]
         text_embeds = text.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
+        calibration = self._calibration_of(text, settings)
 
         groups = defaultdict(list)
         for index, image in enumerate(images):
@@ -448,9 +455,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         for indices in groups.values():
             group = [images[index] for index in indices]
             for index, image, maps in zip(indices, group, self._score_maps(group, text_embeds, settings)):
-                labeled[index] = label_pixels(
-                    maps, image, self.image_processor, settings, text.calibration, return_scores
-                )
+                labeled[index] = label_pixels(maps, image, self.image_processor, settings, calibration, return_scores)
         return labeled if isinstance(model_inputs, list) else labeled[0]
 
     def _score_maps(self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings) -> list[ScoreMaps]:

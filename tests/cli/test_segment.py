@@ -116,6 +116,20 @@ def test_threshold_leaves_none_of_these(segment, tmp_path):
     assert json.loads((tmp_path / "data.json").read_text())["segments"] == []
 
 
+def test_background_leaves_pixels_that_show_none(segment, tmp_path):
+    labels, words = {}, "cat, dog, sky, grass"
+    for background in ("never", "auto"):
+        files = ("--mask", tmp_path / f"{background}.png", "--json", tmp_path / f"{background}.json")
+        assert segment("--head", "dinotxt", "--background", background, *files, labels=words)[0] == 0
+        labels[background] = read_label_map(tmp_path / f"{background}.png")
+        assert json.loads((tmp_path / f"{background}.json").read_text())["background"] == background
+    left = labels["auto"] != 255
+    assert (labels["never"] != 255).all() and not left.all()
+    assert (labels["auto"][left] == labels["never"][left]).all()
+    code, _, err = segment("--head", "dinotxt", "--background", "auto", labels="cat, dog")
+    assert code == 2 and "expected at least 3 for the zero-shot head" in err
+
+
 def test_more_than_255_labels_make_a_mask_of_16_bits(segment, tmp_path):
     labels = ", ".join(f"thing {i}" for i in range(300))
     code, _, err = segment("--mask", tmp_path / "mask.png", "--head", "dinotxt", labels=labels)

@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import datasets
@@ -24,6 +26,7 @@ from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.evaluation.protocol import describe_view
 from dinov3seg_hf.evaluation.results import results_table, seen_classes
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix, ImageCounts, bootstrap_intervals
+from dinov3seg_hf.model.calibration import Calibration
 
 VOCABULARY = Vocabulary(["red circle", "blue square", "yellow triangle", "green ground"])
 NUM_IMAGES = 5
@@ -79,6 +82,14 @@ class Count(SegmentationDataset):
             raise KeyboardInterrupt
         self.rows_read.append(index)
         return super().read(index)
+
+
+def test_a_calibration_leaves_no_pixel_out_of_the_scores(run, reference):
+    strict = Calibration((1e9,) * len(VOCABULARY), "full", "other")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # bounds that are not used need not fit
+        result = run(make_data(vocabulary=replace(VOCABULARY, calibration=strict)))
+    assert result.scores == reference.scores
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

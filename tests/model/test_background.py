@@ -2,6 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Pixels that show none of the labels: the bound makes few errors, and only such pixels lose their label."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -168,6 +170,9 @@ def test_what_cannot_be_decided_is_refused(pipe, image):
         pipe(image, Vocabulary(LABELS, calibration=calibration), head="full")
     with pytest.warns(UserWarning, match="calibrated with another checkpoint"):
         pipe(image, Vocabulary(LABELS, calibration=Calibration((0.1,) * 4, "full", "other")), head="full")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        pipe(image, Vocabulary(LABELS, calibration=Calibration((0.1,) * 4, "full", "other")), background="never")
 
 
 def test_a_confidence_is_what_it_says():
