@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging as transformers_logging
 
-from ..model.checks import UnknownWordsWarning
+from ..model.checks import CalibrationWarning, UnknownWordsWarning
 
 # help of `--refine-features`
 REFINE_FEATURES = "zero-shot head on refined features (default: the setting of the checkpoint)"
@@ -61,7 +61,8 @@ def execute(command: Command, prog: str, arguments: Sequence[str] | None = None)
         quiet_libraries()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
-            warnings.simplefilter("always", UnknownWordsWarning)
+            for ours in (UnknownWordsWarning, CalibrationWarning):
+                warnings.simplefilter("once", ours)
             warnings.showwarning = lambda message, *_, **__: print_error(prog, f"warning: {message}")
             return command.run(options)
     except BrokenPipeError:  # for example in `dinov3seg ... | head`

@@ -72,5 +72,9 @@ def checked_choice(value: Any, what: str, choices: Sequence[Choice]) -> Choice:
     return chosen
 
 
+class CalibrationWarning(UserWarning):
+    """Warns of labels that were calibrated with another checkpoint."""
+
+
 class UnknownWordsWarning(UserWarning):
     """Warns of labels with words that a checkpoint was not trained with."""

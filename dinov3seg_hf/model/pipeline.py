@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import Pipeline
 
 from .calibration import Calibration
-from .checks import UnknownWordsWarning
+from .checks import CalibrationWarning, UnknownWordsWarning
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
@@ -251,7 +251,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             warnings.warn(
                 "The labels were calibrated with another checkpoint, or with another dtype of its weights, so the "
                 'bounds may not fit. Calibrate them again, or pass background="never".',
-                UserWarning,
+                CalibrationWarning,
                 stacklevel=2,
             )
         return text.calibration

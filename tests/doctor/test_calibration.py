@@ -196,6 +196,16 @@ def test_objects_without_a_word_lose_their_label(folders, tmp_path, capsys, with
     assert json.loads((tmp_path / "json" / "0.json").read_text())["background"] == "auto"
 
 
+def test_bounds_of_another_checkpoint_are_warned_of_in_one_line(folders, tmp_path, capsys):
+    folder, _ = folders
+    foreign = Calibration((0.1,) * 3, "dinotxt", "another")
+    Vocabulary(["red circle", "blue square", "star"], calibration=foreign).save(tmp_path / "words.tsv")
+    arguments = ["segment", str(folder / "images"), "--labels-file", str(tmp_path / "words.tsv"), "--head", "dinotxt"]
+    for options, lines in ([], 1), (["--background", "never"], 0):
+        assert main([*arguments, *options]) == 0
+        assert capsys.readouterr().err.count("warning: The labels were calibrated with another checkpoint") == lines
+
+
 def test_errors_come_before_the_model_is_loaded(folders, tmp_path, capsys, monkeypatch):
     folder, _ = folders
     monkeypatch.setattr("dinov3seg_hf.cli.calibrate.load_pipeline", None)

@@ -15,6 +15,7 @@ from dinov3seg_hf import OpenVocabularySegmentationPipeline, Vocabulary
 from dinov3seg_hf.model import image_processing_dinov3seg
 from dinov3seg_hf.model.background import Confidence, bound_between, measure_confidence, shows_none
 from dinov3seg_hf.model.calibration import Calibration
+from dinov3seg_hf.model.checks import CalibrationWarning
 
 LABELS = ["cat", "dog", "grass", "sky"]
 FUNCTIONS = ("sigmoid", "softmax", "none")
@@ -168,7 +169,7 @@ def test_what_cannot_be_decided_is_refused(pipe, image):
     calibration = Calibration((0.1,) * 4, "dinotxt", pipe.text_fingerprint())
     with pytest.raises(ValueError, match='calibrated for head="dinotxt"; expected head="full"'):
         pipe(image, Vocabulary(LABELS, calibration=calibration), head="full")
-    with pytest.warns(UserWarning, match="calibrated with another checkpoint"):
+    with pytest.warns(CalibrationWarning, match="calibrated with another checkpoint"):
         pipe(image, Vocabulary(LABELS, calibration=Calibration((0.1,) * 4, "full", "other")), head="full")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
