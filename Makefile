@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install check format typecheck test test-multiprocess test-all test-slow coverage hf-common demo-test check-all wheel
+.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage hf-common demo-test check-all wheel
 
 PYTHON ?= python
 
@@ -19,6 +19,10 @@ format: ## fix lint errors if possible, and format
 
 typecheck: ## check the types, in strict mode for model/
 	$(PYTHON) -m mypy
+
+docs: ## build the documentation as a site in site/, with warnings as errors
+	$(PYTHON) -m pip install -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build
 
 test: ## run the fast tests (about three minutes), without tests that start processes
 	$(PYTHON) -m pytest
@@ -45,7 +49,7 @@ demo-test: ## test the demo in a real browser (installs Chromium with apt-get if
 		|| { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	DINOV3SEG_BROWSER=required $(PYTHON) -m pytest tests/demo
 
-check-all: check typecheck test-multiprocess hf-common demo-test ## run the other checks of CI, after `make test`
+check-all: check typecheck docs test-multiprocess hf-common demo-test ## run the other checks of CI, after `make test`
 
 wheel: ## build the wheel in dist/, after removing earlier builds
 	rm -rf build dist

@@ -117,10 +117,14 @@ class Dinov3SegConfig(PreTrainedConfig):
         use_text_threshold (`bool`, defaults to `True`), use_correlation_residual (`bool`, defaults to `True`):
             Two additions of ours: a learned threshold per text, which is subtracted from the correlations, and the
             correlations as a residual connection around late refinement and decoder. `False`: without (the paper).
-        late_num_layers (`int`, defaults to 2), late_window_size (`int`, defaults to 12),
-        late_num_attention_heads (`int`, defaults to 4), late_mlp_ratio (`float`, defaults to 4.0):
-            The late refinement: number of layers (a spatial block and a class block each; two in the paper), side of
-            the windows in patches, number of attention heads, and ratio of the MLP width to `correlation_hidden_size`.
+        late_num_layers (`int`, defaults to 2):
+            Number of layers of the late refinement, a spatial block and a class block each; two in the paper.
+        late_window_size (`int`, defaults to 12):
+            Side of the windows of the spatial blocks, in patches.
+        late_num_attention_heads (`int`, defaults to 4):
+            Number of attention heads of the late refinement.
+        late_mlp_ratio (`float`, defaults to 4.0):
+            Width of the MLPs of the late refinement divided by `correlation_hidden_size`.
         guidance_hidden_size (`int`, defaults to 128):
             Number of channels of the image guidance and the text guidance, which are joined to queries and keys.
         use_spatial_refinement, use_class_refinement, use_guidance (`bool`, default to `True`):

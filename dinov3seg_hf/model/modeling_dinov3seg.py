@@ -60,9 +60,10 @@ class Dinov3SegImageFeatures(ModelOutput):
         refined_features (`torch.Tensor` of shape `(batch_size, hidden_size, fine_height, fine_width)`, *optional*):
             The patch features after early refinement, at `early_refinement_scale` times the size of the patch grid.
             `None` for the zero-shot head, unless it uses refined features.
-        guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`, *optional*),
+        guidance (`torch.Tensor` of shape `(batch_size, guidance_hidden_size, height, width)`, *optional*):
+            The image guidance of the late refinement, from the semantic prior. `None` for the zero-shot head.
         prior_features (`tuple(torch.Tensor)`, *optional*):
-            The output of the semantic prior. `None` for the zero-shot head.
+            The features of the semantic prior for the decoder steps. `None` for the zero-shot head.
         hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
             The hidden states and attentions of the backbone for the global view, if requested.
     """
