@@ -20,6 +20,7 @@ from packaging.version import Version
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import dinov3seg_hf
+from dinov3seg_hf.resources import resource
 
 from places import REPO
 
@@ -40,6 +41,7 @@ RANKS = {
     "compat": 0,
     "distributed": 0,
     "extras": 0,
+    "resources": 0,
     "model": 1,
     "metrics": 2,
     "drawn_world": 2,
@@ -226,6 +228,14 @@ def test_wheel_carries_every_file_of_the_package(wheel_names):
     assert "dinov3seg_hf/model/vocabularies/ade20k-150.tsv" in wheel_names
 
 
+def test_wheel_carries_what_an_installed_package_needs_of_the_repository(wheel_names):
+    paths = [path for folder in ("demo", "recipes") for path in (REPO / folder).iterdir() if path.is_file()]
+    for path in [REPO / "model_card.md", *paths, *(REPO / "examples").glob("*.png")]:
+        assert resource(relative(path)) == path  # in a clone, the file itself
+        assert f"dinov3seg_hf/resource_files/{relative(path)}" in wheel_names
+    assert "dinov3seg_hf/py.typed" in wheel_names
+
+
 def test_wheel_carries_nothing_but_the_package_and_its_metadata(wheel_names):
     others = {name for name in wheel_names if not name.startswith(("dinov3seg_hf/", "dinov3seg_hf-"))}
     assert not others
@@ -264,6 +274,7 @@ def test_pickles_of_others_are_read_as_weights_only():
 
 
 def test_version_is_one(pyproject):
+    assert f"\nversion: {dinov3seg_hf.__version__}\n" in (REPO / "CITATION.cff").read_text()
     changes = re.findall(r"^## \[([^\]]+)\]", (REPO / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert changes[0] == "Unreleased"
     assert dinov3seg_hf.__version__ == pyproject["project"]["version"]
