@@ -6,55 +6,60 @@ Importing the package registers its classes with transformers: in `AutoConfig`, 
 `AutoProcessor`, `AutoModelForSemanticSegmentation` and `pipeline("open-vocabulary-segmentation")`.
 """
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
+import sys
+from typing import TYPE_CHECKING
 
 from .about import TINY, __version__
-from .annotations import AnnotatedImage, export_annotations
-from .model.configuration_dinov3seg import Dinov3SegConfig
-from .model.image_processing_dinov3seg import Dinov3SegImageProcessor
-from .model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
-from .model.image_stages import EncodedImage
-from .model.inference_settings import InferenceSettings
-from .model.modeling_dinov3seg import (
-    Dinov3SegForSemanticSegmentation,
-    Dinov3SegImageFeatures,
-    Dinov3SegOutput,
-    Dinov3SegPreTrainedModel,
-)
-from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
-from .model.processing_dinov3seg import Dinov3SegProcessor
-from .model.prompts import TEMPLATES
-from .model.text_embeddings import TextEmbeddings
-from .model.vocabulary import Vocabulary
+from .lazy_names import lazy_names
 
+if TYPE_CHECKING:
+    from .annotations import AnnotatedImage, export_annotations
+    from .model.configuration_dinov3seg import Dinov3SegConfig
+    from .model.image_processing_dinov3seg import Dinov3SegImageProcessor
+    from .model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
+    from .model.image_stages import EncodedImage
+    from .model.inference_settings import InferenceSettings
+    from .model.modeling_dinov3seg import (
+        Dinov3SegForSemanticSegmentation,
+        Dinov3SegImageFeatures,
+        Dinov3SegOutput,
+        Dinov3SegPreTrainedModel,
+    )
+    from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
+    from .model.processing_dinov3seg import Dinov3SegProcessor
+    from .model.prompts import TEMPLATES
+    from .model.text_embeddings import TextEmbeddings
+    from .model.vocabulary import Vocabulary
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".annotations": ("AnnotatedImage", "export_annotations"),
+            ".model.configuration_dinov3seg": ("Dinov3SegConfig",),
+            ".model.image_processing_dinov3seg": ("Dinov3SegImageProcessor",),
+            ".model.image_processing_pil_dinov3seg": ("Dinov3SegImageProcessorPil",),
+            ".model.image_stages": ("EncodedImage",),
+            ".model.inference_settings": ("InferenceSettings",),
+            ".model.modeling_dinov3seg": (
+                "Dinov3SegForSemanticSegmentation",
+                "Dinov3SegImageFeatures",
+                "Dinov3SegOutput",
+                "Dinov3SegPreTrainedModel",
+            ),
+            ".model.pipeline": ("TASK", "OpenVocabularySegmentationPipeline"),
+            ".model.processing_dinov3seg": ("Dinov3SegProcessor",),
+            ".model.prompts": ("TEMPLATES",),
+            ".model.text_embeddings": ("TextEmbeddings",),
+            ".model.vocabulary": ("Vocabulary",),
+        },
+    )
 
-def _register() -> None:
-    AutoConfig.register(Dinov3SegConfig.model_type, Dinov3SegConfig, exist_ok=True)
-    AutoModel.register(Dinov3SegConfig, Dinov3SegForSemanticSegmentation, exist_ok=True)
-    AutoModelForSemanticSegmentation.register(Dinov3SegConfig, Dinov3SegForSemanticSegmentation, exist_ok=True)
-    AutoImageProcessor.register(Dinov3SegConfig, image_processor_classes=_image_processors(), exist_ok=True)
-    AutoProcessor.register(Dinov3SegConfig, Dinov3SegProcessor, exist_ok=True)
-    if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
-        PIPELINE_REGISTRY.register_pipeline(
-            TASK,
-            pipeline_class=OpenVocabularySegmentationPipeline,
-            pt_model=AutoModelForSemanticSegmentation,
-            default={"model": (TINY, "main")},
-            type="multimodal",
-        )
+# Whoever writes `import dinov3seg_hf; AutoModel.from_pretrained(...)` uses none of the names above. The installed
+# command registers the classes when it loads a checkpoint.
+if not getattr(sys.modules.get("dinov3seg_command"), "running", False):
+    from .registration import register
 
-
-def _image_processors() -> dict[str, type]:
-    backends: dict[str, type] = {"pil": Dinov3SegImageProcessorPil}
-    try:
-        import torchvision  # noqa: F401  # checks whether the import works
-    except Exception:  # not installed, or built for another torch (raises OSError or RuntimeError)
-        return backends
-    return {**backends, "torchvision": Dinov3SegImageProcessor}
-
-
-_register()
+    register()
 
 __all__ = [
     "TASK",

@@ -8,10 +8,12 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.errors import HTTPError as TransportError  # from the HTTP library of the client
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["TransportError", "actions_of", "with_features", "without_mixed_precision"]
 
@@ -30,7 +32,7 @@ def with_features(dataset: Any) -> Any:
 
 
 @contextmanager
-def without_mixed_precision(model: nn.Module) -> Iterator[None]:
+def without_mixed_precision(model: "nn.Module") -> Iterator[None]:
     """Turns mixed precision off inside the context: removes the `forward` that Accelerate sets on a prepared model."""
     wrapped = model.__dict__.pop("forward", None) if "_original_forward" in model.__dict__ else None
     try:

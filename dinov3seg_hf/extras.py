@@ -3,15 +3,27 @@
 """One error message for libraries that only an extra of the package installs."""
 
 import importlib
+import importlib.util
 
 
-def require_extra(extra: str | None, *modules: str, what: str = "This command") -> None:
-    """Checks that the libraries of an extra can be imported.
+def require_installed(extra: str | None, *modules: str, what: str = "This command") -> None:
+    """Checks that the libraries of an extra are installed. Imports nothing, which would take seconds.
 
     Args:
         extra: The name of the extra.
-        modules: The libraries to import.
+        modules: The libraries.
         what: What requires the libraries, as the beginning of a sentence.
+
+    Raises:
+        ValueError: If a library is missing; the message contains the installation command.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise _missing(extra, module, what, "it is not installed")
+
+
+def require_extra(extra: str | None, *modules: str, what: str = "This command") -> None:
+    """Checks that the libraries of an extra can be imported; see `require_installed`.
 
     Raises:
         ValueError: If a library cannot be imported; the message contains the installation command.
@@ -20,7 +32,11 @@ def require_extra(extra: str | None, *modules: str, what: str = "This command") 
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ValueError(
-                f"{what} requires {module}, but {module} cannot be imported ({error}). Install the extra: "
-                f'pip install "dinov3seg_hf[{extra}]"'
-            ) from error
+            raise _missing(extra, module, what, str(error)) from error
+
+
+def _missing(extra: str | None, module: str, what: str, reason: str) -> ValueError:
+    return ValueError(
+        f"{what} requires {module}, but {module} cannot be imported ({reason}). Install the extra: "
+        f'pip install "dinov3seg_hf[{extra}]"'
+    )

@@ -11,3 +11,4 @@ LICENSES = ("LICENSE.md", "LICENSE.pdf", "LICENSE.txt", "LICENSE")  # the licens
 # lossless formats only: JPEG changes labels along every edge
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is an image in a folder
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # formats in which pictures are written

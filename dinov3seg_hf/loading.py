@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Loads a model from the name of a checkpoint (folder, Hub id, training run, `embedded`); errors contain a remedy.
+"""Loads a model from the name of a checkpoint (see `checkpoint_names.py`); errors contain a remedy.
 
 Pipelines, training and publishing use only this module to load checkpoints.
 """
@@ -15,23 +15,19 @@ from typing import Any, cast
 import torch
 import yaml
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from transformers import AutoConfig, AutoProcessor, pipeline
 
-from .about import EMBEDDED, EMBEDDED_TITLE, TINY
-from .file_names import LICENSES, RUN_DESCRIPTION, TRAINED_MODEL
+from .checkpoint_names import is_embedded, resolve_checkpoint
+from .file_names import LICENSES
 from .model.checks import first_line
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from .model.processing_dinov3seg import Dinov3SegProcessor
+from .registration import register
+
+register()  # the Auto classes and `pipeline` load checkpoints
 
 # Prefixes of all tensors that are not in the head; these tensors are always copied.
 _ENCODER_KEYS = ("vision_model.", "text_model.", "semantic_prior.encoder.", "logit_scale")
@@ -48,63 +44,6 @@ HEAD_VALUES = (
     *("late_num_layers", "late_window_size", "late_num_attention_heads", "late_mlp_ratio", "guidance_hidden_size"),
     *("decoder_hidden_sizes", "decoder_prior_sizes", "class_chunk_size", "initializer_range"),
 )
-
-
-# --- checkpoint names -------------------------------------------------------------------------------------------------
-
-
-def resolve_checkpoint(name: str | os.PathLike) -> str:
-    """Returns the folder or Hub id of the model. Does not access the network.
-
-    Args:
-        name: A folder, a Hub id, the folder of a finished training run, or `"embedded"`.
-
-    Raises:
-        ValueError: If the name has none of these forms, the folder does not contain a model, or the run is not
-            finished.
-    """
-    name = os.fspath(name)
-    if name == EMBEDDED:
-        return TINY
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if not is_hub_id(name):  # a typing error, found without the network
-            raise ValueError(
-                f"Checkpoint folder {name!r} was not found (current directory: {os.getcwd()!r}). Check the path, or "
-                "pass a Hub id such as owner/name."
-            )
-        return name
-    if (folder / RUN_DESCRIPTION).exists() and not (folder / "config.json").exists():
-        if not (folder / TRAINED_MODEL).is_dir():
-            raise ValueError(
-                f"The run in {name!r} is not finished and does not contain a model yet. Finish the run with --resume."
-            )
-        folder /= TRAINED_MODEL
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"config.json was not found in the folder {name!r}; expected a folder written by `dinov3seg convert` or by "
-            "a finished run. Check the path."
-        )
-    return str(folder)
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form owner/name."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return name.count("/") == 1
-
-
-def is_embedded(name: str | os.PathLike) -> bool:
-    """Whether a name or path refers to the embedded checkpoint."""
-    return os.fspath(name) == EMBEDDED or Path(name).resolve() == Path(TINY).resolve()
-
-
-def title_of(name: str | os.PathLike) -> str:
-    """The title of a checkpoint in results and pages."""
-    return EMBEDDED_TITLE if is_embedded(name) else os.fspath(name)
 
 
 # --- models and processors --------------------------------------------------------------------------------------------

@@ -10,16 +10,8 @@ import torch
 
 from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.about import EMBEDDED, EMBEDDED_TITLE
-from dinov3seg_hf.loading import (
-    is_embedded,
-    is_hub_id,
-    load_model,
-    load_pipeline,
-    load_processor,
-    load_starting_point,
-    resolve_checkpoint,
-    title_of,
-)
+from dinov3seg_hf.checkpoint_names import is_embedded, is_hub_id, resolve_checkpoint, title_of
+from dinov3seg_hf.loading import load_model, load_pipeline, load_processor, load_starting_point
 from dinov3seg_hf.training.config import SWITCHES
 
 PAPER = ("use_text_threshold", "use_correlation_residual")

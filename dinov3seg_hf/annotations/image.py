@@ -16,7 +16,6 @@ from PIL import Image
 
 from ..extras import require_extra
 from ..model.checks import checked_flag, checked_integer, quoted
-from ..model.image_input import open_image
 from ..visualization.pictures import checked_label_map
 
 
@@ -82,6 +81,8 @@ class AnnotatedImage:
         """
         if self.image is None and self.source is None:
             raise ValueError(f"{self.file_name!r} has no pixels; expected an image or its source. Pass one of them.")
+        from ..model.image_input import open_image  # imports torch
+
         image = self.image if self.image is not None else open_image(self.source)  # type: ignore[arg-type]  # not None
         if image.size[::-1] != self.label_map.shape:
             raise ValueError(

@@ -3,7 +3,8 @@
 """The command `dinov3seg`: one module per subcommand, and `console` with the code that the subcommands share.
 
 Handles arguments, files and the terminal; the other subpackages do the work. This package is allowed to import all
-other subpackages.
+other subpackages. Modules of commands import torch, transformers and what imports them in `run` only, so that help and
+errors in arguments take no seconds.
 """
 
 import argparse
@@ -11,9 +12,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..about import __version__
-from ..extras import require_extra
+from ..extras import require_extra, require_installed
 from .console import EXIT_ERROR, Parser, execute, print_error
 
 
@@ -59,11 +61,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     options = _parser().parse_args(arguments)
     entry, prog = COMMANDS[options.command], prog or f"dinov3seg {options.command}"
     try:
-        require_extra(entry.extra, *entry.needs)
+        require_installed(entry.extra, *entry.needs)
     except ValueError as error:
         print_error(prog, error)
         return EXIT_ERROR
-    return execute(importlib.import_module(f".{options.command}", __package__), prog, options.arguments)
+    command = importlib.import_module(f".{options.command}", __package__)
+    return execute(command, prog, options.arguments, partial(require_extra, entry.extra, *entry.needs))
 
 
 def _parser() -> Parser:

@@ -5,11 +5,15 @@
 import argparse
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..annotations import FORMATS, AnnotationWriter, ExportOptions, open_writer
-from ..model.vocabulary import Vocabulary
+from ..annotations.formats import FORMATS
 from .console import positive, share
 from .inputs import ImageInput
+
+if TYPE_CHECKING:
+    from ..annotations import AnnotationWriter
+    from ..model.vocabulary import Vocabulary
 
 
 def add_annotations(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +64,8 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
 
 
 def open_annotations(
-    options: argparse.Namespace, vocabulary: Vocabulary, images: Sequence[ImageInput]
-) -> AnnotationWriter | None:
+    options: argparse.Namespace, vocabulary: "Vocabulary", images: Sequence[ImageInput]
+) -> "AnnotationWriter | None":
     """Opens the writer of the flags of `add_annotations`; `None` without them. Writes nothing.
 
     Raises:
@@ -73,6 +77,8 @@ def open_annotations(
     if options.annotations is None or options.format is None:
         got, expected = ("--format", "--annotations") if options.annotations is None else ("--annotations", "--format")
         raise ValueError(f"Got {got} without {expected}; expected both. Add {expected}.")
+    from ..annotations import ExportOptions, open_writer
+
     export = ExportOptions(
         min_area=options.min_area,
         tolerance=options.tolerance,

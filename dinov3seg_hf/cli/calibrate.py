@@ -7,21 +7,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from ..about import DTYPES, EMBEDDED
-from ..doctor.calibration import Measurement, calibrate, check_masks, labels_of_mask, measure
-from ..loading import load_pipeline
-from ..model.image_input import open_image, read_label_map
-from ..model.inference_settings import InferenceSettings
-from ..model.text_embeddings import TextEmbeddings
-from ..model.vocabulary import Vocabulary
-from ..visualization.files import check_writable
+from ..checkpoint_names import resolve_checkpoint
 from .console import EXIT_OK, REFINE_FEATURES, Parser
 from .inputs import ImageInput, find_images, find_masks
 from .words import add_words, vocabulary_of
+
+if TYPE_CHECKING:
+    from ..doctor.calibration import Measurement
+    from ..model.inference_settings import InferenceSettings
+    from ..model.text_embeddings import TextEmbeddings
+    from ..model.vocabulary import Vocabulary
 
 EXAMPLES = """\
 examples:
@@ -61,12 +59,28 @@ def make_parser(prog: str) -> Parser:
     return parser
 
 
+def check(options: argparse.Namespace) -> None:
+    """Adds the vocabulary, the images and the paths of their masks to the options.
+
+    Raises:
+        ValueError: If a label is invalid, or a path is wrong.
+    """
+    from ..visualization.files import check_writable
+
+    options.vocabulary = vocabulary_of(options)
+    options.image_inputs = find_images([options.images])
+    options.mask_paths = None if options.masks is None else find_masks(options.image_inputs, options.masks)
+    check_writable(options.write, (".tsv", ".json"))
+    resolve_checkpoint(options.model)
+
+
 def run(options: argparse.Namespace) -> int:
     """Measures the bounds, writes the vocabulary and prints what changes."""
-    vocabulary = vocabulary_of(options)
-    images = find_images([options.images])
-    masks = None if options.masks is None else find_masks(images, options.masks)
-    check_writable(options.write, (".tsv", ".json"))
+    from ..doctor.calibration import calibrate, check_masks
+    from ..loading import load_pipeline
+    from ..model.inference_settings import InferenceSettings
+
+    vocabulary, images, masks = options.vocabulary, options.image_inputs, options.mask_paths
     pipe = load_pipeline(options.model, options.device, options.dtype)
     settings = InferenceSettings(
         inference=options.inference, head=options.head, refine_features=options.refine_features
@@ -91,15 +105,20 @@ def measured_images(
     pipe: Any,
     images: Sequence[ImageInput],
     masks: Sequence[Path] | None,
-    vocabulary: Vocabulary,
-    text: TextEmbeddings,
-    settings: InferenceSettings,
-) -> Iterator[Measurement]:
+    vocabulary: "Vocabulary",
+    text: "TextEmbeddings",
+    settings: "InferenceSettings",
+) -> "Iterator[Measurement]":
     """Measures the images one after the other, with a progress bar.
 
     Raises:
         ValueError: If an image or a mask cannot be read, or their sizes differ.
     """
+    from tqdm import tqdm
+
+    from ..doctor.calibration import labels_of_mask, measure
+    from ..model.image_input import open_image, read_label_map
+
     for index, image in enumerate(tqdm(images, desc="Measuring", unit="image", file=sys.stderr)):
         opened = open_image(image.source, max_pixels=pipe.image_processor.max_image_pixels)
         truth = None

@@ -9,11 +9,8 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
-
-from huggingface_hub.utils import logging as hub_logging
-from transformers.utils import logging as transformers_logging
 
 from ..model.checks import CalibrationWarning, UnknownWordsWarning
 
@@ -28,7 +25,11 @@ EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 
 
 class Command(Protocol):
-    """A command module of this package."""
+    """A command module of this package.
+
+    It can also have `check(options)`, which finds errors in the arguments before `run` imports what takes seconds. What
+    `check` finds for `run` it adds to the options.
+    """
 
     def make_parser(self, prog: str) -> argparse.ArgumentParser:
         """Returns the parser of the arguments."""
@@ -45,25 +46,34 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def execute(command: Command, prog: str, arguments: Sequence[str] | None = None) -> int:
+def execute(
+    command: Command,
+    prog: str,
+    arguments: Sequence[str] | None = None,
+    require: Callable[[], None] = lambda: None,
+) -> int:
     """Runs a command.
 
     Args:
         command: The command to run.
         prog: The name of the command in messages.
         arguments: The command-line arguments. Default: `sys.argv[1:]`.
+        require: Raises an error if a library is missing; called when the arguments are known to be right.
 
     Returns:
         The exit code.
     """
     try:
         options = command.make_parser(prog).parse_args(arguments)
-        quiet_libraries()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
             for ours in (UnknownWordsWarning, CalibrationWarning):
                 warnings.simplefilter("once", ours)
             warnings.showwarning = lambda message, *_, **__: print_error(prog, f"warning: {message}")
+            if hasattr(command, "check"):
+                command.check(options)
+            require()
+            quiet_libraries()
             return command.run(options)
     except BrokenPipeError:  # for example in `dinov3seg ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +88,9 @@ def execute(command: Command, prog: str, arguments: Sequence[str] | None = None)
 
 def quiet_libraries() -> None:
     """Silences the libraries, because the command itself reports each error once."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     hub_logging.set_verbosity(hub_logging.CRITICAL)  # hides retries, and warnings that contain signed URLs

@@ -6,7 +6,6 @@ import argparse
 import shlex
 
 from ..about import DTYPES
-from ..conversion.convert import convert
 from .console import EXIT_OK, Parser
 
 
@@ -62,6 +61,8 @@ def make_parser(prog: str) -> Parser:
 
 def run(options: argparse.Namespace) -> int:
     """Converts the files and prints the report."""
+    from ..conversion.convert import convert
+
     report = convert(
         options.backbone,
         options.dinotxt,

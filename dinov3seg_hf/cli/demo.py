@@ -5,8 +5,7 @@
 import argparse
 
 from ..about import DTYPES, EMBEDDED
-from ..demo.limits import Limits
-from ..demo.server import serve
+from ..checkpoint_names import resolve_checkpoint
 from .console import EXIT_OK, Parser, positive
 
 EXAMPLES = """\
@@ -77,8 +76,20 @@ def make_parser(prog: str) -> Parser:
     return parser
 
 
+def check(options: argparse.Namespace) -> None:
+    """Checks the name of the checkpoint.
+
+    Raises:
+        ValueError: If the checkpoint does not exist.
+    """
+    resolve_checkpoint(options.model)
+
+
 def run(options: argparse.Namespace) -> int:
     """Serves the page until interrupted."""
+    from ..demo.limits import Limits
+    from ..demo.server import serve
+
     serve(
         options.model,
         device=options.device,

@@ -6,19 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from ..about import EMBEDDED
-from ..doctor.findings import Finding, apply_findings
-from ..doctor.similarity import SIMILARITY, find_similar
-from ..doctor.spelling import find_spelling
-from ..doctor.winners import MIN_IMAGES, count_winners, find_winners
-from ..loading import load_pipeline
-from ..model.image_input import open_image
+from ..checkpoint_names import resolve_checkpoint
+from ..doctor.bounds import MIN_IMAGES, SIMILARITY
 from .console import EXIT_OK, Parser, share
 from .inputs import find_images
 from .words import add_words, vocabulary_of
+
+if TYPE_CHECKING:
+    from ..doctor.findings import Finding
 
 KINDS = ("joined", "torn", "meanings", "similar", "everywhere", "nowhere")
 EXAMPLES = """\
@@ -60,12 +58,31 @@ def make_parser(prog: str) -> Parser:
     return parser
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the findings, and writes the vocabulary with the proposals applied."""
-    vocabulary = vocabulary_of(options)
-    images = None if options.images is None else images_in(options.images)
+def check(options: argparse.Namespace) -> None:
+    """Adds the vocabulary and the paths of the images to the options.
+
+    Raises:
+        ValueError: If a label is invalid, a path is wrong, or there are too few images.
+    """
+    options.vocabulary = vocabulary_of(options)
+    options.image_paths = None if options.images is None else images_in(options.images)
     if options.write is not None and options.write.suffix.lower() not in (".tsv", ".json"):
         raise ValueError(f"--write is {str(options.write)!r}; expected a file that ends in .tsv or .json.")
+    resolve_checkpoint(options.model)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the findings, and writes the vocabulary with the proposals applied."""
+    from tqdm import tqdm
+
+    from ..doctor.findings import apply_findings
+    from ..doctor.similarity import find_similar
+    from ..doctor.spelling import find_spelling
+    from ..doctor.winners import count_winners, find_winners
+    from ..loading import load_pipeline
+    from ..model.image_input import open_image
+
+    vocabulary, images = options.vocabulary, options.image_paths
     pipe = load_pipeline(options.model, options.device)
     findings = [finding for finding in find_spelling(vocabulary, pipe.tokenizer) if finding.kind in options.only]
     # from here on with the proposed words; of words that the encoder does not know, similarity says nothing
@@ -104,7 +121,7 @@ def images_in(folder: Path) -> list[str]:
     return images
 
 
-def report(findings: Sequence[Finding], num_classes: int) -> str:
+def report(findings: "Sequence[Finding]", num_classes: int) -> str:
     """Formats the findings as text, one per line, with the proposals."""
     if not findings:
         return f"{num_classes} classes, nothing to report."

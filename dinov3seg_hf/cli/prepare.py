@@ -5,10 +5,7 @@
 import argparse
 
 from ..data.benchmarks import BENCHMARKS, find_benchmark
-from ..data.drawn_world import drawn_world
-from ..data.parquet import write_parquet
-from ..data.preparation import prepare
-from ..data.presets import DRAWN_WORLD
+from ..drawn_world.names import DRAWN_WORLD
 from ..drawn_world.seeds import PREPARED
 from .console import EXIT_OK, Parser, positive
 
@@ -68,6 +65,10 @@ def make_parser(prog: str) -> Parser:
 
 def run(options: argparse.Namespace) -> int:
     """Converts a benchmark, or lists the benchmarks."""
+    from ..data.drawn_world import drawn_world
+    from ..data.parquet import write_parquet
+    from ..data.preparation import prepare
+
     if options.list:
         for benchmark in BENCHMARKS.values():
             counts = ", ".join(f"{split} {count:,}" for split, count in benchmark.splits.items())

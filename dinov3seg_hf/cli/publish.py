@@ -5,12 +5,14 @@
 import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..hub.example import Example
-from ..hub.model_folder import MAX_SHARD_SIZE
-from ..hub.publish import Publication, publish
-from ..hub.upload import Upload
+from ..about import MAX_SHARD_SIZE
 from .console import EXIT_OK, Parser
+
+if TYPE_CHECKING:
+    from ..hub.publish import Publication
+    from ..hub.upload import Upload
 
 # A checkout of the repository contains the template of the card and the files of the Space.
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -79,6 +81,9 @@ def make_parser(prog: str) -> Parser:
 
 def run(options: argparse.Namespace) -> int:
     """Builds and checks the folders, and uploads them unless `--dry-run` is set."""
+    from ..hub.example import Example
+    from ..hub.publish import publish
+
     if not (CHECKOUT / "model_card.md").is_file():
         raise ValueError(
             "model_card.md was not found. Run the command in a checkout of the repository (model_card.md and demo/)."
@@ -106,14 +111,14 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _summary(publication: Publication) -> str:
+def _summary(publication: "Publication") -> str:
     if not publication.uploads:
         folders = [str(folder) for folder in (publication.model_folder, publication.space_folder) if folder is not None]
         return f"Built and checked, not uploaded: {', '.join(folders)}"
     return "\n".join(map(_describe, publication.uploads))
 
 
-def _describe(upload: Upload) -> str:
+def _describe(upload: "Upload") -> str:
     size = sum(upload.files.values()) / 1e6
     done = "published in commit" if upload.changed else "already published in commit"
     return f"{upload.repo_type} {upload.repo_id}: {len(upload.files)} files, {size:.1f} MB, {done} {upload.commit[:12]}"

@@ -5,10 +5,8 @@
 import argparse
 from argparse import Namespace
 
-from ..distributed import start_processes
 from ..training.config import config_from_options
 from ..training.config import make_parser as training_parser
-from ..training.trainer import Trainer
 from .console import EXIT_INTERRUPTED, EXIT_OK
 
 EXAMPLES = """\
@@ -41,10 +39,22 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     )
 
 
+def check(options: Namespace) -> None:
+    """Adds the configuration of the run to the options.
+
+    Raises:
+        ValueError: If a field is invalid.
+    """
+    options.run_config = config_from_options(options)
+
+
 def run(options: Namespace) -> int:
     """Trains until the last step or until stopped."""
+    from ..distributed import start_processes
+    from ..training.trainer import Trainer
+
     processes = start_processes()
-    config, resume = config_from_options(options)
+    config, resume = options.run_config
     trainer = Trainer(config, resume)
     result = trainer.train()
     if processes.is_main_process:

@@ -3,9 +3,13 @@
 """The flags for class names, which several commands share."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ..model.prompts import TEMPLATES
-from ..model.vocabulary import Vocabulary, as_vocabulary
+from ..model.vocabulary_files import preset_names
+
+if TYPE_CHECKING:
+    from ..model.vocabulary import Vocabulary
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +17,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     words = parser.add_argument_group("words (one of these)").add_mutually_exclusive_group(required=True)
     words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms separated by "|"')
     words.add_argument("--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv or .json")
-    words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(Vocabulary.presets())}")
+    words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(preset_names())}")
     parser.add_argument(
         "--templates",
         metavar="TEMPLATE",
@@ -22,12 +26,14 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def vocabulary_of(options: argparse.Namespace) -> Vocabulary:
+def vocabulary_of(options: argparse.Namespace) -> "Vocabulary":
     """Returns the vocabulary of the flags of `add_words`.
 
     Raises:
         ValueError: If a class name is invalid, or a file cannot be read.
     """
+    from ..model.vocabulary import Vocabulary, as_vocabulary
+
     templates = options.templates
     if templates is not None and len(templates) == 1:
         templates = templates[0]  # a single value can be the name of a set

@@ -5,11 +5,27 @@
 This package is allowed to import `model` and `drawn_world`.
 """
 
-from .augmentation import PairedTransform
-from .opening import find_vocabulary, open_dataset
-from .rows import RowError
-from .segmentation import SegmentationDataset
-from .streamed import StreamedSegmentationDataset, segmentation_dataset
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from .augmentation import PairedTransform
+    from .opening import find_vocabulary, open_dataset
+    from .rows import RowError
+    from .segmentation import SegmentationDataset
+    from .streamed import StreamedSegmentationDataset, segmentation_dataset
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".augmentation": ("PairedTransform",),
+            ".opening": ("find_vocabulary", "open_dataset"),
+            ".rows": ("RowError",),
+            ".segmentation": ("SegmentationDataset",),
+            ".streamed": ("StreamedSegmentationDataset", "segmentation_dataset"),
+        },
+    )
 
 __all__ = [
     "PairedTransform",

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..model.image_input import read_label_map
 from ..model.vocabulary import Vocabulary
-from .rows import ade20k_raw_ids
 
 # Increase this version if the same download gives different label maps than before.
 PROTOCOL_VERSION = 1
@@ -113,10 +111,14 @@ def _refuse_unpaired(photos: dict[str, Any], maps: dict[str, Any], images: Path,
 
 def _read_png(path: Path) -> np.ndarray:
     """The pixel values of a PNG: 8-bit or 16-bit gray levels, or palette indices."""
+    from ..model.image_input import read_label_map  # imports torch
+
     return read_label_map(path).numpy()
 
 
 def _read_rgb_ids(path: Path) -> np.ndarray:
+    from .rows import ade20k_raw_ids  # imports torch
+
     with Image.open(path) as image:
         if image.mode != "RGB":
             raise ValueError(

@@ -11,11 +11,11 @@ import re
 import datasets
 import numpy as np
 
-from ..drawn_world.names import NAMES, SEEN, SPLITS
+from ..drawn_world.names import DRAWN_WORLD, NAMES, SEEN, SPLITS
 from ..drawn_world.scenes import draw_scene
 from ..model.vocabulary import Vocabulary
 from .parquet import PREPARED_FEATURES, encode_png
-from .presets import DRAWN_WORLD, PROTOCOL_COLUMN
+from .presets import PROTOCOL_COLUMN
 
 
 def drawn_world(

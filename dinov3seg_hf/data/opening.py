@@ -14,11 +14,12 @@ import datasets
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from ..drawn_world.names import DRAWN_WORLD
 from ..model.checks import first_line
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset, class_names_of
 from .mask_folders import class_file, find_mask_folders, open_mask_folders
-from .presets import DRAWN_WORLD, prepared_vocabulary, preset_vocabulary, protocol_of
+from .presets import prepared_vocabulary, preset_vocabulary, protocol_of
 
 CARD_KEYS = ("class_names", "label_names", "id2label")
 

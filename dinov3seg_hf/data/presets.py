@@ -2,15 +2,13 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Vocabularies with a name: the presets of the benchmarks, and the vocabulary of the drawn world."""
 
-from ..drawn_world.names import NAMES
+from ..drawn_world.names import DRAWN_WORLD, NAMES
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset
 
 # Column of prepared data sets (`preparation.py`) with the protocol of their label maps: preset and version, such as
 # "ade20k-150/1".
 PROTOCOL_COLUMN = "protocol"
-
-DRAWN_WORLD = "drawn-world"
 
 
 def preset_vocabulary(name: str) -> Vocabulary | None:

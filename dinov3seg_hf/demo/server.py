@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..about import EMBEDDED, EMBEDDED_TITLE
-from ..loading import is_embedded, load_pipeline
+from ..checkpoint_names import is_embedded
+from ..loading import load_pipeline
 from .allocator import give_back_freed_memory
 from .engine import DemoEngine
 from .examples import copied_into, drawn_examples, examples_in

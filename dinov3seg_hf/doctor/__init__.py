@@ -7,9 +7,24 @@ what they find and applies the proposals. `calibration` measures when a pixel sh
 may import `model` only.
 """
 
-from .findings import Finding, apply_findings
-from .similarity import find_similar
-from .spelling import find_spelling
-from .winners import count_winners, find_winners
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from .findings import Finding, apply_findings
+    from .similarity import find_similar
+    from .spelling import find_spelling
+    from .winners import count_winners, find_winners
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".findings": ("Finding", "apply_findings"),
+            ".similarity": ("find_similar",),
+            ".spelling": ("find_spelling",),
+            ".winners": ("count_winners", "find_winners"),
+        },
+    )
 
 __all__ = ["Finding", "apply_findings", "count_winners", "find_similar", "find_spelling", "find_winners"]

@@ -6,9 +6,8 @@ import torch
 
 from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
+from .bounds import SIMILARITY
 from .findings import Finding
-
-SIMILARITY = 0.95
 
 
 def find_similar(vocabulary: Vocabulary, text: TextEmbeddings, similarity: float = SIMILARITY) -> list[Finding]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
+from .bounds import MIN_IMAGES
 from .findings import Finding
 
 # A class that wins a part of at least this share of the images is suspicious if it also wins `THIEF_TIMES` the pixels
@@ -16,7 +17,6 @@ from .findings import Finding
 THIEF_IMAGES = 0.8
 THIEF_TIMES = 4.0
 MIN_SHARE = 0.01  # of the pixels of an image; smaller parts are noise
-MIN_IMAGES = 5  # fewer images say nothing about a class
 
 
 def count_winners(pipe: Any, images: Iterable[Any], text: TextEmbeddings, **options: Any) -> np.ndarray:

@@ -9,6 +9,8 @@ import itertools
 
 import numpy as np
 
+DRAWN_WORLD = "drawn-world"  # the name of its data sets
+
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 
 PATTERNS = ("plain", "striped", "dotted", "checkered")

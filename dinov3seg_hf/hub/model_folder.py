@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..about import __version__
+from ..about import MAX_SHARD_SIZE, __version__
+from ..checkpoint_names import is_hub_id
 from ..file_names import CONVERSION_REPORT, LICENSES, RUN_DESCRIPTION
-from ..loading import is_hub_id, license_files, load_model, load_processor
+from ..loading import license_files, load_model, load_processor
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_input import open_image
 from ..model.pipeline import TASK, OpenVocabularySegmentationPipeline
@@ -36,8 +37,6 @@ from ..visualization.pictures import overlay, regions_of
 from .example import Example
 from .model_card import DINOV3_LICENSE, AuthorsNotes, make_card, read_results
 from .upload import PublishingError
-
-MAX_SHARD_SIZE = "2GB"
 
 CHECK_TIMEOUT_SECONDS = 1800
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from ..about import __version__
+from ..about import MAX_SHARD_SIZE, __version__
 from ..model.files import disk_errors_as_value_errors
 from .example import Example
-from .model_folder import MAX_SHARD_SIZE, build_model_folder
+from .model_folder import build_model_folder
 from .space import build_space_folder
 from .upload import PublishingError, Upload, check_access, upload_folder
 

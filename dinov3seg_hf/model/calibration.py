@@ -8,12 +8,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, get_args
 
 from .checks import checked_choice, quoted
 from .inference_settings import Head
+
+if TYPE_CHECKING:
+    import torch
 
 KEYS = ("head", "model_fingerprint", "thresholds")
 
@@ -68,8 +69,10 @@ class Calibration:
             )
         return cls(tuple(values["thresholds"]), values["head"], values["model_fingerprint"])
 
-    def bounds_of(self, labels: torch.Tensor) -> torch.Tensor:
+    def bounds_of(self, labels: "torch.Tensor") -> "torch.Tensor":
         """Returns the bound of each label, float32, for integers of any shape."""
+        import torch
+
         return torch.tensor(self.thresholds, device=labels.device)[labels.long()]
 
     def to_dict(self) -> dict[str, Any]:

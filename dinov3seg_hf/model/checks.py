@@ -3,9 +3,8 @@
 """Checks of argument values, and how errors quote values. All parts of the package use the same wording."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, TypeVar
-
-import numpy as np
 
 Choice = TypeVar("Choice")
 
@@ -34,7 +33,7 @@ def checked_integer(value: Any, what: str) -> int:
     Raises:
         ValueError: If the value is not an integer.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"{what} is {quoted(value)} of type {type(value).__name__}; expected an integer.")
     return int(value)
 

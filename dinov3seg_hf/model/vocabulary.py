@@ -2,7 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Vocabularies: ordered classes and the words that stand for them.
 
-A `Vocabulary` contains names, synonyms, templates and label numbers. Only `encode` uses a model.
+A `Vocabulary` contains names, synonyms, templates and label numbers. Only `encode` uses a model, and only it imports
+torch, which takes seconds: commands find errors in labels before.
 """
 
 import difflib
@@ -12,17 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from .calibration import Calibration
 from .checks import checked_flag, checked_integer, quoted
 from .files import write_atomically
-from .fingerprints import TextEncoder, model_fingerprint, sha256_of
 from .prompts import fill_templates, resolve_templates
-from .text_embeddings import TextEmbeddings, encode_classes
 from .vocabulary_files import (
     JSON_KEYS,
     Fields,
@@ -30,9 +28,16 @@ from .vocabulary_files import (
     format_tsv,
     parse_tsv,
     preset_folder,
+    preset_names,
     read_vocabulary_file,
     split_synonyms,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+    from .fingerprints import TextEncoder
+    from .text_embeddings import TextEmbeddings
 
 # Label maps are stored in 8 bits if the labels fit, else in 16 bits. The highest value is the default ignore label.
 IGNORE_8_BIT, IGNORE_16_BIT = 255, 65535
@@ -183,9 +188,7 @@ class Vocabulary:
     @staticmethod
     def presets() -> tuple[str, ...]:
         """Returns the names that `Vocabulary.from_preset` accepts, sorted."""
-        folder = preset_folder()
-        files = folder.iterdir() if folder.is_dir() else ()
-        return tuple(sorted(f.name[: -len(".tsv")] for f in files if f.name.endswith(".tsv")))
+        return preset_names()
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, templates: str | Sequence[str] | None = None) -> "Vocabulary":
@@ -283,6 +286,8 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 (hex) of everything that determines the text embeddings: names, synonyms, templates."""
+        from .fingerprints import sha256_of
+
         return sha256_of([self.names, self.synonyms, self.templates])
 
     # --- annotations and scores ---------------------------------------------------------------------------------------
@@ -329,12 +334,12 @@ class Vocabulary:
 
     def encode(
         self,
-        model: TextEncoder,
+        model: "TextEncoder",
         processor: Any,
         batch_size: int = 256,
-        device: str | torch.device | None = None,
+        device: "str | torch.device | None" = None,
         progress: bool = False,
-    ) -> TextEmbeddings:
+    ) -> "TextEmbeddings":
         """Encodes every class once; see `encode_classes`.
 
         Args:
@@ -352,6 +357,9 @@ class Vocabulary:
             ValueError: If a prompt is too long for the text tower (prompts are never truncated), the tokenizer is
                 missing, or an embedding is not finite.
         """
+        from .fingerprints import model_fingerprint
+        from .text_embeddings import TextEmbeddings, encode_classes
+
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None:
             raise ValueError(

@@ -36,6 +36,13 @@ def preset_folder() -> Path:
     return Path(__file__).parent / "vocabularies"
 
 
+def preset_names() -> tuple[str, ...]:
+    """Returns the names of the benchmark vocabularies, sorted; see `Vocabulary.from_preset`."""
+    folder = preset_folder()
+    files = folder.iterdir() if folder.is_dir() else ()
+    return tuple(sorted(f.name[: -len(".tsv")] for f in files if f.name.endswith(".tsv")))
+
+
 def split_synonyms(items: Iterable[Any]) -> Fields:
     """Splits class names, each "word" or "word|synonym|synonym", into names and synonyms.
 

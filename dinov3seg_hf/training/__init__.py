@@ -5,9 +5,23 @@
 This package is allowed to import every subpackage except `hub`, `demo` and `cli`.
 """
 
-from .config import TrainingConfig
-from .progress import NonFiniteLossError, TrainingResult
-from .trainer import Trainer
+from typing import TYPE_CHECKING
+
+from ..lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from .config import TrainingConfig
+    from .progress import NonFiniteLossError, TrainingResult
+    from .trainer import Trainer
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".config": ("TrainingConfig",),
+            ".progress": ("NonFiniteLossError", "TrainingResult"),
+            ".trainer": ("Trainer",),
+        },
+    )
 
 __all__ = [
     "NonFiniteLossError",

@@ -14,10 +14,11 @@ from ..data.augmentation import PairedTransform
 from ..data.columns import Dataset
 from ..data.drawn_world import open_drawn_world, seen_vocabulary
 from ..data.opening import find_vocabulary, open_dataset
-from ..data.presets import DRAWN_WORLD, drawn_world_vocabulary
+from ..data.presets import drawn_world_vocabulary
 from ..data.rows import RowError
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
+from ..drawn_world.names import DRAWN_WORLD
 from ..model.vocabulary import Vocabulary, as_vocabulary
 from .config import TrainingConfig
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..file_names import IMAGE_SUFFIXES
 from ..model.files import write_atomically
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
 from .colors import NONE_COLOR, color_palette
 from .pictures import Region, checked_label_map
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def check_writable(path: str | os.PathLike, suffixes: Sequence[str] | None = None) -> None:

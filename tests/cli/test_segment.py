@@ -17,8 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 import dinov3seg_hf
 from dinov3seg_hf import Vocabulary, cli
+from dinov3seg_hf.checkpoint_names import resolve_checkpoint
 from dinov3seg_hf.cli import segment as segment_command
-from dinov3seg_hf.loading import resolve_checkpoint
 from dinov3seg_hf.model.image_input import read_label_map
 
 from places import REPO
@@ -227,7 +227,9 @@ def test_a_run_goes_on_where_it_stopped(segment, photos, tmp_path, monkeypatch):
     code, out, err = segment("--mask", folder, "--skip-existing", images=[photos])
     assert code == 0 and "1 of 2 images were done before" in err
     assert "b.JPG:" in out and "a.png:" not in out and (folder / "a_mask.png").stat().st_mtime_ns == before
-    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "dinov3seg_hf.cli.segment_images.load_pipeline", lambda *args: pytest.fail("the model was loaded")
+    )
     assert segment("--mask", folder, "--skip-existing", images=[photos])[0] == 0
     assert refused(segment("--skip-existing", images=[photos]), "--skip-existing needs files to look for")
 
@@ -340,7 +342,9 @@ def test_image_of_one_pixel_is_segmented(segment, tmp_path):
 
 
 def test_paths_that_cannot_be_written_are_found_before_the_work(segment, tmp_path, image, monkeypatch):
-    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "dinov3seg_hf.cli.segment_images.load_pipeline", lambda *args: pytest.fail("the model was loaded")
+    )
     (tmp_path / "folder").mkdir()
     before = files_of(tmp_path)
     other = tmp_path / "folder" / "image.png"
@@ -420,7 +424,7 @@ def test_interruption_is_no_traceback(segment, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segment_command, "load_pipeline", interrupt)
+    monkeypatch.setattr("dinov3seg_hf.cli.segment_images.load_pipeline", interrupt)
     code, out, err = segment()
     assert code == 130 and out == "" and err.count("\n") == 1
 

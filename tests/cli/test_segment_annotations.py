@@ -9,7 +9,6 @@ import pytest
 
 from dinov3seg_hf import cli
 from dinov3seg_hf.annotations import FORMATS
-from dinov3seg_hf.cli import segment as segment_command
 from dinov3seg_hf.cli.inputs import find_images
 from dinov3seg_hf.data import SegmentationDataset, find_vocabulary, open_dataset
 from dinov3seg_hf.model.image_input import read_label_map
@@ -103,7 +102,9 @@ def test_a_run_goes_on_where_it_stopped(segment, photos, tmp_path, monkeypatch):
     # with a second kind of file, images that lack it are done again
     code, out, _ = segment(*arguments, "--mask", tmp_path / "masks")
     assert code == 0 and "a.png:" in out
-    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "dinov3seg_hf.cli.segment_images.load_pipeline", lambda *args: pytest.fail("the model was loaded")
+    )
     assert segment(*arguments)[0] == 0
 
 
@@ -118,7 +119,9 @@ def test_labels_beside_images_that_already_lie_in_a_data_set(segment, tmp_path, 
 
 
 def test_what_cannot_be_right_is_refused_before_the_work(segment, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(segment_command, "load_pipeline", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "dinov3seg_hf.cli.segment_images.load_pipeline", lambda *args: pytest.fail("the model was loaded")
+    )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.png").write_bytes((photos / "a.png").read_bytes())
     before = names_in(tmp_path)

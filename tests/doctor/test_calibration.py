@@ -208,7 +208,7 @@ def test_bounds_of_another_checkpoint_are_warned_of_in_one_line(folders, tmp_pat
 
 def test_errors_come_before_the_model_is_loaded(folders, tmp_path, capsys, monkeypatch):
     folder, _ = folders
-    monkeypatch.setattr("dinov3seg_hf.cli.calibrate.load_pipeline", None)
+    monkeypatch.setattr("dinov3seg_hf.loading.load_pipeline", None)
     for arguments, message in [
         (["--write", str(tmp_path / "words.txt")], "expected"),
         (["--masks", str(tmp_path / "no"), "--write", str(tmp_path / "w.tsv")], "was not found"),

@@ -1,0 +1,110 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The output files of each image of `dinov3seg segment`, checked before a model is loaded."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..file_names import IMAGE_SUFFIXES
+from .inputs import ImageInput, is_address
+
+if TYPE_CHECKING:
+    from ..annotations import AnnotationWriter
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image and its output files.
+
+    Attributes:
+        image: The path or address.
+        file_name: The name in annotations.
+        overlay, mask, json: The files to write.
+        annotations: The files that exist once the annotations of the image are written.
+    """
+
+    image: str
+    file_name: str
+    overlay: Path | None
+    mask: Path | None
+    json: Path | None
+    annotations: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        return [*(path for path in (self.overlay, self.mask, self.json) if path is not None), *self.annotations]
+
+
+def plan_files(
+    options: argparse.Namespace, images: Sequence[ImageInput], writer: "AnnotationWriter | None"
+) -> list[Task]:
+    """Returns the output files of each image.
+
+    Raises:
+        ValueError: If a file cannot be written, would replace an image, or would be written twice.
+    """
+    from ..visualization.files import check_writable
+
+    if options.skip_existing and {options.output, options.mask, options.json, options.annotations} == {None}:
+        raise ValueError(
+            "--skip-existing needs files to look for; expected --output, --mask, --json or --annotations with a folder."
+        )
+    if writer is not None and writer.picture_folder is not None:
+        _refuse_folder_of_images(writer.picture_folder, options.images, options.recursive)
+    columns: list[Sequence[Path | None]] = []
+    for target, suffixes, ending in (
+        (options.output, IMAGE_SUFFIXES, "_overlay.png"),
+        (options.mask, (".png",), "_mask.png"),
+        (options.json, (".json",), ".json"),
+    ):
+        if target is None:
+            columns.append([None] * len(images))
+        elif len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
+            folder = Path(target)
+            if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in suffixes):
+                raise ValueError(
+                    f"{target!r} is the name of a file; expected a folder for several files. Choose a folder."
+                )
+            _refuse_folder_of_images(folder, options.images, options.recursive)
+            paths = [folder / f"{image.name}{ending}" for image in images]
+            # a folder that can be created is writable
+            for path in [path for path in paths if path.parent == folder] if folder.is_dir() else [folder]:
+                check_writable(path)
+            columns.append(paths)
+        else:
+            check_writable(target, suffixes)
+            columns.append([Path(target)])
+    done = [() if writer is None else tuple(writer.files_of(image.file_name)) for image in images]
+    tasks = [Task(image.source, image.file_name, *files) for image, *files in zip(images, *columns, done)]
+
+    inputs = {image.path.resolve(): image.source for image in images if image.path is not None}
+    owner: dict[Path, str] = {}
+    for task in tasks:
+        for path in task.files:
+            key = path.resolve()
+            if key in inputs:
+                raise ValueError(f"{str(path)!r} would overwrite the image {inputs[key]!r}. Choose another name.")
+            if key in owner:
+                raise ValueError(
+                    f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Rename one "
+                    "of the images, or segment them in separate runs with different output folders."
+                )
+            owner[key] = task.image
+    return tasks
+
+
+def _refuse_folder_of_images(folder: Path, given: Sequence[str], recursive: bool) -> None:
+    """Raises an error if the written pictures would be images of the next run."""
+    for item in given:
+        searched = Path(item).resolve()
+        if not is_address(item) and searched.is_dir():
+            place = folder.resolve()
+            if place == searched or (recursive and place.is_relative_to(searched)):
+                raise ValueError(
+                    f"The files in {str(folder)!r} would lie among the images of {item!r}, and be segmented themselves "
+                    "the next time. Choose another folder."
+                )

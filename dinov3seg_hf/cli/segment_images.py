@@ -1,0 +1,153 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""What `dinov3seg segment` does when its arguments are known to be right: segments, prints and writes."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from ..annotations import AnnotatedImage
+from ..checkpoint_names import title_of
+from ..loading import load_pipeline
+from ..model.image_input import open_image
+from ..model.inference_settings import InferenceSettings
+from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.text_embeddings import TextEmbeddings
+from ..model.vocabulary import Vocabulary
+from ..visualization.colors import label_palette
+from ..visualization.files import save_image, save_json, save_mask, segments_as_json
+from ..visualization.legend import percent, with_legend
+from ..visualization.pictures import Region, beside, overlay, regions_of
+from ..visualization.tables import aligned_table
+from .console import EXIT_ERROR, EXIT_OK, print_error
+from .segment_files import Task
+
+# With more labels, the encoding takes long enough for a progress bar.
+MANY_LABELS = 500
+# With more images, the failed ones are listed again at the end.
+MANY_IMAGES = 20
+
+
+def segment_images(options: argparse.Namespace) -> int:
+    """Segments the images of `options.tasks`, which `check` in `segment.py` adds to the options.
+
+    Returns:
+        The exit code.
+    """
+    tasks, vocabulary, writer = options.tasks, options.vocabulary, options.writer
+    several = options.several
+    pipe = load_pipeline(options.model, options.device, options.dtype)
+    settings = InferenceSettings(
+        inference=options.inference,
+        head=options.head,
+        refine_features=options.refine_features,
+        refine=options.refine,
+        threshold=options.threshold,
+        background=options.background,
+    )
+    progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
+    text = pipe.encode_labels(vocabulary, progress=progress)
+    palette = label_palette(vocabulary.names)
+
+    failed: list[str] = []
+    # a bar only where somebody watches; one image needs none
+    bar = tqdm(total=len(tasks), desc="Segmenting", unit="image", file=sys.stderr, disable=None if several else True)
+    with writer or contextlib.nullcontext(), bar:
+        for first in range(0, len(tasks), options.batch_size):
+            batch = tasks[first : first + options.batch_size]
+            for task, result in _segmented(pipe, batch, text, settings):
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    image, answer = result
+                    scores = {segment["label"]: segment["score"] for segment in answer["segments"]}
+                    regions = regions_of(answer["label_map"], vocabulary.names, scores)
+                    _write(task, image, answer["label_map"], regions, vocabulary, palette, pipe, options)
+                    if writer is not None:
+                        maps = (answer["label_map"], answer["score_map"])
+                        writer.add(AnnotatedImage(task.file_name, *maps, source=task.image, image=image))
+                except (ValueError, OSError, MemoryError) as error:
+                    if not several:
+                        raise
+                    with bar.external_write_mode(file=sys.stderr):
+                        print_error("dinov3seg segment", error)  # an error in one image must not stop the others
+                    failed.append(task.image)
+                    continue
+                with bar.external_write_mode(file=sys.stdout):
+                    print(f"{task.image}:\n{_table(regions)}\n" if several else _table(regions), flush=True)
+            bar.update(len(batch))
+    if several and failed and len(tasks) > MANY_IMAGES:  # the errors are far above
+        print_error("dinov3seg segment", f"{len(failed)} of {len(tasks)} images failed: {', '.join(failed)}")
+    return EXIT_ERROR if failed else EXIT_OK
+
+
+def _segmented(
+    pipe: OpenVocabularySegmentationPipeline, tasks: Sequence[Task], text: TextEmbeddings, settings: InferenceSettings
+) -> Iterator[tuple[Task, tuple[Image.Image, dict[str, Any]] | Exception]]:
+    """Yields each task with its image and result, or with its error; one bad image does not spoil the batch."""
+    opened: list[tuple[Task, Image.Image]] = []
+    for task in tasks:
+        try:
+            opened.append((task, open_image(task.image, max_pixels=pipe.image_processor.max_image_pixels)))
+        except (ValueError, OSError, MemoryError) as error:
+            yield task, error
+    options = {"return_label_map": True, "return_masks": False, **settings.given()}
+    try:
+        answers = pipe([image for _, image in opened], text, batch_size=max(1, len(opened)), **options)
+    except (ValueError, OSError, MemoryError) as error:
+        if len(opened) == 1:
+            yield opened[0][0], error
+        else:  # one by one, to find the image that does not fit
+            for task, _ in opened:
+                yield from _segmented(pipe, [task], text, settings)
+        return
+    yield from ((task, (image, answer)) for (task, image), answer in zip(opened, answers))
+
+
+def _write(
+    task: Task,
+    image: Image.Image,
+    label_map,
+    regions: list[Region],
+    vocabulary: Vocabulary,
+    palette,
+    pipe: OpenVocabularySegmentationPipeline,
+    options: argparse.Namespace,
+) -> None:
+    for path in set(task.files) - set(task.annotations):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if task.overlay is not None:
+        picture = overlay(image, label_map, alpha=options.alpha, palette=palette)
+        if options.original:
+            picture = beside(image, picture)
+        save_image(task.overlay, with_legend(picture, regions, palette=palette))
+    if task.mask is not None:
+        save_mask(task.mask, label_map, len(vocabulary), palette=palette)
+    if task.json is not None:
+        content = {
+            "image": task.image,
+            "height": image.height,
+            "width": image.width,
+            "model": title_of(options.model),
+            "head": options.head or pipe.model.config.head,
+            "inference": options.inference or pipe.default_inference,
+            "threshold": options.threshold,
+            "background": options.background or ("never" if vocabulary.calibration is None else "auto"),
+            "labels": list(vocabulary.names),
+            "segments": segments_as_json(label_map, regions),
+        }
+        save_json(task.json, content)
+
+
+def _table(regions: Sequence[Region]) -> str:
+    rows = [("label", "area", "score")]
+    rows += [
+        (region.label, percent(region.area), "" if region.score is None else f"{region.score:.2f}")
+        for region in regions
+    ]
+    return aligned_table(rows)
