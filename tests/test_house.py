@@ -31,7 +31,7 @@ else:
 
 PACKAGE = REPO / "dinov3seg_hf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SCRIPTS = sorted((REPO / "scripts").rglob("*.py"))
+SCRIPTS = sorted(path for folder in ("scripts", "benchmarks") for path in (REPO / folder).rglob("*.py"))
 TESTS = sorted((REPO / "tests").rglob("*.py"))
 
 # A room, or a file at the top, may import rooms of a lower rank only. CONTRIBUTING.md draws it.

@@ -1,0 +1,89 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""What a command imports before its arguments are known to be right, and the names that are imported when used."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from places import REPO
+
+RUN = """
+import json, sys
+sys.argv = ["dinov3seg", *{arguments!r}]
+from dinov3seg_command import main
+try:
+    code = main()
+except SystemExit as error:  # argparse
+    code = error.code
+print(json.dumps([code, sorted({{"torch", "transformers"}} & set(sys.modules))]))
+"""
+SCENE = "examples/scene.png"
+
+
+def run(*arguments: str) -> tuple[int, list[str], str]:
+    """Runs the installed command -> (exit code, which of torch and transformers it imported, stderr)."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN.format(arguments=arguments)], capture_output=True, text=True, cwd=REPO
+    )
+    assert done.returncode == 0, done.stderr
+    return (*json.loads(done.stdout.splitlines()[-1]), done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["segment", "--help"]], ids=" ".join)
+def test_help_imports_neither_torch_nor_transformers(arguments):
+    assert run(*arguments) == (0, [], "")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["segmnt"], "invalid choice"),
+        (["segment", SCENE, "--labels", "cat", "--nope"], "unrecognized arguments"),
+        (["segment", "no.png", "--labels", "cat"], "'no.png' was not found"),
+        (["segment", SCENE, "--labels", "cat, "], "no visible characters"),
+        (["segment", SCENE, "--labels-file", "no.txt"], "'no.txt' cannot be read"),
+        (["segment", SCENE, "--labels", "cat", "--model", "no"], "Checkpoint folder 'no' was not found"),
+        (["segment", SCENE, "--labels", "cat", "--mask", "no/mask.png"], "Folder 'no' for the file"),
+        (["segment", SCENE, "--labels", "cat", "--format", "coco", "--annotations", "a.txt"], "expected .json"),
+        (["doctor", "--labels", "cat, dog", "--images", "no"], "'no' was not found"),
+        (["calibrate", "--labels", "cat", "--images", "examples", "--masks", "no", "--write", "w.tsv"], "'no' was not"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_arguments_that_cannot_be_right_are_refused_before_torch_is_imported(arguments, message):
+    code, imported, err = run(*arguments)
+    assert code == 2 and imported == [] and err.count("\n") == 1 and message in err
+
+
+LAZY = [path for path in sorted((REPO / "dinov3seg_hf").rglob("__init__.py")) if "lazy_names(" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", LAZY, ids=lambda path: path.parent.name)
+def test_type_checkers_and_dir_see_the_names_that_are_imported_when_they_are_used(path):
+    package = importlib.import_module(".".join(path.parent.relative_to(REPO).parts))
+    checked = next(node for node in ast.parse(path.read_text()).body if isinstance(node, ast.If))
+    assert ast.unparse(checked.test) == "TYPE_CHECKING"
+    seen = {(f".{node.module}", alias.name) for node in checked.body for alias in node.names}
+    call = next(node for node in ast.walk(checked.orelse[0]) if isinstance(node, ast.Call))
+    lazy = {(module, name) for module, names in ast.literal_eval(call.args[1]).items() for name in names}
+    assert seen == lazy and {name for _, name in lazy} <= set(package.__all__) <= set(dir(package))
+    for module, name in lazy:
+        assert getattr(package, name) is getattr(importlib.import_module(module, package.__name__), name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = package.nothing
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("order", ["import dinov3seg_hf, transformers", "import transformers, dinov3seg_hf"])
+def test_importing_the_package_is_all_that_the_auto_classes_need(order):
+    code = f"""{order}
+model = transformers.AutoModel.from_pretrained(dinov3seg_hf.TINY)
+print(type(model).__name__, "open-vocabulary-segmentation" in transformers.pipelines.get_supported_tasks())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0 and done.stdout == "Dinov3SegForSemanticSegmentation True\n", done.stderr
