@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..about import MAX_SHARD_SIZE
+from ..resources import EXAMPLE_IMAGE, EXAMPLE_LABELS, resource
 from .console import EXIT_OK, Parser
 
 if TYPE_CHECKING:
     from ..hub.publish import Publication
     from ..hub.upload import Upload
 
-# A checkout of the repository contains the template of the card and the files of the Space.
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
-EXAMPLE_LABELS = (
-    "black plain background, orange dotted square, red plain triangle, green dotted triangle, yellow plain triangle, "
-    "purple striped square, blue striped circle"
-)
 EXAMPLES = """\
 examples:
   hf auth login
@@ -68,7 +63,7 @@ def make_parser(prog: str) -> Parser:
     card.add_argument(
         "--example",
         type=Path,
-        default=CHECKOUT / "examples" / "scene.png",
+        default=resource(EXAMPLE_IMAGE),
         metavar="IMAGE",
         help="example image (default: a drawn scene)",
     )
@@ -84,10 +79,6 @@ def run(options: argparse.Namespace) -> int:
     from ..hub.example import Example
     from ..hub.publish import publish
 
-    if not (CHECKOUT / "model_card.md").is_file():
-        raise ValueError(
-            "model_card.md was not found. Run the command in a checkout of the repository (model_card.md and demo/)."
-        )
     results = options.results or sorted(options.model.glob("results*.json"))
     names = ("license", "license_name", "license_link", "base_model", "datasets")
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,11 +87,11 @@ def run(options: argparse.Namespace) -> int:
             options.model,
             options.repo,
             output,
-            card_template=CHECKOUT / "model_card.md",
+            card_template=resource("model_card.md"),
             example=Example(options.example, options.labels),
             space_id=options.space,
-            demo=CHECKOUT / "demo",
-            constraints=CHECKOUT / "constraints.txt",
+            demo=resource("demo"),
+            constraints=resource("constraints.txt"),
             results=results,
             metadata={name: getattr(options, name) for name in names},
             private=options.private,

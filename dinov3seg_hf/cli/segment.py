@@ -7,6 +7,7 @@ import argparse
 from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from ..file_names import IMAGE_SUFFIXES
+from ..resources import EXAMPLE_IMAGE, resource
 from .annotations import add_annotations, open_annotations
 from .console import BACKGROUND, EXIT_OK, REFINE, REFINE_FEATURES, Parser, positive, print_error, share
 from .inputs import find_images
@@ -15,6 +16,7 @@ from .words import add_words, vocabulary_of
 
 EXAMPLES = """\
 examples:
+  dinov3seg segment --example --output overlay.png
   dinov3seg segment scene.png --labels "red circle, blue striped square" --output overlay.png
   dinov3seg segment scene.png --labels "sofa|couch, cat" --mask labels.png --json segments.json
   dinov3seg segment photos --recursive --model DIR_OR_HUB_ID --preset ade20k-150 --mask masks/ --skip-existing
@@ -33,7 +35,7 @@ def make_parser(prog: str) -> Parser:
     )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="IMAGE",
         help='image files, folders, quoted patterns ("photos/*.jpg") or HTTP(S) URLs',
     )
@@ -47,7 +49,7 @@ def make_parser(prog: str) -> Parser:
         "--batch-size", type=positive, default=1, metavar="N", help="images that the model gets at once (default: 1)"
     )
 
-    add_words(parser)
+    add_words(parser, example=True)
     files = parser.add_argument_group(
         "files",
         "With several images, or if FILE ends in / or is a folder, FILE is a folder for <image>_overlay.png, "
@@ -101,6 +103,11 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: If a label is invalid, an image or the checkpoint does not exist, or a file cannot be written.
     """
+    if options.example == bool(options.images):
+        got = "--example and images" if options.example else "no images"
+        raise ValueError(f"Got {got}; expected either. Pass images and their labels, or --example alone.")
+    if options.example:
+        options.images = [str(resource(EXAMPLE_IMAGE))]
     images = find_images(options.images, options.recursive)
     options.vocabulary = vocabulary_of(options)
     options.writer = open_annotations(options, options.vocabulary, images)

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 
 from ..model.prompts import TEMPLATES
 from ..model.vocabulary_files import preset_names
+from ..resources import EXAMPLE_LABELS
 
 if TYPE_CHECKING:
     from ..model.vocabulary import Vocabulary
 
 
-def add_words(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags `--labels`, `--labels-file`, `--preset` and `--templates`."""
+def add_words(parser: argparse.ArgumentParser, example: bool = False) -> None:
+    """Adds the flags `--labels`, `--labels-file`, `--preset` and `--templates`, and `--example` if asked for."""
     words = parser.add_argument_group("words (one of these)").add_mutually_exclusive_group(required=True)
     words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms separated by "|"')
     words.add_argument("--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv or .json")
     words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(preset_names())}")
+    if example:
+        words.add_argument("--example", action="store_true", help="the image of the quick start, and its words")
     parser.add_argument(
         "--templates",
         metavar="TEMPLATE",
@@ -41,4 +44,6 @@ def vocabulary_of(options: argparse.Namespace) -> "Vocabulary":
         return as_vocabulary(options.labels, templates)
     if options.labels_file is not None:
         return Vocabulary.from_file(options.labels_file, templates=templates)
+    if options.preset is None:  # --example
+        return as_vocabulary(EXAMPLE_LABELS, templates)
     return Vocabulary.from_preset(options.preset, **({} if templates is None else {"templates": templates}))

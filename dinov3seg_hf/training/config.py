@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
 from ..compat import actions_of
+from ..resources import recipe_path
 
 # The switches of `Dinov3SegConfig`: the contributions of the paper, then two additions of ours.
 SWITCHES = (
@@ -269,7 +270,7 @@ class TrainingConfig:
         """Reads a configuration from a YAML file.
 
         Args:
-            path: A file with one `key: value` per line.
+            path: A file with one `key: value` per line, or the name of a recipe of the package, such as `own_masks`.
             overrides: Fields that replace the values of the file.
 
         Raises:
@@ -279,12 +280,13 @@ class TrainingConfig:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Reads the keys and values of a YAML file.
+    """Reads the keys and values of a YAML file, or of a recipe of the package.
 
     Raises:
         ValueError: If the file cannot be read, or contains anything other than fields of `TrainingConfig`.
     """
     where = f"Configuration {str(path)!r}"
+    path = recipe_path(path)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -315,7 +317,12 @@ def make_parser(**options: Any) -> HfArgumentParser:
                 action.help = (
                     f"{action.help} (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
                 )
-    parser.add_argument("--config", metavar="FILE.yaml", default=argparse.SUPPRESS, help="YAML file with options")
+    parser.add_argument(
+        "--config",
+        metavar="FILE.yaml",
+        default=argparse.SUPPRESS,
+        help="YAML file with options, or the name of a recipe of the package, such as own_masks",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",

@@ -258,6 +258,19 @@ def test_embedded_checkpoint_is_the_default():
     assert resolve_checkpoint(options.model) == dinov3seg_hf.TINY
 
 
+def test_the_example_needs_no_files_and_no_words(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["segment", "--example", "--mask", "mask.png"]) == 0
+    assert "red plain triangle" in capsys.readouterr().out
+    assert read_label_map(tmp_path / "mask.png").unique().tolist() == [0, 1, 2, 3, 4, 5]  # there is no blue circle
+    for arguments, message in [
+        (["a.png", "--example"], "Got --example and images"),
+        (["--labels", "cat"], "no images"),
+    ]:
+        assert cli.main(["segment", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.multiprocess
 def test_command_in_a_process_of_its_own_says_nothing_but_the_table(tiny_checkpoint, image, tmp_path):
     command = [

@@ -1106,8 +1106,20 @@ def test_bad_files_say_what_is_wrong(tmp_path, content, message):
         TrainingConfig.from_yaml(tmp_path / "missing.yaml")
 
 
-def test_the_recipes_are_valid():
+def test_recipes_of_the_package_have_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"init": "a", "dataset": "b", "output": "c"}
+    recipe = TrainingConfig.from_yaml(REPO / "recipes" / "own_masks.yaml", **given)
+    for name in ("own_masks", "own_masks.yaml", "recipes/own_masks.yaml"):
+        assert TrainingConfig.from_yaml(name, **given) == recipe
+    (tmp_path / "own_masks.yaml").write_text("steps: 777")
+    assert TrainingConfig.from_yaml("own_masks.yaml", **given).steps == 777  # a file comes first
+    for name in ("other", "folder/own_masks.yaml", "own_masks.yml"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            TrainingConfig.from_yaml(name, **given)
 
+
+def test_the_recipes_are_valid():
     recipes = sorted((REPO / "recipes").glob("*.yaml"))
     assert {path.stem for path in recipes} >= {"drawn_world", "coco_stuff"}
     for path in recipes:
