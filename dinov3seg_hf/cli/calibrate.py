@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     measured = list(measured_images(pipe, images, masks, vocabulary, text, settings))
     calibration = calibrate(measured, text, settings.head)
     replace(vocabulary, calibration=calibration).save(options.write)
-    none = [float((image.best < calibration.bounds_of(image.labels)).float().mean()) for image in measured]
+    none = [float((image.decisive < calibration.bounds_of(image.labels)).float().mean()) for image in measured]
     bounds = " to ".join(f"{bound:.3g}" for bound in sorted({min(calibration.thresholds), max(calibration.thresholds)}))
     print(
         f"{100 * sum(none) / len(none):.1f} % of the pixels of {len(images)} images show none of the "

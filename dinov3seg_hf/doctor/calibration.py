@@ -34,12 +34,14 @@ class Measurement:
         labels: The best label, integers.
         best: Its confidence.
         runner_up: The confidence of the second label if the best did not exist.
+        decisive: The confidence of the best label that is compared with a bound; see `Confidence.without_seams`.
         truth: The label in the mask, `NO_CLASS`, or `IGNORED`; `None` without a mask.
     """
 
     labels: torch.Tensor
     best: torch.Tensor
     runner_up: torch.Tensor
+    decisive: torch.Tensor
     truth: torch.Tensor | None
 
 
@@ -59,11 +61,12 @@ def measure(
     prepared = pipe.prepare(image, settings)
     (labeled,) = pipe.segment_prepared([prepared], replace(text, calibration=None), settings)
     labels, values = labeled.confidence.labels.cpu(), labeled.confidence.values.cpu()
+    decisive = labeled.confidence.without_seams().cpu()
     at_points = None
     if truth is not None:
         at_points = F.interpolate(torch.from_numpy(truth)[None, None].float(), size=labels.shape[1:], mode="nearest")
         at_points = at_points.long().flatten()
-    return Measurement(labels[0].flatten(), values[0].flatten(), values[1].flatten(), at_points)
+    return Measurement(labels[0].flatten(), values[0].flatten(), values[1].flatten(), decisive.flatten(), at_points)
 
 
 def labels_of_mask(vocabulary: Vocabulary, mask: np.ndarray) -> np.ndarray:
@@ -107,7 +110,7 @@ def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: H
         assert image.truth is not None
         known = image.truth != IGNORED
         labels.append(image.labels[known])
-        best.append(image.best[known])
+        best.append(image.decisive[known])
         is_right.append(image.labels[known] == image.truth[known])
         image_index.append(torch.full((int(known.sum()),), index))
     all_labels, all_best, right = torch.cat(labels), torch.cat(best), torch.cat(is_right)

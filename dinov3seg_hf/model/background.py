@@ -28,6 +28,9 @@ from .image_processing_dinov3seg import ScoreFunction, resized_strips
 FULL_HEAD_BOUND = 0.4
 # Points per cell, along each side. Where two labels meet, a coarser grid would miss that neither of them leads.
 POINTS_PER_CELL = 4
+# Valleys of the confidence that are narrower than this number of points are filled: where two labels meet, neither
+# leads, but a thing that no label names is wider. Odd.
+SEAM = 5
 # Confidences below those of this share of the runners-up are too few to estimate a share from.
 TAIL = 0.5
 
@@ -45,6 +48,15 @@ class Confidence:
     labels: torch.Tensor
     values: torch.Tensor
     num_labels: int
+
+    def without_seams(self) -> torch.Tensor:
+        """The confidence of the best label, `(h', w')`, with narrow valleys filled by a morphological closing.
+
+        This is what is compared with a bound. The bound itself is estimated from `values`, because the runners-up have
+        valleys in the same places.
+        """
+        filled = F.max_pool2d(self.values[:1], SEAM, stride=1, padding=SEAM // 2)
+        return -F.max_pool2d(-filled, SEAM, stride=1, padding=SEAM // 2)[0]
 
 
 def measure_confidence(maps: torch.Tensor, score_function: ScoreFunction, size: tuple[int, int]) -> Confidence:
@@ -123,7 +135,8 @@ def shows_none(
     """
     head = "full" if score_function == "sigmoid" else "dinotxt"
     best, runner_up = confidence.values
-    at_pixels = F.interpolate(best[None, None], size=labels.shape, mode="bilinear", align_corners=False)[0, 0]
+    filled = confidence.without_seams()[None, None]
+    at_pixels = F.interpolate(filled, size=labels.shape, mode="bilinear", align_corners=False)[0, 0]
     if calibration is not None:
         if calibration.head != head:
             raise ValueError(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, Vocabulary
 from dinov3seg_hf.model import image_processing_dinov3seg
-from dinov3seg_hf.model.background import Confidence, bound_between, measure_confidence, shows_none
+from dinov3seg_hf.model.background import SEAM, Confidence, bound_between, measure_confidence, shows_none
 from dinov3seg_hf.model.calibration import Calibration
 from dinov3seg_hf.model.checks import CalibrationWarning
 
@@ -113,16 +113,29 @@ def test_few_labels_and_maps_as_fine_as_the_image(num_labels, size):
     assert shows_none(confidence, "sigmoid", torch.zeros(size, dtype=torch.int32)).shape == size
 
 
+def test_where_two_labels_meet_both_keep_their_pixels_and_a_wide_gap_stays():
+    maps = torch.full((3, 12, 40), 0.1)
+    maps[0, :, :20], maps[1, :, 20:] = 1.0, 1.0
+    maps[:2, 3:9, 6:12] = 0.2  # neither of them
+    confidence = measure_confidence(maps, "softmax", (96, 320))
+    none = shows_none(confidence, "softmax", torch.zeros(96, 320), Calibration((0.5,), "dinotxt", "m"))
+    expected = torch.zeros(96, 320, dtype=torch.bool)
+    expected[24:72, 48:96] = True
+    assert confidence.values[0, :, 79:81].max() < 0.5  # the seam
+    assert not none[:, 150:170].any() and (none != expected).float().mean() < 0.02
+
+
 def test_negative_similarities_are_no_confidence():
     confidence = measure_confidence(-torch.rand(3, 4, 4), "softmax", (4, 4))
     assert (confidence.values == 0).all()
 
 
 def test_the_full_head_needs_a_probability_and_a_lead():
-    logits = torch.tensor([[4.0, 4.0, -4.0], [-4.0, 3.9, -4.0]])[:, None]  # sure, two that fit alike, none
-    confidence = measure_confidence(logits, "sigmoid", (1, 3))
-    none = shows_none(confidence, "sigmoid", torch.zeros(1, 3, dtype=torch.int32))
-    assert none.tolist() == [[False, True, True]]
+    logits = torch.tensor([[4.0, 4.0, -4.0], [-4.0, 3.9, -4.0]])  # sure, two that fit alike, none
+    logits = logits.repeat_interleave(2 * SEAM, dim=1)[:, None]
+    confidence = measure_confidence(logits, "sigmoid", (1, 6 * SEAM))
+    none = shows_none(confidence, "sigmoid", torch.zeros(1, 6 * SEAM, dtype=torch.int32))
+    assert none.tolist() == [[False] * 2 * SEAM + [True] * 4 * SEAM]
 
 
 # --- the pipeline ----------------------------------------------------------------------------------------------------
@@ -177,6 +190,8 @@ def test_what_cannot_be_decided_is_refused(pipe, image):
 
 
 def test_a_confidence_is_what_it_says():
-    confidence = Confidence(torch.zeros(2, 1, 2, dtype=torch.int64), torch.tensor([[[0.5, 0.1]], [[0.0, 0.0]]]), 3)
-    labels = torch.zeros(1, 2, dtype=torch.int32)
-    assert shows_none(confidence, "softmax", labels, Calibration((0.3,), "dinotxt", "m")).tolist() == [[False, True]]
+    best = torch.tensor([[0.5, 0.1]]).repeat_interleave(2 * SEAM, dim=1)
+    values = torch.stack([best, torch.zeros_like(best)])
+    confidence = Confidence(torch.zeros_like(values, dtype=torch.int64), values, 3)
+    none = shows_none(confidence, "softmax", torch.zeros(best.shape), Calibration((0.3,), "dinotxt", "m"))
+    assert none.tolist() == [[False] * 2 * SEAM + [True] * 2 * SEAM]
