@@ -63,7 +63,7 @@ def test_phrases_of_fewer_words_mean_what_they_say(pipe, scenes, group):
     assert right / total > 0.7
 
 
-# "circle", not "red circle": scored too low (0.24 where it is true), though 20 times as high as elsewhere
+# "circle", not "red circle": scored too low (0.30 where it is true), though far higher than elsewhere
 SHAPES_ALONE_FAIL = pytest.mark.xfail(strict=True, reason="the scores of a shape alone are too low")
 
 
