@@ -5,7 +5,9 @@
 The confidence of a pixel is the best score times the square root of its lead over the second score: of two labels that
 fit equally well, probably neither is right. A pixel whose confidence is below a bound shows none of the labels.
 
-- Full head: its sigmoids are probabilities, so the bound is a constant.
+- Full head: the scores are probabilities of the best label, the second one and "none of them", whose logit is 0 in
+  training (see `loss`), so the bound is a constant. Its sigmoids are no such scores: those of many similar labels are 1
+  at the same pixel, and none of them leads. Nor is a softmax over all labels, which depends on their number.
 - Zero-shot head: cosine similarities have no natural zero, so the bound comes from the image itself. Without its best
   label, a pixel is a pixel whose label is not in the list, so the confidence of the runner-up, the best of the other
   labels, shows what confidence such pixels have. The observed confidences are a mixture of these and of those of right
@@ -25,7 +27,7 @@ from .calibration import Calibration
 from .image_processing_dinov3seg import ScoreFunction, resized_strips
 
 # Measured on the drawn world; see docs/background.md.
-FULL_HEAD_BOUND = 0.4
+FULL_HEAD_BOUND = 0.5
 # Points per cell, along each side. Where two labels meet, a coarser grid would miss that neither of them leads.
 POINTS_PER_CELL = 4
 # Valleys of the confidence that are narrower than this number of points are filled: where two labels meet, neither
@@ -76,11 +78,15 @@ def measure_confidence(maps: torch.Tensor, score_function: ScoreFunction, size: 
     labels, values = [], []
     for _, strip in resized_strips(maps, grid):
         top = strip.topk(min(3, len(maps)), dim=0)
-        scores = top.values.sigmoid() if score_function == "sigmoid" else top.values.clamp(min=0)
-        missing = 3 - len(scores)
-        scores = F.pad(scores, (0, 0, 0, 0, 0, missing))  # labels that do not exist have score 0
-        labels.append(F.pad(top.indices, (0, 0, 0, 0, 0, missing))[:2])
-        values.append(scores[:2] * (scores[:2] - scores[1:]).sqrt())
+        lacking = (0, 0, 0, 0, 0, 3 - len(top.values))  # labels that do not exist have score 0
+        if score_function == "sigmoid":
+            scores = F.pad(top.values, lacking, value=-math.inf)
+            best, second = torch.stack([scores[:2], scores[1:], torch.zeros_like(scores[:2])]).softmax(dim=0)[:2]
+        else:
+            scores = F.pad(top.values.clamp(min=0), lacking)
+            best, second = scores[:2], scores[1:]
+        labels.append(F.pad(top.indices, lacking)[:2])
+        values.append(best * (best - second).sqrt())
     return Confidence(torch.cat(labels, dim=1), torch.cat(values, dim=1), len(maps))
 
 

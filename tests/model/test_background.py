@@ -13,7 +13,14 @@ from PIL import Image
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, Vocabulary
 from dinov3seg_hf.model import image_processing_dinov3seg
-from dinov3seg_hf.model.background import SEAM, Confidence, bound_between, measure_confidence, shows_none
+from dinov3seg_hf.model.background import (
+    FULL_HEAD_BOUND,
+    SEAM,
+    Confidence,
+    bound_between,
+    measure_confidence,
+    shows_none,
+)
 from dinov3seg_hf.model.calibration import Calibration
 from dinov3seg_hf.model.checks import CalibrationWarning
 
@@ -136,6 +143,16 @@ def test_the_full_head_needs_a_probability_and_a_lead():
     confidence = measure_confidence(logits, "sigmoid", (1, 6 * SEAM))
     none = shows_none(confidence, "sigmoid", torch.zeros(1, 6 * SEAM, dtype=torch.int32))
     assert none.tolist() == [[False] * 2 * SEAM + [True] * 4 * SEAM]
+
+
+@given(num_labels=st.integers(2, 40), level=st.floats(5, 50), lead=st.floats(3, 20))
+def test_labels_that_fit_nearly_as_well_do_not_take_the_label_of_the_full_head(num_labels, level, lead):
+    logits = torch.full((num_labels, 1, 1), level)  # their sigmoids are all 1
+    logits[0] += lead
+    confidence = measure_confidence(logits, "sigmoid", (1, 1))
+    assert confidence.labels[0].item() == 0 and confidence.values[0].item() > FULL_HEAD_BOUND
+    two = measure_confidence(logits[:2], "sigmoid", (1, 1))
+    torch.testing.assert_close(confidence.values[0], two.values[0])  # their number does not matter
 
 
 # --- the pipeline ----------------------------------------------------------------------------------------------------
