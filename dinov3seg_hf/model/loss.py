@@ -26,7 +26,8 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 
     For label maps, it is the softmax cross-entropy over the classes, which ranks similar names; and, with a smaller
     weight, the softmax cross-entropy over the classes and one more outcome, "none of them", whose logit is 0. So a
-    logit is positive where the name is more likely than none. With one class, this is the sigmoid cross-entropy.
+    logit is positive where the name is more likely than none. With one class there is nothing to rank: the loss is the
+    sigmoid cross-entropy, with its whole weight.
 
     For targets per class, it is the sigmoid cross-entropy, averaged also over the classes: names that overlap, such as
     "dog" and "animal", do not compete.
@@ -63,4 +64,5 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     ranking = torch.where(labels >= 0, log_sum - of_label, 0.0)
     # softplus(log_sum) is log(1 + sum of exp): 1 for none of the classes
     rejection = torch.where(valid, F.softplus(log_sum) - torch.where(labels >= 0, of_label, 0.0), 0.0)
-    return (ranking + REJECTION_WEIGHT * rejection).sum() / valid.sum().clamp(min=1)
+    weight = REJECTION_WEIGHT if num_classes > 1 else 1.0
+    return (ranking + weight * rejection).sum() / valid.sum().clamp(min=1)
