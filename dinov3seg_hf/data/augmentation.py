@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-IGNORED = -1  # label of pixels without a class, and of the border around an image that is smaller than the crop
+from ..model.loss import IGNORED
 
 HUE_CIRCLE = 256  # number of values in Pillow's hue channel
 
@@ -147,4 +147,4 @@ class PairedTransform:
         return image
 
 
-__all__ = ["IGNORED", "PairedTransform"]
+__all__ = ["PairedTransform"]

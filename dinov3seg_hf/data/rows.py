@@ -17,8 +17,8 @@ from PIL import Image
 
 from ..model.checks import checked_choice
 from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
+from ..model.loss import IGNORED
 from ..model.vocabulary import Vocabulary
-from .augmentation import IGNORED
 from .columns import Dataset, class_labels, find_columns
 from .presets import prepared_vocabulary, protocol_of
 

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from ..model.background import bound_between
 from ..model.calibration import Calibration
 from ..model.inference_settings import Head, InferenceSettings
+from ..model.loss import IGNORED, NO_CLASS
 from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
 
 # The bound of a class that wins in n images moves n / (n + PRIOR_IMAGES) of the way from the bound of all classes to
 # its own, because points of one image resemble each other. Measured; see docs/background.md.
 PRIOR_IMAGES = 5
-IGNORED, NO_CLASS = -1, -2
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The configuration of dinov3.seg: three configurations of transformers and the sizes of the parts between them.
 
-It contains neither preprocessing (image size, windows), which is configured in the image processor, nor class names,
-which are in the vocabulary.
+It contains no preprocessing (image size, windows), which is configured in the image processor. Class names are only the
+default vocabulary of the model, which any text replaces.
 """
 
 import os
@@ -94,6 +94,15 @@ class Dinov3SegConfig(PreTrainedConfig):
         known_words (`list[str]`, *optional*):
             The only words that the text tower was trained with. A pipeline warns of labels with other words. `None`: no
             such limit, as for dino.txt.
+        default_vocabulary (`dict`, *optional*):
+            The words of `id2label` and the token ids of their prompts, which the model uses if it gets no text. Set by
+            `model.set_vocabulary`.
+        semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
+            Label of pixels that the loss ignores, besides negative labels. A number that is a class of the vocabulary
+            stays a class.
+        freeze_encoders (`bool`, defaults to `False`):
+            Whether the model starts with frozen encoders, as after `model.freeze_encoders()`: no gradients, and eval
+            mode even in training.
         use_global_text (`bool`, defaults to `True`):
             Whether to correlate patches with both halves of the text embedding. `False`: only with the local half
             (ablation).
@@ -142,6 +151,8 @@ class Dinov3SegConfig(PreTrainedConfig):
     """
 
     model_type = "dinov3seg"
+    # of an evaluation with `transformers.Trainer`, only the logits are kept
+    keys_to_ignore_at_inference = ["text_embeds", "image_embeds", "hidden_states", "attentions"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(DINOv3ViTConfig, init_kwargs=DINOV3_VITL16),
         "text_config": SubConfigSpec(CLIPTextConfig, init_kwargs=DINOTXT_TEXT),
@@ -161,6 +172,15 @@ class Dinov3SegConfig(PreTrainedConfig):
     head_trained: bool = True
     patch_source: Literal["head", "backbone"] = "head"
     known_words: list[str] | None = None
+    default_vocabulary: dict[str, Any] | None = None
+
+    semantic_loss_ignore_index: int | None = 255
+    freeze_encoders: bool = False
+    # Several names may be true of a pixel. `transformers.Trainer` reads this: it says that it cannot smooth the labels
+    # and trains without, where it would compute a wrong loss of maps.
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = (
+        "multi_label_classification"
+    )
 
     use_global_text: bool = True
     use_early_refinement: bool = True

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 # Label of a pixel that shows none of the classes. Other negative labels are ignored.
 NO_CLASS = -2
 
+# Label of ignored pixels, which the package writes where there is no class and around images that are too small.
+IGNORED = -1
+
 # A small weight suffices, because the softmax over the classes already separates the names. With larger weights, a head
 # that is trained from nothing ranks unseen names worse (docs/decisions.md).
 REJECTION_WEIGHT = 0.05
@@ -21,7 +24,7 @@ def is_labeled(labels: torch.Tensor) -> torch.Tensor:
     return (labels >= 0) | (labels == NO_CLASS)
 
 
-def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int | None = None) -> torch.Tensor:
     """Computes the cross-entropy of the logits, averaged over the pixels that are not ignored.
 
     For label maps, it is the softmax cross-entropy over the classes, which ranks similar names; and, with a smaller
@@ -36,6 +39,7 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
         logits: `(B, C, h, w)`, resized bilinearly to the size of the labels.
         labels: Integers `(B, H, W)`: a class, `NO_CLASS` for pixels that show none of the classes, or another negative
             number for pixels that are ignored; or floating-point targets `(B, C, H, W)` between 0 and 1.
+        ignore_index: One more label of pixels that are ignored, usually 255. A number that is a class stays a class.
 
     Raises:
         ValueError: If the shape of the labels is invalid, or a label is not a class.
@@ -53,10 +57,12 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if labels.ndim == 4:
         return F.binary_cross_entropy_with_logits(logits, labels.float())
+    if ignore_index is not None and ignore_index >= num_classes:
+        labels = labels.masked_fill(labels == ignore_index, IGNORED)
     if not torch.compiler.is_compiling() and labels.numel() and labels.max() >= num_classes:
         raise ValueError(
             f"labels contains {int(labels.max())}; expected 0 to {num_classes - 1}, because there are {num_classes} "
-            "classes. Map the annotation to the vocabulary, and ignored pixels to -1."
+            f"classes. Map the annotation to the vocabulary, and ignored pixels to {IGNORED}."
         )
     valid = is_labeled(labels)
     log_sum = torch.logsumexp(logits, dim=1)  # (B, H, W)

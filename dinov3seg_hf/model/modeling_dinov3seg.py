@@ -3,14 +3,16 @@
 """The model dinov3.seg (arXiv 2603.19531). `forward` contains the whole method, step by step.
 
 Only the abstract of the paper is public; details that it does not describe are ours. The model takes pixels, token ids
-and embeddings. It contains no tokenizer, vocabulary, cache or file path.
+and embeddings; without text, it uses its default vocabulary. It contains no tokenizer.
 
 Shapes: B images, N windows, h x w patches, D channels of a feature, C classes, P prompts per class, L tokens per
 prompt, K text halves.
 """
 
 import math
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +27,7 @@ from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
 from .decoder import Dinov3SegDecoder, Dinov3SegPriorConvolution
+from .default_vocabulary import Dinov3SegDefaultVocabulary
 from .dinotxt import Dinov3SegVisionTower, encode_prompts
 from .early_refinement import (
     Dinov3SegEarlyRefinement,
@@ -33,6 +36,7 @@ from .early_refinement import (
     initial_mixing_weight,
 )
 from .inference_settings import Head, PatchSource, choose_head, choose_patch_source
+from .input_checks import check_images, check_prompts, check_text_embeds
 from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .loss import segmentation_loss
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
@@ -159,14 +163,22 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.classifier.weight)
         elif isinstance(module, Dinov3SegForSemanticSegmentation):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if hasattr(module, "default_text_embeds"):
+                init.zeros_(module.default_text_embeds)
 
 
-class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
+class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaultVocabulary):
     """Open-vocabulary semantic segmentation, from images and texts to a logit for every text at every position.
+
+    Without text, the classes are those of the default vocabulary; see `set_vocabulary`.
 
     Args:
         config: The architecture; see `Dinov3SegConfig` for the default sizes.
     """
+
+    # The loss is a mean over the pixels of a batch. `transformers.Trainer` must divide it by the accumulated batches,
+    # because it would count pixels with the ignore label 255.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: Dinov3SegConfig):
         super().__init__(config)
@@ -183,12 +195,27 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         self.correlation_embedding = Dinov3SegCorrelationEmbedding(config)
         self.late_refinement = Dinov3SegLateRefinement(config)
         self.decoder = Dinov3SegDecoder(config)
+        self.make_room_for_embeddings()
 
         self._encoders_frozen = False
         self.post_init()
+        if config.freeze_encoders:
+            self.freeze_encoders()
         # FSDP raises an error for names of layers that are not present: CLIP's vision layers, SAM's layers without SAM
         present = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = present.intersection(self._no_split_modules or ())
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Loads a model; see `PreTrainedModel.from_pretrained`. Names in `id2label` become its default vocabulary."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a pair with `output_loading_info`
+        model.adopt_names(pretrained_model_name_or_path, **kwargs)
+        if model.config.freeze_encoders:
+            model.freeze_encoders()
+        return loaded
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.backbone.embeddings.patch_embeddings
@@ -204,7 +231,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
     def freeze_encoders(self) -> "Dinov3SegForSemanticSegmentation":
         """Excludes the encoders and `logit_scale` from training: no gradients, and eval mode even after `train()`.
 
-        Eval mode is necessary, because DINOv3 augments the coordinates of RoPE in training mode.
+        Eval mode is necessary, because DINOv3 augments the coordinates of RoPE in training mode. With
+        `config.freeze_encoders`, the encoders are frozen from the start.
         """
         for encoder in self.encoders:
             encoder.requires_grad_(False).eval()
@@ -214,8 +242,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
 
     def train(self, mode: bool = True) -> "Dinov3SegForSemanticSegmentation":
         super().train(mode)
-        if self._encoders_frozen:
-            for encoder in self.encoders:
+        for encoder in self.encoders:
+            if self._encoders_frozen or not any(weight.requires_grad for weight in encoder.parameters()):
                 encoder.eval()
         return self
 
@@ -237,22 +265,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         if input_ids.ndim == 2:
             input_ids = input_ids[:, None]
             attention_mask = None if attention_mask is None else attention_mask[:, None]
-        if input_ids.ndim != 3 or 0 in input_ids.shape:
-            raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}; expected (classes, prompts, length) or (classes, "
-                "length), all at least 1. Use the processor, which returns input_ids for a list of class names."
-            )
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}; expected the shape of input_ids, "
-                f"{tuple(input_ids.shape)}."
-            )
-        longest = self.config.text_config.max_position_embeddings
-        if input_ids.shape[-1] > longest:
-            raise ValueError(
-                f"A prompt has {input_ids.shape[-1]} tokens; expected at most {longest} for the text tower. Shorten "
-                "the class name."
-            )
+        check_prompts(input_ids, attention_mask, self.config.text_config.max_position_embeddings)
         return encode_prompts(self.text_model, input_ids, attention_mask)
 
     def get_image_features(
@@ -284,7 +297,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             ValueError: If shapes do not match, or the full head would get patch tokens that it was not trained on.
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
-        self._check_images(pixel_values, window_pixel_values, window_boxes)
+        check_images(self.config.vision_config.num_channels, pixel_values, window_pixel_values, window_boxes)
         if patch_source == "backbone" and head == "full" and self.config.patch_source != "backbone":
             raise ValueError(
                 'patch_source is "backbone", but the full head was trained on patch_source="head"; expected "head". '
@@ -361,7 +374,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         refine_features: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegOutput:
-        r"""Segments images by texts.
+        r"""Segments images by texts, or by the default vocabulary without `input_ids` and `text_embeds`.
 
         Args:
             pixel_values: `(B, 3, H, W)`, normalized, any H and W.
@@ -372,8 +385,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             window_boxes: `(N, 4)`, long: top, left, height, width of each window in pixels of `pixel_values`.
             image_features: Features from `get_image_features`, instead of pixels and windows.
             labels: `(B, H', W')`, long: -2 (`NO_CLASS`) for pixels that show none of the classes, other negative values
-                for pixels that are ignored; or `(B, C, H', W')`, one target per class between
-                0 and 1, for words that overlap.
+                and `config.semantic_loss_ignore_index` (unless it is a class) for pixels that are ignored; or `(B, C,
+                H', W')`, one target per class between 0 and 1, for words that overlap.
             head: `"full"` or `"dinotxt"` (zero-shot). Default: that of the configuration.
             patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
             refine_features: Whether the zero-shot head uses the features after early refinement. The full head always
@@ -385,17 +398,17 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
         self._warn_of_untrained_head(head)
-        if (input_ids is None) == (text_embeds is None):
-            given = "both" if text_embeds is not None else "neither"
-            raise ValueError(f"Pass exactly one of input_ids and text_embeds; got {given}.")
+        if input_ids is not None and text_embeds is not None:
+            raise ValueError("Got both input_ids and text_embeds; expected one of them, or neither. Omit one.")
         if (pixel_values is None) == (image_features is None):
             given = "both" if image_features is not None else "neither"
             raise ValueError(f"Pass exactly one of pixel_values and image_features; got {given}.")
 
-        if text_embeds is None:
-            assert input_ids is not None  # checked above
+        if input_ids is not None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
-        self._check_text_embeds(text_embeds)
+        elif text_embeds is None:
+            text_embeds = self.default_text_features()
+        check_text_embeds(text_embeds, self.config.vision_config.hidden_size)
         if image_features is None:
             assert pixel_values is not None
             image_features = self.get_image_features(
@@ -419,7 +432,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             logits = self._segment(image_features, text_embeds)
 
         return Dinov3SegOutput(
-            loss=None if labels is None else segmentation_loss(logits, labels),
+            loss=None if labels is None else segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index),
             logits=logits,
             text_embeds=text_embeds,
             image_embeds=unit_length(image_features.cls_embeds, dim=-1),
@@ -482,37 +495,6 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel):
             logger.warning_once(
                 'The full head of this checkpoint is not trained, so its logits are random. Use head="dinotxt", or '
                 "train the head."
-            )
-
-    def _check_images(
-        self, pixel_values: torch.Tensor, window_pixel_values: torch.Tensor | None, window_boxes: torch.Tensor | None
-    ) -> None:
-        channels = self.config.vision_config.num_channels
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels or 0 in pixel_values.shape:
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (batch, {channels}, height, width), all "
-                "at least 1. Use the image processor, which returns pixel_values."
-            )
-        if (window_pixel_values is None) != (window_boxes is None):
-            raise ValueError(
-                "Got only one of window_pixel_values and window_boxes; expected both (for local-global inference) or "
-                "neither."
-            )
-        if window_pixel_values is not None and window_boxes is not None:
-            expected = (pixel_values.shape[0], len(window_boxes), channels)
-            if window_pixel_values.ndim != 5 or window_pixel_values.shape[:3] != expected:
-                raise ValueError(
-                    f"window_pixel_values has shape {tuple(window_pixel_values.shape)}; expected "
-                    f"(batch {expected[0]}, windows {expected[1]}, {channels}, height, width), which matches "
-                    "pixel_values and window_boxes."
-                )
-
-    def _check_text_embeds(self, text_embeds: torch.Tensor) -> None:
-        width = self.config.vision_config.hidden_size
-        if text_embeds.ndim != 3 or text_embeds.shape[1:] != (2, width) or text_embeds.shape[0] == 0:
-            raise ValueError(
-                f"text_embeds has shape {tuple(text_embeds.shape)}; expected (classes, 2, {width}) with at least one "
-                "class. Use get_text_features of the same model, which returns [global, local] embeddings."
             )
 
 

@@ -9,9 +9,8 @@ image. The command line, the demo and the evaluation use this pipeline.
 import dataclasses
 import difflib
 import os
-import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,16 @@ import torch
 from PIL import Image
 from transformers import Pipeline
 
-from .calibration import Calibration
-from .checks import CalibrationWarning, UnknownWordsWarning
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
 from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
+from .pipeline_labels import Labels, PipelineLabels
 from .pipeline_results import SegmentationResults
 from .sliding_window import segment_windows
-from .text_cache import TextCache
 from .text_embeddings import TextEmbeddings
-from .vocabulary import Vocabulary, as_vocabulary
 from .windows import size_of
 
 TASK = "open-vocabulary-segmentation"
@@ -39,10 +35,8 @@ TASK = "open-vocabulary-segmentation"
 # The options of `InferenceSettings` that are passed to the image processor.
 PROCESSOR_OPTIONS = ("size", "window_size", "window_stride")
 
-Labels = str | Iterable[str] | Vocabulary | TextEmbeddings
 
-
-class OpenVocabularySegmentationPipeline(Pipeline):
+class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
     """Pipeline that segments images by any list of labels.
 
     Example:
@@ -63,7 +57,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         model: A `Dinov3SegForSemanticSegmentation`. It is set to eval mode.
         processor: The `Dinov3SegProcessor` of the model. With only an `image_processor`, labels must be passed as
             `TextEmbeddings`.
-        candidate_labels: Default labels.
+        candidate_labels: Default labels. Without them, the default vocabulary of the model.
         templates: Default templates.
     """
 
@@ -95,8 +89,7 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         if self.image_processor is None:
             raise ValueError("The model has no processor. Pass processor=AutoProcessor.from_pretrained(...).")
         self.model.eval()
-        self._candidate_labels, self._templates = candidate_labels, templates
-        self._text_cache = TextCache()
+        self._set_default_labels(candidate_labels, templates)
 
     def _sanitize_parameters(
         self,
@@ -144,7 +137,8 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             images: One image or a list: PIL, numpy, torch, path, URL (see `open_image`) or `EncodedImage`. Or a data
                 set or generator of images, which is read while the results are read.
             candidate_labels: Class names, each "word" or "word|synonym|synonym"; or one string of class names separated
-                by commas; or a `Vocabulary`; or its `TextEmbeddings`.
+                by commas; or a `Vocabulary`; or its `TextEmbeddings`. Default: those of the pipeline, else the
+                default vocabulary of the model.
             templates: Prompt templates: the name of a set in `prompts.TEMPLATES`, one template, or several.
             **kwargs: Options of this call:
 
@@ -181,8 +175,6 @@ class OpenVocabularySegmentationPipeline(Pipeline):
             raise ValueError("Got no images; expected one image or a list of images.")
         if isinstance(images, tuple):
             images = list(images)
-        if candidate_labels is None:
-            candidate_labels = self._candidate_labels
         text = self.encode_labels(candidate_labels, templates)
         if isinstance(images, list) and not images:
             return []
@@ -196,72 +188,6 @@ class OpenVocabularySegmentationPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory, **kwargs)
-
-    # --- text --------------------------------------------------------------------------------------------------------
-
-    def encode_labels(
-        self, candidate_labels: Labels | None, templates: str | Sequence[str] | None = None, *, progress: bool = False
-    ) -> TextEmbeddings:
-        """Returns the embeddings of labels; calls accept the embeddings instead of the labels.
-
-        Classes that were encoded recently, with the same prompts and the same weights, are not encoded again.
-
-        Args:
-            candidate_labels: See `__call__`.
-            templates: See `__call__`.
-            progress: Whether to show a progress bar.
-
-        Raises:
-            ValueError: If there are no labels, a label is invalid, or another model made the embeddings.
-        """
-        templates = self._templates if templates is None else templates
-        if isinstance(candidate_labels, TextEmbeddings):
-            if templates is not None:
-                raise ValueError(
-                    "Got templates for text embeddings; expected none, because the labels are already encoded. Omit "
-                    "the templates, or pass the labels."
-                )
-            return self._text_cache.check(candidate_labels, self.model)
-        vocabulary = as_vocabulary(candidate_labels, templates)
-        self._warn_of_unknown_words(vocabulary)
-        if self.processor is None:
-            raise ValueError(
-                "The checkpoint has no tokenizer, or its tokenizer cannot be read; labels need a tokenizer. Convert "
-                "the checkpoint again with a tokenizer, or pass text embeddings."
-            )
-        return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
-
-    def _warn_of_unknown_words(self, vocabulary: Vocabulary) -> None:
-        known_words = self.model.config.known_words
-        if known_words is None or not (unknown := vocabulary.unknown_to(known_words)):
-            return
-        warnings.warn(
-            f"This checkpoint knows {len(known_words)} words only ({', '.join(known_words)}). {len(unknown)} of "
-            f"{len(vocabulary)} labels have others, for example {unknown[0]!r}, and get arbitrary masks. Use these "
-            "words, or a checkpoint that knows more, such as converted dino.txt weights.",
-            UnknownWordsWarning,
-            stacklevel=3,
-        )
-
-    def _calibration_of(self, text: TextEmbeddings, settings: InferenceSettings) -> Calibration | None:
-        """Returns the calibration that decides which pixels show none of the labels; warns if it is another model's."""
-        if text.calibration is None or settings.background == "never":
-            return None
-        if text.calibration.model_fingerprint != text.model_fingerprint:
-            warnings.warn(
-                "The labels were calibrated with another checkpoint, or with another dtype of its weights, so the "
-                'bounds may not fit. Calibrate them again, or pass background="never".',
-                CalibrationWarning,
-                stacklevel=2,
-            )
-        return text.calibration
-
-    def text_fingerprint(self) -> str:
-        """Returns the fingerprint of the text tower with its current weights; see `model_fingerprint`.
-
-        The weights are read only once, until they change.
-        """
-        return self._text_cache.fingerprint(self.model)
 
     # --- image -------------------------------------------------------------------------------------------------------
 

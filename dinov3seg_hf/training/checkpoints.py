@@ -110,6 +110,8 @@ def write_trained_model(
 ) -> None:
     """Writes the trained model for `from_pretrained`, with the training vocabulary and the licenses next to it.
 
+    The training vocabulary also becomes the default vocabulary of the model.
+
     Args:
         folder: The folder of the run.
         model: The trained model.
@@ -122,6 +124,7 @@ def write_trained_model(
         ValueError: If the disk is full or not available.
     """
     with disk_errors_as_value_errors("The trained model", RESUME), folder.new_model() as place:
+        model.set_vocabulary(vocabulary, processor)
         model.save_pretrained(place, state_dict=state)
         processor.save_pretrained(place)
         vocabulary.save(place / TRAINING_VOCABULARY)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dinov3seg_hf.data.augmentation import IGNORED, PairedTransform
+from dinov3seg_hf.data.augmentation import PairedTransform
+from dinov3seg_hf.model.loss import IGNORED
 
 sides = st.integers(3, 60)
 seeds = st.integers(0, 2**32 - 1)

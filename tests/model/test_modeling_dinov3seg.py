@@ -451,8 +451,8 @@ def test_the_loss_of_extreme_logits_is_finite(value):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"input_ids": None}, "exactly one of input_ids and text_embeds; got neither"),
-        ({"text_embeds": torch.zeros(3, 2, 32)}, "exactly one of input_ids and text_embeds; got both"),
+        ({"input_ids": None}, "no default vocabulary; expected input_ids or text_embeds"),
+        ({"text_embeds": torch.zeros(3, 2, 32)}, "both input_ids and text_embeds; expected one of them"),
         ({"pixel_values": None}, "exactly one of pixel_values and image_features; got neither"),
         ({"input_ids": None, "text_embeds": torch.zeros(3, 2, 31)}, r"\(classes, 2, 32\)"),
         ({"input_ids": None, "text_embeds": torch.zeros(3, 32)}, r"\(classes, 2, 32\)"),
