@@ -3,7 +3,8 @@
 """Open-vocabulary semantic segmentation with dinov3.seg (arXiv 2603.19531): masks for any class names.
 
 Importing the package registers its classes with transformers: in `AutoConfig`, `AutoModel`, `AutoImageProcessor`,
-`AutoProcessor`, `AutoModelForSemanticSegmentation` and `pipeline("open-vocabulary-segmentation")`.
+`AutoProcessor`, `AutoModelForSemanticSegmentation` and `pipeline("open-vocabulary-segmentation")`, also under the name
+"zero-shot-image-segmentation".
 """
 
 import sys

@@ -13,6 +13,8 @@ from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from .model.processing_dinov3seg import Dinov3SegProcessor
 
+TASK_ALIAS = "zero-shot-image-segmentation"
+
 
 def register() -> None:
     """Registers the classes. Calling it again changes nothing."""
@@ -29,6 +31,7 @@ def register() -> None:
             default={"model": (TINY, "main")},
             type="multimodal",
         )
+    PIPELINE_REGISTRY.task_aliases[TASK_ALIAS] = TASK
 
 
 def _image_processors() -> dict[str, type]:

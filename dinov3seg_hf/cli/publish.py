@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..about import MAX_SHARD_SIZE
+from ..checkpoint_names import resolve_checkpoint
 from ..resources import EXAMPLE_IMAGE, EXAMPLE_LABELS, resource
-from .console import EXIT_OK, Parser
+from .console import EXIT_OK, Parser, print_error
 
 if TYPE_CHECKING:
     from ..hub.publish import Publication
     from ..hub.upload import Upload
+    from ..model.vocabulary import Vocabulary
 
 EXAMPLES = """\
 examples:
@@ -36,7 +38,13 @@ def make_parser(prog: str) -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the checkpoint")
+    parser.add_argument("--model", required=True, metavar="DIR", help='folder of the checkpoint, or "embedded"')
+    parser.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="preset or file of the classes for calls without labels (default: those of the checkpoint, else the "
+        "labels of the example)",
+    )
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository of the model on the Hub")
     parser.add_argument("--space", metavar="OWNER/NAME", help="repository of the Space on the Hub (default: none)")
     parser.add_argument("--private", action="store_true", help="create private repositories")
@@ -79,12 +87,19 @@ def run(options: argparse.Namespace) -> int:
     from ..hub.example import Example
     from ..hub.publish import publish
 
-    results = options.results or sorted(options.model.glob("results*.json"))
+    model = Path(resolve_checkpoint(options.model))
+    results = options.results or sorted(model.glob("results*.json"))
+    if not results:
+        print_error(
+            "dinov3seg publish",
+            f"the card will contain no scores, because {str(model)!r} has no results*.json. Measure with `dinov3seg "
+            "evaluate`, or for the drawn world with scripts/drawn_world/evaluate_tiny.py --output, and pass --results",
+        )
     names = ("license", "license_name", "license_link", "base_model", "datasets")
     with tempfile.TemporaryDirectory() as scratch:
         output = options.output or (Path(f"publish-{options.repo.replace('/', '-')}") if options.dry_run else scratch)
         publication = publish(
-            options.model,
+            model,
             options.repo,
             output,
             card_template=resource("model_card.md"),
@@ -94,12 +109,22 @@ def run(options: argparse.Namespace) -> int:
             constraints=resource("constraints.txt"),
             results=results,
             metadata={name: getattr(options, name) for name in names},
+            vocabulary=_vocabulary(options.vocabulary),
+            code_license=resource("LICENSE"),
             private=options.private,
             dry_run=options.dry_run,
             max_shard_size=options.max_shard_size,
         )
         print(_summary(publication))
     return EXIT_OK
+
+
+def _vocabulary(name: str | None) -> "Vocabulary | None":
+    from ..model.vocabulary import Vocabulary
+
+    if name is None:
+        return None
+    return Vocabulary.from_preset(name) if name in Vocabulary.presets() else Vocabulary.from_file(name)
 
 
 def _summary(publication: "Publication") -> str:

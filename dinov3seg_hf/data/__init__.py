@@ -11,6 +11,7 @@ from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .augmentation import PairedTransform
+    from .collator import Dinov3SegDataCollator
     from .opening import find_vocabulary, open_dataset
     from .rows import RowError
     from .segmentation import SegmentationDataset
@@ -20,6 +21,7 @@ else:
         __name__,
         {
             ".augmentation": ("PairedTransform",),
+            ".collator": ("Dinov3SegDataCollator",),
             ".opening": ("find_vocabulary", "open_dataset"),
             ".rows": ("RowError",),
             ".segmentation": ("SegmentationDataset",),
@@ -28,6 +30,7 @@ else:
     )
 
 __all__ = [
+    "Dinov3SegDataCollator",
     "PairedTransform",
     "RowError",
     "SegmentationDataset",

@@ -27,8 +27,9 @@ class EvaluationResult:
     """The result of an evaluation; scores lie between 0 and 1.
 
     Attributes:
-        scores: mean_iou, mean_accuracy, overall_accuracy, frequency_weighted_iou, mean_iou_low and mean_iou_high (the
-            bootstrap interval over images). With a training vocabulary also seen_mean_iou and unseen_mean_iou, their
+        scores: mean_iou, mean_iou_mmseg (in which classes without pixels count if they are predicted), mean_accuracy,
+            overall_accuracy, frequency_weighted_iou, mean_iou_low and mean_iou_high (the bootstrap interval over
+            images). With a training vocabulary also seen_mean_iou and unseen_mean_iou, their
             intervals (_low, _high) and their harmonic_mean. NaN if no class has a pixel.
         per_class: The label, name, iou, accuracy, truth_pixels, predicted_pixels and seen of each scored class (seen is
             `None` without a training vocabulary).

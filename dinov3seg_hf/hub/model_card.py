@@ -43,6 +43,17 @@ SCORES = {
 }
 
 
+# The metric of the Hub that a score is one of; the name of the score says which.
+METRIC_IDS = {
+    **dict.fromkeys(SCORES, "mean_iou"),
+    "mean_accuracy": "accuracy",
+    "overall_accuracy": "accuracy",
+}
+
+# The data sets of benchmarks on the Hub; results on a data set of the Hub carry its id already.
+HUB_DATASETS = {"A-150": "zhoubolei/scene_parse_150", "ade20k-150": "zhoubolei/scene_parse_150"}
+
+
 @dataclass(frozen=True)
 class AuthorsNotes:
     """The content of the `README.md` in a checkpoint folder."""
@@ -154,15 +165,20 @@ def _of_drawn_world(content: dict[str, Any], split: str) -> MeasuredResult:
     )
 
 
+def widget_of(repo_id: str, image: str, labels: str) -> dict[str, Any]:
+    """Returns the front matter of the example that the page of the model offers: an image in its repository."""
+    return {"widget": [{"src": f"https://huggingface.co/{repo_id}/resolve/main/{image}", "example_title": labels}]}
+
+
 def model_index(results: Sequence[MeasuredResult]) -> list[EvalResult]:
     """Converts results to the format of the Hub, which shows them next to the card and uses them in searches."""
     return [
         EvalResult(
             task_type=PIPELINE_TAG,
             task_name="Open-vocabulary semantic segmentation",
-            dataset_type=re.sub(r"[^a-z0-9]+", "-", result.name.lower()).strip("-"),
+            dataset_type=HUB_DATASETS.get(result.name) or _dataset_id(result.name),
             dataset_name=result.name,
-            metric_type=name,
+            metric_type=METRIC_IDS[name],
             metric_name=SCORES[name],
             metric_value=value,
             metric_args={"protocol": result.protocol} if result.protocol else None,
@@ -170,6 +186,11 @@ def model_index(results: Sequence[MeasuredResult]) -> list[EvalResult]:
         for result in results
         for name, value in result.scores.items()
     ]
+
+
+def _dataset_id(name: str) -> str:
+    """Returns the Hub id of a data set; for one that is not on the Hub, its name in the form of an id."""
+    return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def make_card(
@@ -200,13 +221,14 @@ def make_card(
             "front matter of README.md in the model's folder."
         )
     name = repo_id.rpartition("/")[2]
+    fields.setdefault("language", "en")
     tags = [*TAGS, *(tag for tag in fields.pop("tags", None) or () if tag not in TAGS)]
     data = ModelCardData(
         **fields,
         library_name="transformers",
         pipeline_tag=PIPELINE_TAG,
         tags=tags,
-        metrics=["mean_iou"] if results else None,
+        metrics=sorted({METRIC_IDS[name] for result in results for name in result.scores}, reverse=True) or None,
         model_name=name if results else None,
         eval_results=model_index(results) or None,
     )

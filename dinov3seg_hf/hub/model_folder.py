@@ -25,18 +25,22 @@ from ..about import MAX_SHARD_SIZE, __version__
 from ..checkpoint_names import is_hub_id
 from ..file_names import CONVERSION_REPORT, LICENSES, RUN_DESCRIPTION
 from ..loading import license_files, load_model, load_processor
+from ..model.default_vocabulary import names_of
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_input import open_image
 from ..model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from ..model.processing_dinov3seg import Dinov3SegProcessor
 from ..model.remote_code import CUSTOM_PIPELINES, remote_files
+from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import save_image
 from ..visualization.legend import with_legend
 from ..visualization.pictures import overlay, regions_of
 from .example import Example
-from .model_card import DINOV3_LICENSE, AuthorsNotes, make_card, read_results
+from .model_card import DINOV3_LICENSE, AuthorsNotes, make_card, read_results, widget_of
 from .upload import PublishingError
+
+CODE_LICENSE = "apache-2.0"
 
 CHECK_TIMEOUT_SECONDS = 1800
 
@@ -53,6 +57,8 @@ def build_model_folder(
     space_id: str | None = None,
     results: Sequence[str | os.PathLike] = (),
     metadata: dict[str, Any] | None = None,
+    vocabulary: Vocabulary | None = None,
+    code_license: str | os.PathLike | None = None,
     max_shard_size: str = MAX_SHARD_SIZE,
 ) -> Path:
     """Writes all files of the model repository and checks them in a new process.
@@ -69,6 +75,9 @@ def build_model_folder(
     output.mkdir(parents=True)
     for path in licenses:
         shutil.copyfile(path, output / path.name)
+    if vocabulary is not None or pipe.model.vocabulary is None:
+        # the page of the model offers a call without labels
+        pipe.model.set_vocabulary(example.labels if vocabulary is None else vocabulary, processor)
     pipe.model.save_pretrained(output, max_shard_size=max_shard_size)
     processor.save_pretrained(output)
     _check_code(output)
@@ -82,10 +91,15 @@ def build_model_folder(
     )  # in the parent folder, if the checkpoint is the folder `model` of a run
     license_link = {"license_link": licenses[0].name} if licenses else {}
     fields = {**_metadata_of_conversion(conversion), **license_link, **notes.metadata, **(metadata or {})}
+    if code_license is not None:
+        # of the code; weights under another license have theirs beside it
+        name = "LICENSE" if fields.get("license") == CODE_LICENSE and not licenses else "LICENSE-CODE"
+        shutil.copyfile(code_license, output / name)
     image_processor = processor.image_processor
     facts = {
         "task": TASK,
         "remote_task": next(iter(CUSTOM_PIPELINES)),
+        "default_labels": list(names_of(pipe.model.config)),
         "package_version": __version__,
         "num_parameters": sum(parameter.numel() for parameter in pipe.model.parameters()),
         "dtype": str(pipe.model.dtype).removeprefix("torch."),
@@ -99,6 +113,7 @@ def build_model_folder(
         "run": run,
         "conversion": conversion,
     }
+    fields = {**fields, **widget_of(repo_id, shown["image"], example.labels)}
     card = make_card(card_template, repo_id, facts, notes, measured, fields)
     (output / "README.md").write_text(card, encoding="utf-8")
 

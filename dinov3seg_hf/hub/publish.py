@@ -18,6 +18,7 @@ from huggingface_hub import HfApi
 
 from ..about import MAX_SHARD_SIZE, __version__
 from ..model.files import disk_errors_as_value_errors
+from ..model.vocabulary import Vocabulary
 from .example import Example
 from .model_folder import build_model_folder
 from .space import build_space_folder
@@ -45,6 +46,8 @@ def publish(
     constraints: str | os.PathLike | None = None,
     results: Sequence[str | os.PathLike] = (),
     metadata: dict[str, Any] | None = None,
+    vocabulary: Vocabulary | None = None,
+    code_license: str | os.PathLike | None = None,
     private: bool = False,
     dry_run: bool = False,
     max_shard_size: str = MAX_SHARD_SIZE,
@@ -65,6 +68,9 @@ def publish(
         results: `results.json` files of this checkpoint.
         metadata: Fields of the card's front matter: `license`, `license_name`, `license_link`, `base_model`,
             `datasets`.
+        vocabulary: The default vocabulary of the published model, for calls without labels. Default: that of the
+            checkpoint, else the labels of the example.
+        code_license: The file with the license of the code, to put in the repository of the model. Default: none.
         private: Whether the repositories must be private.
         dry_run: Whether to build and check only, without an upload.
         max_shard_size: Maximum size of one weights file.
@@ -89,6 +95,8 @@ def publish(
             space_id=space_id,
             results=results,
             metadata=metadata,
+            vocabulary=vocabulary,
+            code_license=code_license,
             max_shard_size=max_shard_size,
         )
         space_folder = None

@@ -8,7 +8,8 @@ images. Label maps are never resized. The metric loads without a network connect
 (`torch.distributed`, for example started by `accelerate launch`), the counts are summed exactly.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -16,6 +17,7 @@ import evaluate
 import numpy as np
 import torch
 
+from .references import ReferenceOptions
 from .scoring import ConfusionMatrix
 
 DESCRIPTION = "Intersection over union of semantic segmentation: mean over classes, value per class, and accuracies."
@@ -26,7 +28,10 @@ INPUTS = """
 Args:
     num_labels: Number of classes C; labels are 0 .. C-1.
     ignore_index: Ground-truth pixels with this value are ignored, like all values outside 0 .. C-1.
-    label_names: Names of the C classes. Default: "0", "1", ...
+    label_names: Names of the C classes. Default: no names.
+    label_map: New values of ground-truth values, applied first.
+    reduce_labels: Whether 0 and 255 in the ground truth are ignored and all other values are reduced by 1.
+    nan_to_num: The number to return in place of NaN. Default: NaN.
 
     predictions: Label maps, integers (H, W). Values outside 0 .. C-1 count as wrong for the ground-truth class.
     references: Ground-truth label maps, each of the same size as its prediction.
@@ -35,7 +40,9 @@ Args:
 Returns:
     mean_iou, mean_accuracy, overall_accuracy, frequency_weighted_iou: Scores between 0 and 1; the means do not include
     classes without ground-truth pixels.
-    per_category_iou, per_category_accuracy: Values by class name; NaN for classes without ground-truth pixels.
+    mean_iou_mmseg: The mean IoU in which such classes count with 0 if they are predicted, as in mmseg and `evaluate`.
+    per_category_iou, per_category_accuracy: float64 (C,), or values by class name with `label_names`; NaN for classes
+    without ground-truth pixels.
     confusion_matrix: int64 (C, C + 1), ground-truth class by predicted class; the last column counts predictions
     outside 0 .. C-1.
 """
@@ -45,8 +52,8 @@ class MeanIoU(evaluate.Metric):
     """The mean IoU metric; see `INPUTS`.
 
     Args:
-        num_labels, ignore_index, label_names: See `INPUTS`. `num_labels` must be set before label maps are added.
-            Default of `num_labels`: the number of `label_names`.
+        num_labels, ignore_index, label_names, label_map, reduce_labels: See `INPUTS`. Default of `num_labels`: the
+            number of `label_names`. Without both, values are counted, and `compute` needs `num_labels`.
         **kwargs: Passed to `evaluate.Metric`.
 
     Raises:
@@ -59,14 +66,18 @@ class MeanIoU(evaluate.Metric):
         num_labels: int | None = None,
         ignore_index: int | None = None,
         label_names: Sequence[str] | None = None,
+        label_map: Mapping[int, int] | None = None,
+        reduce_labels: bool = False,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         if num_labels is None and label_names is not None:
             num_labels = len(label_names)
-        self._configure(num_labels, ignore_index, label_names)
+        # (ground-truth value, predicted value) -> pixels, before the options are known
+        self._values: Counter[tuple[int, int]] = Counter()
+        self._configure(num_labels, label_names, ReferenceOptions(label_map, reduce_labels, ignore_index))
 
-    def _configure(self, num_labels: int | None, ignore_index: int | None, label_names: Sequence[str] | None) -> None:
+    def _configure(self, num_labels: int | None, label_names: Sequence[str] | None, options: ReferenceOptions) -> None:
         if num_labels is not None and num_labels < 1:
             raise ValueError(f"num_labels is {num_labels}; expected at least one class.")
         if label_names is not None and (len(label_names) != num_labels or len(set(label_names)) != num_labels):
@@ -74,7 +85,7 @@ class MeanIoU(evaluate.Metric):
                 f"label_names has {len(label_names)} names, {len(set(label_names))} of them different; expected "
                 f"{num_labels} different names. Pass a different name for each class."
             )
-        self.num_labels, self.ignore_index, self.label_names = num_labels, ignore_index, label_names
+        self.num_labels, self.label_names, self.options = num_labels, label_names, options
         self._matrix: ConfusionMatrix | None = None
 
     def _info(self) -> evaluate.MetricInfo:
@@ -90,20 +101,20 @@ class MeanIoU(evaluate.Metric):
         """Adds one predicted label map and its ground truth, integers `(H, W)`.
 
         Raises:
-            ValueError: If the sizes differ, a label map does not contain integers, or `num_labels` is not set.
+            ValueError: If the sizes differ, or a label map does not contain integers.
         """
         self._refuse(kwargs)
-        if self.num_labels is None:
-            raise ValueError(
-                "num_labels is None; expected the number of classes. Pass num_labels when you create or load the "
-                "metric."
-            )
-        if self._matrix is None:
-            self._matrix = ConfusionMatrix(self.num_labels)
         prediction, reference = _array(prediction), _array(reference)
-        if self.ignore_index is not None and 0 <= self.ignore_index < self.num_labels:
-            reference = np.where(reference == self.ignore_index, -1, reference.astype(np.int64, copy=False))
-        self._matrix.update(prediction, reference)
+        if self.num_labels is not None:
+            if self._matrix is None:
+                self._matrix = ConfusionMatrix(self.num_labels)
+            self._matrix.update(prediction, self.options.apply(reference))
+            return
+        ConfusionMatrix(1).update(prediction, reference)  # checks the shapes
+        pairs = np.stack([reference.ravel(), prediction.ravel()]).astype(np.int64)
+        found, counts = np.unique(pairs, axis=1, return_counts=True)
+        for value, predicted, count in zip(*found.tolist(), counts.tolist()):
+            self._values[value, predicted] += count
 
     def add_batch(
         self, *, predictions: Iterable[Any] | None = None, references: Iterable[Any] | None = None, **kwargs: Any
@@ -128,6 +139,9 @@ class MeanIoU(evaluate.Metric):
         num_labels: int | None = None,
         ignore_index: int | None = None,
         label_names: Sequence[str] | None = None,
+        label_map: Mapping[int, int] | None = None,
+        reduce_labels: bool | None = None,
+        nan_to_num: float | None = None,
         return_confusion_matrix: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
@@ -136,36 +150,48 @@ class MeanIoU(evaluate.Metric):
         Args:
             predictions: Label maps to add first; requires `references`.
             references: Ground truths of `predictions`.
-            num_labels: Replaces the number of classes of the metric. Only allowed before label maps are added.
-            ignore_index: Replaces the `ignore_index` of the metric. Only allowed before label maps are added.
-            label_names: Replaces the names of the metric. Only allowed before label maps are added.
+            num_labels: Replaces the number of classes of the metric. This and the next four options are only allowed
+                before label maps are added, or if the metric was made without `num_labels`.
+            ignore_index: Replaces the `ignore_index` of the metric.
+            label_names: Replaces the names of the metric.
+            label_map: Replaces the `label_map` of the metric.
+            reduce_labels: Replaces the `reduce_labels` of the metric.
+            nan_to_num: The number to return in place of NaN.
             return_confusion_matrix: Whether to return the confusion matrix as well.
             **kwargs: Not supported; other options raise an error.
 
         Raises:
-            ValueError: If nothing was added, `num_labels`, `ignore_index` or `label_names` are passed after label maps
-                were added, or `add_batch` raises an error.
+            ValueError: If nothing was added, `num_labels` is missing, options change after label maps were added, or
+                `add_batch` raises an error.
         """
         self._refuse(kwargs)
-        if (num_labels, ignore_index, label_names) != (None, None, None):
-            if self._matrix is not None:
+        new = (num_labels, ignore_index, label_names, label_map, reduce_labels)
+        options = ReferenceOptions(
+            self.options.label_map if label_map is None else label_map,
+            self.options.reduce_labels if reduce_labels is None else reduce_labels,
+            self.options.ignore_index if ignore_index is None else ignore_index,
+        )
+        num_labels = self.num_labels if num_labels is None else num_labels
+        if any(value is not None for value in new):
+            if self._matrix is not None and (num_labels != self.num_labels or options != self.options or label_names):
                 raise ValueError(
-                    "num_labels, ignore_index and label_names cannot change after label maps were added. Pass these "
-                    "options when you create or load the metric."
+                    "num_labels, ignore_index, label_names, label_map and reduce_labels cannot change after label maps "
+                    "were added. Pass these options when you create or load the metric."
                 )
-            self._configure(
-                self.num_labels if num_labels is None else num_labels,
-                self.ignore_index if ignore_index is None else ignore_index,
-                self.label_names if label_names is None else label_names,
-            )
+            if self._matrix is None:
+                self._configure(num_labels, self.label_names if label_names is None else label_names, options)
         if predictions is not None or references is not None:
             self.add_batch(predictions=predictions, references=references)
         matrix = self._sum_over_processes()
         self._matrix = None
-        names = self.label_names or [str(label) for label in range(matrix.num_classes)]
+        self._values.clear()
         results: dict[str, Any] = matrix.scores()
-        results["per_category_iou"] = dict(zip(names, matrix.iou().tolist()))
-        results["per_category_accuracy"] = dict(zip(names, matrix.accuracy().tolist()))
+        results["per_category_iou"], results["per_category_accuracy"] = matrix.iou(), matrix.accuracy()
+        if nan_to_num is not None:
+            results = {name: np.nan_to_num(value, nan=nan_to_num) for name, value in results.items()}
+        if self.label_names is not None:
+            for name in ("per_category_iou", "per_category_accuracy"):
+                results[name] = dict(zip(self.label_names, results[name].tolist()))
         if return_confusion_matrix:
             results["confusion_matrix"] = matrix.counts
         return results
@@ -181,9 +207,21 @@ class MeanIoU(evaluate.Metric):
                 f"num_process is {self.num_process}, but torch.distributed, which sums the counts of the processes, is "
                 "not initialized. Start the processes with accelerate launch or torchrun."
             )
-        if self.num_labels is None or (self._matrix is None and not several):
+        if self._matrix is None and not self._values and not several:
             raise ValueError("Nothing was added to the metric. Add label maps, or pass predictions and references.")
+        if self.num_labels is None:
+            raise ValueError(
+                "num_labels is None; expected the number of classes. Pass num_labels to compute, or when you create or "
+                "load the metric."
+            )
         matrix = self._matrix or ConfusionMatrix(self.num_labels)  # some processes may not have received an image
+        if self._values:
+            pairs = np.array(list(self._values), np.int64).reshape(-1, 2)
+            labels, predictions = self.options.apply(pairs[:, 0]), pairs[:, 1]
+            is_class = (labels >= 0) & (labels < self.num_labels)
+            predictions = np.where((predictions < 0) | (predictions >= self.num_labels), self.num_labels, predictions)
+            num_pixels = np.array(list(self._values.values()), np.int64)
+            matrix.add(labels[is_class], predictions[is_class], num_pixels[is_class])
         if several:
             on_gpu = distributed.get_backend() == "nccl"
             counts = torch.from_numpy(matrix.counts).to("cuda" if on_gpu else "cpu")

@@ -93,6 +93,15 @@ class ConfusionMatrix:
         """The mean IoU over the classes (or over `classes`) that have ground-truth pixels, between 0 and 1."""
         return _mean(self.iou(), classes)
 
+    def mean_iou_mmseg(self) -> float:
+        """The mean IoU as mmseg and `evaluate` compute it, between 0 and 1.
+
+        Classes without ground-truth pixels that are predicted somewhere count, with an IoU of 0.
+        """
+        predicted = self.counts[:, :-1].sum(axis=0)
+        iou = self.iou()
+        return _mean(np.where(np.isnan(iou) & (predicted > 0), 0.0, iou))
+
     def mean_accuracy(self) -> float:
         """The mean accuracy over the classes that have ground-truth pixels, between 0 and 1."""
         return _mean(self.accuracy())
@@ -107,10 +116,11 @@ class ConfusionMatrix:
         return float(np.nansum(truth * self.iou()) / truth.sum()) if truth.any() else float("nan")
 
     def scores(self) -> dict[str, float]:
-        """The mean IoU, mean accuracy, overall accuracy and frequency-weighted IoU; NaN if no pixel is labeled."""
+        """The mean IoUs, mean accuracy, overall accuracy and frequency-weighted IoU; NaN if no pixel is labeled."""
         labeled = bool(self.counts.any())
         return {
             "mean_iou": self.mean_iou(),
+            "mean_iou_mmseg": self.mean_iou_mmseg(),
             "mean_accuracy": self.mean_accuracy(),
             "overall_accuracy": self.pixel_accuracy() if labeled else float("nan"),
             "frequency_weighted_iou": self.frequency_weighted_iou(),

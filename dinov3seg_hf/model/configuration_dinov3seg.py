@@ -14,7 +14,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, DINOv3ViTConfig, PreTrainedConfig, SamVisionConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .remote_code import attach_remote_code
+from .remote_code import PipelineTasks, attach_remote_code
 
 # Published sizes: DINOv3 ViT-L/16, the text tower of its dino.txt release, the image encoder of SAM ViT-L.
 DINOV3_VITL16: dict[str, Any] = {
@@ -213,6 +213,8 @@ class Dinov3SegConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        if tasks := getattr(self, "custom_pipelines", None):
+            self.custom_pipelines = PipelineTasks.of(tasks)
         if self.vision_head_intermediate_size is None:
             # SwiGLU of dino.txt: two thirds of the usual 4 D, rounded up to a multiple of 64
             self.vision_head_intermediate_size = -(-int(self.vision_config.hidden_size * 4 * 2 / 3) // 64) * 64

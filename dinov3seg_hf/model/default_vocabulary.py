@@ -116,26 +116,7 @@ class Dinov3SegDefaultVocabulary:
         Raises:
             ValueError: If `config.id2label` was changed since and contains other names.
         """
-        stored = self.config.default_vocabulary
-        if stored is None:
-            return None
-        names = names_of(self.config)
-        if names != tuple(stored["names"]):
-            raise ValueError(
-                f"config.id2label contains {quoted(list(names))}, but the default vocabulary of the model contains "
-                f"{quoted(stored['names'])}; expected the same names. Set the names with "
-                "model.set_vocabulary(names, processor), which changes both."
-            )
-        if "prompt_ids" in stored:
-            return Vocabulary(**{key: stored[key] for key in JSON_KEYS if key in stored and key != "raw_ids"})
-        return TextEmbeddings(
-            self.default_text_embeds.detach().float().cpu(),
-            names,
-            stored["vocabulary_fingerprint"],
-            # that of this model: the stored one is of the dtype in which the embeddings were made
-            self._checked_fingerprint(stored),
-            Calibration.of(stored["calibration"]) if "calibration" in stored else None,
-        )
+        return default_vocabulary_of(self)
 
     def default_text_features(self) -> torch.Tensor:
         """Returns the text embeddings of the default vocabulary, `(C, 2, D)`.
@@ -155,9 +136,9 @@ class Dinov3SegDefaultVocabulary:
                 "model.set_vocabulary(names, processor)."
             )
         if names_of(self.config) != tuple(stored["names"]):
-            return self.vocabulary  # type: ignore[return-value]  # raises the error
+            default_vocabulary_of(self)  # raises the error
         if "prompt_ids" not in stored:
-            self._checked_fingerprint(stored)
+            self.checked_fingerprint(stored)
             embeds: torch.Tensor = self.default_text_embeds
             return embeds.to(self.text_model.dtype)
         weights = list(self.text_model.parameters())
@@ -216,7 +197,7 @@ class Dinov3SegDefaultVocabulary:
         if hasattr(self, "default_text_embeds"):
             del self.default_text_embeds
 
-    def _checked_fingerprint(self, stored: Mapping[str, Any]) -> str:
+    def checked_fingerprint(self, stored: Mapping[str, Any]) -> str:
         """Returns the fingerprint of the text tower, after a check that it made the stored embeddings.
 
         The fingerprint depends on the dtype, so weights in another dtype cannot be checked.
@@ -240,6 +221,34 @@ class Dinov3SegDefaultVocabulary:
                 )
             self._checked_text = (key, fingerprint)
         return str(self._checked_text[1])
+
+
+def default_vocabulary_of(model: Any) -> Vocabulary | TextEmbeddings | None:
+    """Returns the default vocabulary of a model; see `Dinov3SegDefaultVocabulary.vocabulary`.
+
+    A pipeline calls this function and not the model: `trust_remote_code=True` may import the code of the two from two
+    copies, whose classes differ.
+    """
+    stored = model.config.default_vocabulary
+    if stored is None:
+        return None
+    names = names_of(model.config)
+    if names != tuple(stored["names"]):
+        raise ValueError(
+            f"config.id2label contains {quoted(list(names))}, but the default vocabulary of the model contains "
+            f"{quoted(stored['names'])}; expected the same names. Set the names with "
+            "model.set_vocabulary(names, processor), which changes both."
+        )
+    if "prompt_ids" in stored:
+        return Vocabulary(**{key: stored[key] for key in JSON_KEYS if key in stored})
+    return TextEmbeddings(
+        model.default_text_embeds.detach().float().cpu(),
+        names,
+        stored["vocabulary_fingerprint"],
+        # that of this model: the stored one is of the dtype in which the embeddings were made
+        model.checked_fingerprint(stored),
+        Calibration.of(stored["calibration"]) if "calibration" in stored else None,
+    )
 
 
 def names_of(config: Any) -> tuple[str, ...]:

@@ -51,6 +51,9 @@ class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
         Step between neighboring windows in pixels of the resized image.
     max_image_pixels (`int`, *optional*, defaults to `self.max_image_pixels`):
         Maximum number of pixels of an image, before and after resizing. Larger images raise an error.
+    do_reduce_labels (`bool`, *optional*, defaults to `self.do_reduce_labels`):
+        Whether 0 in segmentation maps means no class, as in ADE20K: 0 becomes 255, and all other labels but 255 are
+        reduced by 1.
     """
 
     size_divisor: int | None
@@ -58,6 +61,7 @@ class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
     window_size: int | None
     window_stride: int | None
     max_image_pixels: int | None
+    do_reduce_labels: bool | None
 
 
 class Dinov3SegImageProcessing(BaseImageProcessor):
@@ -82,6 +86,7 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
     window_size = 384
     window_stride = 128
     max_image_pixels = MAX_IMAGE_PIXELS
+    do_reduce_labels = False
 
     @property
     def model_input_names(self) -> list[str]:  # type: ignore[override]  # depends on the options
@@ -142,6 +147,7 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         window_size: int,
         window_stride: int,
         max_image_pixels: int,
+        do_reduce_labels: bool | None = None,
         return_tensors: Any,
         device: Any = None,
         **kwargs: Any,
@@ -196,10 +202,9 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             ]
             data["window_boxes"] = self._to_backend(boxes, device)
         if segmentation_maps is not None:
-            data["labels"] = [
-                self._to_backend(labels, device)
-                for labels in _prepare_labels(segmentation_maps, source_sizes, sizes, max_image_pixels)
-            ]
+            maps = _prepare_labels(segmentation_maps, source_sizes, sizes, max_image_pixels)
+            maps = [_reduced(labels) for labels in maps] if do_reduce_labels else maps
+            data["labels"] = [self._to_backend(labels, device) for labels in maps]
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> Any:
@@ -355,6 +360,16 @@ def _prepare_labels(
         columns = (2 * columns + 1) * labels.shape[1] // (2 * width)
         resized.append(labels[rows[:, None], columns])
     return resized
+
+
+def _reduced(labels: torch.Tensor) -> torch.Tensor:
+    """Returns labels that count from 0, where 0 and 255 become 255."""
+    if labels.numel() and labels.max() > 255:
+        raise ValueError(
+            f"A segmentation map contains {int(labels.max())}, and do_reduce_labels is true; expected at most 255, "
+            "because 255 marks ignored pixels. Reduce these labels yourself, and ignore pixels with -1."
+        )
+    return torch.where((labels == 0) | (labels == 255), 255, labels - 1)
 
 
 def _check_statistics(options: dict[str, Any]) -> None:

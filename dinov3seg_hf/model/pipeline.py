@@ -26,11 +26,10 @@ from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
 from .pipeline_labels import Labels, PipelineLabels
 from .pipeline_results import SegmentationResults
+from .remote_code import TASK
 from .sliding_window import segment_windows
 from .text_embeddings import TextEmbeddings
 from .windows import size_of
-
-TASK = "open-vocabulary-segmentation"
 
 # The options of `InferenceSettings` that are passed to the image processor.
 PROCESSOR_OPTIONS = ("size", "window_size", "window_stride")
@@ -471,3 +470,6 @@ def _finite(maps: torch.Tensor) -> torch.Tensor:
     if not maps.isfinite().all():
         raise ValueError("The model's logits are not finite. Load the model in float32 or bfloat16; float16 overflows.")
     return maps
+
+
+__all__ = ["TASK", "OpenVocabularySegmentationPipeline"]

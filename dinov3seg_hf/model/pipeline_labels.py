@@ -8,6 +8,7 @@ from typing import Any
 
 from .calibration import Calibration
 from .checks import CalibrationWarning, UnknownWordsWarning
+from .default_vocabulary import default_vocabulary_of
 from .inference_settings import InferenceSettings
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .text_cache import TextCache
@@ -55,7 +56,7 @@ class PipelineLabels:
         if candidate_labels is None:
             candidate_labels = self._candidate_labels
         if candidate_labels is None:
-            candidate_labels = self.model.vocabulary
+            candidate_labels = default_vocabulary_of(self.model)
             if isinstance(candidate_labels, Vocabulary) and self.processor is None and templates is None:
                 return self._encode_default(candidate_labels)  # its prompts are stored as token ids
         if isinstance(candidate_labels, TextEmbeddings):

@@ -34,20 +34,49 @@ IMAGE_PROCESSOR_AUTO_MAP = {
 
 PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_dinov3seg.Dinov3SegProcessor"}
 
-# Not the name of the task that the package registers: an entry of a repository hides a task of the same name, and
-# requires `trust_remote_code=True` even if the package is installed.
+TASK = "open-vocabulary-segmentation"
+
+# The task is that of the example on a page of the Hub. One entry only, because transformers takes its name as the task
+# of `pipeline(model=...)`; `PipelineTasks` answers to the other names.
 CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
-    "dinov3seg": {
+    "image-segmentation": {
         "impl": "pipeline.OpenVocabularySegmentationPipeline",
         "pt": ["AutoModelForSemanticSegmentation"],
         "type": "multimodal",
     }
 }
 
+OTHER_TASKS = (TASK, "zero-shot-image-segmentation", "dinov3seg")
+
 # The names of the JSON files that `save_pretrained` writes.
 JSON_FILES = {"config": CONFIG_NAME, "image_processor": IMAGE_PROCESSOR_NAME, "processor": PROCESSOR_NAME}
 
 _HERE = Path(__file__).parent
+
+# Whether this file is part of the package, and not of a repository that was loaded with `trust_remote_code=True`.
+_IS_PACKAGE = not __name__.startswith("transformers_modules.")
+
+
+class PipelineTasks(dict[str, Any]):
+    """The entry `custom_pipelines` of a configuration, as `transformers.pipeline` reads it.
+
+    transformers takes the only key as the task if none is given, and uses the code of the repository for tasks that are
+    `in` the entry. In a repository, all names of the task are. In the package, none is: the task is that of the
+    package, whose pipeline transformers finds in its registry, with nothing to trust.
+    """
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> "PipelineTasks":
+        """Returns the entry of a configuration file with these rules."""
+        return cls(zip((TASK,), entry.values()) if _IS_PACKAGE else entry)
+
+    def __contains__(self, task: object) -> bool:
+        return not _IS_PACKAGE and (super().__contains__(task) or task in OTHER_TASKS)
+
+    def __missing__(self, task: str) -> Any:
+        if task in OTHER_TASKS and self:
+            return next(iter(self.values()))
+        raise KeyError(task)
 
 
 def attach_remote_code(
@@ -114,4 +143,12 @@ def _copy_code(targets: Iterable[str], folder: str | os.PathLike[str]) -> None:
         shutil.copyfile(file, Path(folder) / file.name)
 
 
-__all__ = ["CONFIG_AUTO_MAP", "CUSTOM_PIPELINES", "IMAGE_PROCESSOR_AUTO_MAP", "PROCESSOR_AUTO_MAP", "remote_files"]
+__all__ = [
+    "CONFIG_AUTO_MAP",
+    "CUSTOM_PIPELINES",
+    "IMAGE_PROCESSOR_AUTO_MAP",
+    "PROCESSOR_AUTO_MAP",
+    "TASK",
+    "PipelineTasks",
+    "remote_files",
+]

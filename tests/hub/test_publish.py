@@ -322,6 +322,7 @@ def built(tmp_path_factory, checkpoint, demo, example, evaluation):
         results=[evaluation],
         dry_run=True,
         max_shard_size="100KB",
+        code_license=REPO / "LICENSE",
     )
 
 
@@ -332,6 +333,7 @@ def test_model_folder_holds_weights_processor_code_card_and_example(built):
     shards = {name for name in names if name.endswith(".safetensors")}
     assert len(shards) > 1
     assert names - code - shards == {
+        "LICENSE",
         "README.md",
         "config.json",
         "examples/overlay-shapes.png",
@@ -354,12 +356,17 @@ def test_card_is_valid_and_its_scores_are_those_measured(built):
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "image-segmentation" and "open-vocabulary-segmentation" in card.data.tags
     assert card.data.datasets == ["org/shapes"] and card.data.base_model == "org/base"
-    assert card.data.metrics == ["mean_iou"] and card.data.model_name == "dinov3-seg"
+    assert card.data.metrics == ["mean_iou", "accuracy"] and card.data.model_name == "dinov3-seg"
+    assert card.data.language == "en"
+    (widget,) = card.data.to_dict()["widget"]
+    assert widget["src"] == "https://huggingface.co/org/dinov3-seg/resolve/main/examples/shapes.png"
     results = {result.metric_type: result for result in card.data.eval_results}
     assert {name: result.metric_value for name, result in results.items()} == {
         "mean_iou": 12.35,
-        "overall_accuracy": 50.0,
+        "accuracy": 50.0,
     }
+    assert results["mean_iou"].dataset_type == "zhoubolei/scene_parse_150"
+    assert results["accuracy"].metric_name == "pixel accuracy"
     assert results["mean_iou"].dataset_name == "A-150" and results["mean_iou"].metric_args == {"protocol": "f" * 64}
     assert "| A-150 | 2,000 | 12.35 (10.00 to 20.00) | 50.00 | local-global | `ffffffffffff` |" in card.text
     for said in ("Knows shapes.", "For an hour.", "- Shapes only.", "fingerprint of the weights; it is that"):
@@ -373,7 +380,11 @@ def test_card_shows_how_to_use_this_model_and_nothing_that_is_not_there(built):
     for heading in ("Use", "Results", "Training", "Limits and risks", "Licenses", "Citation"):
         assert f"\n## {heading}\n" in text
     assert 'pipeline("open-vocabulary-segmentation", "org/dinov3-seg")' in text
-    assert 'pipeline("dinov3seg", "org/dinov3-seg", trust_remote_code=True)' in text
+    assert 'pipeline("image-segmentation", "org/dinov3-seg", trust_remote_code=True)' in text
+    assert "photo.jpg" not in text.partition("On the command line")[0]
+    assert "https://huggingface.co/org/dinov3-seg/resolve/main/examples/shapes.png" in text
+    config = json.loads((built.model_folder / "config.json").read_text())
+    assert list(config["id2label"].values()) == LABELS.split(", ")  # the checkpoint has no vocabulary of its own
     assert "https://huggingface.co/spaces/org/demo" in text and "{{" not in text and "{%" not in text
     assert (built.model_folder / "examples" / "overlay-shapes.png").is_file() and "SAM" not in text
 

@@ -59,8 +59,11 @@ def test_agrees_with_an_independent_implementation(drawn):
     assert result["frequency_weighted_iou"] == pytest.approx((ious * counts).sum() / counts.sum(), abs=1e-12)
     by_name = result["per_category_iou"]
     assert len(by_name) == num_labels
-    assert [by_name[str(label)] for label in present] == pytest.approx(ious.tolist(), abs=1e-12)
-    assert all(math.isnan(value) for name, value in by_name.items() if int(name) not in present)
+    assert by_name[present].tolist() == pytest.approx(ious.tolist(), abs=1e-12)
+    assert np.isnan(np.delete(by_name, present)).all()
+    # mmseg: classes that are predicted and have no pixel count with 0
+    either = np.union1d(present, predicted[predicted < num_labels])
+    assert result["mean_iou_mmseg"] == pytest.approx(ious.sum() / len(either), abs=1e-12)
     expected = confusion_matrix(true, predicted, labels=range(num_labels))
     assert np.array_equal(result["confusion_matrix"][:, :-1], expected)
     assert not result["confusion_matrix"][:, -1].any()
@@ -98,14 +101,36 @@ def test_options_may_come_with_the_label_maps_as_in_the_stock_metric():
 
 def test_an_ignore_label_may_be_one_of_the_classes():
     result = MeanIoU(num_labels=2, ignore_index=0).compute(predictions=[[[0, 1, 0]]], references=[[[0, 1, 1]]])
-    assert result["per_category_iou"] == pytest.approx({"0": math.nan, "1": 0.5}, nan_ok=True)
+    assert result["per_category_iou"].tolist() == pytest.approx([math.nan, 0.5], nan_ok=True)
+
+
+@given(label_maps(), st.booleans(), st.sampled_from([None, 0, 255]))
+@settings(max_examples=30, deadline=None)
+def test_options_after_the_label_maps_are_options_before_them(drawn, reduce_labels, ignore_index):
+    num_labels, predictions, references = drawn
+    options = {"label_map": {0: 1, 1: 0}, "reduce_labels": reduce_labels, "ignore_index": ignore_index}
+    before = MeanIoU(num_labels=num_labels, **options)
+    before.add_batch(predictions=predictions, references=references)
+    after = MeanIoU()
+    after.add_batch(predictions=predictions, references=references)
+    late = after.compute(num_labels=num_labels, **options, return_confusion_matrix=True)
+    assert np.array_equal(late["confusion_matrix"], before.compute(return_confusion_matrix=True)["confusion_matrix"])
+
+
+def test_the_options_of_the_stock_metric_mean_the_same():
+    maps = {"predictions": [[[0, 0, 1]]], "references": [[[0, 1, 255]]]}
+    assert MeanIoU(num_labels=2).compute(**maps, reduce_labels=True)["overall_accuracy"] == 1  # 0 and 255 are ignored
+    swapped = MeanIoU(num_labels=2).compute(**maps, label_map={0: 1, 1: 0})
+    assert swapped["per_category_accuracy"].tolist() == [1, 0]
+    result = MeanIoU(num_labels=3).compute(**maps, nan_to_num=0)
+    assert result["per_category_iou"].tolist() == [0.5, 0.0, 0.0] and result["mean_iou"] == 0.25
 
 
 def test_predictions_of_none_are_wrong_and_no_class_is_charged_with_them():
     metric = MeanIoU(num_labels=2)
     result = metric.compute(predictions=[[[0, -1, 7]]], references=[[[0, 0, 1]]], return_confusion_matrix=True)
     assert result["confusion_matrix"].tolist() == [[1, 0, 1], [0, 0, 1]]
-    assert result["per_category_iou"] == {"0": 0.5, "1": 0.0}
+    assert result["per_category_iou"].tolist() == [0.5, 0.0]
 
 
 def test_a_computation_starts_afresh():
@@ -153,9 +178,11 @@ def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="2 names, 1 of them different"):
         MeanIoU(label_names=["cat", "cat"])
     with pytest.raises(ValueError, match="Pass num_labels"):
-        MeanIoU().add(prediction=[[0]], reference=[[0]])
-    with pytest.raises(ValueError, match="'reduce_labels'"):
-        MeanIoU(num_labels=1).compute(predictions=[[[0]]], references=[[[0]]], reduce_labels=True)
+        MeanIoU().compute(predictions=[[[0]]], references=[[[0]]])
+    with pytest.raises(ValueError, match="'reduced_labels'"):
+        MeanIoU(num_labels=1).compute(predictions=[[[0]]], references=[[[0]]], reduced_labels=True)
+    with pytest.raises(ValueError, match="Resize the prediction"):
+        MeanIoU().add(prediction=[[0]], reference=[[0, 1]])
     with pytest.raises(ValueError, match=r"longer|shorter"):
         MeanIoU(num_labels=1).add_batch(predictions=[[[0]]], references=[])
     with pytest.raises(ValueError, match="references is None"):

@@ -187,6 +187,14 @@ def test_the_stock_pipeline_segments_by_it(model, tiny_processor, sample_image, 
     assert all(a["mask"].tobytes() == b["mask"].tobytes() for a, b in zip(segments, ours))
 
 
+def test_the_package_s_pipeline_is_found_without_a_task_and_under_its_alias(checkpoint, tiny_processor):
+    tiny_processor.save_pretrained(checkpoint)
+    for task in (None, "zero-shot-image-segmentation", "open-vocabulary-segmentation"):
+        for trust in (None, True):
+            pipe = pipeline(task, model=str(checkpoint), device="cpu", trust_remote_code=trust)
+            assert type(pipe) is OpenVocabularySegmentationPipeline
+
+
 def test_token_ids_stay_readable_in_the_configuration(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     stored = config["default_vocabulary"]

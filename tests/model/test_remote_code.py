@@ -67,7 +67,7 @@ def test_saved_checkpoint_holds_exactly_the_code_that_it_needs(tiny_checkpoint):
     config = json.loads((tiny_checkpoint / "config.json").read_text())
     targets = [*config["auto_map"].values(), *(task["impl"] for task in config["custom_pipelines"].values())]
     assert {f"{target.partition('.')[0]}.py" for target in targets} <= CODE
-    assert "open-vocabulary-segmentation" not in config["custom_pipelines"]  # it would hide the package's own task
+    assert list(config["custom_pipelines"]) == ["image-segmentation"]  # the task of the code that the Hub shows
 
 
 def test_parts_are_saved_with_their_own_code(tiny_processor, tiny_config, tmp_path):
@@ -83,7 +83,7 @@ def test_pipeline_is_saved_whole(tiny_model, tiny_processor, image, tmp_path):
     pipe.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.glob("*.py")} == CODE
     assert (tmp_path / "processor_config.json").is_file()
-    assert set(json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]) == {"dinov3seg"}
+    assert set(json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]) == {"image-segmentation"}
 
 
 @pytest.mark.multiprocess
@@ -129,7 +129,8 @@ def test_revision_pins_code_and_weights_together(client):
 @pytest.mark.multiprocess
 def test_pipeline_travels_with_the_checkpoint(client, tiny_model, tiny_processor, image):
     traveled = outcome(client, "pipeline_travels")
-    assert traveled["classes"] == ["OpenVocabularySegmentationPipeline"] * 2
+    assert traveled["classes"] == ["OpenVocabularySegmentationPipeline"] * 5
+    assert traveled["without_labels"] == "no default vocabulary"
     assert traveled["module"].endswith(".pipeline") and traveled["module"].startswith("transformers_modules.")
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     expected = pipe(str(image), LABELS, return_label_map=True, inference="whole")["label_map"]

@@ -72,18 +72,34 @@ def revision_pins_the_code():
     return {"module": type(model).__module__, "marker": getattr(sys.modules[type(model).__module__], "MARKER", None)}
 
 
+def without_labels(pipe):
+    """The labels of a call without any: those of the default vocabulary, once there is one."""
+    try:
+        pipe(IMAGE)
+    except ValueError as error:
+        assert "Got no labels" in str(error), error
+    pipe.model.set_vocabulary(["red circle", "blue square"], pipe.processor)
+    pipe.save_pretrained("with_vocabulary")
+    again = pipeline("image-segmentation", model="with_vocabulary", **TRUST)
+    assert again(IMAGE, return_label_map=True)["labels"] == ["red circle", "blue square"]
+    pipe.model.set_vocabulary(None)
+    return "no default vocabulary"
+
+
 @step
 def pipeline_travels():
-    named = pipeline("dinov3seg", NAME, **TRUST)
+    tasks = ("image-segmentation", "open-vocabulary-segmentation", "zero-shot-image-segmentation", "dinov3seg")
+    named = [pipeline(task, model=NAME, **TRUST) for task in tasks]
     found = pipeline(model=NAME, **TRUST)  # the repository says which
     result = found(IMAGE, candidate_labels=LABELS, return_label_map=True, inference="whole")
     words = found.encode_labels(LABELS)
     words.save("words.safetensors")
     again = type(words).load("words.safetensors")
     return {
-        "classes": [type(pipe).__name__ for pipe in (named, found)],
+        "classes": [type(pipe).__name__ for pipe in (*named, found)],
         "module": type(found).__module__,
         "label_map": result["label_map"].tolist(),
+        "without_labels": without_labels(found),
         "from_saved_words": found(IMAGE, again, return_label_map=True, inference="whole")["label_map"].tolist(),
     }
 

@@ -1,0 +1,113 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Makes batches from rows of a data set, for `transformers.Trainer` and loops like those of transformers' examples.
+
+A batch has images, label maps and, if wanted, one vocabulary: class names belong to the batch and not to its images.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..model.loss import IGNORED
+from ..model.vocabulary import Vocabulary, as_vocabulary
+from .columns import IMAGE_COLUMNS, MASK_COLUMNS
+
+
+class Dinov3SegDataCollator:
+    """The collator of images and masks.
+
+    Example:
+
+    ```python
+    >>> model.set_vocabulary(vocabulary, processor)
+    >>> trainer = Trainer(
+    ...     model,
+    ...     TrainingArguments("runs/mine", remove_unused_columns=False),
+    ...     train_dataset=dataset,
+    ...     data_collator=Dinov3SegDataCollator(processor),
+    ... )
+    ```
+
+    Args:
+        processor: The processor of the model, or its image processor alone.
+        vocabulary: The classes of the masks, in any form that `model.set_vocabulary` takes except embeddings; each
+            batch gets their `input_ids` and `attention_mask`. With `raw_ids`, the masks contain raw ids. Default: the
+            classes are the default vocabulary of the model, which is faster if the text tower is frozen.
+        image_column: The key of the image in a row. Default: a usual name, such as "image".
+        mask_column: The key of the mask in a row. Default: a usual name, such as "label" or "annotation".
+        **options: Options of the image processor, such as `size={"height": 512, "width": 512}` and `do_reduce_labels`.
+            Windows are off by default (`do_windows`).
+
+    Raises:
+        ValueError: If the vocabulary is invalid, or needs a tokenizer that is missing.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        vocabulary: Vocabulary | str | Sequence[str] | None = None,
+        *,
+        image_column: str | None = None,
+        mask_column: str | None = None,
+        **options: Any,
+    ):
+        self.image_processor = getattr(processor, "image_processor", processor)
+        self.image_column, self.mask_column = image_column, mask_column
+        self.options = {"do_windows": False, "return_tensors": "pt", **options}
+        self.vocabulary, self._text = None, {}
+        if vocabulary is not None:
+            if getattr(processor, "tokenizer", None) is None:
+                raise ValueError(
+                    f"The processor is a {type(processor).__name__}, which has no tokenizer; class names need one. "
+                    "Pass AutoProcessor.from_pretrained(...), or set the classes with model.set_vocabulary."
+                )
+            self.vocabulary = as_vocabulary(vocabulary)
+            self._text = dict(processor(text=self.vocabulary.prompts()))  # (C, P, L)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Makes a batch of rows.
+
+        Args:
+            rows: Mappings with an image and a mask each (PIL, numpy, torch or path), or with prepared `pixel_values`
+                `(3, H, W)` and `labels` `(H, W)`. A row without a mask is possible if no row has one.
+
+        Returns:
+            `pixel_values`, float32 `(B, 3, H, W)`; with masks, `labels`, int64 `(B, H, W)`; and with a vocabulary
+            `input_ids` and `attention_mask`, int64 `(C, P, L)`.
+
+        Raises:
+            ValueError: If a column is missing, an image cannot be read, or images or masks do not match.
+        """
+        if not rows:
+            raise ValueError("Got no rows; expected at least one.")
+        if self.image_column is None and all(isinstance(row.get("pixel_values"), torch.Tensor) for row in rows):
+            batch = {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
+            if all(row.get("labels") is not None for row in rows):
+                batch["labels"] = torch.stack([torch.as_tensor(row["labels"]).long() for row in rows])
+        else:
+            image = self._column(rows[0], self.image_column, IMAGE_COLUMNS, "image")
+            has_masks = self.mask_column is not None or any(name in rows[0] for name in MASK_COLUMNS)
+            mask = self._column(rows[0], self.mask_column, MASK_COLUMNS, "mask") if has_masks else None
+            masks = None if mask is None else [row[mask] for row in rows]
+            batch = dict(self.image_processor([row[image] for row in rows], masks, **self.options))
+        if self.vocabulary is not None and "labels" in batch:
+            labels = self.vocabulary.labels_from_raw(batch["labels"].numpy())
+            labels[labels == self.vocabulary.ignore_label] = IGNORED
+            batch["labels"] = torch.from_numpy(labels).long()
+        return {**batch, **self._text}
+
+    @staticmethod
+    def _column(row: Mapping[str, Any], wanted: str | None, usual: Sequence[str], kind: str) -> str:
+        name = next((name for name in usual if name in row), None) if wanted is None else wanted
+        if name is None or name not in row:
+            raise ValueError(
+                f"A row has the keys {', '.join(map(repr, row)) or 'none'}; expected "
+                f"{'an ' if kind == 'image' else 'a '}{kind}{'' if wanted is None else f' in {wanted!r}'}. Pass "
+                f"{kind}_column, and remove_unused_columns=False to TrainingArguments, which removes it otherwise."
+            )
+        return name
+
+
+__all__ = ["Dinov3SegDataCollator"]

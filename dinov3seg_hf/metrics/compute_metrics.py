@@ -1,0 +1,130 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`compute_metrics` for `transformers.Trainer`: from logits or label maps to the scores of transformers' examples."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .references import ReferenceOptions
+from .scoring import ConfusionMatrix
+
+# The value with which `transformers.Trainer` fills up arrays of different sizes.
+PADDING = -100
+
+
+class SegmentationMetrics:
+    """The scores of a semantic segmentation, as `compute_metrics` of `transformers.Trainer`.
+
+    Example:
+
+    ```python
+    >>> metrics = SegmentationMetrics(model.config.id2label)
+    >>> trainer = Trainer(
+    ...     model, compute_metrics=metrics, preprocess_logits_for_metrics=metrics.preprocess_logits, ...
+    ... )
+    ```
+
+    With `preprocess_logits`, the trainer keeps label maps in place of logits, which need the memory of all classes.
+    With `batch_eval_metrics=True` in the training arguments, it keeps nothing but counts.
+
+    Args:
+        id2label: The names of the C classes, `{0: name, ...}`.
+        ignore_index: The ground-truth value of pixels that are ignored, like all values outside 0 .. C-1.
+        reduce_labels: Whether 0 and 255 in the ground truth are ignored and other values are reduced by 1. Leave it
+            `False` if the image processor has reduced the labels (`do_reduce_labels`).
+        label_map: New values of ground-truth values, applied first.
+        nan_to_num: The number to report in place of NaN, the score of classes without ground-truth pixels.
+
+    Raises:
+        ValueError: If `id2label` does not contain the labels 0 .. C-1.
+    """
+
+    def __init__(
+        self,
+        id2label: Mapping[Any, str],
+        *,
+        ignore_index: int | None = 255,
+        reduce_labels: bool = False,
+        label_map: Mapping[int, int] | None = None,
+        nan_to_num: float | None = None,
+    ):
+        names = {int(label): name for label, name in id2label.items()}
+        if not names or sorted(names) != list(range(len(names))):
+            raise ValueError(
+                f"id2label has the labels {sorted(names)[:5]}; expected 0, 1, ... without gaps. Pass "
+                "model.config.id2label."
+            )
+        self.names = [names[label] for label in range(len(names))]
+        if ignore_index == 255 < len(names):
+            ignore_index = None  # a class of a large vocabulary, as for the loss
+        self.options = ReferenceOptions(label_map, reduce_labels, ignore_index)
+        self.nan_to_num = nan_to_num
+        self._matrix = ConfusionMatrix(len(names))
+
+    @staticmethod
+    def preprocess_logits(logits: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Returns the predicted label maps at the size of the labels, for `preprocess_logits_for_metrics`.
+
+        Args:
+            logits: `(B, C, h, w)`, or a tuple that begins with them.
+            labels: `(B, H, W)`.
+
+        Returns:
+            int64 `(B, H, W)`.
+        """
+        logits = logits[0] if isinstance(logits, (tuple, list)) else logits
+        # one image at a time, because all classes at full size need much memory
+        resized = (F.interpolate(one[None].float(), size=labels.shape[-2:], mode="bilinear") for one in logits)
+        return torch.cat([one.argmax(dim=1) for one in resized])
+
+    def __call__(self, eval_prediction: Any, compute_result: bool = True) -> dict[str, float]:
+        """Adds predictions and returns the scores.
+
+        Args:
+            eval_prediction: `predictions`, logits `(N, C, h, w)` or label maps `(N, H, W)`; and `label_ids`, the ground
+                truth `(N, H, W)`.
+            compute_result: Whether to return the scores of all predictions since the last result, or only to count.
+
+        Returns:
+            `mean_iou` (over the classes with ground-truth pixels), `mean_iou_mmseg` (as `evaluate` and mmseg compute
+            it: over all classes with ground-truth or predicted pixels), `mean_accuracy`, `overall_accuracy`,
+            `frequency_weighted_iou`; and `iou_NAME` and `accuracy_NAME` of each class. All between 0 and 1.
+
+        Raises:
+            ValueError: If the shapes do not match, or images of different sizes were padded.
+        """
+        predictions, labels = eval_prediction.predictions, eval_prediction.label_ids
+        predictions = predictions[0] if isinstance(predictions, (tuple, list)) else predictions
+        predictions, labels = torch.as_tensor(predictions), torch.as_tensor(labels)
+        if labels.ndim != 3 or predictions.ndim not in (3, 4) or len(predictions) != len(labels):
+            raise ValueError(
+                f"predictions have shape {tuple(predictions.shape)} and labels {tuple(labels.shape)}; expected "
+                "(images, classes, height, width), or (images, height, width) for label maps, and (images, height, "
+                "width). Pass what the trainer passes."
+            )
+        for prediction, label in zip(predictions, labels):
+            if prediction.ndim == 3:
+                if (prediction == PADDING).all(dim=0).any():
+                    raise ValueError(
+                        "The images have different sizes, so the trainer padded their logits; expected one size. Pass "
+                        "preprocess_logits_for_metrics=metrics.preprocess_logits to the trainer."
+                    )
+                (prediction,) = self.preprocess_logits(prediction[None], label[None])
+            self._matrix.update(prediction.cpu().numpy(), self.options.apply(label.cpu().numpy()))
+        return self._result() if compute_result else {}
+
+    def _result(self) -> dict[str, float]:
+        matrix, self._matrix = self._matrix, ConfusionMatrix(len(self.names))
+        scores = matrix.scores()
+        for kind, values in (("iou", matrix.iou()), ("accuracy", matrix.accuracy())):
+            scores |= {f"{kind}_{name}": value for name, value in zip(self.names, values.tolist())}
+        if self.nan_to_num is not None:
+            scores = {name: float(np.nan_to_num(value, nan=self.nan_to_num)) for name, value in scores.items()}
+        return scores
+
+
+__all__ = ["SegmentationMetrics"]
