@@ -58,8 +58,11 @@ else:
 # Whoever writes `import dinov3seg_hf; AutoModel.from_pretrained(...)` uses none of the names above. The installed
 # command registers the classes when it loads a checkpoint.
 if not getattr(sys.modules.get("dinov3seg_command"), "running", False):
+    from .model.pipeline_results import ShownInNotebooks
     from .registration import register
+    from .visualization.notebook import result_as_html
 
+    ShownInNotebooks.to_html = staticmethod(result_as_html)
     register()
 
 __all__ = [

@@ -31,7 +31,7 @@ MAX_DOWNLOAD_BYTES = 256 * 2**20
 
 DOWNLOAD_TIMEOUT_SECONDS = 30
 
-ImageSource = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
+ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
 
 _CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 
@@ -46,8 +46,8 @@ def open_image(image: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.
     """Reads one image of any supported kind.
 
     Args:
-        image: A path, an http(s) URL, a `data:image/...;base64,` string, a PIL image, or an array or tensor `(H, W)`,
-            `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 channels.
+        image: A path, an http(s) URL, a `data:image/...;base64,` string, the bytes of an image file, an open file, a PIL
+            image, or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 channels.
         max_pixels: Maximum number of pixels. Larger images raise an error; files are not decoded before this check.
 
     Returns:
@@ -125,7 +125,7 @@ def flatten_images(images: Any, num_dims: int = 3) -> list[Any]:
 
 
 def _decode(
-    source: str | os.PathLike[str] | Image.Image,
+    source: str | os.PathLike[str] | bytes | BinaryIO | Image.Image,
     max_pixels: int,
     convert: Callable[[Image.Image, str], torch.Tensor],
     is_mask: bool = False,
@@ -176,11 +176,18 @@ def refuse_lossy(mask: Image.Image, name: str) -> None:
         )
 
 
-def _open_file(source: str | os.PathLike[str], name: str) -> BinaryIO:
+def _open_file(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> BinaryIO:
+    if isinstance(source, (bytes, bytearray)) or hasattr(source, "read"):
+        content = source.read() if hasattr(source, "read") else source
+        if not isinstance(content, (bytes, bytearray)):
+            raise ImageError(f"{name} gives text; expected bytes. Open the file in binary mode, 'rb'.")
+        if not content:
+            raise ImageError(f"{name} is empty (0 bytes), or was read to its end. Open it again.")
+        return BytesIO(content)  # the file of the caller stays open
     if not isinstance(source, (str, os.PathLike)):
         raise ImageError(
-            f"The image is of type {type(source).__name__}; expected a path, a URL, a PIL image, a numpy array or a "
-            "tensor."
+            f"The image is of type {type(source).__name__}; expected a path, a URL, bytes, an open file, a PIL image, "
+            "a numpy array or a tensor."
         )
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         data = _download(source, name)
@@ -354,5 +361,9 @@ def _name(source: Any) -> str:
     if isinstance(source, Image.Image):
         file = getattr(source, "filename", "")
         return f"The image {os.fspath(file)!r}" if file else "The PIL image"
+    if isinstance(source, (bytes, bytearray)):
+        return f"The image of {len(source)} bytes"
+    if hasattr(source, "read"):
+        return f"The image in the file {getattr(source, 'name', type(source).__name__)!r}"
     text = str(source)
     return f"The image {text if len(text) <= 200 else text[:100] + '...'!r}"

@@ -112,9 +112,11 @@ class LabeledImage:
         score_map: float32 `(H, W)`: the best score of each pixel.
         scores: float16 `(C, h, w)`: the scores of all labels at the resolution of the model, if requested.
         confidence: The confidence of the best and of the second label, for `background="auto"`.
+        names: The names of the labels.
     """
 
     label_map: np.ndarray
     score_map: np.ndarray
     scores: np.ndarray | None = None
     confidence: Confidence | None = None
+    names: tuple[str, ...] = ()

@@ -13,9 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from transformers import Pipeline
 
 from .image_input import read_pixels
@@ -24,8 +22,17 @@ from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
 from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
+from .pipeline_inputs import (
+    ImageWithLabels,
+    are_per_image,
+    may_bring_labels,
+    read_rows,
+    split_row,
+    take_keywords,
+    with_own_labels,
+)
 from .pipeline_labels import Labels, PipelineLabels
-from .pipeline_results import SegmentationResults
+from .pipeline_results import SegmentationResults, result_of, with_image
 from .remote_code import TASK
 from .sliding_window import segment_windows
 from .text_embeddings import TextEmbeddings
@@ -93,6 +100,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
     def _sanitize_parameters(
         self,
         text: TextEmbeddings | None = None,
+        own_templates: str | Sequence[str] | None = None,
         return_label_map: bool | None = None,
         return_scores: bool | None = None,
         return_masks: bool | None = None,
@@ -105,9 +113,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(known)}."
             raise TypeError(f"Unknown option {unknown[0]!r} of the pipeline. {hint}")
         settings = self.settings.updated(**options)
-        forward = {"text": text, "settings": settings, "return_scores": return_scores}
+        forward = {"text": text, "own_templates": own_templates, "settings": settings, "return_scores": return_scores}
         postprocess = {
-            "labels": None if text is None else text.names,
             "return_label_map": return_label_map,
             "return_masks": return_masks,
         }
@@ -124,8 +131,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
 
     def __call__(  # type: ignore[override]  # images and labels, like other zero-shot pipelines
         self,
-        images: Any,
-        candidate_labels: Labels | None = None,
+        images: Any = None,
+        candidate_labels: Labels | Sequence[Labels] | None = None,
         *,
         templates: str | Sequence[str] | None = None,
         **kwargs: Any,
@@ -133,11 +140,14 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         """Segments images.
 
         Args:
-            images: One image or a list: PIL, numpy, torch, path, URL (see `open_image`) or `EncodedImage`. Or a data
-                set or generator of images, which is read while the results are read.
+            images: One image or a list: PIL, numpy, torch, path, URL, bytes, file (see `open_image`) or `EncodedImage`;
+                an array of several images `(N, H, W, C)`; or a column of `datasets`. Or a data set or generator of
+                images, which is read while the results are read. An image may be `{"image": ..., "candidate_labels":
+                ...}`, with labels of its own. Also accepted as `inputs=` or `image=`.
             candidate_labels: Class names, each "word" or "word|synonym|synonym"; or one string of class names separated
                 by commas; or a `Vocabulary`; or its `TextEmbeddings`. Default: those of the pipeline, else the
-                default vocabulary of the model.
+                default vocabulary of the model. A list of such lists is one per image. Also accepted as `labels=` or
+                `text=`.
             templates: Prompt templates: the name of a set in `prompts.TEMPLATES`, one template, or several.
             **kwargs: Options of this call:
 
@@ -170,14 +180,23 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             TypeError: If an option is unknown.
             MemoryError: If the labels need too much memory for an image of this size; the message contains remedies.
         """
+        images, candidate_labels = take_keywords(images, candidate_labels, kwargs)
         if images is None:
             raise ValueError("Got no images; expected one image or a list of images.")
-        if isinstance(images, tuple):
-            images = list(images)
-        text = self.encode_labels(candidate_labels, templates)
+        images, is_column = read_rows(images)
+        text = None
+        if isinstance(candidate_labels, (list, tuple)) and are_per_image(candidate_labels):
+            images = with_own_labels(images, candidate_labels)
+        elif candidate_labels is not None or not may_bring_labels(images):
+            text = self.encode_labels(candidate_labels, templates)
         if isinstance(images, list) and not images:
             return []
-        return super().__call__(images, text=text, **kwargs)
+        results = super().__call__(images, text=text, own_templates=templates, **kwargs)
+        if isinstance(images, list):
+            return [with_image(result, split_row(image)[0]) for result, image in zip(results, images)]
+        if isinstance(results, SegmentationResults):
+            return list(results) if is_column else results
+        return with_image(results, split_row(images)[0])
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Writes the model and the processor so that `pipeline` can load them again.
@@ -234,9 +253,11 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
     # The stages are objects here; the base class passes dicts.
     def preprocess(  # type: ignore[override]
         self, image: Any, settings: InferenceSettings | None = None
-    ) -> PreparedImage | EncodedImage:
-        """Calls `prepare`, under the name that the base class uses."""
-        return self.prepare(image, settings)
+    ) -> PreparedImage | EncodedImage | ImageWithLabels:
+        """Calls `prepare`, under the name that the base class uses, and keeps the image's own labels."""
+        image, labels = split_row(image)
+        prepared = self.prepare(image, settings)
+        return prepared if labels is None else ImageWithLabels(prepared, labels)
 
     def encode_image(
         self,
@@ -354,33 +375,43 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             # torch has an error class for CUDA; for the CPU, only the message identifies the error
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            num_labels = len(forward_params["text"])
+            text = forward_params.get("text")
             raise MemoryError(
-                f"{num_labels} labels need more memory than available on {self.device}. Use fewer labels, smaller "
+                f"{'The' if text is None else len(text)} labels need more memory than available on {self.device}. Use fewer labels, smaller "
                 'images or head="dinotxt", which needs the least memory, or lower batch_size and '
                 "model.config.class_chunk_size."
             ) from error
 
     def _forward(  # type: ignore[override]
         self,
-        model_inputs: PreparedImage | EncodedImage | list[PreparedImage | EncodedImage],
-        text: TextEmbeddings,
+        model_inputs: Any,
+        text: TextEmbeddings | None = None,
+        *,
         settings: InferenceSettings,
+        own_templates: str | Sequence[str] | None = None,
         return_scores: bool = False,
     ) -> LabeledImage | list[LabeledImage]:
         self._check_mode()
-        images = model_inputs if isinstance(model_inputs, list) else [model_inputs]
-        text_embeds = text.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
-        calibration = self._calibration_of(text, settings)
+        inputs = model_inputs if isinstance(model_inputs, list) else [model_inputs]
+        images, texts = [], []
+        for item in inputs:
+            has_own = isinstance(item, ImageWithLabels)
+            images.append(item.image if has_own else item)
+            if not has_own and text is None:  # the image of a data set without labels
+                text = self.encode_labels(None, own_templates)
+            texts.append(self.encode_labels(item.labels, own_templates) if has_own else text)
 
         groups = defaultdict(list)
-        for index, image in enumerate(images):
-            groups[_kind_of(image, index)].append(index)
+        for index, (image, of_image) in enumerate(zip(images, texts)):
+            groups[_kind_of(image, index), of_image.fingerprint].append(index)
         labeled: list[Any] = [None] * len(images)
         for indices in groups.values():
-            group = [images[index] for index in indices]
+            group, of_group = [images[index] for index in indices], texts[indices[0]]
+            text_embeds = of_group.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
+            calibration = self._calibration_of(of_group, settings)
             for index, image, maps in zip(indices, group, self._score_maps(group, text_embeds, settings)):
-                labeled[index] = label_pixels(maps, image, self.image_processor, settings, calibration, return_scores)
+                result = label_pixels(maps, image, self.image_processor, settings, calibration, return_scores)
+                labeled[index] = dataclasses.replace(result, names=of_group.names)
         return labeled if isinstance(model_inputs, list) else labeled[0]
 
     def _score_maps(self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings) -> list[ScoreMaps]:
@@ -435,28 +466,11 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
     def postprocess(  # type: ignore[override]
         self,
         model_outputs: LabeledImage,
-        labels: tuple[str, ...],
         return_label_map: bool = False,
         return_masks: bool = True,
     ) -> list[dict[str, Any]] | dict[str, Any]:
         """Returns the labels found, in the format of transformers; see `__call__`."""
-        label_map = model_outputs.label_map
-        places = label_map.ravel() + 1  # pixels without a label are counted at index 0
-        counts = np.bincount(places, minlength=len(labels) + 1)[1:]
-        sums = np.bincount(places, weights=model_outputs.score_map.ravel(), minlength=len(labels) + 1)[1:]
-        segments = []
-        for index in np.flatnonzero(counts).tolist():
-            segment = {"score": float(sums[index] / counts[index]), "label": labels[index]}
-            if return_masks:
-                segment["mask"] = Image.fromarray((label_map == index).view(np.uint8) * np.uint8(255))
-            segments.append(segment)
-        if not return_label_map and model_outputs.scores is None:
-            return segments
-        result = {"segments": segments, "labels": list(labels), "label_map": label_map}
-        result["score_map"] = model_outputs.score_map
-        if model_outputs.scores is not None:
-            result["scores"] = model_outputs.scores
-        return result
+        return result_of(model_outputs, return_label_map, return_masks)
 
 
 def _kind_of(image: PreparedImage | EncodedImage, index: int) -> tuple[object, ...]:

@@ -1,11 +1,68 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The results of a pipeline for a list, a data set or a generator of images, one after the other."""
+"""The results of a pipeline: of one image, and of a list, a data set or a generator, one after the other.
+
+Results are lists and dictionaries that show themselves as a picture in a notebook. What draws the picture is set by the
+package on its import; the code on the Hub draws nothing.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from .image_stages import LabeledImage
+
+
+class ShownInNotebooks:
+    """A result with the image that it is of, if the image is known."""
+
+    # from a result to HTML; `None` for a result without masks
+    to_html: ClassVar[Callable[[Any], str | None] | None] = None
+    image: Any = None
+
+    def _repr_html_(self) -> str | None:
+        return None if ShownInNotebooks.to_html is None else ShownInNotebooks.to_html(self)
+
+
+class Segments(list[dict[str, Any]], ShownInNotebooks):
+    """The segments of an image: dictionaries with `score`, `label` and `mask`."""
+
+
+class Segmentation(dict[str, Any], ShownInNotebooks):
+    """The segments of an image with its dense label map."""
+
+
+Result = TypeVar("Result")
+
+
+def with_image(result: Result, image: Any) -> Result:
+    """Returns a result that knows its image, which the caller holds anyway."""
+    if isinstance(result, ShownInNotebooks):
+        result.image = image
+    return result
+
+
+def result_of(labeled: LabeledImage, return_label_map: bool, return_masks: bool) -> Segments | Segmentation:
+    """Returns the labels found in an image, in the format of transformers; see the pipeline."""
+    label_map, labels = labeled.label_map, labeled.names
+    places = label_map.ravel() + 1  # pixels without a label are counted at index 0
+    counts = np.bincount(places, minlength=len(labels) + 1)[1:]
+    sums = np.bincount(places, weights=labeled.score_map.ravel(), minlength=len(labels) + 1)[1:]
+    segments = Segments()
+    for index in np.flatnonzero(counts).tolist():
+        segment = {"score": float(sums[index] / counts[index]), "label": labels[index]}
+        if return_masks:
+            segment["mask"] = Image.fromarray((label_map == index).view(np.uint8) * np.uint8(255))
+        segments.append(segment)
+    if not return_label_map and labeled.scores is None:
+        return segments
+    result = Segmentation(segments=segments, labels=list(labels), label_map=label_map, score_map=labeled.score_map)
+    if labeled.scores is not None:
+        result["scores"] = labeled.scores
+    return result
 
 
 class Segmenter(Protocol):

@@ -391,6 +391,8 @@ def as_vocabulary(labels: Any, templates: str | Sequence[str] | None = None) -> 
         labels = []
     if isinstance(labels, str):
         labels = labels.split(",") if labels.strip() else []
+        if len(labels) > 1 and not labels[-1].strip():
+            labels = labels[:-1]  # a comma at the end
     return Vocabulary.from_list(labels) if templates is None else Vocabulary.from_list(labels, templates=templates)
 
 

@@ -434,6 +434,7 @@ def test_built_folders_publish_in_one_commit_each_and_once(
             demo=demo,
             constraints=REPO / "constraints.txt",
             max_shard_size="100KB",
+            code_license=REPO / "LICENSE",
             api=api,
         )
 
