@@ -11,7 +11,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-RESOURCES = ("constraints.txt", "model_card.md", "demo/*", "examples/*.png", "recipes/*.yaml")
+RESOURCES = ("LICENSE", "constraints.txt", "model_card.md", "demo/*", "examples/*.png", "recipes/*.yaml")
 
 
 class BuildWithResources(build_py):

@@ -74,7 +74,7 @@ ENTRY_POINTS = (
     "pipeline",
 )
 REMOTE_SET = sorted(path.stem for path in (PACKAGE / "model").glob("*.py") if path.stem != "__init__")
-REMOTE_LIBRARIES = {"torch", "numpy", "PIL", "transformers", "huggingface_hub"}
+REMOTE_LIBRARIES = {"torch", "numpy", "PIL", "transformers", "huggingface_hub", "yaml"}  # transformers needs PyYAML
 
 MAX_CHECKPOINT_BYTES = 10_000_000
 

@@ -46,8 +46,8 @@ def open_image(image: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.
     """Reads one image of any supported kind.
 
     Args:
-        image: A path, an http(s) URL, a `data:image/...;base64,` string, the bytes of an image file, an open file, a PIL
-            image, or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 channels.
+        image: A path, an http(s) URL, a `data:image/...;base64,` string, the bytes of an image file, an open file, a
+            PIL image, or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 channels.
         max_pixels: Maximum number of pixels. Larger images raise an error; files are not decoded before this check.
 
     Returns:

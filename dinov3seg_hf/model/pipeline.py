@@ -188,7 +188,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         if isinstance(candidate_labels, (list, tuple)) and are_per_image(candidate_labels):
             images = with_own_labels(images, candidate_labels)
         elif candidate_labels is not None or not may_bring_labels(images):
-            text = self.encode_labels(candidate_labels, templates)
+            text = self.encode_labels(candidate_labels, templates)  # type: ignore[arg-type]  # not one per image
         if isinstance(images, list) and not images:
             return []
         results = super().__call__(images, text=text, own_templates=templates, **kwargs)
@@ -393,13 +393,16 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
     ) -> LabeledImage | list[LabeledImage]:
         self._check_mode()
         inputs = model_inputs if isinstance(model_inputs, list) else [model_inputs]
-        images, texts = [], []
+        images: list[Any] = []
+        texts: list[TextEmbeddings] = []
         for item in inputs:
             has_own = isinstance(item, ImageWithLabels)
             images.append(item.image if has_own else item)
-            if not has_own and text is None:  # the image of a data set without labels
-                text = self.encode_labels(None, own_templates)
-            texts.append(self.encode_labels(item.labels, own_templates) if has_own else text)
+            if has_own:
+                texts.append(self.encode_labels(item.labels, own_templates))
+                continue
+            text = self.encode_labels(None, own_templates) if text is None else text
+            texts.append(text)
 
         groups = defaultdict(list)
         for index, (image, of_image) in enumerate(zip(images, texts)):

@@ -90,8 +90,8 @@ def with_own_labels(images: Any, labels: Sequence[Any]) -> Any:
     """
     if isinstance(images, (types.GeneratorType, Dataset)):
         raise ValueError(
-            f"Got {len(labels)} lists of labels for a {type(images).__name__}; expected one list for all of its images. "
-            'Yield {"image": ..., "candidate_labels": [...]} to give each image its own.'
+            f"Got {len(labels)} lists of labels for a {type(images).__name__}; expected one list for all of its "
+            'images. Yield {"image": ..., "candidate_labels": [...]} to give each image its own.'
         )
     listed = images if isinstance(images, list) else [images]
     if len(listed) != len(labels):

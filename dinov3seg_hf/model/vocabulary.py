@@ -194,13 +194,15 @@ class Vocabulary:
     def from_file(cls, path: str | os.PathLike[str], *, templates: str | Sequence[str] | None = None) -> "Vocabulary":
         """Reads a vocabulary from a UTF-8 file; the suffix determines the format.
 
-        - `.txt`: one class per line, synonyms separated by `|`. Empty lines and lines that begin with `#` are skipped.
+        - `.txt`: one class per line, synonyms separated by `|`. Empty lines and comments, from `#` on, are skipped.
         - `.tsv`: a header with the column `names` (words separated by commas) and the optional columns `label` (0, 1,
           ...), `raw_id` (values in the original annotation, separated by commas, or empty) and `display` (the name to
           show, if it is not the first word). Lines that begin with `#` are skipped, but `#: ignore_label 65535` sets
           the argument `ignore_label`. `background_from`, `shared_synonyms` and `templates` are set in the same way,
           with JSON values. The column `threshold` and `#: calibration` are a calibration.
+        - `.csv`: the same columns with words separated by `|`, or one column of names without a header.
         - `.json`: a list as for `from_list`, or an object with the arguments of the class, as written by `save`.
+        - `.yaml`, `.yml`: the same; `names` may be a mapping from labels to names, as in the `data.yaml` of YOLO.
 
         Args:
             path: The file.

@@ -1,17 +1,22 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Reads and writes vocabulary files (text, TSV and JSON) as the arguments of `Vocabulary`.
+"""Reads vocabulary files (text, TSV, CSV, JSON and YAML) as the arguments of `Vocabulary`, and writes TSV and JSON.
 
 Handles only syntax; `Vocabulary` checks the values. The seven benchmark vocabularies are TSV files next to this module.
 A checkpoint on the Hub contains this module but not these files.
 """
 
+import csv
+import io
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from .checks import checked_integer, quoted
 
@@ -29,6 +34,9 @@ JSON_KEYS = (
     "shared_synonyms",
     "calibration",
 )
+
+# The keys of a YOLO data set that say where its images are.
+YOLO_KEYS = ("path", "train", "val", "test", "nc", "download")
 
 
 def preset_folder() -> Path:
@@ -63,7 +71,7 @@ def split_synonyms(items: Iterable[Any]) -> Fields:
 
 
 def read_vocabulary_file(path: str | os.PathLike[str]) -> Fields:
-    """Reads a `.txt`, `.tsv` or `.json` file; see `Vocabulary.from_file`.
+    """Reads a `.txt`, `.tsv`, `.csv`, `.json` or `.yaml` file; see `Vocabulary.from_file`.
 
     Raises:
         ValueError: If the file cannot be read, has an unsupported format, or a syntax error; the message says where.
@@ -86,10 +94,11 @@ def read_vocabulary_file(path: str | os.PathLike[str]) -> Fields:
 
 
 def parse_txt(text: str) -> Fields:
-    """Parses text with one class per line and synonyms separated by `|`."""
+    """Parses text with one class per line, synonyms separated by `|`, and comments after `#`."""
     items = []
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
+        line = re.sub(r"(^|\s)#.*", "", line)  # "C#" is a word
+        if not line.strip():
             continue
         if "," in line:
             # "cat, dog" would silently become one class
@@ -107,6 +116,59 @@ def parse_json(text: str) -> Fields:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"the content is not valid JSON ({error}).") from error
+    return _fields_of(content)
+
+
+def parse_yaml(text: str) -> Fields:
+    """Parses YAML text with the content of JSON, or with `names` as a mapping from labels to names.
+
+    The latter is the `data.yaml` of YOLO data sets, whose paths are left out.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the content is not valid YAML ({' '.join(str(error).split())}).") from error
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key not in YOLO_KEYS}
+        names = content.get("names")
+        if isinstance(names, dict):
+            if sorted(names, key=str) != sorted(range(len(names)), key=str):
+                raise ValueError(
+                    f"names has the keys {quoted(list(names))}; expected the labels 0, 1, ... of the names."
+                )
+            names = content["names"] = [names[label] for label in range(len(names))]
+        if set(content) == {"names"}:
+            content = names
+    return _fields_of(content)
+
+
+def parse_csv(text: str) -> Fields:
+    """Parses a table with the columns of TSV, or "name" in place of "names"; words are separated by `|`.
+
+    Without a header, the only column contains the names.
+    """
+    lines = text.splitlines()
+    directives = [line for line in lines if line.startswith("#:")]
+    content = "\n".join(line for line in lines if not line.startswith("#"))
+    rows = [row for row in csv.reader(io.StringIO(content)) if any(cell.strip() for cell in row)]
+    header = [{"name": "names"}.get(cell.strip().lower(), cell.strip().lower()) for cell in rows[0]] if rows else []
+    if len(header) == 1 and header != ["names"]:
+        if wide := next((row for row in rows if len(row) > 1), None):
+            raise ValueError(f"the row {quoted(wide)} has {len(wide)} columns; expected a header with 'names'.")
+        return split_synonyms(cell for (cell,) in rows)
+    if any("\t" in cell for row in rows for cell in row):
+        raise ValueError("a cell contains a tab; expected a table of commas. Name the file .tsv if tabs separate it.")
+    words = header.index("names") if "names" in header else None
+    table = [header]
+    for row in rows[1:]:
+        if words is not None and words < len(row) and "," in row[words]:
+            raise ValueError(f"the cell {quoted(row[words])} contains a comma; expected words separated by '|'.")
+        table.append([cell.replace("|", ",") if column == words else cell for column, cell in enumerate(row)])
+    return parse_tsv("\n".join([*directives, *("\t".join(row) for row in table)]))
+
+
+def _fields_of(content: Any) -> Fields:
+    """Returns the arguments of `Vocabulary` in JSON or YAML content: a list of names, or an object."""
     if isinstance(content, list):
         return split_synonyms(content)
     if not isinstance(content, dict) or "names" not in content or not set(content) <= set(JSON_KEYS):
@@ -116,8 +178,8 @@ def parse_json(text: str) -> Fields:
             f"{', '.join(JSON_KEYS)}."
         )
     if isinstance(content.get("raw_ids"), dict):
-        # keys of JSON objects are strings
-        content["raw_ids"] = {_parsed_number(key, "raw_ids"): label for key, label in content["raw_ids"].items()}
+        # keys of JSON objects are strings, those of YAML are numbers
+        content["raw_ids"] = {_parsed_number(str(key), "raw_ids"): label for key, label in content["raw_ids"].items()}
     return content
 
 
@@ -162,7 +224,14 @@ def parse_tsv(text: str) -> Fields:
     return {"names": names, "synonyms": synonyms, **fields}
 
 
-PARSERS: dict[str, Callable[[str], Fields]] = {".txt": parse_txt, ".tsv": parse_tsv, ".json": parse_json}
+PARSERS: dict[str, Callable[[str], Fields]] = {
+    ".txt": parse_txt,
+    ".tsv": parse_tsv,
+    ".csv": parse_csv,
+    ".json": parse_json,
+    ".yaml": parse_yaml,
+    ".yml": parse_yaml,
+}
 
 
 def _parse_directive(line: str, number: int) -> tuple[str, Any]:

@@ -286,6 +286,45 @@ def test_json_is_a_list_or_the_arguments(tmp_path):
     assert vocabulary == Vocabulary(["sofa"], [["sofa", "a, b|c"]], templates="none", raw_ids={4: 0})
 
 
+def test_comments_end_a_line_of_a_text_file_and_words_may_contain_their_sign(tmp_path):
+    content = "# pets\ncat  # or kitten\n  # none\nC# book|C#\n"
+    assert Vocabulary.from_file(write(tmp_path, "a.txt", content)) == Vocabulary.from_list(["cat", "C# book|C#"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sofa|couch\ncat\n",
+        "name\nsofa|couch\ncat\n",
+        "# mine\nlabel,Names\n0,sofa|couch\n\n1,cat\n",
+        '"sofa|couch"\n"cat"',
+    ],
+)
+def test_a_table_of_commas_is_a_table_of_tabs_with_words_by_bar(content, tmp_path):
+    assert Vocabulary.from_file(write(tmp_path, "a.csv", content)) == Vocabulary.from_list(["sofa|couch", "cat"])
+
+
+def test_a_table_of_commas_has_all_columns_of_the_other(tmp_path):
+    content = '#: ignore_label 65535\nraw_id,names,display\n"1,2",sofa|couch,seat\n,cat,\n'
+    vocabulary = Vocabulary.from_file(write(tmp_path, "a.csv", content))
+    assert vocabulary == Vocabulary(
+        ["seat", "cat"], [["sofa", "couch"], ["cat"]], ignore_label=65535, raw_ids={1: 0, 2: 0}
+    )
+
+
+def test_yaml_is_what_json_is_or_a_yolo_data_set(tmp_path):
+    expected = Vocabulary.from_list(["sofa|couch", "cat"])
+    for content in (
+        "- sofa|couch  # a seat\n- cat\n",
+        "names: [sofa|couch, cat]\n",
+        "path: .\ntrain: images/train\nnc: 2\nnames:\n  0: sofa|couch\n  1: cat\n",
+        "names: [sofa, cat]\nsynonyms: [[sofa, couch], [cat]]\n",
+    ):
+        assert Vocabulary.from_file(write(tmp_path, "a.yaml", content)) == expected
+    content = "names: [sofa]\nraw_ids: {4: 0}\ntemplates: none\n"
+    assert Vocabulary.from_file(write(tmp_path, "b.yml", content)) == Vocabulary(["sofa"], None, "none", raw_ids={4: 0})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -293,7 +332,17 @@ def test_json_is_a_list_or_the_arguments(tmp_path):
         ("a.txt", "cat, dog\n", "line 1, 'cat, dog', contains a comma; expected one class per line"),
         ("a.txt", "cat\ndog\nCat\n", "Labels 0 and 2 have the same name"),
         ("a.txt", b"caf\xe9\n", "is not UTF-8 text"),
-        ("a.csv", "cat\n", "ends in '.csv'; expected .txt, .tsv, .json"),
+        ("a.xml", "cat\n", "ends in '.xml'; expected .txt, .tsv, .csv, .json, .yaml, .yml"),
+        ("a.csv", "", "Got no labels"),
+        ("a.csv", "cat\ndog,sky\n", "has 2 columns; expected a header with 'names'"),
+        ("a.csv", "label,color\n0,red\n", "expected 'names'"),
+        ("a.csv", 'names,label\n"cat, kitten",0\n', "expected words separated by '|'"),
+        ("a.csv", "names,label\ncat\n", "has 1 columns; expected 2"),
+        ("a.csv", "names\tlabel\ncat\t0\n", "contains a tab"),
+        ("a.yaml", "[cat", "not valid YAML"),
+        ("a.yaml", "- no\n", "Label 0 is False of type bool"),
+        ("a.yaml", "names: {1: cat}\n", "expected the labels 0, 1"),
+        ("a.yaml", "labels: [cat]\n", "the content is an object with"),
         ("a.tsv", "", "Got no labels"),
         ("a.tsv", "label\traw_id\n0\t1\n", "line 1, the header, .*expected 'names'"),
         ("a.tsv", "names\tcolor\ncat\tred\n", "line 1, the header"),
