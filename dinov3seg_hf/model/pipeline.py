@@ -377,8 +377,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
                 raise
             text = forward_params.get("text")
             raise MemoryError(
-                f"{'The' if text is None else len(text)} labels need more memory than available on {self.device}. Use fewer labels, smaller "
-                'images or head="dinotxt", which needs the least memory, or lower batch_size and '
+                f"{'The' if text is None else len(text)} labels need more memory than available on {self.device}. Use "
+                'fewer labels, smaller images or head="dinotxt", which needs the least memory, or lower batch_size and '
                 "model.config.class_chunk_size."
             ) from error
 

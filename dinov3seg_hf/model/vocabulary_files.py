@@ -151,13 +151,13 @@ def parse_csv(text: str) -> Fields:
     directives = [line for line in lines if line.startswith("#:")]
     content = "\n".join(line for line in lines if not line.startswith("#"))
     rows = [row for row in csv.reader(io.StringIO(content)) if any(cell.strip() for cell in row)]
+    if any("\t" in cell for row in rows for cell in row):
+        raise ValueError("a cell contains a tab; expected a table of commas. Name the file .tsv if tabs separate it.")
     header = [{"name": "names"}.get(cell.strip().lower(), cell.strip().lower()) for cell in rows[0]] if rows else []
     if len(header) == 1 and header != ["names"]:
         if wide := next((row for row in rows if len(row) > 1), None):
             raise ValueError(f"the row {quoted(wide)} has {len(wide)} columns; expected a header with 'names'.")
         return split_synonyms(cell for (cell,) in rows)
-    if any("\t" in cell for row in rows for cell in row):
-        raise ValueError("a cell contains a tab; expected a table of commas. Name the file .tsv if tabs separate it.")
     words = header.index("names") if "names" in header else None
     table = [header]
     for row in rows[1:]:
