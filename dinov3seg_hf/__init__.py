@@ -15,6 +15,7 @@ from .lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .annotations import AnnotatedImage, export_annotations
+    from .large import LargeResult, segment_large
     from .model.configuration_dinov3seg import Dinov3SegConfig
     from .model.image_processing_dinov3seg import Dinov3SegImageProcessor
     from .model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
@@ -36,6 +37,7 @@ else:
         __name__,
         {
             ".annotations": ("AnnotatedImage", "export_annotations"),
+            ".large": ("LargeResult", "segment_large"),
             ".model.configuration_dinov3seg": ("Dinov3SegConfig",),
             ".model.image_processing_dinov3seg": ("Dinov3SegImageProcessor",),
             ".model.image_processing_pil_dinov3seg": ("Dinov3SegImageProcessorPil",),
@@ -80,9 +82,11 @@ __all__ = [
     "Dinov3SegProcessor",
     "EncodedImage",
     "InferenceSettings",
+    "LargeResult",
     "OpenVocabularySegmentationPipeline",
     "TextEmbeddings",
     "Vocabulary",
     "__version__",
     "export_annotations",
+    "segment_large",
 ]

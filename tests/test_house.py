@@ -50,6 +50,7 @@ RANKS = {
     "doctor": 2,
     "visualization": 3,
     "conversion": 3,
+    "large": 4,
     "data": 4,
     "annotations": 5,
     "evaluation": 5,

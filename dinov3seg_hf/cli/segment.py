@@ -12,6 +12,7 @@ from .annotations import add_annotations, open_annotations
 from .console import BACKGROUND, EXIT_OK, REFINE, REFINE_FEATURES, Parser, positive, print_error, share
 from .inputs import find_images
 from .segment_files import plan_files
+from .segment_tiles import add_tiles, check_tiles, refuse_without_tile, run_tiles
 from .words import add_words, vocabulary_of
 
 EXAMPLES = """\
@@ -21,6 +22,7 @@ examples:
   dinov3seg segment scene.png --labels "sofa|couch, cat" --mask labels.png --json segments.json
   dinov3seg segment photos --recursive --model DIR_OR_HUB_ID --preset ade20k-150 --mask masks/ --skip-existing
   dinov3seg segment photos --labels "cat, dog" --format coco --annotations coco.json --min-area 50
+  dinov3seg segment map.tif --labels "forest, field, water" --model DIR --tile --mask labels.tif
 """
 
 
@@ -66,6 +68,7 @@ def make_parser(prog: str) -> Parser:
     files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default: 0.5)")
 
     add_annotations(parser)
+    add_tiles(parser)
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -108,6 +111,10 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"Got {got}; expected either. Pass images and their labels, or --example alone.")
     if options.example:
         options.images = [str(resource(EXAMPLE_IMAGE))]
+    if options.tile is not None:
+        check_tiles(options)
+        return
+    refuse_without_tile(options)
     images = find_images(options.images, options.recursive)
     options.vocabulary = vocabulary_of(options)
     options.writer = open_annotations(options, options.vocabulary, images)
@@ -126,6 +133,8 @@ def run(options: argparse.Namespace) -> int:
     """Segments the images."""
     if not options.tasks:
         return EXIT_OK
+    if options.tile is not None:
+        return run_tiles(options)
     from .segment_images import segment_images
 
     return segment_images(options)

@@ -21,9 +21,9 @@ from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import save_image, save_json, save_mask, segments_as_json
-from ..visualization.legend import percent, with_legend
+from ..visualization.legend import with_legend
 from ..visualization.pictures import Region, beside, overlay, regions_of
-from ..visualization.tables import aligned_table
+from ..visualization.tables import regions_table
 from .console import EXIT_ERROR, EXIT_OK, print_error
 from .segment_files import Task
 
@@ -79,7 +79,9 @@ def segment_images(options: argparse.Namespace) -> int:
                     failed.append(task.image)
                     continue
                 with bar.external_write_mode(file=sys.stdout):
-                    print(f"{task.image}:\n{_table(regions)}\n" if several else _table(regions), flush=True)
+                    print(
+                        f"{task.image}:\n{regions_table(regions)}\n" if several else regions_table(regions), flush=True
+                    )
             bar.update(len(batch))
     if several and failed and len(tasks) > MANY_IMAGES:  # the errors are far above
         print_error("dinov3seg segment", f"{len(failed)} of {len(tasks)} images failed: {', '.join(failed)}")
@@ -142,12 +144,3 @@ def _write(
             "segments": segments_as_json(label_map, regions),
         }
         save_json(task.json, content)
-
-
-def _table(regions: Sequence[Region]) -> str:
-    rows = [("label", "area", "score")]
-    rows += [
-        (region.label, percent(region.area), "" if region.score is None else f"{region.score:.2f}")
-        for region in regions
-    ]
-    return aligned_table(rows)

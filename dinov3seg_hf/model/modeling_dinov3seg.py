@@ -42,7 +42,7 @@ from .loss import segmentation_loss
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
 from .unit_length import unit_length
 from .window_refinement import Dinov3SegWindowRefinement
-from .windows import merge_windows, size_of
+from .windows import average_views, merge_windows, size_of
 
 logger = logging.get_logger(__name__)
 
@@ -276,6 +276,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         head: Head | None = None,
         patch_source: PatchSource | None = None,
         refine_features: bool | None = None,
+        context_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegImageFeatures:
         """Computes everything that does not depend on text.
@@ -291,6 +292,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
             refine_features: Whether to compute the refined features also for the zero-shot head. Default: that of the
                 configuration.
+            context_features: `(B, D, h, w)`: patch features of a view of more than these images, at their place. They
+                are the global view, in place of the images' own patch features. Optional.
             **kwargs: Options of the backbone: `output_hidden_states`, `output_attentions`.
 
         Raises:
@@ -316,7 +319,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             local_features = self._encode_windows(
                 window_pixel_values, window_boxes, pixel_values, patch_features, patch_source
             )
-            patch_features = (patch_features + local_features) / 2
+            patch_features = average_views(context_features, patch_features, local_features)
+        elif context_features is not None:
+            patch_features = average_views(context_features, patch_features, patch_features)
 
         features = Dinov3SegImageFeatures(
             cls_embeds=vision.cls_token,

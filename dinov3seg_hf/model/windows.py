@@ -140,6 +140,53 @@ def merge_windows(
     return (total / count).to(windows.dtype)  # (B, C, H, W)
 
 
+def average_views(context: torch.Tensor | None, own: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    """Averages the features of the global view with local features.
+
+    Args:
+        context: Features of a view of more than the image, at the place of the image: the global view, if given.
+        own: Features of the image, which is the global view otherwise.
+        local: Features of the windows of the image; all `(B, D, h, w)`.
+
+    Raises:
+        ValueError: If the context has another shape.
+    """
+    if context is not None and context.shape != own.shape:
+        raise ValueError(
+            f"context_features has shape {tuple(context.shape)}; expected that of the patch features, "
+            f"{tuple(own.shape)}."
+        )
+    return ((own if context is None else context) + local) / 2
+
+
+def sample_region(
+    features: torch.Tensor, box: Box, source_size: tuple[int, int], output_size: tuple[int, int]
+) -> torch.Tensor:
+    """Samples the features of a region of an image bilinearly.
+
+    Args:
+        features: `(B, D, h, w)`, a grid of cells over the whole image.
+        box: The region, (top, left, height, width) in pixels of the image.
+        source_size: (height, width) of the image in pixels.
+        output_size: (height, width) of the result in cells.
+
+    Returns:
+        `(B, D, *output_size)`. If the region is the image and the sizes are equal, the features themselves.
+    """
+    top, left, height, width = box
+    for dim, start, length in ((-2, top, height), (-1, left, width)):
+        size, num_pixels = features.shape[dim], source_size[dim]
+        cells = torch.arange(output_size[dim], device=features.device, dtype=torch.float64)
+        position = (start + (cells + 0.5) * length / output_size[dim]) * size / num_pixels - 0.5
+        position = position.clamp(0, size - 1)
+        lower = position.floor().long()
+        weight = (position - lower).to(features.dtype)
+        weight = weight if dim == -1 else weight[:, None]
+        upper = (lower + 1).clamp(max=size - 1)
+        features = torch.lerp(features.index_select(dim, lower), features.index_select(dim, upper), weight)
+    return features
+
+
 def _cells_within(start: int, length: int, num_cells: int, num_pixels: int) -> slice:
     """Returns the output cells whose centers are in [start, start + length) pixels.
 

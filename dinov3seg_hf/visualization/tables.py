@@ -5,6 +5,9 @@
 import unicodedata
 from collections.abc import Sequence
 
+from .legend import percent
+from .pictures import Region
+
 
 def aligned_table(rows: Sequence[Sequence[str]]) -> str:
     """Formats rows of cells as lines of text. The first column is left-aligned, all others are right-aligned."""
@@ -25,3 +28,13 @@ def display_width(text: str) -> int:
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text
     )
+
+
+def regions_table(regions: Sequence[Region]) -> str:
+    """Formats regions as a table of label, area and score."""
+    rows = [("label", "area", "score")]
+    rows += [
+        (region.label, percent(region.area), "" if region.score is None else f"{region.score:.2f}")
+        for region in regions
+    ]
+    return aligned_table(rows)

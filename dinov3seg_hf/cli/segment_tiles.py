@@ -1,0 +1,168 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg segment --tile`: images that are larger than memory, tile by tile, to tiled TIFF."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ..checkpoint_names import resolve_checkpoint
+from ..extras import require_installed
+from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error
+from .inputs import find_images
+from .words import vocabulary_of
+
+ENDINGS = (".tif", ".tiff")
+# Flags of `segment` whose files need the whole image in memory, by the names of their options.
+WHOLE = {
+    "output": "--output",
+    "json": "--json",
+    "annotations": "--annotations",
+    "format": "--format",
+    "original": "--original",
+}
+# Flags that need --tile, by the names of their options, with their defaults.
+TILES = {"overlap": None, "scale": 1.0, "scores": None, "context": True, "bands": None}
+
+
+class LargeTask(NamedTuple):
+    """An image and the files to write."""
+
+    image: str
+    mask: Path
+    scores: Path | None
+
+
+def add_tiles(parser: Parser) -> None:
+    """Adds the flag `--tile` and the options of tiles."""
+    group = parser.add_argument_group(
+        "tiles",
+        "For images larger than memory, such as maps from above: read, segmented and written tile by tile. --mask is a "
+        "tiled TIFF (.tif) with the georeference of the image, or a folder of them; other files are not written. Run "
+        'an interrupted command again to go on. Requires the extra "large": pip install "dinov3seg_hf[large]".',
+    )
+    group.add_argument(
+        "--tile",
+        type=positive,
+        nargs="?",
+        const=0,
+        metavar="PIXELS",
+        help="side of a tile with its overlap (default: the size that the image processor resizes images to)",
+    )
+    group.add_argument(
+        "--overlap", type=int, metavar="PIXELS", help="overlap on each side of a tile (default: an eighth of the tile)"
+    )
+    group.add_argument(
+        "--scale", type=float, default=1.0, metavar="S", help="size of tiles for the model: 0.5 halves each side"
+    )
+    group.add_argument("--scores", metavar="FILE", help="score of each pixel (.tif, 16 bits; 65535 is a score of 1)")
+    group.add_argument(
+        "--context",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="use the whole image, shrunk, as the global view of each tile (default: yes)",
+    )
+    group.add_argument(
+        "--bands", type=positive, nargs="+", metavar="N", help="bands that show red, green and blue, numbered from 1"
+    )
+
+
+def refuse_without_tile(options: argparse.Namespace) -> None:
+    """Checks that no option of tiles is set without `--tile`.
+
+    Raises:
+        ValueError: If one is.
+    """
+    for name, default in TILES.items():
+        if getattr(options, name) != default:
+            raise ValueError(f"--{name} needs --tile. Add --tile, or leave --{name} out.")
+
+
+def check_tiles(options: argparse.Namespace) -> None:
+    """Adds the vocabulary and the tasks to the options.
+
+    Raises:
+        ValueError: If a label or option is invalid, an image or the checkpoint does not exist, or rasterio is missing.
+    """
+    from ..visualization.files import check_writable
+
+    require_installed("large", "rasterio", what="--tile")
+    for name, flag in WHOLE.items():
+        if getattr(options, name):
+            raise ValueError(f"{flag} does not work with --tile, which writes --mask and --scores. Leave it out.")
+    if options.inference == "slide":
+        raise ValueError("--inference is slide; expected whole or local-global, because tiles already are windows.")
+    if options.mask is None:
+        raise ValueError("--tile needs --mask, a .tif file or a folder. Add --mask labels.tif.")
+    images = find_images(options.images, options.recursive)
+    for image in images:
+        if image.path is None:
+            raise ValueError(f"{image.source!r} is an address; expected a file with --tile. Download it first.")
+    options.vocabulary = vocabulary_of(options)
+    columns: list[list[Path]] = []
+    for target, ending in ((options.mask, "_mask.tif"), (options.scores, "_scores.tif")):
+        if target is None:
+            continue
+        if len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
+            Path(target).mkdir(parents=True, exist_ok=True)
+            columns.append([Path(target) / f"{image.name}{ending}" for image in images])
+        else:
+            columns.append([Path(target)])
+        for path in columns[-1]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(path, ENDINGS)
+    files = [path.resolve() for column in columns for path in column]
+    inputs = [image.path.resolve() for image in images if image.path is not None]
+    if len({*files, *inputs}) < len(files) + len(inputs):
+        raise ValueError("Two of the images and written files have the same path. Choose other names or folders.")
+    scores = columns[1] if len(columns) > 1 else [None] * len(images)
+    options.tasks = [LargeTask(image.source, mask, score) for image, mask, score in zip(images, columns[0], scores)]
+    if options.skip_existing:
+        options.tasks = [task for task in options.tasks if not task.mask.exists()]
+    resolve_checkpoint(options.model)
+
+
+def run_tiles(options: argparse.Namespace) -> int:
+    """Segments the images, prints what they show, and returns the exit code."""
+    from ..large.segmentation import segment_large
+    from ..loading import load_pipeline
+    from ..visualization.pictures import NONE_NAME, Region
+    from ..visualization.tables import regions_table
+
+    pipe = load_pipeline(options.model, options.device, options.dtype)
+    text = pipe.encode_labels(options.vocabulary, progress=sys.stderr.isatty())
+    names = ("inference", "head", "refine_features", "refine", "threshold", "background")
+    failed = 0
+    for task in options.tasks:
+        try:
+            result = segment_large(
+                pipe,
+                task.image,
+                text,
+                task.mask,
+                scores=task.scores,
+                tile=options.tile or None,
+                overlap=options.overlap,
+                scale=options.scale,
+                context=options.context,
+                bands=options.bands,
+                **{name: getattr(options, name) for name in names},
+            )
+        except (ValueError, OSError, MemoryError) as error:
+            if len(options.tasks) == 1:
+                raise
+            print_error("dinov3seg segment", error)  # an error in one image must not stop the others
+            failed += 1
+            continue
+        total = result.size[0] * result.size[1]
+        regions = [
+            Region(text.names.index(name), name, count, count / total, result.scores[name])
+            for name, count in result.num_pixels.items()
+        ]
+        if result.num_none:
+            regions.append(Region(-1, NONE_NAME, result.num_none, result.num_none / total))
+        table = regions_table(regions)
+        print(f"{task.image}:\n{table}\n" if len(options.tasks) > 1 else table, flush=True)
+    return EXIT_ERROR if failed else EXIT_OK

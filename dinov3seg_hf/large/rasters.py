@@ -1,0 +1,256 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Reads regions of image files, and writes label maps as tiled TIFF, with rasterio (GDAL).
+
+Georeference is copied, never changed. GDAL reads TIFF, JPEG 2000, PNG, JPEG and more region by region; an array
+`(H, W, C)`, also of `np.memmap` or zarr, is read by slices.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..extras import require_extra
+from ..model.checks import quoted
+from ..model.image_input import ImageError, read_pixels
+from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
+from ..model.windows import Box
+from ..visualization.colors import NONE_COLOR
+
+# GDAL keeps decoded blocks in memory, by default 5 % of the memory of the machine.
+CACHE_MIB = 64
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+
+
+class Source(Protocol):
+    """An image of which regions can be read.
+
+    Attributes:
+        size: (height, width) in pixels.
+        identity: What identifies the image, as values of JSON.
+        georeference: Options of a new file at the same place.
+    """
+
+    size: tuple[int, int]
+    identity: dict[str, Any]
+    georeference: dict[str, Any]
+
+    def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
+        """Reads a region: RGB, uint8 `(h, w, 3)`, and where it has data, bool `(h, w)`; `None`: everywhere."""
+
+    def overview(self, size: tuple[int, int]) -> np.ndarray:
+        """Reads the whole image, shrunk to `size`: RGB, uint8 `(*size, 3)`."""
+
+
+class ArraySource:
+    """An array `(H, W, C)` or `(H, W)` that is read by slices."""
+
+    def __init__(self, array: Any):
+        if len(array.shape) not in (2, 3) or 0 in array.shape:
+            raise ImageError(f"The image has shape {tuple(array.shape)}; expected (H, W, C) or (H, W).")
+        self._array = array
+        self.size = (int(array.shape[0]), int(array.shape[1]))
+        self.identity: dict[str, Any] = {"array": [*map(int, array.shape), str(array.dtype)]}
+        self.georeference: dict[str, Any] = {}
+
+    def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
+        top, left, height, width = box
+        return _rgb(np.asarray(self._array[top : top + height, left : left + width])), None
+
+    def overview(self, size: tuple[int, int]) -> np.ndarray:
+        """Averages a band of rows at a time."""
+        height, width = self.size
+        rows = [(height * row // size[0], max(height * (row + 1) // size[0], 1)) for row in range(size[0])]
+        columns = np.array([width * column // size[1] for column in range(size[1])])
+        bands = []
+        for first, last in rows:
+            band = _rgb(np.asarray(self._array[min(first, last - 1) : last])).mean(axis=0)  # (W, 3)
+            ends = np.append(np.maximum(columns[1:], columns[:-1] + 1), width)
+            sums = np.concatenate([np.zeros((1, 3)), band.cumsum(axis=0)])
+            bands.append((sums[np.minimum(ends, width)] - sums[columns]) / (ends - columns)[:, None])
+        return np.stack(bands).round().astype(np.uint8)
+
+
+class FileSource:
+    """An image file that GDAL reads.
+
+    Args:
+        path: The file.
+        bands: The numbers (from 1) of the bands that show red, green and blue, or of the only one. Default: all, of
+            files with 1, 3 or 4 bands (gray, RGB, RGBA).
+
+    Raises:
+        ValueError: If the file cannot be read, or its bands or its rotation are not supported.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], bands: Sequence[int] | None = None):
+        import rasterio
+        from rasterio.enums import ColorInterp, MaskFlags
+
+        refuse_rotation(path)
+        try:
+            self._file = rasterio.open(path)
+        except rasterio.errors.RasterioError as error:
+            raise ImageError(
+                f"The image {str(path)!r} cannot be read: {error}. Check the path and the format."
+            ) from error
+        file = self._file
+        self.size = (file.height, file.width)
+        self._bands = list(file.indexes if bands is None else bands)
+        is_color = all(file.colorinterp[i - 1] != ColorInterp.alpha for i in self._bands[:3] if 1 <= i <= file.count)
+        if (
+            not set(self._bands) <= set(file.indexes)
+            or len(self._bands) not in (1, 3, 4)
+            or not is_color
+            or (len(self._bands) == 4 and file.colorinterp[self._bands[3] - 1] != ColorInterp.alpha)
+        ):
+            raise ImageError(
+                f"The image {str(path)!r} has {file.count} bands ({', '.join(c.name for c in file.colorinterp)}) and "
+                f"bands is {quoted(bands)}; expected the number of 1 or 3 bands that show gray or red, green and blue. "
+                "Pass bands (--bands), for example 1 2 3."
+            )
+        self._colors = (
+            file.colormap(self._bands[0]) if file.colorinterp[self._bands[0] - 1] == ColorInterp.palette else None
+        )
+        self._has_mask = any(MaskFlags.all_valid not in flags for flags in file.mask_flag_enums)
+        stat = os.stat(path)
+        self.identity: dict[str, Any] = {
+            "path": str(Path(path).resolve()),
+            "bytes": stat.st_size,
+            "time": stat.st_mtime_ns,
+            "bands": self._bands,
+        }
+        self.georeference: dict[str, Any] = {}
+        if file.crs is not None and not file.transform.is_identity:
+            self.georeference = {"crs": file.crs, "transform": file.transform}
+        elif file.gcps[0]:
+            self.georeference = {"gcps": file.gcps[0], "crs": file.gcps[1]}
+
+    def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
+        from rasterio.windows import Window
+
+        window = Window(box[1], box[0], box[3], box[2])
+        mask = self._file.dataset_mask(window=window) > 0 if self._has_mask else None
+        return self._pixels(self._file.read(self._bands, window=window)), mask
+
+    def overview(self, size: tuple[int, int]) -> np.ndarray:
+        from rasterio.enums import Resampling
+
+        if self._colors is not None:  # indices cannot be averaged
+            return self._pixels(self._file.read(self._bands, out_shape=(1, *size)))
+        shape = (len(self._bands), *size)
+        return self._pixels(self._file.read(self._bands, out_shape=shape, resampling=Resampling.average))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _pixels(self, bands: np.ndarray) -> np.ndarray:
+        """Converts bands `(C, h, w)` to RGB `(h, w, 3)`."""
+        if self._colors is not None:
+            table = np.zeros((max(self._colors) + 1, 3), np.uint8)
+            for index, color in self._colors.items():
+                table[index] = color[:3]
+            return table[np.minimum(bands[0], len(table) - 1)]
+        return _rgb(bands.transpose(1, 2, 0))
+
+
+def _rgb(array: np.ndarray) -> np.ndarray:
+    """Converts gray, RGB or RGBA of any supported dtype to uint8 `(h, w, 3)`; see `read_pixels`."""
+    array = array[..., None] if array.ndim == 2 else array
+    pixels = read_pixels(array, max_pixels=array.shape[0] * array.shape[1], channel_dim="channels_last")
+    return pixels.permute(1, 2, 0).numpy()
+
+
+def refuse_rotation(path: str | os.PathLike[str]) -> None:
+    """Raises an error if EXIF says that the image is rotated, which GDAL ignores.
+
+    Raises:
+        ValueError: If the image is rotated, or does not exist.
+    """
+    from PIL import Image
+
+    if not Path(path).is_file():
+        raise ImageError(f"The image {str(path)!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only the header is read
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a format that PIL does not know has no such tag
+        return
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    if orientation != 1:
+        raise ImageError(
+            f"The image {str(path)!r} is stored rotated (EXIF orientation {orientation}), which is not supported for "
+            "tiles. Save it upright, or segment it without tiles."
+        )
+
+
+@contextmanager
+def open_source(image: Any, bands: Sequence[int] | None = None) -> Iterator[Source]:
+    """Opens a path or an array; see `FileSource` and `ArraySource`.
+
+    Raises:
+        ValueError: If the image cannot be read.
+    """
+    require_extra("large", "rasterio", what="Segmentation by tiles")
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_PAM_ENABLED=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most images have no place on earth
+        if not isinstance(image, (str, os.PathLike)):
+            yield ArraySource(image)
+            return
+        source = FileSource(image, bands)
+        try:
+            yield source
+        finally:
+            source.close()
+
+
+def label_dtype(num_labels: int) -> tuple[type[np.unsignedinteger], int]:
+    """The dtype of a label map in a file, and its value for none of the labels."""
+    return (np.uint8, IGNORE_8_BIT) if num_labels <= IGNORE_8_BIT else (np.uint16, IGNORE_16_BIT)
+
+
+@contextmanager
+def new_raster(
+    path: Path, size: tuple[int, int], dtype: Any, block: int, georeference: dict[str, Any], nodata: int | None
+) -> Iterator[Any]:
+    """Opens a new tiled TIFF with one band, lossless, and renames it to `path` when it is complete."""
+    import rasterio
+
+    temporary = path.with_name(f".{path.name}.writing.tif")
+    options = {"driver": "GTiff", "tiled": True, "compress": "deflate", "predictor": 1, "bigtiff": "if_safer"}
+    try:
+        with rasterio.open(
+            temporary,
+            "w",
+            height=size[0],
+            width=size[1],
+            count=1,
+            dtype=np.dtype(dtype).name,
+            blockxsize=block,
+            blockysize=block,
+            nodata=nodata,
+            **options,
+            **georeference,
+        ) as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def describe_labels(file: Any, names: Sequence[str], palette: np.ndarray, none_value: int) -> None:
+    """Stores the names of the labels in a file and, with up to 255 labels, their colors."""
+    file.update_tags(labels=json.dumps(list(names), ensure_ascii=False), none=str(none_value))
+    if none_value == IGNORE_8_BIT:
+        colors = {index: (*map(int, palette[index]), 255) for index in range(len(names))}
+        file.write_colormap(1, {**colors, none_value: (*NONE_COLOR, 255)})

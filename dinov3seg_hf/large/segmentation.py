@@ -1,0 +1,283 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Segments an image tile by tile: every tile local-global, with the features of the whole image as its global view.
+
+The whole image is shrunk and encoded once. The patch features of a tile, or of its windows, are averaged with the
+features of the whole image at the place of the tile (the paper's local-global inference, where the global view is the
+whole image); refinement, correlation and decoder run in the tile.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..about import __version__
+from ..model.fingerprints import weights_fingerprint
+from ..model.image_stages import EncodedImage, PreparedImage
+from ..model.inference_settings import InferenceSettings
+from ..model.pipeline import Labels, OpenVocabularySegmentationPipeline
+from ..model.text_embeddings import TextEmbeddings
+from ..model.windows import sample_region
+from ..visualization.colors import label_palette
+from ..visualization.files import check_writable
+from .parts import Parts, digest
+from .rasters import Source, describe_labels, label_dtype, new_raster, open_source
+from .tiles import BLOCK_DIVISOR, Tile, plan_tiles
+
+TIFF_ENDINGS = (".tif", ".tiff")
+# Longest side of the shrunk image that the image processor gets.
+OVERVIEW_SIDE = 2048
+# Scores in files are 16-bit integers; this value is a score of 1.
+SCORE_SCALE = 65535
+
+
+@dataclass(frozen=True)
+class LargeResult:
+    """What a large image shows.
+
+    Attributes:
+        size: (height, width) in pixels.
+        num_tiles: The number of tiles.
+        num_resumed: How many of them an earlier run had finished.
+        num_pixels: The number of pixels of each label found, by name, the most frequent first.
+        scores: The mean score of each label found, by name.
+        num_none: The number of pixels without a label.
+    """
+
+    size: tuple[int, int]
+    num_tiles: int
+    num_resumed: int
+    num_pixels: dict[str, int]
+    scores: dict[str, float]
+    num_none: int
+
+
+def segment_large(
+    pipe: OpenVocabularySegmentationPipeline,
+    image: Any,
+    candidate_labels: Labels,
+    output: str | os.PathLike[str],
+    *,
+    scores: str | os.PathLike[str] | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    scale: float = 1.0,
+    context: bool = True,
+    bands: Sequence[int] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> LargeResult:
+    """Segments an image that may be larger than memory, and writes its label map as a tiled TIFF.
+
+    Memory does not grow with the image. Finished tiles are kept in `<output>.parts` until the run is complete: run it
+    again to go on after an interruption.
+
+    Args:
+        pipe: The pipeline.
+        image: A path that GDAL reads (TIFF, JPEG 2000, PNG, JPEG, ...), or an array `(H, W, C)` or `(H, W)`, also of
+            `np.memmap` or zarr, which is read by slices.
+        candidate_labels: See the pipeline.
+        output: The label map (.tif): uint8 for up to 255 labels (255 is none of these), else uint16 (65535), with the
+            georeference of the image, the names of the labels (tag `labels`) and their colors.
+        scores: The score of each pixel (.tif): uint16, 65535 is a score of 1. Default: not written.
+        tile: Side of a tile in pixels of the image, with its overlap. Default: what the image processor resizes images
+            to (its longest edge), divided by `scale`.
+        overlap: Pixels on each side of a tile whose labels are not kept. Default: an eighth of the tile.
+        scale: Size of a tile for the model, as a multiple of its size in the image: 0.5 halves each side.
+        context: Whether the whole image is the global view of each tile. Otherwise, a tile is segmented for itself.
+        bands: The bands that show red, green and blue, for files with other bands (numbers from 1).
+        progress: Whether to show a progress bar.
+        **options: Options of `InferenceSettings` except `size`; `inference` is `"whole"` or `"local-global"`
+            (the windows of each tile).
+
+    Returns:
+        The labels found.
+
+    Raises:
+        ValueError: If an option is invalid, the image cannot be read, a file cannot be written, or unfinished parts
+            belong to another image or other settings.
+    """
+    files = [Path(path) for path in (output, scores) if path is not None]
+    for path in files:
+        check_writable(path, TIFF_ENDINGS)
+    if len({path.resolve() for path in (*files, *_paths(image))}) < len(files) + len(_paths(image)):
+        raise ValueError("The image, output and scores have the same path; expected different ones. Rename one.")
+    settings = _checked_settings(pipe, options)
+    text = pipe.encode_labels(candidate_labels)
+    if settings.background == "auto" and settings.head == "dinotxt" and text.calibration is None:
+        raise ValueError(
+            'background is "auto", whose bound the zero-shot head takes from a whole image; tiles would have different '
+            "bounds. Calibrate the labels (dinov3seg calibrate), or leave background out."
+        )
+    with open_source(image, bands) as source:
+        core, overlap, region = tile_sizes(pipe.image_processor, tile, overlap, scale)
+        tiles = plan_tiles(source.size, core, overlap)
+        segmenter = _TileSegmenter(pipe, source, text, settings, scale, context)
+        run = {
+            "image": {**source.identity, "overview": digest(segmenter.overview)},
+            "labels": [list(text.names), text.fingerprint, text.calibration and text.calibration.to_dict()],
+            "model": [weights_fingerprint(pipe.model), __version__],
+            "settings": {**asdict(settings), "scale": scale, "context": context},
+            "tiles": [core, overlap, region],
+        }
+        parts = Parts(files[0], run)
+        done = sum(parts.path(one).exists() for one in tiles)
+        bar = tqdm(tiles, desc="Segmenting", unit="tile", disable=not progress)
+        for one in bar:
+            if not parts.path(one).exists():
+                parts.save(one, *segmenter.segment(one))
+        counts, sums = _write(files, source, tiles, parts, text, core)
+    parts.remove()
+    found = [index for index in np.argsort(-counts[:-1], kind="stable").tolist() if counts[index]]
+    return LargeResult(
+        source.size,
+        len(tiles),
+        done,
+        {text.names[index]: int(counts[index]) for index in found},
+        {text.names[index]: float(sums[index] / counts[index] / SCORE_SCALE) for index in found},
+        int(counts[-1]),
+    )
+
+
+def tile_sizes(image_processor: Any, tile: int | None, overlap: int | None, scale: float) -> tuple[int, int, int]:
+    """Returns the side of a core, the overlap on each side, and their sum, the side of a region, in pixels.
+
+    Raises:
+        ValueError: If a size or the scale is invalid.
+    """
+    if not (isinstance(scale, (int, float)) and 0 < scale <= 16):
+        raise ValueError(f"scale is {scale!r}; expected a number above 0 and at most 16.")
+    if tile is None:
+        size = image_processor.size
+        longest = size.get("longest_edge") or size.get("height") or size.get("shortest_edge")
+        tile = max(round(longest / scale), 4 * BLOCK_DIVISOR)
+    margin = tile // 8 if overlap is None else overlap
+    core = (tile - 2 * margin) // BLOCK_DIVISOR * BLOCK_DIVISOR
+    if margin < 0 or core < BLOCK_DIVISOR:
+        raise ValueError(
+            f"A tile of {tile} pixels with an overlap of {margin} on each side keeps {tile - 2 * margin}; expected at "
+            f"least {BLOCK_DIVISOR}. Choose a larger tile or a smaller overlap."
+        )
+    margin = (tile - core) // 2
+    return core, margin, core + 2 * margin
+
+
+class _TileSegmenter:
+    """Segments one tile after the other.
+
+    Attributes:
+        overview: The shrunk image, uint8 `(h, w, 3)`.
+    """
+
+    def __init__(
+        self,
+        pipe: OpenVocabularySegmentationPipeline,
+        source: Source,
+        text: TextEmbeddings,
+        settings: InferenceSettings,
+        scale: float,
+        context: bool,
+    ):
+        self._pipe, self._source, self._text, self._settings, self._scale = pipe, source, text, settings, scale
+        shrink = min(1.0, OVERVIEW_SIDE / max(source.size))
+        height, width = (max(1, round(side * shrink)) for side in source.size)
+        self.overview = source.overview((height, width))
+        self._dtype, self._none = label_dtype(len(text))
+        self._context: torch.Tensor | None = None
+        if context:
+            prepared = self._prepare(self.overview, settings.updated(inference="whole"))
+            self._context = self._features(prepared, head="dinotxt", refine_features=False).patch_features
+
+    def segment(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the labels and the scores (uint16) of the core."""
+        pixels, has_data = self._source.read(tile.region)
+        rows, columns = tile.core_in_region
+        if has_data is not None and not has_data[rows, columns].any():
+            return np.full(tile.core[2:], self._none, self._dtype), np.zeros(tile.core[2:], np.uint16)
+        divisor = self._pipe.image_processor.size_divisor or 1
+        sides = (max(1, round(side * self._scale / divisor)) * divisor for side in tile.region[2:])
+        settings = self._settings.updated(size=dict(zip(("height", "width"), sides)))
+        prepared = self._prepare(pixels, settings)
+        context = None
+        if self._context is not None:
+            patch = self._pipe.model.config.vision_config.patch_size
+            grid = (math.ceil(prepared.pixels.shape[1] / patch), math.ceil(prepared.pixels.shape[2] / patch))
+            context = sample_region(self._context, tile.region, self._source.size, grid)
+        features = self._features(
+            prepared, head=settings.head, refine_features=settings.refine_features, context_features=context
+        )
+        encoded = EncodedImage.of(features, prepared, settings, self._pipe.model)
+        (labeled,) = self._pipe.segment_prepared([encoded], self._text, settings)
+        label_map, score_map = labeled.label_map[rows, columns], labeled.score_map[rows, columns]
+        is_none = label_map < 0
+        if has_data is not None:
+            is_none |= ~has_data[rows, columns]
+        labels = np.where(is_none, self._none, label_map).astype(self._dtype)
+        return labels, np.where(is_none, 0, (score_map * SCORE_SCALE).round()).astype(np.uint16)
+
+    def _prepare(self, pixels: np.ndarray, settings: InferenceSettings) -> PreparedImage:
+        prepared = self._pipe.prepare(pixels, settings)
+        assert isinstance(prepared, PreparedImage)  # made from pixels
+        return prepared
+
+    def _features(self, prepared: PreparedImage, **options: Any) -> Any:
+        def batch(key: str) -> torch.Tensor | None:
+            tensor = prepared.tensors.get(key)
+            return None if tensor is None else tensor.to(self._pipe.device, self._pipe.model.dtype)
+
+        with torch.no_grad():
+            return self._pipe.model.get_image_features(
+                batch("pixel_values"),  # type: ignore[arg-type]  # always there
+                batch("window_pixel_values"),
+                prepared.tensors.get("window_boxes"),
+                patch_source=self._settings.patch_source,
+                **options,
+            )
+
+
+def _checked_settings(pipe: OpenVocabularySegmentationPipeline, options: dict[str, Any]) -> InferenceSettings:
+    if "size" in options:
+        raise ValueError("Got size, which is the size of a whole image; expected tile and scale. Leave size out.")
+    settings = pipe.settings.updated(**options).resolved(pipe.model.config, pipe.image_processor)
+    if settings.inference == "slide":
+        raise ValueError(
+            'inference is "slide"; expected "whole" or "local-global", because tiles already are windows of the image.'
+        )
+    return settings
+
+
+def _paths(image: Any) -> list[Path]:
+    return [Path(image)] if isinstance(image, (str, os.PathLike)) else []
+
+
+def _write(
+    files: Sequence[Path], source: Source, tiles: Sequence[Tile], parts: Parts, text: TextEmbeddings, block: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the files from the parts, and counts the pixels and sums the scores of each label, and of none."""
+    from rasterio.windows import Window
+
+    dtype, none = label_dtype(len(text))
+    kinds = [("labels", dtype, none), ("scores", np.uint16, None)]
+    counts, sums = np.zeros(len(text) + 1, np.int64), np.zeros(len(text) + 1)
+    for path, (kind, kind_dtype, nodata) in zip(files, kinds):
+        with new_raster(path, source.size, kind_dtype, block, source.georeference, nodata) as file:
+            if kind == "labels":
+                describe_labels(file, text.names, label_palette(text.names), none)
+            else:
+                file.scales = (1 / SCORE_SCALE,)
+            for one in tiles:
+                labels, scores = parts.load(one)
+                top, left, height, width = one.core
+                file.write(labels if kind == "labels" else scores, 1, window=Window(left, top, width, height))
+                if kind == "labels":
+                    places = np.where(labels == none, len(text), labels).ravel().astype(np.int64)
+                    counts += np.bincount(places, minlength=len(counts))
+                    sums += np.bincount(places, weights=scores.ravel(), minlength=len(sums))
+    return counts, sums

@@ -1,0 +1,70 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg segment --tile`: files, tables, and what is refused before the work."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dinov3seg_hf import cli
+
+rasterio = pytest.importorskip("rasterio")
+
+LABELS = "red circle, blue square, yellow triangle, green background"
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(2):
+        coarse = np.random.default_rng(index).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+        Image.fromarray(coarse.repeat(16, axis=0).repeat(16, axis=1)).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def segment(capsys, tiny_checkpoint):
+    def run(*arguments):
+        capsys.readouterr()
+        start = ["segment", "--labels", LABELS, "--model", str(tiny_checkpoint), "--device", "cpu"]
+        code = cli.main([*start, *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_a_folder_becomes_tiled_label_maps_with_tables(segment, images, tmp_path):
+    arguments = (images, "--tile", 64, "--mask", tmp_path / "masks", "--scores", f"{tmp_path}/scores/")
+    code, out, err = segment(*arguments)
+    assert code == 0 and out.count("score") == 2 and "Segmenting: 100%" in err
+    for index in range(2):
+        with rasterio.open(tmp_path / "masks" / f"{index}_mask.tif") as file:
+            assert file.shape == (96, 144) and file.read(1).max() < 4
+        assert (tmp_path / "scores" / f"{index}_scores.tif").is_file()
+    (tmp_path / "masks" / "1_mask.tif").unlink()
+    code, out, _ = segment(*arguments, "--skip-existing")
+    assert code == 0 and out.count("score") == 1 and len(list((tmp_path / "masks").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--tile"], "--tile needs --mask"),
+        (["--tile", "--mask", "a.png"], "expected .tif, .tiff"),
+        (["--tile", "--mask", "a.tif", "--output", "a.png"], "--output does not work with --tile"),
+        (["--tile", "--mask", "a.tif", "--inference", "slide"], "--inference is slide"),
+        (["--tile", "--mask", "a.tif", "--scores", "a.tif"], "the same path"),
+        (["--tile", "32", "--overlap", "16", "--mask", "a.tif"], "expected at least 16"),
+        (["--scale", "2"], "--scale needs --tile"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_right_is_refused_and_nothing_is_written(
+    segment, images, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = segment(images / "0.png", *arguments)
+    assert code == 2 and out == "" and err.count("\n") == 1 and message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]

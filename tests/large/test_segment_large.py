@@ -1,0 +1,157 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Large images: the same labels as the pipeline's, files that other programs read, runs that go on."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dinov3seg_hf import OpenVocabularySegmentationPipeline, segment_large
+from dinov3seg_hf.large.rasters import open_source
+
+rasterio = pytest.importorskip("rasterio")
+
+LABELS = ["red circle", "blue square", "yellow triangle", "green background"]
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_model, tiny_processor):
+    return OpenVocabularySegmentationPipeline(
+        model=tiny_model, processor=tiny_processor, image_processor=tiny_processor.image_processor
+    )
+
+
+@pytest.fixture
+def pixels():
+    """uint8 (150, 200, 3): noise, coarse enough that labels differ."""
+    coarse = np.random.default_rng(1).integers(0, 256, (15, 20, 3), dtype=np.uint8)
+    return coarse.repeat(10, axis=0).repeat(10, axis=1)
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+@pytest.fixture
+def tiff(tmp_path, pixels):
+    """A georeferenced file; the left 20 columns have no data."""
+    path = tmp_path / "image.tif"
+    pixels = np.maximum(pixels, 1)
+    pixels[:, :20] = 0
+    transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
+    options = {"height": 150, "width": 200, "count": 3, "dtype": "uint8", "nodata": 0, "photometric": "rgb"}
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32632", transform=transform, **options) as file:
+        file.write(pixels.transpose(2, 0, 1))
+    return path
+
+
+@pytest.mark.parametrize("head, inference", [("full", "local-global"), ("dinotxt", "local-global"), ("full", "whole")])
+def test_an_image_that_is_one_tile_gets_the_labels_of_the_pipeline(pipe, pixels, tmp_path, head, inference):
+    image = pixels[:64, :96]  # the image processor does not resize it
+    result = segment_large(
+        pipe, image, LABELS, tmp_path / "a.tif", scores=tmp_path / "s.tif", tile=128, overlap=16, head=head,
+        inference=inference, progress=False,
+    )  # fmt: skip
+    whole = pipe(image, LABELS, head=head, inference=inference, return_label_map=True)
+    assert result.num_tiles == 1
+    assert (read(tmp_path / "a.tif") == whole["label_map"]).mean() > 0.999  # rounding where two labels tie
+    assert np.abs(read(tmp_path / "s.tif") / 65535 - whole["score_map"]).max() < 1e-3
+    for segment in whole["segments"]:
+        assert result.scores[segment["label"]] == pytest.approx(segment["score"], abs=1e-3)
+
+
+def test_a_periodic_image_has_no_seams(pipe, tmp_path):
+    """Tiles that see the same pixels give the same labels, also where two of them meet."""
+    period = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    image = np.tile(period, (5, 5, 1))
+    segment_large(pipe, image, LABELS, tmp_path / "a.tif", tile=64, overlap=16, context=False, progress=False)
+    labels = read(tmp_path / "a.tif")
+    inner = labels[32:128, 32:128]
+    assert (inner == np.tile(inner[:32, :32], (3, 3))).all() and len(np.unique(inner)) > 1
+
+
+def test_the_file_keeps_the_georeference_and_says_what_its_values_are(pipe, tiff, tmp_path):
+    result = segment_large(pipe, tiff, LABELS, tmp_path / "labels.tif", tile=80, overlap=8, progress=False)
+    with rasterio.open(tiff) as image, rasterio.open(tmp_path / "labels.tif") as labels:
+        assert labels.crs == image.crs and labels.transform == image.transform and labels.shape == image.shape
+        assert json.loads(labels.tags()["labels"]) == LABELS and labels.nodata == 255 and labels.profile["tiled"]
+        assert labels.colormap(1)[0] != labels.colormap(1)[1]
+        values = labels.read(1)
+    assert (values[:, :20] == 255).all() and (values[:, 20:] < len(LABELS)).all()  # no data, no label
+    assert result.num_none == 150 * 20 and sum(result.num_pixels.values()) == 150 * 180
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tif", "labels.tif"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(pipe, tiff, tmp_path, monkeypatch):
+    options = {"tile": 112, "overlap": 16, "inference": "whole", "progress": False}
+    segment_large(pipe, tiff, LABELS, tmp_path / "at_once.tif", **options)
+    segment, calls = pipe.segment_prepared, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return segment(*args, **kwargs)
+
+    monkeypatch.setattr(pipe, "segment_prepared", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        segment_large(pipe, tiff, LABELS, tmp_path / "labels.tif", **options)
+    assert not (tmp_path / "labels.tif").exists()
+    with pytest.raises(ValueError, match="run with another labels"):
+        segment_large(pipe, tiff, LABELS[:3], tmp_path / "labels.tif", **options)
+    with pytest.raises(ValueError, match="run with another settings"):
+        segment_large(pipe, tiff, LABELS, tmp_path / "labels.tif", head="dinotxt", **options)
+    result = segment_large(pipe, tiff, LABELS, tmp_path / "labels.tif", **options)
+    assert result.num_resumed == 3 and len(calls) == 4 + result.num_tiles - 3
+    assert (read(tmp_path / "labels.tif") == read(tmp_path / "at_once.tif")).all()
+    assert not (tmp_path / "labels.tif.parts").exists()
+
+
+def test_regions_of_files_and_arrays_are_the_same(pixels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    gray = pixels[..., 0].astype(np.uint16) * 257
+    with open_source(tmp_path / "image.png") as file, open_source(pixels) as array, open_source(gray) as gray_array:
+        box = (13, 50, 40, 30)
+        assert (file.read(box)[0] == array.read(box)[0]).all() and (array.read(box)[0] == pixels[13:53, 50:80]).all()
+        assert (gray_array.read(box)[0] == pixels[13:53, 50:80, :1]).all()
+        for size in ((150, 200), (15, 20), (7, 9)):
+            assert np.abs(file.overview(size).astype(int) - array.overview(size)).mean() < 3
+        assert (array.overview((150, 200)) == pixels).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"tile": 20, "overlap": 8}, "expected at least 16"),
+        ({"overlap": -1}, "expected at least 16"),
+        ({"scale": 0}, "scale is 0"),
+        ({"size": {"height": 64, "width": 64}}, "tile and scale"),
+        ({"inference": "slide"}, 'inference is "slide"'),
+        ({"head": "dinotxt", "background": "auto"}, "different bounds"),
+        ({"bands": [1, 2]}, "bands is"),
+        ({"scores": "labels.png"}, "expected .tif"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_right_is_refused_and_nothing_is_written(pipe, tiff, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        segment_large(pipe, tiff, LABELS, "labels.tif", progress=False, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["image.tif"]
+
+
+def test_paths_that_would_lose_data_and_rotated_photos_are_refused(pipe, tiff, pixels, tmp_path):
+    before = tiff.read_bytes()
+    with pytest.raises(ValueError, match="same path"):
+        segment_large(pipe, tiff, LABELS, tiff, progress=False)
+    assert tiff.read_bytes() == before
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", exif=exif)
+    with pytest.raises(ValueError, match="stored rotated"):
+        segment_large(pipe, tmp_path / "photo.jpg", LABELS, tmp_path / "a.tif", progress=False)
+    with pytest.raises(ValueError, match="was not found"):
+        segment_large(pipe, tmp_path / "no.tif", LABELS, tmp_path / "a.tif", progress=False)
