@@ -41,11 +41,11 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(**json.loads(options.measure))))
     elif options.agreement:
-        print("| image | tile | context | pixels with the label of the whole image |\n|---|---|---|---|")
-        for tile in (192, 288):
-            for context in (True, False):
-                row = in_a_process(kind="agreement", tile=tile, context=context)
-                print(f"| 384 x 384 | {tile} | {'yes' if context else 'no'} | {100 * row['share']:.1f} % |", flush=True)
+        print("| tile | context | labels of the whole image | right labels |\n|---|---|---|---|")
+        for tile, context in ((0, False), (192, True), (192, False), (288, True), (288, False)):
+            row = in_a_process(kind="agreement", tile=tile, context=context)
+            name = tile or "the whole image"
+            print(f"| {name} | {'yes' if context else 'no'} | {row['same']:.1%} | {row['right']:.1%} |", flush=True)
     else:
         print("| image | MiB above the model | seconds |\n|---|---|---|")
         sizes = [options.whole] if options.whole else [(side, side) for side in options.sides]
@@ -69,35 +69,42 @@ def measure(kind: str, **arguments) -> dict:
     pipe(mosaic(1, 1), LABELS)
     with tempfile.TemporaryDirectory() as folder:
         if kind == "agreement":
-            return {"share": agreement(pipe, Path(folder), **arguments)}
+            return agreement(pipe, Path(folder), **arguments)
         return memory(pipe, Path(folder), kind, **arguments)
 
 
 def mosaic(rows: int, columns: int) -> np.ndarray:
     """Drawn scenes side by side, uint8 `(96 rows, 96 columns, 3)`."""
+    return _tiled([[np.asarray(scene.image) for scene in row] for row in _scenes(rows, columns)])
+
+
+def _scenes(rows: int, columns: int) -> list[list]:
     from dinov3seg_hf.drawn_world.scenes import draw_scene
 
-    lines = [
-        np.hstack(
-            [np.asarray(draw_scene(1000 + row * columns + column, "all", (96, 96)).image) for column in range(columns)]
-        )
-        for row in range(rows)
-    ]
-    return np.vstack(lines)
+    return [[draw_scene(1000 + row * columns + column, "all") for column in range(columns)] for row in range(rows)]
 
 
-def agreement(pipe, folder: Path, tile: int, context: bool) -> float:
-    """The share of pixels that get the same label from tiles and from the whole image, which the model takes as it is."""
+def _tiled(parts: list[list[np.ndarray]]) -> np.ndarray:
+    return np.vstack([np.hstack(row) for row in parts])
+
+
+def agreement(pipe, folder: Path, tile: int, context: bool) -> dict:
+    """The shares of pixels with the label that the whole image gets, in its own size, and with the right one."""
     import rasterio
 
     from dinov3seg_hf import segment_large
+    from dinov3seg_hf.drawn_world.names import NAMES
 
-    image = mosaic(4, 4)
+    image, truth = mosaic(4, 4), _tiled([[np.asarray(scene.labels) for scene in row] for row in _scenes(4, 4)])
+    present, truth = np.unique(truth, return_inverse=True)
+    names, truth = [NAMES[index] for index in present], truth.reshape(image.shape[:2])
     size = {"height": image.shape[0], "width": image.shape[1]}
-    whole = pipe(image, LABELS, return_label_map=True, size=size)["label_map"]
-    segment_large(pipe, image, LABELS, folder / "labels.tif", tile=tile, context=context)
-    with rasterio.open(folder / "labels.tif") as file:
-        return float((file.read(1) == whole).mean())
+    whole = labels = pipe(image, names, return_label_map=True, size=size)["label_map"]
+    if tile:
+        segment_large(pipe, image, names, folder / "labels.tif", tile=tile, context=context)
+        with rasterio.open(folder / "labels.tif") as file:
+            labels = file.read(1)
+    return {"same": float((labels == whole).mean()), "right": float((labels == truth).mean())}
 
 
 def memory(pipe, folder: Path, kind: str, size: tuple[int, int], scale: float) -> dict:

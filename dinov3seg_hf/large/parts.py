@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Finished tiles of a run that is not complete, one file each, beside the output: an interrupted run goes on from them."""
+"""Finished tiles of an incomplete run, one file each, beside the output: an interrupted run goes on from them."""
 
 import hashlib
 import io
@@ -37,8 +37,8 @@ class Parts:
             if known.exists() and (old := known.read_text(encoding="utf-8")) != description:
                 changed = _difference(old, run)
                 raise ValueError(
-                    f"{str(self.folder)!r} has parts of a run with another {changed}. Run the same command as before to "
-                    "finish it, or remove the folder."
+                    f"{str(self.folder)!r} has parts of a run with another {changed}. Run the same command as before "
+                    "to finish it, or remove the folder."
                 )
         write_atomically(known, description.encode())
 

@@ -2,9 +2,9 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Segments an image tile by tile: every tile local-global, with the features of the whole image as its global view.
 
-The whole image is shrunk and encoded once. The patch features of a tile, or of its windows, are averaged with the
-features of the whole image at the place of the tile (the paper's local-global inference, where the global view is the
-whole image); refinement, correlation and decoder run in the tile.
+The whole image is shrunk to the size of a tile and encoded once. The patch features of a tile, or of its windows, are
+averaged with the features of the whole image at the place of the tile (the paper's local-global inference, where the
+global view is the whole image); refinement, correlation and decoder run in the tile.
 """
 
 import math
@@ -32,8 +32,6 @@ from .rasters import Source, describe_labels, label_dtype, new_raster, open_sour
 from .tiles import BLOCK_DIVISOR, Tile, plan_tiles
 
 TIFF_ENDINGS = (".tif", ".tiff")
-# Longest side of the shrunk image that the image processor gets.
-OVERVIEW_SIDE = 2048
 # Scores in files are 16-bit integers; this value is a score of 1.
 SCORE_SCALE = 65535
 
@@ -119,7 +117,7 @@ def segment_large(
     with open_source(image, bands) as source:
         core, overlap, region = tile_sizes(pipe.image_processor, tile, overlap, scale)
         tiles = plan_tiles(source.size, core, overlap)
-        segmenter = _TileSegmenter(pipe, source, text, settings, scale, context)
+        segmenter = _TileSegmenter(pipe, source, text, settings, scale, region, context)
         run = {
             "image": {**source.identity, "overview": digest(segmenter.overview)},
             "labels": [list(text.names), text.fingerprint, text.calibration and text.calibration.to_dict()],
@@ -183,16 +181,18 @@ class _TileSegmenter:
         text: TextEmbeddings,
         settings: InferenceSettings,
         scale: float,
+        region: int,
         context: bool,
     ):
         self._pipe, self._source, self._text, self._settings, self._scale = pipe, source, text, settings, scale
-        shrink = min(1.0, OVERVIEW_SIDE / max(source.size))
+        shrink = min(scale, 1.0, region * scale / max(source.size))  # for the model, not larger than a tile
         height, width = (max(1, round(side * shrink)) for side in source.size)
         self.overview = source.overview((height, width))
         self._dtype, self._none = label_dtype(len(text))
         self._context: torch.Tensor | None = None
         if context:
-            prepared = self._prepare(self.overview, settings.updated(inference="whole"))
+            settings = settings.updated(inference="whole", size=self._size_for_model((height, width), 1.0))
+            prepared = self._prepare(self.overview, settings)
             self._context = self._features(prepared, head="dinotxt", refine_features=False).patch_features
 
     def segment(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
@@ -201,9 +201,7 @@ class _TileSegmenter:
         rows, columns = tile.core_in_region
         if has_data is not None and not has_data[rows, columns].any():
             return np.full(tile.core[2:], self._none, self._dtype), np.zeros(tile.core[2:], np.uint16)
-        divisor = self._pipe.image_processor.size_divisor or 1
-        sides = (max(1, round(side * self._scale / divisor)) * divisor for side in tile.region[2:])
-        settings = self._settings.updated(size=dict(zip(("height", "width"), sides)))
+        settings = self._settings.updated(size=self._size_for_model(tile.region[2:], self._scale))
         prepared = self._prepare(pixels, settings)
         context = None
         if self._context is not None:
@@ -221,6 +219,11 @@ class _TileSegmenter:
             is_none |= ~has_data[rows, columns]
         labels = np.where(is_none, self._none, label_map).astype(self._dtype)
         return labels, np.where(is_none, 0, (score_map * SCORE_SCALE).round()).astype(np.uint16)
+
+    def _size_for_model(self, size: tuple[int, int], scale: float) -> dict[str, int]:
+        divisor = self._pipe.image_processor.size_divisor or 1
+        height, width = (max(1, round(side * scale / divisor)) * divisor for side in size)
+        return {"height": height, "width": width}
 
     def _prepare(self, pixels: np.ndarray, settings: InferenceSettings) -> PreparedImage:
         prepared = self._pipe.prepare(pixels, settings)
