@@ -54,18 +54,22 @@ def segment_images(options: argparse.Namespace) -> int:
     text = pipe.encode_labels(vocabulary, progress=progress)
     palette = label_palette(vocabulary.names)
 
+    # an image of 108 megapixels takes 432 MB
+    keeps_images = options.output is not None or writer is not None
     failed: list[str] = []
     # a bar only where somebody watches; one image needs none
     bar = tqdm(total=len(tasks), desc="Segmenting", unit="image", file=sys.stderr, disable=None if several else True)
     with writer or contextlib.nullcontext(), bar:
         for first in range(0, len(tasks), options.batch_size):
             batch = tasks[first : first + options.batch_size]
-            for task, result in _segmented(pipe, batch, text, settings):
+            for task, result in _segmented(pipe, batch, text, settings, keeps_images):
                 try:
                     if isinstance(result, Exception):
                         raise result
                     image, answer = result
                     scores = {segment["label"]: segment["score"] for segment in answer["segments"]}
+                    if writer is None:
+                        del answer["score_map"]  # as large as the label map
                     regions = regions_of(answer["label_map"], vocabulary.names, scores)
                     _write(task, image, answer["label_map"], regions, vocabulary, palette, pipe, options)
                     if writer is not None:
@@ -89,31 +93,44 @@ def segment_images(options: argparse.Namespace) -> int:
 
 
 def _segmented(
-    pipe: OpenVocabularySegmentationPipeline, tasks: Sequence[Task], text: TextEmbeddings, settings: InferenceSettings
-) -> Iterator[tuple[Task, tuple[Image.Image, dict[str, Any]] | Exception]]:
-    """Yields each task with its image and result, or with its error; one bad image does not spoil the batch."""
-    opened: list[tuple[Task, Image.Image]] = []
+    pipe: OpenVocabularySegmentationPipeline,
+    tasks: Sequence[Task],
+    text: TextEmbeddings,
+    settings: InferenceSettings,
+    keeps_images: bool,
+) -> Iterator[tuple[Task, tuple[Image.Image | None, dict[str, Any]] | Exception]]:
+    """Yields each task with its image, if it is kept, and its result, or with its error.
+
+    One bad image does not spoil the batch.
+    """
+    opened: list[tuple[Task, Image.Image | None]] = []
     for task in tasks:
         try:
-            opened.append((task, open_image(task.image, max_pixels=pipe.image_processor.max_image_pixels)))
+            image = open_image(task.image, pipe.image_processor.max_image_pixels) if keeps_images else None
+            opened.append((task, image))
         except (ValueError, OSError, MemoryError) as error:
             yield task, error
     options = {"return_label_map": True, "return_masks": False, **settings.given()}
     try:
-        answers = pipe([image for _, image in opened], text, batch_size=max(1, len(opened)), **options)
+        answers = pipe(
+            [task.image if image is None else image for task, image in opened],
+            text,
+            batch_size=max(1, len(opened)),
+            **options,
+        )
     except (ValueError, OSError, MemoryError) as error:
         if len(opened) == 1:
             yield opened[0][0], error
         else:  # one by one, to find the image that does not fit
             for task, _ in opened:
-                yield from _segmented(pipe, [task], text, settings)
+                yield from _segmented(pipe, [task], text, settings, keeps_images)
         return
     yield from ((task, (image, answer)) for (task, image), answer in zip(opened, answers))
 
 
 def _write(
     task: Task,
-    image: Image.Image,
+    image: Image.Image | None,
     label_map,
     regions: list[Region],
     vocabulary: Vocabulary,
@@ -124,6 +141,7 @@ def _write(
     for path in set(task.files) - set(task.annotations):
         path.parent.mkdir(parents=True, exist_ok=True)
     if task.overlay is not None:
+        assert image is not None  # kept for the overlay
         picture = overlay(image, label_map, alpha=options.alpha, palette=palette)
         if options.original:
             picture = beside(image, picture)
@@ -133,8 +151,8 @@ def _write(
     if task.json is not None:
         content = {
             "image": task.image,
-            "height": image.height,
-            "width": image.width,
+            "height": label_map.shape[0],
+            "width": label_map.shape[1],
             "model": title_of(options.model),
             "head": options.head or pipe.model.config.head,
             "inference": options.inference or pipe.default_inference,

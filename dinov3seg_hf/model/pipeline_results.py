@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .image_stages import LabeledImage
+from .labeling import count_labels
 
 
 class ShownInNotebooks:
@@ -48,9 +49,7 @@ def with_image(result: Result, image: Any) -> Result:
 def result_of(labeled: LabeledImage, return_label_map: bool, return_masks: bool) -> Segments | Segmentation:
     """Returns the labels found in an image, in the format of transformers; see the pipeline."""
     label_map, labels = labeled.label_map, labeled.names
-    places = label_map.ravel() + 1  # pixels without a label are counted at index 0
-    counts = np.bincount(places, minlength=len(labels) + 1)[1:]
-    sums = np.bincount(places, weights=labeled.score_map.ravel(), minlength=len(labels) + 1)[1:]
+    counts, sums = count_labels(labeled, len(labels))
     segments = Segments()
     for index in np.flatnonzero(counts).tolist():
         segment = {"score": float(sums[index] / counts[index]), "label": labels[index]}

@@ -96,15 +96,21 @@ def save_mask(
         raise ValueError(f"Got {num_labels} labels; expected at most {IGNORE_16_BIT}, because a PNG has 16 bits.")
     buffer = BytesIO()
     if num_labels <= IGNORE_8_BIT:
-        image = Image.fromarray(np.where(label_map < 0, IGNORE_8_BIT, label_map).astype(np.uint8))
+        image = Image.fromarray(_unsigned(label_map, np.uint8, IGNORE_8_BIT))
         colors = np.zeros((256, 3), np.uint8)
         colors[:num_labels] = color_palette(num_labels) if palette is None else palette[:num_labels]
         colors[IGNORE_8_BIT] = NONE_COLOR
         image.putpalette(colors.tobytes())
     else:
-        image = Image.fromarray(np.where(label_map < 0, IGNORE_16_BIT, label_map).astype(np.uint16))
+        image = Image.fromarray(_unsigned(label_map, np.uint16, IGNORE_16_BIT))
     image.save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())
+
+
+def _unsigned(label_map: np.ndarray, dtype: type[np.unsignedinteger], none: int) -> np.ndarray:
+    values = label_map.astype(dtype)  # not `np.where`, whose result would be as large as the label map
+    values[label_map < 0] = none
+    return values
 
 
 def segments_as_json(label_map: np.ndarray, regions: Sequence[Region]) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ from .colors import NONE_COLOR, PAPER, color_palette
 
 NONE_NAME = "none of these"
 
+# Maximum number of pixels that are counted at once: `np.bincount` makes a copy with 8 bytes per pixel.
+MAX_COUNTED_PIXELS = 2**20
+
 # Small pictures are enlarged, because a legend does not fit a 96 px scene: minimum short side, maximum long side.
 MIN_DISPLAY_SIDE, MAX_ENLARGED_SIDE = 512, 4096
 
@@ -52,7 +55,9 @@ def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str
         ValueError: If `label_map` is not a label map, or contains a label without a name.
     """
     label_map = checked_label_map(label_map, len(labels))
-    counts = np.bincount(np.maximum(label_map, -1).ravel() + 1, minlength=len(labels) + 1)
+    counts = np.zeros(len(labels) + 1, np.int64)
+    for row in np.array_split(label_map, -(-label_map.size // MAX_COUNTED_PIXELS)):  # a few rows at a time
+        counts += np.bincount(np.maximum(row, -1).ravel() + 1, minlength=len(counts))
     found = sorted(np.flatnonzero(counts[1:]).tolist(), key=lambda index: -counts[index + 1])
     regions = [
         Region(
