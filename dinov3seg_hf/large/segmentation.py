@@ -102,11 +102,7 @@ def segment_large(
         ValueError: If an option is invalid, the image cannot be read, a file cannot be written, or unfinished parts
             belong to another image or other settings.
     """
-    files = [Path(path) for path in (output, scores) if path is not None]
-    for path in files:
-        check_writable(path, TIFF_ENDINGS)
-    if len({path.resolve() for path in (*files, *_paths(image))}) < len(files) + len(_paths(image)):
-        raise ValueError("The image, output and scores have the same path; expected different ones. Rename one.")
+    files = _checked_files(image, output, scores)
     settings = _checked_settings(pipe, options)
     text = pipe.encode_labels(candidate_labels)
     if settings.background == "auto" and settings.head == "dinotxt" and text.calibration is None:
@@ -134,14 +130,9 @@ def segment_large(
         counts, sums = _write(files, source, tiles, parts, text, core)
     parts.remove()
     found = [index for index in np.argsort(-counts[:-1], kind="stable").tolist() if counts[index]]
-    return LargeResult(
-        source.size,
-        len(tiles),
-        done,
-        {text.names[index]: int(counts[index]) for index in found},
-        {text.names[index]: float(sums[index] / counts[index] / SCORE_SCALE) for index in found},
-        int(counts[-1]),
-    )
+    num_pixels = {text.names[index]: int(counts[index]) for index in found}
+    means = {text.names[index]: float(sums[index] / counts[index] / SCORE_SCALE) for index in found}
+    return LargeResult(source.size, len(tiles), done, num_pixels, means, int(counts[-1]))
 
 
 def tile_sizes(image_processor: Any, tile: int | None, overlap: int | None, scale: float) -> tuple[int, int, int]:
@@ -256,8 +247,15 @@ def _checked_settings(pipe: OpenVocabularySegmentationPipeline, options: dict[st
     return settings
 
 
-def _paths(image: Any) -> list[Path]:
-    return [Path(image)] if isinstance(image, (str, os.PathLike)) else []
+def _checked_files(image: Any, output: str | os.PathLike[str], scores: str | os.PathLike[str] | None) -> list[Path]:
+    """The files to write: labels and, if asked for, scores."""
+    files = [Path(path) for path in (output, scores) if path is not None]
+    for path in files:
+        check_writable(path, TIFF_ENDINGS)
+    paths = [*files, *([Path(image)] if isinstance(image, (str, os.PathLike)) else [])]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError("The image, output and scores have the same path; expected different ones. Rename one.")
+    return files
 
 
 def _write(
