@@ -22,7 +22,8 @@ from ..about import __version__
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_stages import EncodedImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
-from ..model.pipeline import Labels, OpenVocabularySegmentationPipeline
+from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.pipeline_labels import Labels
 from ..model.text_embeddings import TextEmbeddings
 from ..model.windows import sample_region
 from ..visualization.colors import label_palette
