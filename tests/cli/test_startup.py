@@ -45,7 +45,7 @@ def test_help_imports_neither_torch_nor_transformers(arguments):
         (["segmnt"], "invalid choice"),
         (["segment", SCENE, "--labels", "cat", "--nope"], "unrecognized arguments"),
         (["segment", "no.png", "--labels", "cat"], "'no.png' was not found"),
-        (["segment", SCENE, "--labels", "cat, "], "no visible characters"),
+        (["segment", SCENE, "--labels", "cat, , dog"], "no visible characters"),
         (["segment", SCENE, "--labels-file", "no.txt"], "'no.txt' cannot be read"),
         (["segment", SCENE, "--labels", "cat", "--model", "no"], "Checkpoint folder 'no' was not found"),
         (["segment", SCENE, "--labels", "cat", "--mask", "no/mask.png"], "Folder 'no' for the file"),
