@@ -259,6 +259,8 @@ class Dinov3SegConfig(PreTrainedConfig):
         """
         attach_remote_code(self, json_file_path, "config")
         super().to_json_file(json_file_path, use_diff=use_diff)
+        if tasks := getattr(self, "custom_pipelines", None):  # in the file, the names are those of the code beside it
+            self.custom_pipelines = PipelineTasks.of(tasks)
 
     def validate_architecture(self) -> None:
         """Checks that the sizes fit each other. Called by the validation of `@strict`."""

@@ -22,7 +22,9 @@ def fresh(request):
     """(model, processor): the encoders of the embedded checkpoint and a fresh head."""
     model, processor = load_starting_point(TINY, "fresh")
     if model.config.early_refinement_type != request.param:
-        config = Dinov3SegConfig.from_dict({**model.config.to_dict(), "early_refinement_type": request.param})
+        # window attention keeps the patch grid, and only AnyUp refines features of the zero-shot head
+        window = {"early_refinement_type": "window", "early_refinement_scale": 1, "refine_features": False}
+        config = Dinov3SegConfig.from_dict({**model.config.to_dict(), **window})
         torch.manual_seed(0)
         other = Dinov3SegForSemanticSegmentation(config)
         kept = ("vision_model.", "text_model.", "logit_scale")
