@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, AutoProcessor, pipeline
 
 
 def main(folder: str, image: str, labels: str, output: str) -> None:
@@ -28,11 +28,15 @@ def main(folder: str, image: str, labels: str, output: str) -> None:
         loaded = type(auto_class.from_pretrained(folder, trust_remote_code=True)).__name__
         if not loaded.startswith("Dinov3Seg"):
             sys.exit(f"{auto_class.__name__} loads {loaded}; expected a Dinov3Seg class.")
-    # as the page of the model on the Hub offers it, first without labels
-    pipe: Any = pipeline("image-segmentation", model=folder, device="cpu", dtype=torch.float32, trust_remote_code=True)
-    names = pipe(image, return_label_map=True, return_masks=False)["labels"]
-    if names != list(pipe.model.config.id2label.values()):
-        sys.exit(f"Without labels, the pipeline uses {names[:3]}; expected the names in id2label.")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    # as the page of the model on the Hub offers it; folders of 0.1.0 have one name and no labels of their own
+    has_labels = getattr(config, "default_vocabulary", None) is not None
+    task = "image-segmentation" if has_labels else next(iter(config.custom_pipelines))
+    pipe: Any = pipeline(task, model=folder, device="cpu", dtype=torch.float32, trust_remote_code=True)
+    if has_labels:
+        names = pipe(image, return_label_map=True, return_masks=False)["labels"]
+        if names != list(pipe.model.config.id2label.values()):
+            sys.exit(f"Without labels, the pipeline uses {names[:3]}; expected the names in id2label.")
     result = pipe(image, labels, inference="whole", return_label_map=True, return_scores=True, return_masks=False)
     np.savez(output, label_map=result["label_map"], scores=result["scores"])
 
