@@ -6,6 +6,7 @@ Uses Accelerate, which is imported only inside the functions that need it.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -14,15 +15,19 @@ from torch import nn
 T = TypeVar("T")
 
 
-def start_processes() -> Any:
+def start_processes(patience: timedelta | None = None) -> Any:
     """Connects the processes of `accelerate launch` or `torchrun`; returns an `accelerate.PartialState`.
 
     Call this function before any other use of Accelerate. On a machine without an accelerator, the processes find each
     other only with `cpu=True`, which this function passes.
+
+    Args:
+        patience: How long processes wait for each other. Default: that of torch, minutes.
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.accelerator.is_available())
+    options = {} if patience is None else {"timeout": patience}
+    return PartialState(cpu=not torch.accelerator.is_available(), **options)
 
 
 class Processes:

@@ -9,20 +9,24 @@ labeling interface, then the tasks.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import quoteattr
+
+import numpy as np
 
 from ..about import __version__
 from ..model.files import write_atomically
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import check_writable
-from .coco import as_json
+from .coco import as_json, ring_of
 from .image import Cleaned, ExportOptions
 from .writer import FileWriter
 
 # The lengths of runs get one of four numbers of bits, of which two bits say which.
 RUN_BITS = (2, 4, 9, 16)
 CHANNELS = 4  # Label Studio encodes masks as RGBA
+MODEL_VERSION = f"dinov3seg_hf {__version__}"
 
 
 class LabelStudioWriter(FileWriter):
@@ -41,30 +45,9 @@ class LabelStudioWriter(FileWriter):
 
     def _add(self, cleaned: Cleaned) -> None:
         image = cleaned.image
-        results = [
-            {
-                "id": f"part-{number}",
-                "type": "brushlabels",
-                "from_name": "label",
-                "to_name": "image",
-                "original_width": image.width,
-                "original_height": image.height,
-                "image_rotation": 0,
-                **({} if part.score is None else {"score": part.score}),
-                "value": {
-                    "format": "rle",
-                    "rle": brush_bytes(part.run_lengths(image.height, image.width)),
-                    "brushlabels": [self.labels[part.label]],
-                },
-            }
-            for number, part in enumerate(cleaned.parts, start=1)
-        ]
         is_address = str(image.source).startswith(("http://", "https://"))
         url = str(image.source) if is_address else self.options.image_prefix + image.file_name
-        scores = [part.score * part.area for part in cleaned.parts if part.score is not None]
-        mean = {"score": round(sum(scores) / sum(part.area for part in cleaned.parts), 6)} if scores else {}
-        prediction = {"model_version": f"dinov3seg_hf {__version__}", **mean, "result": results}
-        self.spool("tasks", [as_json({"data": {"image": url}, "predictions": [prediction]})])
+        self.spool("tasks", [as_json({"data": {"image": url}, "predictions": [prediction_of(cleaned, self.labels)]})])
 
     def _finish(self) -> None:
         labels = "".join(
@@ -77,6 +60,45 @@ class LabelStudioWriter(FileWriter):
         )
         write_atomically(self.config, config.encode())
         self.write(b"[\n", "tasks", b"\n]\n")
+
+
+def prediction_of(
+    cleaned: Cleaned, labels: Sequence[str], from_name: str = "label", to_name: str = "image", polygons: bool = False
+) -> dict[str, Any]:
+    """Returns the parts of an image as a prediction of Label Studio.
+
+    Args:
+        cleaned: The labeled image.
+        labels: The names of the labels.
+        from_name: The name of the labels' tag in the labeling configuration.
+        to_name: The name of the image's tag.
+        polygons: Whether to return polygons (`PolygonLabels`) in place of brush masks (`BrushLabels`).
+    """
+    height, width = cleaned.image.height, cleaned.image.width
+    kind = "polygonlabels" if polygons else "brushlabels"
+    results = []
+    for number, part in enumerate(cleaned.parts, start=1):
+        if polygons:
+            points = ring_of(part, cleaned.options.tolerance) * 100 / (width, height)
+            shape: dict[str, Any] = {"points": np.clip(points, 0, 100).tolist(), "closed": True}
+        else:
+            shape = {"format": "rle", "rle": brush_bytes(part.run_lengths(height, width))}
+        results.append(
+            {
+                "id": f"part-{number}",
+                "type": kind,
+                "from_name": from_name,
+                "to_name": to_name,
+                "original_width": width,
+                "original_height": height,
+                "image_rotation": 0,
+                **({} if part.score is None else {"score": part.score}),
+                "value": {**shape, kind: [labels[part.label]]},
+            }
+        )
+    scores = [part.score * part.area for part in cleaned.parts if part.score is not None]
+    mean = {"score": round(sum(scores) / sum(part.area for part in cleaned.parts), 6)} if scores else {}
+    return {"model_version": MODEL_VERSION, **mean, "result": results}
 
 
 def brush_bytes(run_lengths: Sequence[int]) -> list[int]:

@@ -7,6 +7,7 @@ labels of an image; its type, `ClassLabel`, holds the names, so training needs n
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,37 +40,23 @@ class ParquetWriter(AnnotationWriter):
                 "Choose another folder, or remove the files."
             )
         self._ignored = self.stored_vocabulary.ignore_label
-        self._features = datasets.Features(
-            {
-                "image": datasets.Image(),
-                "mask": datasets.Image(),
-                "classes": List(ClassLabel(names=list(self.labels))),
-                "name": datasets.Value("string"),
-            }
-        )
+        self._features = parquet_features(self.labels)
         self._rows: list[dict[str, Any]] = []
         self._num_bytes = self._num_files = 0
 
     def _add(self, cleaned: Cleaned) -> None:
-        image, labels = cleaned.image, cleaned.label_map
+        image = cleaned.image
         source = source_path(image)
         if source is not None and is_stored_upright(source, image):
             content, name = source.read_bytes(), image.file_name
         else:
             content, name = encode_png(np.asarray(image.pixels())), f"{image.stem}.png"
-        dtype = np.uint8 if self._ignored <= IGNORE_8_BIT else np.uint16
-        mask = encode_png(np.where(labels < 0, self._ignored, labels).astype(dtype))
-        row = {
-            "image": {"bytes": content, "path": name},
-            "mask": {"bytes": mask, "path": f"{image.stem}_mask.png"},
-            "classes": np.unique(labels[labels >= 0]).tolist(),
-            "name": image.stem,
-        }
+        row = parquet_row(cleaned, {"bytes": content, "path": name}, self._ignored)
         # before the row is added: a full disk must not leave it behind
         if len(self._rows) >= ROWS_PER_FILE or self._num_bytes + len(content) > BYTES_PER_FILE:
             self._flush()
         self._rows.append(row)
-        self._num_bytes += len(content) + len(mask)
+        self._num_bytes += len(content) + len(row["mask"]["bytes"])
 
     def _finish(self) -> None:
         self._flush()
@@ -78,11 +65,46 @@ class ParquetWriter(AnnotationWriter):
         if not self._rows:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        columns = {name: [row[name] for row in self._rows] for name in self._features}
-        dataset = datasets.Dataset.from_dict(columns, features=self._features)
-        write_atomically(self._file(self._num_files), to_parquet(dataset))
+        write_atomically(self._file(self._num_files), rows_to_parquet(self._rows, self._features))
         self._num_files += 1
         self._rows, self._num_bytes = [], 0
 
     def _file(self, number: int) -> Path:
         return self._folder / f"train-{number:05d}.parquet"
+
+
+def parquet_features(labels: Sequence[str]) -> datasets.Features:
+    """Returns the columns: `image`, `mask`, `classes` (the labels of the image), `name`."""
+    return datasets.Features(
+        {
+            "image": datasets.Image(),
+            "mask": datasets.Image(),
+            "classes": List(ClassLabel(names=list(labels))),
+            "name": datasets.Value("string"),
+        }
+    )
+
+
+def parquet_row(cleaned: Cleaned, image: dict[str, Any], ignored: int) -> dict[str, Any]:
+    """Returns the row of a labeled image.
+
+    Args:
+        cleaned: The label map.
+        image: The stored image: `bytes` and `path`.
+        ignored: The value of ignored pixels, `IGNORE_8_BIT` or `IGNORE_16_BIT`.
+    """
+    labels, stem = cleaned.label_map, cleaned.image.stem
+    dtype = np.uint8 if ignored <= IGNORE_8_BIT else np.uint16
+    mask = encode_png(np.where(labels < 0, ignored, labels).astype(dtype))
+    return {
+        "image": image,
+        "mask": {"bytes": mask, "path": f"{stem}_mask.png"},
+        "classes": np.unique(labels[labels >= 0]).tolist(),
+        "name": stem,
+    }
+
+
+def rows_to_parquet(rows: Sequence[dict[str, Any]], features: datasets.Features) -> bytes:
+    """Returns rows as the content of a parquet file."""
+    columns = {name: [row[name] for row in rows] for name in features}
+    return to_parquet(datasets.Dataset.from_dict(columns, features=features))

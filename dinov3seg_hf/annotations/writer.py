@@ -287,10 +287,10 @@ def check_folder(path: Path) -> None:
     check_writable(path / "labels.json" if path.is_dir() else path)
 
 
-def is_stored_upright(path: Path, image: AnnotatedImage) -> bool:
+def is_stored_upright(file: Path | BinaryIO, image: AnnotatedImage) -> bool:
     """Returns whether a reader that knows nothing of EXIF sees the image that was labeled."""
     try:
-        with Image.open(path) as stored:
+        with Image.open(file) as stored:
             return stored.getexif().get(ORIENTATION, 1) == 1 and stored.size == (image.width, image.height)
     except OSError:
         return False

@@ -37,10 +37,18 @@ class Entry:
 _TRAIN = ("train", ("accelerate", "datasets", "evaluate", "yaml", "filelock"))
 COMMANDS = {
     "segment": Entry("segment images by words"),
+    "label": Entry(
+        "label whole data sets, in shards that several processes share", "train", ("accelerate", "datasets")
+    ),
     "doctor": Entry("examine class names: unknown, similar or ambiguous words"),
     "calibrate": Entry("measure when an image shows none of the classes, on typical images"),
     "convert": Entry("convert published DINOv3, dino.txt and SAM weights to a checkpoint"),
     "demo": Entry("serve a web page that segments photos by words", "demo", ("gradio",)),
+    "serve": Entry(
+        "serve segmentations over HTTP, also to annotation tools",
+        "serve",
+        ("fastapi", "uvicorn", "python_multipart", "scipy", "shapely"),
+    ),
     "train": Entry("train on the drawn world, on COCO-Stuff or on your own masks", *_TRAIN),
     "evaluate": Entry("evaluate a checkpoint on benchmarks or on your own data set", *_TRAIN),
     "prepare": Entry("convert the original download of a benchmark to Parquet", *_TRAIN),

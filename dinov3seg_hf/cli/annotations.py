@@ -94,9 +94,9 @@ def open_annotations(
         )
     source_of: dict[object, str] = {}
     for image in images:
-        if (first := source_of.setdefault(image.name, image.source)) != image.source:
+        if (first := source_of.setdefault(image.name, image.title)) != image.title:
             raise ValueError(
-                f"{first!r} and {image.source!r} have the same name in annotations, {str(image.name)!r}. Rename one of "
+                f"{first!r} and {image.title!r} have the same name in annotations, {str(image.name)!r}. Rename one of "
                 "them, segment them in separate runs, or pass their common folder with --recursive."
             )
     return writer

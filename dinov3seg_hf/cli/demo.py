@@ -87,8 +87,8 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serves the page until interrupted."""
-    from ..demo.limits import Limits
     from ..demo.server import serve
+    from ..serving.limits import Limits
 
     serve(
         options.model,

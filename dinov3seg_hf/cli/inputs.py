@@ -4,12 +4,22 @@
 
 import glob
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from ..file_names import IMAGE_ENDINGS, MASK_ENDINGS
+from .console import print_error
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+STDIN = "-"
+# A JPEG with several pictures (MPO) has its thumbnail or its other eye in the others.
+ONE_FRAME_ENDINGS = (".jpg", ".jpeg", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -20,34 +30,69 @@ class ImageInput:
         source: A path or an address.
         name: The path of its output files in a folder, without ending: the name of the image, and below a folder that
             was searched recursively also its subfolders.
+        frame: The number of the page or frame, from 0; `None`: the file has one, or its first one is meant.
     """
 
     source: str
     name: Path
+    frame: int | None = None
 
     @property
     def path(self) -> Path | None:
-        """The file; `None` for an address."""
-        return None if is_address(self.source) else Path(self.source)
+        """The file; `None` for an address and for standard input."""
+        return None if is_address(self.source) or self.source == STDIN else Path(self.source)
+
+    @property
+    def title(self) -> str:
+        """The name for people: the source, and the number of the page or frame, from 1."""
+        return self.source if self.frame is None else f"{self.source} ({self.frame + 1})"
+
+    @property
+    def stored_source(self) -> str | None:
+        """The source, if its file is this image and nothing else."""
+        return None if self.frame is not None or self.source == STDIN else self.source
+
+    def open(self, max_pixels: int) -> "Image.Image":
+        """Reads the image; see `open_image` for the errors."""
+        from PIL import Image
+
+        from ..model.image_input import ImageError, open_image
+
+        if self.source == STDIN:
+            return open_image(sys.stdin.buffer.read(), max_pixels)
+        if self.frame is None:
+            return open_image(self.source, max_pixels)
+        try:
+            with Image.open(self.source) as file:
+                file.seek(self.frame)
+                return open_image(file, max_pixels)
+        except (OSError, EOFError) as error:
+            raise ImageError(
+                f"The image {self.title!r} could not be decoded ({error}). The file may be truncated or damaged."
+            ) from error
 
     @property
     def file_name(self) -> str:
         """The name in annotations: `name` with the ending of the image, and "/" between folders."""
         if self.path is not None:
-            ending = self.path.suffix
+            ending = self.path.suffix if self.frame is None else ".png"
         else:
             ending = PurePosixPath(urlparse(self.source).path).suffix
             ending = ending if ending.lower() in IMAGE_ENDINGS else ""  # an address may end in that of a program
         return f"{self.name.as_posix()}{ending or '.png'}"
 
 
-def find_images(given: Sequence[str], recursive: bool = False) -> list[ImageInput]:
+def find_images(
+    given: Sequence[str], recursive: bool = False, *, stdin: bool = False, all_frames: bool = False
+) -> list[ImageInput]:
     """Finds the images.
 
     Args:
         given: Files, HTTP(S) addresses, folders (their image files, sorted by name), or patterns with `*`, `?` and `[]`
             that the shell did not replace (`**` for any subfolders).
         recursive: Whether to search the subfolders of folders, too. Hidden files and folders are left out.
+        stdin: Whether `-` is the image on standard input, and not a file.
+        all_frames: Whether each page or frame of a file is an image, named after the file and its number from 1.
 
     Returns:
         The images; a file that is found several times stands at its first place only.
@@ -57,10 +102,48 @@ def find_images(given: Sequence[str], recursive: bool = False) -> list[ImageInpu
     """
     found: dict[object, ImageInput] = {}
     for item in given:
-        for image in _images_of(item, recursive):
+        images = [ImageInput(STDIN, Path("stdin"))] if stdin and item == STDIN else _images_of(item, recursive)
+        for image in images:
             path = image.path
             found.setdefault(image.source if path is None else path.resolve(), image)
-    return list(found.values())
+    return [frame for image in found.values() for frame in (_frames_of(image) if all_frames else (image,))]
+
+
+def num_frames(image: ImageInput) -> int:
+    """The number of pages or frames of a file; 1 if it cannot be read, which is reported where it is read."""
+    if image.path is None or image.path.suffix.lower() in ONE_FRAME_ENDINGS:
+        return 1
+    from PIL import Image
+
+    try:
+        with Image.open(image.path) as file:
+            return getattr(file, "n_frames", 1)
+    except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
+        return 1
+
+
+def warn_of_frames(images: Sequence[ImageInput]) -> None:
+    """Tells of files with several pages or frames, of which the first one is segmented."""
+    several = [(image, number) for image in images if (number := num_frames(image)) > 1]
+    if several:
+        (image, number), more = several[0], len(several) - 1
+        others = f" and {more} more files have" if more else " has"
+        print_error(
+            "dinov3seg segment",
+            f"{image.source}{others} several pages or frames ({number}); the first one is segmented. Add --all-frames "
+            "for all of them.",
+        )
+
+
+def _frames_of(image: ImageInput) -> list[ImageInput]:
+    number = num_frames(image)
+    if number == 1:
+        return [image]
+    digits = len(str(number))
+    return [
+        replace(image, name=image.name.with_name(f"{image.name.name}_{frame + 1:0{digits}d}"), frame=frame)
+        for frame in range(number)
+    ]
 
 
 def find_masks(images: Sequence[ImageInput], folder: Path) -> list[Path]:

@@ -4,13 +4,13 @@
 
 import argparse
 
-from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from ..file_names import IMAGE_SUFFIXES
 from ..resources import EXAMPLE_IMAGE, resource
 from .annotations import add_annotations, open_annotations
-from .console import BACKGROUND, EXIT_OK, REFINE, REFINE_FEATURES, Parser, positive, print_error, share
-from .inputs import find_images
+from .console import EXIT_OK, Parser, positive, print_error, share
+from .inputs import find_images, warn_of_frames
+from .model_options import add_model
 from .segment_files import plan_files
 from .segment_tiles import add_tiles, check_tiles, refuse_without_tile, run_tiles
 from .words import add_words, vocabulary_of
@@ -39,9 +39,14 @@ def make_parser(prog: str) -> Parser:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help='image files, folders, quoted patterns ("photos/*.jpg") or HTTP(S) URLs',
+        help='image files, folders, quoted patterns ("photos/*.jpg"), HTTP(S) URLs, or - for standard input',
     )
     parser.add_argument("--recursive", action="store_true", help="search the subfolders of folders, too")
+    parser.add_argument(
+        "--all-frames",
+        action="store_true",
+        help="segment each page or frame of TIFF, GIF, WebP and PNG files (default: the first one)",
+    )
     parser.add_argument(
         "--skip-existing",
         action="store_true",
@@ -69,34 +74,7 @@ def make_parser(prog: str) -> Parser:
 
     add_annotations(parser)
     add_tiles(parser)
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        default=EMBEDDED,
-        metavar="DIR_OR_HUB_ID",
-        help="checkpoint (default: the embedded checkpoint, for drawn scenes)",
-    )
-    model.add_argument(
-        "--inference", choices=("whole", "local-global", "slide"), help="default: the setting of the checkpoint"
-    )
-    model.add_argument(
-        "--head", choices=("full", "dinotxt"), help="trained or zero-shot head (default: the setting of the checkpoint)"
-    )
-    model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
-    model.add_argument("--refine", choices=("pixels", "none"), help=REFINE)
-    model.add_argument(
-        "--threshold",
-        type=share,
-        metavar="T",
-        help='minimum score, 0 to 1; pixels with a lower score are "none of these"',
-    )
-    model.add_argument("--background", choices=("auto", "never"), help=BACKGROUND)
-    model.add_argument("--device", help='for example "cpu", "cuda" or "cuda:1" (default: an accelerator if available)')
-    model.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="dtype of the weights (default: float32 on the CPU, else the dtype of the checkpoint)",
-    )
+    add_model(parser)
     return parser
 
 
@@ -115,7 +93,7 @@ def check(options: argparse.Namespace) -> None:
         check_tiles(options)
         return
     refuse_without_tile(options)
-    images = find_images(options.images, options.recursive)
+    images = find_images(options.images, options.recursive, stdin=True, all_frames=options.all_frames)
     options.vocabulary = vocabulary_of(options)
     options.writer = open_annotations(options, options.vocabulary, images)
     options.tasks = plan_files(options, images, options.writer)
@@ -127,6 +105,8 @@ def check(options: argparse.Namespace) -> None:
         options.tasks = todo
     if options.tasks:
         resolve_checkpoint(options.model)
+    if not options.all_frames:
+        warn_of_frames([task.input for task in options.tasks])
 
 
 def run(options: argparse.Namespace) -> int:

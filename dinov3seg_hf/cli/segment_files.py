@@ -21,18 +21,21 @@ class Task:
     """One image and its output files.
 
     Attributes:
-        image: The path or address.
-        file_name: The name in annotations.
+        input: The image.
         overlay, mask, json: The files to write.
         annotations: The files that exist once the annotations of the image are written.
     """
 
-    image: str
-    file_name: str
+    input: ImageInput
     overlay: Path | None
     mask: Path | None
     json: Path | None
     annotations: tuple[Path, ...] = ()
+
+    @property
+    def image(self) -> str:
+        """The name of the image in messages and results."""
+        return self.input.title
 
     @property
     def files(self) -> list[Path]:
@@ -79,7 +82,7 @@ def plan_files(
             check_writable(target, suffixes)
             columns.append([Path(target)])
     done = [() if writer is None else tuple(writer.files_of(image.file_name)) for image in images]
-    tasks = [Task(image.source, image.file_name, *files) for image, *files in zip(images, *columns, done)]
+    tasks = [Task(image, *files) for image, *files in zip(images, *columns, done)]
 
     inputs = {image.path.resolve(): image.source for image in images if image.path is not None}
     owner: dict[Path, str] = {}

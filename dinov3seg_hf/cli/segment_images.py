@@ -6,15 +6,17 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ..annotations import AnnotatedImage
+from ..batches import IMAGE_ERRORS, segment_each
 from ..checkpoint_names import title_of
 from ..loading import load_pipeline
-from ..model.image_input import open_image
+from ..model.image_stages import EncodedImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
@@ -25,6 +27,7 @@ from ..visualization.legend import with_legend
 from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import regions_table
 from .console import EXIT_ERROR, EXIT_OK, print_error
+from .model_options import settings_of
 from .segment_files import Task
 
 # With more labels, the encoding takes long enough for a progress bar.
@@ -42,40 +45,29 @@ def segment_images(options: argparse.Namespace) -> int:
     tasks, vocabulary, writer = options.tasks, options.vocabulary, options.writer
     several = options.several
     pipe = load_pipeline(options.model, options.device, options.dtype)
-    settings = InferenceSettings(
-        inference=options.inference,
-        head=options.head,
-        refine_features=options.refine_features,
-        refine=options.refine,
-        threshold=options.threshold,
-        background=options.background,
-    )
+    settings = settings_of(options)
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
     palette = label_palette(vocabulary.names)
 
-    # an image of 108 megapixels takes 432 MB
-    keeps_images = options.output is not None or writer is not None
+    # an image of 108 megapixels takes 432 MB, and so do its scores
+    kept = _Kept(images=options.output is not None or writer is not None, scores=writer is not None)
     failed: list[str] = []
     # a bar only where somebody watches; one image needs none
     bar = tqdm(total=len(tasks), desc="Segmenting", unit="image", file=sys.stderr, disable=None if several else True)
     with writer or contextlib.nullcontext(), bar:
         for first in range(0, len(tasks), options.batch_size):
             batch = tasks[first : first + options.batch_size]
-            for task, result in _segmented(pipe, batch, text, settings, keeps_images):
+            for task, result in _segmented(pipe, batch, text, settings, kept):
                 try:
                     if isinstance(result, Exception):
                         raise result
-                    image, answer = result
-                    scores = {segment["label"]: segment["score"] for segment in answer["segments"]}
-                    if writer is None:
-                        del answer["score_map"]  # as large as the label map
-                    regions = regions_of(answer["label_map"], vocabulary.names, scores)
-                    _write(task, image, answer["label_map"], regions, vocabulary, palette, pipe, options)
+                    regions = regions_of(result.label_map, vocabulary.names, result.mean_scores)
+                    _write(task, result.image, result.label_map, regions, vocabulary, palette, pipe, options)
                     if writer is not None:
-                        maps = (answer["label_map"], answer["score_map"])
-                        writer.add(AnnotatedImage(task.file_name, *maps, source=task.image, image=image))
-                except (ValueError, OSError, MemoryError) as error:
+                        maps, source = (result.label_map, result.score_map), task.input.stored_source
+                        writer.add(AnnotatedImage(task.input.file_name, *maps, source=source, image=result.image))
+                except IMAGE_ERRORS as error:
                     if not several:
                         raise
                     with bar.external_write_mode(file=sys.stderr):
@@ -92,40 +84,50 @@ def segment_images(options: argparse.Namespace) -> int:
     return EXIT_ERROR if failed else EXIT_OK
 
 
+class _Kept(NamedTuple):
+    """Which large arrays of an image are kept until its files are written."""
+
+    images: bool
+    scores: bool
+
+
+class _Result(NamedTuple):
+    """The result of an image: the image and the scores of its pixels, if they are kept, and the labels."""
+
+    image: Image.Image | None
+    label_map: np.ndarray
+    score_map: np.ndarray | None
+    mean_scores: dict[str, float]
+
+
 def _segmented(
     pipe: OpenVocabularySegmentationPipeline,
     tasks: Sequence[Task],
     text: TextEmbeddings,
     settings: InferenceSettings,
-    keeps_images: bool,
-) -> Iterator[tuple[Task, tuple[Image.Image | None, dict[str, Any]] | Exception]]:
-    """Yields each task with its image, if it is kept, and its result, or with its error.
-
-    One bad image does not spoil the batch.
-    """
+    kept: _Kept,
+) -> Iterator[tuple[Task, _Result | Exception]]:
+    """Yields each task with its result, or with its error; one bad image does not spoil the batch."""
     opened: list[tuple[Task, Image.Image | None]] = []
+    prepared: list[PreparedImage | EncodedImage] = []
     for task in tasks:
         try:
-            image = open_image(task.image, pipe.image_processor.max_image_pixels) if keeps_images else None
-            opened.append((task, image))
-        except (ValueError, OSError, MemoryError) as error:
+            image, source = None, task.input.stored_source
+            if kept.images or source is None:
+                image = task.input.open(pipe.image_processor.max_image_pixels)
+            prepared.append(pipe.prepare(source if image is None else image, settings))
+            opened.append((task, image if kept.images else None))
+        except IMAGE_ERRORS as error:
             yield task, error
-    options = {"return_label_map": True, "return_masks": False, **settings.given()}
-    try:
-        answers = pipe(
-            [task.image if image is None else image for task, image in opened],
-            text,
-            batch_size=max(1, len(opened)),
-            **options,
-        )
-    except (ValueError, OSError, MemoryError) as error:
-        if len(opened) == 1:
-            yield opened[0][0], error
-        else:  # one by one, to find the image that does not fit
-            for task, _ in opened:
-                yield from _segmented(pipe, [task], text, settings, keeps_images)
-        return
-    yield from ((task, (image, answer)) for (task, image), answer in zip(opened, answers))
+    results: list[_Result | Exception] = []
+    for (_, image), answer in zip(opened, segment_each(pipe, prepared, text, settings)):
+        if isinstance(answer, Exception):
+            results.append(answer)
+            continue
+        scores = {text.names[index]: score for index, score in answer.mean_scores(len(text)).items()}
+        results.append(_Result(image, answer.label_map, answer.score_map if kept.scores else None, scores))
+        del answer
+    yield from ((task, result) for (task, _), result in zip(opened, results))
 
 
 def _write(

@@ -15,8 +15,9 @@ from .inputs import find_images
 from .words import vocabulary_of
 
 ENDINGS = (".tif", ".tiff")
-# Flags of `segment` whose files need the whole image in memory, by the names of their options.
+# Flags of `segment` that need the whole image in memory, by the names of their options.
 WHOLE = {
+    "all_frames": "--all-frames",
     "output": "--output",
     "json": "--json",
     "annotations": "--annotations",

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from ..model.vocabulary import Vocabulary
 
 
-def add_words(parser: argparse.ArgumentParser, example: bool = False) -> None:
+def add_words(parser: argparse.ArgumentParser, example: bool = False, required: bool = True) -> None:
     """Adds the flags `--labels`, `--labels-file`, `--preset` and `--templates`, and `--example` if asked for."""
-    words = parser.add_argument_group("words (one of these)").add_mutually_exclusive_group(required=True)
+    title = "words (one of these)" if required else "words of requests without words (one of these, or none)"
+    words = parser.add_argument_group(title).add_mutually_exclusive_group(required=required)
     words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms separated by "|"')
     words.add_argument("--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv or .json")
     words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(preset_names())}")

@@ -59,12 +59,7 @@ def find_columns(dataset: Dataset, image_column: str | None = None, mask_column:
         ValueError: If the features are unknown, a passed column does not exist, both arguments are the same column, or
             no column or several columns could be meant; the message lists the known columns.
     """
-    if (features := dataset.features) is None:
-        raise ValueError(
-            "The features of the data set are unknown. Open the data set without streaming, or set its features "
-            "(`dataset.cast(features)`)."
-        )
-    shown = ", ".join(f"{name} ({_kind(feature)})" for name, feature in features.items())
+    features, shown = _known_features(dataset)
     for option, column in (("image", image_column), ("mask", mask_column)):
         if column is not None and column not in features:
             raise ValueError(f"{option}_column is {column!r}; expected a column of the data set: {shown}.")
@@ -74,8 +69,7 @@ def find_columns(dataset: Dataset, image_column: str | None = None, mask_column:
             f"{shown}."
         )
 
-    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    maps = images + [name for name, feature in features.items() if _is_int_array(feature)]
+    maps = images_in(features) + [name for name, feature in features.items() if _is_int_array(feature)]
     if mask_column is None:
         candidates = [name for name in maps if name != image_column]
         named = [name for name in MASK_COLUMNS if name in candidates]
@@ -88,16 +82,46 @@ def find_columns(dataset: Dataset, image_column: str | None = None, mask_column:
                 f"{shown}. Pass the name of the mask column (mask_column)."
             )
     if image_column is None:
-        candidates = [name for name in images if name != mask_column]
-        named = [name for name in IMAGE_COLUMNS if name in candidates]
-        image_column = named[0] if named else candidates[0] if len(candidates) == 1 else None
-        if image_column is None:
-            problem = "is ambiguous" if candidates else "was not found"
-            raise ValueError(
-                f"The image column {problem}; expected one column of images. The data set has {shown}. Pass the name "
-                "of the image column (image_column)."
-            )
+        image_column = find_image_column(dataset, without=mask_column)
     return image_column, mask_column
+
+
+def find_image_column(dataset: Dataset, image_column: str | None = None, without: str | None = None) -> str:
+    """The name of the image column; `without` is a column that it cannot be.
+
+    Raises:
+        ValueError: If the features are unknown, a passed column does not exist, or no column or several columns could
+            be meant.
+    """
+    features, shown = _known_features(dataset)
+    if image_column is not None:
+        if image_column not in features:
+            raise ValueError(f"image_column is {image_column!r}; expected a column of the data set: {shown}.")
+        return image_column
+    candidates = [name for name in images_in(features) if name != without]
+    named = [name for name in IMAGE_COLUMNS if name in candidates]
+    image_column = named[0] if named else candidates[0] if len(candidates) == 1 else None
+    if image_column is None:
+        problem = "is ambiguous" if candidates else "was not found"
+        raise ValueError(
+            f"The image column {problem}; expected one column of images. The data set has {shown}. Pass the name of "
+            "the image column (image_column)."
+        )
+    return image_column
+
+
+def images_in(features: datasets.Features) -> list[str]:
+    """The names of the columns of images."""
+    return [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+
+
+def _known_features(dataset: Dataset) -> tuple[datasets.Features, str]:
+    if (features := dataset.features) is None:
+        raise ValueError(
+            "The features of the data set are unknown. Open the data set without streaming, or set its features "
+            "(`dataset.cast(features)`)."
+        )
+    return features, ", ".join(f"{name} ({_kind(feature)})" for name, feature in features.items())
 
 
 def _is_int_array(feature: Any) -> bool:

@@ -97,7 +97,7 @@ class RowReader:
             RowError: If the row cannot be read, or image and mask differ in size.
         """
         try:
-            pixels = read_pixels(_decoded(row[self.image_column], "image"))  # (3, H, W)
+            pixels = read_pixels(decoded(row[self.image_column], "image"))  # (3, H, W)
             image = pixels.permute(1, 2, 0).contiguous().numpy()
             labels = self._labels(row[self.mask_column])
         except ValueError as error:
@@ -111,7 +111,7 @@ class RowReader:
         return image, labels
 
     def _labels(self, value: Any) -> np.ndarray:
-        mask = _decoded(value, "mask")
+        mask = decoded(value, "mask")
         if isinstance(mask, Image.Image):
             refuse_lossy(mask, "The mask")
             raw = self._decode_colors(mask) if mask.mode in ("RGB", "RGBA") else read_label_map(mask).numpy()
@@ -158,14 +158,20 @@ def ade20k_raw_ids(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] // 10 * 256 + pixels[..., 1]
 
 
-def _decoded(value: Any, what: str) -> Any:
-    """Decodes a stored image to a PIL image; returns any other value unchanged."""
+def decoded(value: Any, what: str) -> Any:
+    """Decodes a stored image to a PIL image; returns any other value unchanged.
+
+    Raises:
+        ValueError: If there is no value, or the image cannot be decoded.
+    """
     if value is None:
         raise ValueError(f"the {what} is None; expected an image or an array.")
     if not (isinstance(value, dict) and set(value) == {"bytes", "path"}):
         return value
     try:
         return datasets.Image().decode_example(value)
+    except Image.UnidentifiedImageError as error:  # its message contains an address in memory
+        raise ImageError(f"the {what} does not have a known image format. Save it as PNG or JPEG.") from error
     except Exception as error:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
         raise ImageError(
             f"the {what} cannot be decoded ({error}). Check whether the file is truncated or damaged."

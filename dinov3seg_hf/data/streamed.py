@@ -6,7 +6,7 @@ The number of a row does not depend on the process or worker that reads the row.
 """
 
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,25 +98,15 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
         num_shards, rows = self.num_shards, self._rows
         if shard is not None:
             rows = rows.shard(num_shards=num_shards, index=shard)
-        # not iter(): in a data loader worker, the library would distribute the shards, and row numbers would be wrong
-        batches = rows.iter(batch_size=1)
-        for number in itertools.count():
-            try:
-                batch = next(batches, None)
-            except Exception as error:  # errors of files, of the network, of functions mapped over the stream
-                where = number if shard is None else self.name_of(number * num_shards + shard)
-                raise ValueError(
-                    f"The stream cannot be read from row {where} on: {first_line(error)}. Check the files of the "
-                    "stream and the connection, then resume the interrupted run."
-                ) from error
-            if batch is None:
-                return
-            values = {key: column[0] for key, column in batch.items()}
-            if shard is None:
-                yield StoredRow(number, number, values)
-            else:
-                index = number * num_shards + shard
-                yield StoredRow(index, self.name_of(index), values)
+
+        def index_of(number: int) -> int:
+            return number if shard is None else number * num_shards + shard
+
+        def name_of(number: int) -> int | str:
+            return number if shard is None else self.name_of(index_of(number))
+
+        for number, values in enumerate(read_stream(rows, name_of)):
+            yield StoredRow(index_of(number), name_of(number), values)
 
     def name_of(self, index: int) -> int | str:
         """The name, in error messages, of a row that was read shard by shard."""
@@ -151,6 +141,33 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
             except RowError:
                 if not self.skip_bad:
                     raise
+
+
+def read_stream(
+    rows: datasets.IterableDataset, name_of: Callable[[int], int | str] = lambda number: number
+) -> Iterator[dict[str, Any]]:
+    """Yields the stored values of a stream row by row, in a data loader worker too.
+
+    Args:
+        rows: The stream.
+        name_of: The name, in error messages, of the row with a number.
+
+    Raises:
+        ValueError: If the files, the network or a function mapped over the stream fails.
+    """
+    # not iter(): in a data loader worker, the library would distribute the shards, and row numbers would be wrong
+    batches = rows.iter(batch_size=1)
+    for number in itertools.count():
+        try:
+            batch = next(batches, None)
+        except Exception as error:  # errors of files, of the network, of functions mapped over the stream
+            raise ValueError(
+                f"The stream cannot be read from row {name_of(number)} on: {first_line(error)}. Check the files of the "
+                "stream and the connection, then resume the interrupted run."
+            ) from error
+        if batch is None:
+            return
+        yield {key: column[0] for key, column in batch.items()}
 
 
 def segmentation_dataset(

@@ -27,13 +27,13 @@ from ..model.fingerprints import weights_key
 from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import Head, Inference, InferenceSettings, Refine
 from ..model.pipeline import OpenVocabularySegmentationPipeline
-from ..model.prompts import DEFAULT_TEMPLATE, resolve_templates
 from ..model.text_embeddings import TextEmbeddings, encode_classes
 from ..model.vocabulary import Vocabulary
+from ..serving.limits import SLIDE_VALUES, Limits, Progress
+from ..serving.memory import Memory, num_bytes_of
+from ..serving.words import vocabulary_within
 from ..visualization.colors import label_palette
 from ..visualization.pictures import MIN_DISPLAY_SIDE
-from .limits import SLIDE_VALUES, Limits, Progress
-from .memory import Memory, num_bytes_of
 from .photos import Photo, open_photo
 from .segmentation import LEVELS, NUM_LEVELS, Segmentation
 
@@ -88,43 +88,7 @@ class DemoEngine:
             ValueError: If there are no labels, there are too many or too long labels, a label occurs twice, or a
                 template is invalid.
         """
-        limits = self.limits
-        if isinstance(labels, str):
-            if len(labels) > (max_length := limits.words * (limits.word_length + 1)):
-                raise ValueError(
-                    f"The text has {len(labels)} characters; expected at most {max_length}. Use fewer words."
-                )
-            labels = [label for label in re.split(r"[,\n]", labels) if label.strip()]
-        if not labels:
-            raise ValueError("No words yet. Type what to look for, for example: cat, grass, sky.")
-        if len(labels) > limits.labels:
-            raise ValueError(f"Got {len(labels)} labels; expected at most {limits.labels}. Use fewer labels.")
-        if isinstance(templates, str) and "\n" in templates:
-            templates = [line for line in templates.splitlines() if line.strip()]
-        templates = resolve_templates(templates or DEFAULT_TEMPLATE)
-        if len(templates) > limits.templates or max(map(len, templates)) > 4 * limits.word_length:
-            raise ValueError(
-                f"Got {len(templates)} templates with up to {max(map(len, templates))} characters; expected at most "
-                f"{limits.templates} templates with up to {4 * limits.word_length} characters. Use fewer or shorter "
-                "templates."
-            )
-        for label in labels:
-            if not isinstance(label, str):
-                raise ValueError(f"labels contains a value of type {type(label).__name__}; expected only strings.")
-        words = [[word for word in label.split("|") if word.strip()] or [label] for label in labels]
-        num_words, longest = sum(map(len, words)), max((word for row in words for word in row), key=len)
-        if len(longest.strip()) > limits.word_length:
-            raise ValueError(
-                f"{longest.strip()[:30] + '...'!r} has {len(longest.strip())} characters; expected at most "
-                f"{limits.word_length}. Shorten this word."
-            )
-        if num_words > limits.words or num_words * len(templates) > limits.prompts:
-            raise ValueError(
-                f"{num_words} words in {len(templates)} templates make {num_words * len(templates)} prompts; expected "
-                f"at most {limits.words} words and {limits.prompts} prompts. Use fewer words or templates."
-            )
-        # in published vocabularies, several classes can have the same synonym
-        return Vocabulary([row[0] for row in words], words, templates=templates, shared_synonyms=True)
+        return vocabulary_within(self.limits, labels, templates)
 
     def photo(self, session: str | None, path: str | os.PathLike) -> Photo:
         """Reads an uploaded image and stores it for the session.

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..model.image_input import open_image
-from .limits import Limits
+from ..serving.limits import Limits
 
 
 @dataclass(frozen=True, eq=False)

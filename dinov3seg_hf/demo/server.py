@@ -12,10 +12,10 @@ from typing import Any
 from ..about import EMBEDDED, EMBEDDED_TITLE
 from ..checkpoint_names import is_embedded
 from ..loading import load_pipeline
-from .allocator import give_back_freed_memory
+from ..serving.allocator import give_back_freed_memory
+from ..serving.limits import Limits
 from .engine import DemoEngine
 from .examples import copied_into, drawn_examples, examples_in
-from .limits import Limits
 from .page import build_demo
 from .theme import launch_options
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from .limits import Limits
+from ..serving.limits import Limits
 
 MAX_SESSIONS = 64
 

@@ -3,7 +3,10 @@
 """The stages of an image in the pipeline: prepared for the model, encoded by the model, labeled."""
 
 import weakref
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +16,9 @@ from .background import Confidence
 from .fingerprints import weights_key
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource
 from .modeling_dinov3seg import Dinov3SegImageFeatures
+
+# Maximum number of pixels that are counted at once.
+MAX_COUNTED_PIXELS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,3 +126,46 @@ class LabeledImage:
     scores: np.ndarray | None = None
     confidence: Confidence | None = None
     names: tuple[str, ...] = ()
+
+    def mean_scores(self, num_labels: int) -> dict[int, float]:
+        """Returns the labels found, in their order, with the mean score of their pixels."""
+        counts, sums = np.zeros(num_labels + 1, np.int64), np.zeros(num_labels + 1)
+        # a strip of rows at a time, because `np.bincount` makes copies with 8 bytes per pixel
+        num_rows = max(1, MAX_COUNTED_PIXELS // self.label_map.shape[1])
+        for first in range(0, len(self.label_map), num_rows):
+            rows = slice(first, first + num_rows)
+            places = self.label_map[rows].ravel() + 1  # pixels without a label are counted at index 0
+            counts += np.bincount(places, minlength=len(counts))
+            sums += np.bincount(places, weights=self.score_map[rows].ravel(), minlength=len(sums))
+        return {index: float(sums[index + 1] / counts[index + 1]) for index in np.flatnonzero(counts[1:]).tolist()}
+
+
+def indices_by_kind(
+    images: Sequence[PreparedImage | EncodedImage], texts: Sequence[object] | None = None
+) -> list[list[int]]:
+    """Returns the indices of images that can be in the same batch, together.
+
+    Args:
+        images: The images.
+        texts: What identifies the labels of each image. Default: all have the same.
+    """
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for index, image in enumerate(images):
+        text = None if texts is None else texts[index]
+        if isinstance(image, EncodedImage):
+            groups["encoded", index].append(index)
+        else:
+            shapes = tuple(tuple(tensor.shape) for tensor in image.tensors.values())
+            groups[text, image.inference, shapes].append(index)
+    return list(groups.values())
+
+
+def features_of(batch: Dinov3SegImageFeatures, index: int) -> Dinov3SegImageFeatures:
+    """Returns the features of one image of a batch, as a batch of one; copies, because views would keep the batch."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[index : index + 1].clone()
+        return tuple(map(one, value)) if isinstance(value, tuple) else value
+
+    return Dinov3SegImageFeatures(**{name: one(value) for name, value in batch.items()})

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -20,9 +19,6 @@ from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import InferenceSettings
 from .pixel_refinement import BAND_MAPS, neighbor_weights, refine_maps
 from .windows import size_of
-
-# Maximum number of pixels that are counted at once.
-MAX_COUNTED_PIXELS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,19 +130,4 @@ def label_refined_pixels(
     return labels, best
 
 
-def count_labels(labeled: LabeledImage, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the number of pixels of each label, int64 `(C,)`, and the sum of their scores, float64 `(C,)`.
-
-    Counts a strip of rows at a time: `np.bincount` makes copies with 8 bytes per pixel.
-    """
-    counts, sums = np.zeros(num_labels + 1, np.int64), np.zeros(num_labels + 1)
-    num_rows = max(1, MAX_COUNTED_PIXELS // labeled.label_map.shape[1])
-    for first in range(0, len(labeled.label_map), num_rows):
-        rows = slice(first, first + num_rows)
-        places = labeled.label_map[rows].ravel() + 1  # pixels without a label are counted at index 0
-        counts += np.bincount(places, minlength=len(counts))
-        sums += np.bincount(places, weights=labeled.score_map[rows].ravel(), minlength=len(sums))
-    return counts[1:], sums[1:]
-
-
-__all__ = ["ScoreMaps", "count_labels", "label_pixels"]
+__all__ = ["ScoreMaps", "label_pixels"]

@@ -9,7 +9,6 @@ image. The command line, the demo and the evaluation use this pipeline.
 import dataclasses
 import difflib
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from transformers import Pipeline
 
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
-from .image_stages import EncodedImage, LabeledImage, PreparedImage
+from .image_stages import EncodedImage, LabeledImage, PreparedImage, features_of, indices_by_kind
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
 from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
@@ -304,16 +303,35 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             raise ValueError("The image is already encoded. Pass the original image to encode it with other settings.")
         if prepared.inference == "slide":
             raise ValueError('inference is "slide", which cannot be encoded; expected "whole" or "local-global".')
-        with self.device_placement(), self.get_inference_context()():
-            features = self._encode([prepared], settings)
-        return EncodedImage.of(features, prepared, settings, self.model)
+        return self.encode_prepared([prepared], settings)[0]
+
+    def encode_prepared(self, images: Sequence[PreparedImage], settings: InferenceSettings) -> list[EncodedImage]:
+        """Encodes images from `prepare`, not prepared for `"slide"`; images of one kind form a batch.
+
+        Args:
+            images: Prepared images, of any sizes.
+            settings: The settings that they were prepared with.
+
+        Raises:
+            ValueError: If the model is in training mode, or its full head is not trained.
+        """
+        self._check_mode()
+        settings = settings.resolved(self.model.config, self.image_processor)
+        encoded: dict[int, EncodedImage] = {}
+        for indices in indices_by_kind(images):
+            with self.device_placement(), self.get_inference_context()():
+                batch = self._encode([images[index] for index in indices], settings)
+            for place, index in enumerate(indices):
+                features = batch if len(indices) == 1 else features_of(batch, place)
+                encoded[index] = EncodedImage.of(features, images[index], settings, self.model)
+        return [encoded[index] for index in range(len(images))]
 
     def _check_mode(self) -> None:
         if self.model.training:
             raise ValueError("The model is in training mode; expected eval mode. Call model.eval() first.")
 
     def _encode(self, images: list[PreparedImage], settings: InferenceSettings) -> Dinov3SegImageFeatures:
-        """Computes the features of a batch of images of one kind (see `_kind_of`)."""
+        """Computes the features of a batch of images of one kind (see `indices_by_kind`)."""
 
         def batch(key: str) -> torch.Tensor:
             return torch.cat([image.tensors[key] for image in images]).to(self.device, self.model.dtype)
@@ -404,11 +422,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             text = self.encode_labels(None, own_templates) if text is None else text
             texts.append(text)
 
-        groups = defaultdict(list)
-        for index, (image, of_image) in enumerate(zip(images, texts)):
-            groups[_kind_of(image, index), of_image.fingerprint].append(index)
         labeled: list[Any] = [None] * len(images)
-        for indices in groups.values():
+        for indices in indices_by_kind(images, [of_image.fingerprint for of_image in texts]):
             group, of_group = [images[index] for index in indices], texts[indices[0]]
             text_embeds = of_group.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
             calibration = self._calibration_of(of_group, settings)
@@ -474,13 +489,6 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
     ) -> list[dict[str, Any]] | dict[str, Any]:
         """Returns the labels found, in the format of transformers; see `__call__`."""
         return result_of(model_outputs, return_label_map, return_masks)
-
-
-def _kind_of(image: PreparedImage | EncodedImage, index: int) -> tuple[object, ...]:
-    """Returns a key that is equal for images that can be in the same batch."""
-    if isinstance(image, EncodedImage):
-        return ("encoded", index)
-    return (image.inference, *(tuple(tensor.shape) for tensor in image.tensors.values()))
 
 
 def _finite(maps: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,6 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .image_stages import LabeledImage
-from .labeling import count_labels
 
 
 class ShownInNotebooks:
@@ -49,10 +48,9 @@ def with_image(result: Result, image: Any) -> Result:
 def result_of(labeled: LabeledImage, return_label_map: bool, return_masks: bool) -> Segments | Segmentation:
     """Returns the labels found in an image, in the format of transformers; see the pipeline."""
     label_map, labels = labeled.label_map, labeled.names
-    counts, sums = count_labels(labeled, len(labels))
     segments = Segments()
-    for index in np.flatnonzero(counts).tolist():
-        segment = {"score": float(sums[index] / counts[index]), "label": labels[index]}
+    for index, score in labeled.mean_scores(len(labels)).items():
+        segment: dict[str, Any] = {"score": score, "label": labels[index]}
         if return_masks:
             segment["mask"] = Image.fromarray((label_map == index).view(np.uint8) * np.uint8(255))
         segments.append(segment)

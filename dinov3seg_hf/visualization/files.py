@@ -91,6 +91,15 @@ def save_mask(
             more than 65535 labels.
     """
     check_writable(path, (".png",))
+    write_atomically(path, mask_as_png(label_map, num_labels, palette=palette))
+
+
+def mask_as_png(label_map: np.ndarray, num_labels: int, *, palette: np.ndarray | None = None) -> bytes:
+    """Returns a label map as the content of a PNG file; see `save_mask`.
+
+    Raises:
+        ValueError: If `label_map` is not a label map, a label is too large, or there are more than 65535 labels.
+    """
     label_map = checked_label_map(label_map, num_labels)
     if num_labels > IGNORE_16_BIT:
         raise ValueError(f"Got {num_labels} labels; expected at most {IGNORE_16_BIT}, because a PNG has 16 bits.")
@@ -104,7 +113,7 @@ def save_mask(
     else:
         image = Image.fromarray(_unsigned(label_map, np.uint16, IGNORE_16_BIT))
     image.save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _unsigned(label_map: np.ndarray, dtype: type[np.unsignedinteger], none: int) -> np.ndarray:
@@ -113,19 +122,22 @@ def _unsigned(label_map: np.ndarray, dtype: type[np.unsignedinteger], none: int)
     return values
 
 
-def segments_as_json(label_map: np.ndarray, regions: Sequence[Region]) -> list[dict[str, Any]]:
+def segments_as_json(
+    label_map: np.ndarray, regions: Sequence[Region], *, with_masks: bool = True
+) -> list[dict[str, Any]]:
     """Returns the regions with their boxes and masks, for JSON.
 
     Args:
         label_map: Integers `(H, W)`; negative values are none of these.
         regions: The regions from `regions_of`.
+        with_masks: Whether to return the masks.
 
     Returns:
         For each region except "none of these", a dictionary with `label`, `index`, `score`, `area` (fraction of the
         image), `num_pixels`, `box` ([left, top, width, height] in pixels) and `mask` (uncompressed COCO run-length
         encoding: {"size": [H, W], "counts": [...]}, column by column, the first run is background).
     """
-    segments = []
+    segments: list[dict[str, Any]] = []
     for region in regions:
         if region.index < 0:
             continue
@@ -139,9 +151,10 @@ def segments_as_json(label_map: np.ndarray, regions: Sequence[Region]) -> list[d
                 "area": round(region.area, 6),
                 "num_pixels": region.num_pixels,
                 "box": [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1],
-                "mask": {"size": list(mask.shape), "counts": _run_lengths(mask)},
             }
         )
+        if with_masks:
+            segments[-1]["mask"] = {"size": list(mask.shape), "counts": _run_lengths(mask)}
     return segments
 
 

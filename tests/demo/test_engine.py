@@ -20,11 +20,11 @@ from PIL import Image, ImageDraw
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, Vocabulary, cli
 from dinov3seg_hf.demo.engine import DemoEngine
-from dinov3seg_hf.demo.limits import Limits
-from dinov3seg_hf.demo.memory import Memory
 from dinov3seg_hf.demo.segmentation import level_of
 from dinov3seg_hf.demo.view import MAX_ABSENT, view_of
 from dinov3seg_hf.model.image_input import open_image
+from dinov3seg_hf.serving.limits import Limits
+from dinov3seg_hf.serving.memory import Memory
 from dinov3seg_hf.visualization.colors import NAMED_COLORS, color_palette
 
 LABELS = "red circle, blue square|blue box, yellow triangle, green background"
@@ -236,8 +236,8 @@ def test_freed_memory_is_given_back():
         program = [sys.executable, "-c", FREED.format(prelude=prelude)]
         return float(subprocess.run(program, capture_output=True, text=True, check=True, env=environment).stdout)
 
-    given_back = grown("from dinov3seg_hf.demo.allocator import give_back_freed_memory as f; assert f()")
-    assert given_back < 8 and grown("import dinov3seg_hf.demo.allocator") > 4 * 8
+    given_back = grown("from dinov3seg_hf.serving.allocator import give_back_freed_memory as f; assert f()")
+    assert given_back < 8 and grown("import dinov3seg_hf.serving.allocator") > 4 * 8
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

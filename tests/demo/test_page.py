@@ -19,11 +19,11 @@ from gradio_client import Client, handle_file
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.demo.engine import DemoEngine
 from dinov3seg_hf.demo.examples import Example, copied_into, examples_in
-from dinov3seg_hf.demo.limits import Limits
 from dinov3seg_hf.demo.page import build_demo
 from dinov3seg_hf.demo.server import serve
 from dinov3seg_hf.demo.theme import launch_options
 from dinov3seg_hf.model.image_input import read_label_map
+from dinov3seg_hf.serving.limits import Limits
 
 from places import REPO
 

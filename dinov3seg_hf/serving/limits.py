@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The limits of the demo on requests and memory."""
+"""The limits of the demo and of the service on requests and memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,0 +1,15 @@
+# The service: docker build -t dinov3seg . && docker run -p 8000:8000 dinov3seg
+# With a checkpoint: docker run -p 8000:8000 -v /path/to/checkpoint:/model dinov3seg --model /model
+# SIGTERM (docker stop) ends it when all requests in work are answered; give it time: docker stop --time 60.
+FROM python:3.11-slim
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY dinov3seg_hf dinov3seg_hf
+# the index of PyTorch's CPU builds; for GPUs, build with --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir -c constraints.txt --extra-index-url "$TORCH_INDEX" ".[serve]" \
+    && useradd --create-home serve
+USER serve
+EXPOSE 8000
+HEALTHCHECK --start-period=60s CMD python -c "import urllib.request as r; r.urlopen('http://localhost:8000/health')"
+ENTRYPOINT ["dinov3seg", "serve", "--host", "0.0.0.0"]

@@ -1,0 +1,197 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg label`, also under `accelerate launch -m dinov3seg_hf label`: labels whole data sets, in shards."""
+
+import argparse
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..checkpoint_names import resolve_checkpoint
+from ..file_names import IMAGE_ENDINGS
+from .console import EXIT_OK, Parser, positive, print_error, share
+from .inputs import find_images
+from .model_options import add_model, settings_of
+from .words import add_words, vocabulary_of
+
+if TYPE_CHECKING:
+    from ..data.columns import Dataset
+
+EXAMPLES = """\
+examples:
+  dinov3seg label --dataset photos --labels "cat, dog, grass" --output labeled
+  accelerate launch -m dinov3seg_hf label --dataset me/photos --split train --streaming \\
+      --labels-file classes.txt --model DIR_OR_HUB_ID --output labeled --batch-size 8 --num-workers 8
+  accelerate launch scripts/train.py --config recipes/own_masks.yaml --dataset labeled --output runs/mine
+
+The result is a data set with the columns image, mask and classes, in data/*.parquet. A shard is written whole or not at
+all. Run the same command again to resume: shards that are done are left out, and the number of processes may differ.
+Machines must share the folder OUTPUT.
+"""
+INTERRUPTED = "interrupted; run the same command again to resume"
+# Processes finish at different times, and the first one waits for the last one.
+PATIENCE = timedelta(days=30)
+# What a folder contains that `datasets` reads in another way than image by image.
+DATA_FILES = ("dataset_dict.json", "state.json", "dataset_infos.json", "metadata.csv", "metadata.jsonl")
+DATA_ENDINGS = (".parquet", ".arrow", ".tar", ".zip")
+MAX_SHOWN = 20
+
+
+def make_parser(prog: str) -> Parser:
+    """Returns the parser of `dinov3seg label`."""
+    parser = Parser(
+        prog=prog,
+        description="Labels every image of a data set and writes a data set for training, in one or several processes.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        metavar="HUB_OR_FOLDER",
+        help="id on the Hub; folder of images, with subfolders; or folder that `datasets` reads",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the labeled data set")
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--split", help="split (default: train; a folder of images has no splits)")
+    data.add_argument("--config-name", metavar="NAME", help="name of the subset of a data set")
+    data.add_argument("--revision", help="revision of a data set on the Hub")
+    data.add_argument(
+        "--streaming", action="store_true", help="read rows on demand, without downloading all rows first"
+    )
+    data.add_argument("--image-column", metavar="NAME", help="default: found by type and name")
+    data.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="other columns to keep")
+
+    add_words(parser)
+    shards = parser.add_argument_group("shards")
+    shards.add_argument(
+        "--rows-per-shard",
+        type=positive,
+        default=128,
+        metavar="N",
+        help="rows in a file of the result; a process keeps those of one file in memory (default: 128)",
+    )
+    shards.add_argument(
+        "--copy-images",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="store the images beside the masks; if not, the result refers to the files of the data set (default: yes)",
+    )
+    shards.add_argument(
+        "--min-area",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="connected parts with fewer pixels are ignored (default: keep all; needs the extra export)",
+    )
+    shards.add_argument(
+        "--ignore-below", type=share, metavar="S", help="pixels with a lower score are ignored (default: keep all)"
+    )
+    shards.add_argument("--retry-failed", action="store_true", help="label shards again in which a row failed")
+
+    add_model(parser)
+    work = parser.add_argument_group("work, per process")
+    work.add_argument(
+        "--batch-size", type=positive, default=1, metavar="N", help="images that the model gets at once (default: 1)"
+    )
+    work.add_argument(
+        "--num-workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="threads that read images and encode masks (default: 1)",
+    )
+    return parser
+
+
+def check(options: argparse.Namespace) -> None:
+    """Adds the vocabulary and the options of the export to the options.
+
+    Raises:
+        ValueError: If a label is invalid, or the checkpoint does not exist.
+    """
+    from ..annotations import ExportOptions
+
+    options.vocabulary = vocabulary_of(options)
+    options.export = ExportOptions(
+        min_area=options.min_area, ignore_below=options.ignore_below, copy_images=options.copy_images
+    )
+    resolve_checkpoint(options.model)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Labels the data set."""
+    from ..dataset_labeling import ShardedRows, label_dataset
+    from ..distributed import start_processes
+    from ..loading import load_pipeline
+
+    state = start_processes(PATIENCE)
+    dataset, root = _open(options)
+    rows = ShardedRows(dataset, options.image_column, options.keep, options.rows_per_shard)
+    pipe = load_pipeline(options.model, options.device or str(state.device), options.dtype)
+    result = label_dataset(
+        pipe,
+        rows,
+        options.vocabulary,
+        options.output,
+        settings=settings_of(options),
+        export=options.export,
+        root=root,
+        source={key: getattr(options, key) for key in ("dataset", "split", "config_name", "revision")},
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        retry_failed=options.retry_failed,
+        accelerator=state,
+    )
+    if state.is_main_process:
+        if result.num_done_before:
+            message = f"{result.num_done_before} of {result.num_shards} shards were done before"
+            print_error("dinov3seg label", message)
+        for name, reason in result.failed[:MAX_SHOWN]:
+            print_error("dinov3seg label", f"not labeled: {name}: {reason}")
+        if len(result.failed) > MAX_SHOWN:
+            more = len(result.failed) - MAX_SHOWN
+            print_error("dinov3seg label", f"{more} more rows were not labeled; {options.output}/.progress lists them")
+        print(f"Labeled {result.num_rows} images ({len(result.failed)} failed): {options.output}", flush=True)
+    return EXIT_OK
+
+
+def _open(options: argparse.Namespace) -> "tuple[Dataset, Path | None]":
+    """Returns the data set and, if it is a folder of images, the folder.
+
+    Such a folder is not opened with `datasets`, which takes "train" and "test" in names of files for splits, and leaves
+    the other files out.
+    """
+    import datasets
+
+    from ..data.opening import open_dataset
+
+    folder = Path(options.dataset).expanduser()
+    if options.split is None and folder.is_dir() and _is_folder_of_images(folder):
+        images = find_images([str(folder)], recursive=True)
+        features = datasets.Features({"image": datasets.Image()})
+        paths = [str(image.path) for image in images]
+        dataset: Dataset = datasets.Dataset.from_dict({"image": paths}, features=features)
+        return (dataset.to_iterable_dataset() if options.streaming else dataset), folder
+    dataset = open_dataset(
+        options.dataset,
+        options.split or "train",
+        config_name=options.config_name,
+        revision=options.revision,
+        streaming=options.streaming,
+    )
+    return dataset, None
+
+
+def _is_folder_of_images(folder: Path) -> bool:
+    from ..data.mask_folders import find_mask_folders
+
+    if find_mask_folders(folder):
+        return False
+    has_images = False
+    for path in folder.rglob("*"):
+        if path.name in DATA_FILES or path.suffix.lower() in DATA_ENDINGS:
+            return False
+        has_images = has_images or path.suffix.lower() in IMAGE_ENDINGS
+    return has_images

@@ -1,0 +1,64 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The flags for the checkpoint and for the inference, which several commands share."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ..about import DTYPES, EMBEDDED
+from .console import BACKGROUND, REFINE, REFINE_FEATURES, share
+
+if TYPE_CHECKING:
+    from ..model.inference_settings import InferenceSettings
+
+
+def add_model(parser: argparse.ArgumentParser, *, settings: bool = True) -> None:
+    """Adds the flags `--model`, `--device` and `--dtype` and, with `settings`, those of `settings_of`."""
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        default=EMBEDDED,
+        metavar="DIR_OR_HUB_ID",
+        help="checkpoint (default: the embedded checkpoint, for drawn scenes)",
+    )
+    model.add_argument("--device", help='for example "cpu", "cuda" or "cuda:1" (default: an accelerator if available)')
+    model.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="dtype of the weights (default: float32 on the CPU, else the dtype of the checkpoint)",
+    )
+    if not settings:
+        return
+    model.add_argument(
+        "--inference", choices=("whole", "local-global", "slide"), help="default: the setting of the checkpoint"
+    )
+    model.add_argument(
+        "--head", choices=("full", "dinotxt"), help="trained or zero-shot head (default: the setting of the checkpoint)"
+    )
+    model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
+    model.add_argument("--refine", choices=("pixels", "none"), help=REFINE)
+    model.add_argument(
+        "--threshold",
+        type=share,
+        metavar="T",
+        help='minimum score, 0 to 1; pixels with a lower score are "none of these"',
+    )
+    model.add_argument("--background", choices=("auto", "never"), help=BACKGROUND)
+
+
+def settings_of(options: argparse.Namespace) -> "InferenceSettings":
+    """Returns the settings of the flags of `add_model`.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    from ..model.inference_settings import InferenceSettings
+
+    return InferenceSettings(
+        inference=options.inference,
+        head=options.head,
+        refine_features=options.refine_features,
+        refine=options.refine,
+        threshold=options.threshold,
+        background=options.background,
+    )

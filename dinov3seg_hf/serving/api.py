@@ -1,0 +1,236 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The endpoints of the service: `/segment`, `/vocabularies`, `/health`, and the page `/docs` that describes them.
+
+Needs the extra `serve`. Errors of a request are JSON, `{"detail": ...}`: 400 for words and settings, 413 for files that
+are too large, 429 with `Retry-After` if the queue is full, 503 while the service stops.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..about import __version__
+from ..model.inference_settings import Background, Head, Inference, InferenceSettings, Refine
+from ..model.vocabulary import Vocabulary
+from ..visualization.colors import label_palette
+from ..visualization.files import mask_as_png, segments_as_json
+from ..visualization.pictures import regions_of
+from .engine import BusyError, SegmentationEngine, Segmented
+from .words import vocabulary_within
+
+# More than the image of a request: words, templates, the frame of a form, and a third more for base64.
+FORM_BYTES, BASE64_SHARE = 2**20, 4 / 3
+
+DESCRIPTION = """Open-vocabulary semantic segmentation: an image and any list of words in, a label for every pixel out.
+
+The features of an image are kept for a while: other words for the same image cost the head alone.
+"""
+
+
+def build_app(
+    engine: SegmentationEngine, name: str = "dinov3.seg", vocabulary: Vocabulary | None = None, **tools: Any
+) -> FastAPI:
+    """Builds the service.
+
+    Args:
+        engine: What segments; it is closed when the service stops.
+        name: The name of the model in answers.
+        vocabulary: The labels of requests without labels.
+        **tools: `downloads`, for the endpoints of Label Studio.
+    """
+    from . import label_studio, x_anylabeling
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(engine.close)
+
+    app = FastAPI(title="dinov3seg", description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    app.add_middleware(BodyLimit, max_bytes=int(engine.limits.file_bytes * BASE64_SHARE) + FORM_BYTES)
+    app.add_exception_handler(BusyError, _busy)
+    app.add_exception_handler(ValueError, _invalid)
+    app.add_exception_handler(MemoryError, _invalid)
+    _add_segment(app, engine, name, vocabulary)
+    _add_facts(app, engine, name, vocabulary)
+    label_studio.add_endpoints(app, engine, name, tools.get("downloads"))
+    x_anylabeling.add_endpoints(app, engine, name, vocabulary)
+    return app
+
+
+def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: Vocabulary | None) -> None:
+    @app.post(
+        "/segment",
+        response_model=None,
+        responses={
+            200: {"content": {"application/json": {}, "image/png": {}}},
+            **{code: {"description": text} for code, text in ERRORS.items()},
+        },
+    )
+    async def segment(
+        image: Annotated[UploadFile, File(description="an image file")],
+        labels: Annotated[str | None, Form(description='words, separated by commas; "sofa|couch" for synonyms')] = None,
+        vocabulary: Annotated[str | None, Form(description="a name of /vocabularies, in place of labels")] = None,
+        templates: Annotated[str | None, Form(description="prompt templates: a name, or one template a line")] = None,
+        format: Annotated[
+            Literal["json", "png", "rle"],
+            Form(description="json: segments; rle: also their masks (COCO run lengths, uncompressed); png: label map"),
+        ] = "json",
+        inference: Annotated[Inference | None, Form()] = None,
+        head: Annotated[Head | None, Form()] = None,
+        refine: Annotated[Refine | None, Form()] = None,
+        threshold: Annotated[float | None, Form(description="pixels with a lower score get no label")] = None,
+        background: Annotated[Background | None, Form()] = None,
+    ) -> Response:
+        """Segments an image by words."""
+        words = _vocabulary(engine, labels, vocabulary, templates, default)
+        settings = InferenceSettings(
+            inference=inference, head=head, refine=refine, threshold=threshold, background=background
+        )
+        result = await segmented(engine, await image.read(), words, settings)
+        return await run_in_threadpool(_answer, result, name, format)
+
+
+def _vocabulary(
+    engine: SegmentationEngine,
+    labels: str | None,
+    name: str | None,
+    templates: str | None,
+    default: Vocabulary | None,
+) -> Vocabulary:
+    if labels is not None and name is not None:
+        raise ValueError("Got labels and a vocabulary; expected one of them. Leave one out.")
+    if labels is not None:
+        return vocabulary_within(engine.limits, labels, templates)
+    if name is not None:
+        return Vocabulary.from_preset(name, **({} if templates is None else {"templates": templates}))
+    if default is None:
+        raise ValueError("Got neither labels nor a vocabulary; expected one of them, such as labels=cat, grass, sky.")
+    return default
+
+
+async def segmented(
+    engine: SegmentationEngine, content: bytes, vocabulary: Vocabulary, settings: InferenceSettings
+) -> Segmented:
+    """Segments an image without blocking the other requests; see `SegmentationEngine.submit`."""
+    return await asyncio.wrap_future(engine.submit(content, vocabulary, settings))
+
+
+def _answer(result: Segmented, name: str, format: str) -> Response:
+    labels, labeled = result.vocabulary.names, result.labeled
+    if format == "png":
+        content = mask_as_png(labeled.label_map, len(labels), palette=label_palette(labels))
+        return Response(content, media_type="image/png", headers={"X-Cached": str(result.was_encoded).lower()})
+    scores = {labels[index]: score for index, score in labeled.mean_scores(len(labels)).items()}
+    segments = segments_as_json(
+        labeled.label_map, regions_of(labeled.label_map, labels, scores), with_masks=format == "rle"
+    )
+    settings = result.settings
+    return JSONResponse(
+        {
+            "height": labeled.label_map.shape[0],
+            "width": labeled.label_map.shape[1],
+            "model": name,
+            "head": settings.head,
+            "inference": settings.inference,
+            "refine": settings.refine,
+            "threshold": settings.threshold,
+            "labels": list(labels),
+            "segments": segments,
+            "cached": result.was_encoded,
+            "batch_size": result.batch_size,
+            "seconds": round(result.seconds, 4),
+        }
+    )
+
+
+def _add_facts(app: FastAPI, engine: SegmentationEngine, name: str, default: Vocabulary | None) -> None:
+    presets = {preset: len(Vocabulary.from_preset(preset)) for preset in Vocabulary.presets()}
+
+    @app.get("/vocabularies")
+    def vocabularies() -> dict[str, Any]:
+        """Lists the vocabularies by name, with their numbers of labels, and the labels that are the default."""
+        default_labels = None if default is None else list(default.names)
+        return {"vocabularies": {key: {"num_labels": size} for key, size in presets.items()}, "default": default_labels}
+
+    @app.get("/vocabularies/{vocabulary}")
+    def labels_of(vocabulary: str) -> dict[str, Any]:
+        """Lists the labels of a vocabulary."""
+        if vocabulary not in presets:
+            raise HTTPException(404, f"Unknown vocabulary {vocabulary!r}; expected one of {', '.join(presets)}.")
+        found = Vocabulary.from_preset(vocabulary)
+        return {"name": vocabulary, "labels": list(found.names), "synonyms": [list(words) for words in found.synonyms]}
+
+    @app.get("/health")
+    @app.get("/", include_in_schema=False)
+    def health() -> JSONResponse:
+        """Says whether the service takes requests (200, or 503 while it stops), and how many are in work."""
+        facts = {
+            "status": "UP" if engine.is_open else "STOPPING",
+            "model_class": type(engine.pipe.model).__name__,
+            "model": name,
+            "models_loaded": 1,
+            "version": __version__,
+            "device": str(engine.pipe.device),
+            "pending": engine.num_pending,
+            "max_queue": engine.max_queue,
+            "cached_bytes": engine.memory.num_bytes,
+        }
+        return JSONResponse(facts, 200 if engine.is_open else 503)
+
+
+ERRORS = {
+    400: "words, settings or image are invalid",
+    413: "the request is too large",
+    429: "the queue is full; see Retry-After",
+    503: "the service stops; see Retry-After",
+}
+
+
+async def _busy(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BusyError)  # registered for this class
+    stops = str(error).startswith("The service stops")
+    headers = {"Retry-After": str(error.retry_after)}
+    return JSONResponse({"detail": str(error)}, 503 if stops else 429, headers)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 507 if isinstance(error, MemoryError) else 400)
+
+
+class BodyLimit:
+    """Refuses requests whose body is larger than a limit, while they arrive: nothing is stored before."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int):
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, if it is small enough."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        told = dict(scope["headers"]).get(b"content-length", b"0")
+        is_refused, num_bytes = not told.isdigit() or int(told) > self.max_bytes, 0
+
+        async def limited() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self.max_bytes:
+                raise HTTPException(413, self._message)
+            return message
+
+        if is_refused:
+            await JSONResponse({"detail": self._message}, 413)(scope, receive, send)
+        else:
+            await self.app(scope, limited, send)
+
+    @property
+    def _message(self) -> str:
+        return f"The request is too large; expected at most {self.max_bytes / 2**20:.0f} MiB. Shrink the image."

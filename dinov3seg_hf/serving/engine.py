@@ -1,0 +1,276 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Segments images for many clients: one queue, batches of what arrives together, features kept for the next words.
+
+Knows images and vocabularies, not HTTP. Threads read images; one thread runs the model.
+"""
+
+import hashlib
+import math
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from ..batches import IMAGE_ERRORS, segment_each
+from ..model.image_input import ImageError, open_image
+from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
+from ..model.inference_settings import InferenceSettings
+from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.vocabulary import Vocabulary
+from .limits import SLIDE_VALUES, Limits
+from .memory import Memory, num_bytes_of
+
+# The features are stored for all clients together: only who has the same image finds them.
+SHARED = "all clients"
+
+
+class BusyError(RuntimeError):
+    """Raised if the queue is full or the service stops.
+
+    Attributes:
+        retry_after: When to try again, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after: int):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """The result of a request.
+
+    Attributes:
+        labeled: The label map and the score map, of the size of the image.
+        vocabulary: The labels.
+        settings: The settings, resolved.
+        was_encoded: Whether the features of the image were stored.
+        batch_size: The number of images that were encoded at once.
+        seconds: The time from the arrival of the request, waiting included.
+    """
+
+    labeled: LabeledImage
+    vocabulary: Vocabulary
+    settings: InferenceSettings
+    was_encoded: bool
+    batch_size: int
+    seconds: float
+
+
+@dataclass(eq=False)
+class _Job:
+    content: bytes
+    vocabulary: Vocabulary
+    settings: InferenceSettings
+    future: "Future[Segmented]" = field(default_factory=Future)
+    arrived: float = field(default_factory=time.monotonic)
+    key: tuple[object, ...] = ()
+    image: PreparedImage | EncodedImage | None = None
+
+
+class SegmentationEngine:
+    """Segments images of many clients. Thread-safe; the weights must not change.
+
+    Args:
+        pipe: The model and its processor, which must have a tokenizer.
+        limits: The limits on requests and on stored features.
+        max_batch: Largest number of images that the model gets at once.
+        max_wait: How long an image waits for others to form a batch, in seconds.
+        max_queue: Largest number of requests in work.
+        num_workers: Number of threads that read images.
+
+    Raises:
+        ValueError: If the checkpoint has no tokenizer.
+    """
+
+    def __init__(
+        self,
+        pipe: OpenVocabularySegmentationPipeline,
+        limits: Limits | None = None,
+        *,
+        max_batch: int = 8,
+        max_wait: float = 0.01,
+        max_queue: int = 64,
+        num_workers: int = 2,
+    ):
+        if pipe.processor is None:
+            raise ValueError(
+                "The checkpoint has no tokenizer, but the service needs a tokenizer to encode words. Convert the "
+                "checkpoint again with --tokenizer."
+            )
+        self.pipe, self.limits = pipe, limits or Limits()
+        self.max_batch, self.max_wait, self.max_queue = max_batch, max_wait, max_queue
+        self.memory = Memory(self.limits.cache_bytes)
+        self._lock = threading.Lock()
+        self._num_pending, self._is_open = 0, True
+        self._seconds_per_job = 1.0
+        self._ready: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(num_workers, "read")
+        self._worker = threading.Thread(target=self._work, name="model", daemon=True)
+        self._worker.start()
+
+    @property
+    def num_pending(self) -> int:
+        """The number of requests in work."""
+        return self._num_pending
+
+    @property
+    def is_open(self) -> bool:
+        """Whether new requests are taken."""
+        return self._is_open
+
+    def submit(self, content: bytes, vocabulary: Vocabulary, settings: InferenceSettings) -> "Future[Segmented]":
+        """Starts to segment an image.
+
+        Args:
+            content: The bytes of an image file.
+            vocabulary: The labels.
+            settings: The settings.
+
+        Returns:
+            The result, or a `ValueError` or `MemoryError` with a remedy, when it is done.
+
+        Raises:
+            ValueError: If the image is too large or a setting does not fit.
+            BusyError: If the queue is full, or the service stops.
+        """
+        if len(content) > self.limits.file_bytes:
+            raise ImageError(
+                f"The image file has {len(content) / 2**20:.0f} MiB; expected at most "
+                f"{self.limits.file_bytes / 2**20:.0f} MiB. Shrink the image."
+            )
+        job = _Job(content, vocabulary, settings.resolved(self.pipe.model.config, self.pipe.image_processor))
+        with self._lock:
+            if not self._is_open:
+                raise BusyError("The service stops. Try again later.", 5)
+            if self._num_pending >= self.max_queue:
+                wait = max(1, math.ceil(self._num_pending * self._seconds_per_job))
+                raise BusyError(f"{self._num_pending} requests are waiting. Try again in {wait} seconds.", wait)
+            self._num_pending += 1
+            job.future.add_done_callback(self._count_done)
+            self._readers.submit(self._read, job)
+        return job.future
+
+    def close(self) -> None:
+        """Takes no more requests, and returns when those in work are done."""
+        with self._lock:
+            self._is_open = False
+        self._readers.shutdown(wait=True)
+        self._ready.put(None)
+        self._worker.join()
+
+    def _count_done(self, future: "Future[Segmented]") -> None:
+        with self._lock:
+            self._num_pending -= 1
+
+    # --- threads that read --------------------------------------------------------------------------------------------
+
+    def _read(self, job: _Job) -> None:
+        if not job.future.set_running_or_notify_cancel():
+            return
+        try:
+            settings = job.settings
+            digest = hashlib.sha256(job.content).hexdigest()
+            job.key = (digest, settings.inference, settings.head, settings.patch_source, settings.refine_features)
+            job.image = self.memory.get(SHARED, job.key)
+            if job.image is None:
+                job.image = self.pipe.prepare(open_image(job.content, self.limits.pixels), settings)
+            job.content = b""
+            self._check_slide(job)
+        except Exception as error:  # whatever it is, the client must get an answer
+            job.future.set_exception(error)
+        else:
+            self._ready.put(job)
+
+    def _check_slide(self, job: _Job) -> None:
+        if job.settings.inference == "slide":
+            assert isinstance(job.image, PreparedImage)  # features of windows are not stored
+            height, width = job.image.tensors["pixel_values"].shape[-2:]
+            if len(job.vocabulary) * height * width > SLIDE_VALUES:
+                raise ValueError(
+                    f"Got {len(job.vocabulary)} labels; expected at most {SLIDE_VALUES // (height * width)} for this "
+                    "image with sliding windows. Use fewer words or another inference mode."
+                )
+
+    # --- the thread that runs the model -------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            start = time.monotonic()
+            try:
+                self._segment(batch)
+            except Exception as error:  # whatever it is, the clients must get an answer
+                for job in batch:
+                    if not job.future.done():
+                        job.future.set_exception(error)
+            self._seconds_per_job += 0.2 * ((time.monotonic() - start) / len(batch) - self._seconds_per_job)
+
+    def _next_batch(self) -> list[_Job] | None:
+        """Returns what arrives together; `None` at the end."""
+        job = self._ready.get()
+        if job is None:
+            return None
+        batch, deadline = [job], time.monotonic() + self.max_wait
+        while len(batch) < self.max_batch:
+            try:
+                job = self._ready.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if job is None:
+                self._ready.put(None)  # this batch first
+                break
+            batch.append(job)
+        return batch
+
+    def _segment(self, batch: Sequence[_Job]) -> None:
+        known = {job.key for job in batch if self.memory.get(SHARED, job.key) is not None}
+        num_encoded, features = self._encode(batch)
+        for job in batch:
+            image = features.get(job.key, job.image)
+            assert image is not None  # read before
+            try:
+                text = self.pipe.encode_labels(job.vocabulary)
+                (answer,) = segment_each(self.pipe, [image], text, job.settings)
+            except IMAGE_ERRORS as error:
+                answer = error
+            if isinstance(answer, Exception):
+                job.future.set_exception(answer)
+                continue
+            seconds = time.monotonic() - job.arrived
+            was_encoded = isinstance(job.image, EncodedImage) or job.key in known
+            result = Segmented(answer, job.vocabulary, job.settings, was_encoded, num_encoded or 1, seconds)
+            job.future.set_result(result)
+
+    def _encode(self, batch: Sequence[_Job]) -> tuple[int, dict[tuple[object, ...], EncodedImage]]:
+        """Returns how many images were encoded, and the features of the batch."""
+        features: dict[tuple[object, ...], EncodedImage] = {}
+        new: dict[InferenceSettings, dict[tuple[object, ...], PreparedImage]] = defaultdict(dict)
+        for job in batch:
+            known = self.memory.get(SHARED, job.key) or job.image
+            if isinstance(known, EncodedImage):
+                features[job.key] = known
+            elif isinstance(job.image, PreparedImage) and job.settings.inference != "slide":
+                new[_encoding_of(job.settings)][job.key] = job.image
+        for settings, images in new.items():
+            try:
+                encoded = self.pipe.encode_prepared(list(images.values()), settings)
+            except IMAGE_ERRORS:  # each image on its own then, with its own error
+                continue
+            for key, image in zip(images, encoded):
+                self.memory.put(SHARED, key, image, num_bytes_of(image.features) + image.pixels.nbytes)
+                features[key] = image
+        return sum(map(len, new.values())), features
+
+
+def _encoding_of(settings: InferenceSettings) -> InferenceSettings:
+    """Returns only the settings that features depend on."""
+    return InferenceSettings(
+        inference=settings.inference,
+        head=settings.head,
+        patch_source=settings.patch_source,
+        refine_features=settings.refine_features,
+    )

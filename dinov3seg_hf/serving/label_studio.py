@@ -1,0 +1,127 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The contract of Label Studio's ML backends: `/setup`, `/predict` and `/health`, with the labels of the project.
+
+Connect the address of the service in the settings of a project (Model). The labeling interface must have `BrushLabels`
+or `PolygonLabels` on an `Image`; the names of the labels are the words.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
+
+from ..annotations.image import AnnotatedImage, Cleaned, ExportOptions
+from ..annotations.label_studio import MODEL_VERSION, prediction_of
+from ..model.inference_settings import InferenceSettings
+from ..model.vocabulary import Vocabulary
+from .api import segmented
+from .downloads import Downloads
+from .engine import BusyError, SegmentationEngine
+from .words import vocabulary_within
+
+MAX_CONFIG_LENGTH = 2**20
+MAX_TASKS = 64
+
+
+class Prediction(BaseModel):
+    """Tasks whose images are to be labeled."""
+
+    tasks: list[dict[str, Any]]
+    label_config: str | None = None
+    model_config = {"extra": "allow"}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a labeling interface says about the image and its labels.
+
+    Attributes:
+        labels: The names of the labels.
+        from_name, to_name: The names of the labels' tag and of the image's tag.
+        value: The key of the image in the data of a task.
+        polygons: Whether the labels are polygons instead of brush masks.
+    """
+
+    labels: tuple[str, ...]
+    from_name: str
+    to_name: str
+    value: str
+    polygons: bool
+
+
+def read_interface(config: str) -> Interface:
+    """Reads a labeling interface.
+
+    Raises:
+        ValueError: If it is no XML, or has no brush or polygon labels on an image.
+    """
+    # entities can grow beyond all memory
+    if len(config) > MAX_CONFIG_LENGTH or "<!DOCTYPE" in config or "<!ENTITY" in config:
+        raise ValueError("The labeling interface is too long or has entities; expected tags alone.")
+    try:
+        root = ElementTree.fromstring(config)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"The labeling interface is no XML: {error}. Correct it in the project's settings.") from error
+    images = {tag.get("name", ""): tag.get("value", "").lstrip("$") for tag in root.iter("Image")}
+    for kind in ("BrushLabels", "PolygonLabels"):
+        for tag in root.iter(kind):
+            labels = tuple(label.get("value", "") for label in tag.iter("Label"))
+            to_name = tag.get("toName", "")
+            if labels and to_name in images:
+                return Interface(labels, tag.get("name", ""), to_name, images[to_name], kind == "PolygonLabels")
+    raise ValueError(
+        "The labeling interface has no BrushLabels or PolygonLabels with labels on an Image; expected one of them. Add "
+        "it in the project's settings."
+    )
+
+
+def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads: Downloads | None) -> None:
+    """Adds the endpoints of Label Studio; `/health` is that of the service."""
+    downloads = downloads or Downloads()
+
+    @app.post("/setup", tags=["Label Studio"])
+    def setup(request: dict[str, Any]) -> dict[str, str]:
+        """Checks the labeling interface of a project (`schema`)."""
+        if request.get("schema"):
+            vocabulary_of(read_interface(str(request["schema"])))
+        return {"model_version": MODEL_VERSION}
+
+    @app.post("/predict", tags=["Label Studio"])
+    async def predict(request: Prediction) -> dict[str, Any]:
+        """Labels the images of tasks with the labels of the project."""
+        if not request.label_config:
+            raise ValueError("The request has no label_config; expected the labeling interface of the project.")
+        if len(request.tasks) > MAX_TASKS:
+            raise ValueError(f"Got {len(request.tasks)} tasks; expected at most {MAX_TASKS}. Send fewer at once.")
+        interface = read_interface(request.label_config)
+        vocabulary = vocabulary_of(interface)
+        results = await asyncio.gather(*(label(task, interface, vocabulary) for task in request.tasks))
+        return {"results": results, "model_version": MODEL_VERSION}
+
+    def vocabulary_of(interface: Interface) -> Vocabulary:
+        return vocabulary_within(engine.limits, list(interface.labels))
+
+    async def label(task: dict[str, Any], interface: Interface, vocabulary: Vocabulary) -> dict[str, Any]:
+        address = (task.get("data") or {}).get(interface.value)
+        try:
+            content = await run_in_threadpool(downloads.read, address)
+            result = await segmented(engine, content, vocabulary, InferenceSettings())
+        except BusyError:
+            raise
+        except (ValueError, MemoryError) as error:  # the other tasks are labeled all the same
+            return {"result": [], "model_version": MODEL_VERSION, "error": str(error)}
+        image = AnnotatedImage("image.png", result.labeled.label_map, result.labeled.score_map)
+        cleaned = Cleaned(image, ExportOptions(min_area=smallest_part(image)), len(vocabulary))
+        return await run_in_threadpool(
+            prediction_of, cleaned, interface.labels, interface.from_name, interface.to_name, interface.polygons
+        )
+
+
+def smallest_part(image: AnnotatedImage) -> int:
+    """Returns the area below which a part is not worth an annotation that a person looks at: 0.02 % of the image."""
+    return max(1, image.height * image.width // 5000)

@@ -1,0 +1,61 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Converts words that a user typed to a vocabulary within limits, for the demo and for the service."""
+
+import re
+from collections.abc import Sequence
+
+from ..model.prompts import DEFAULT_TEMPLATE, resolve_templates
+from ..model.vocabulary import Vocabulary
+from .limits import Limits
+
+
+def vocabulary_within(
+    limits: Limits, labels: str | Sequence[str], templates: str | Sequence[str] | None = None
+) -> Vocabulary:
+    """Converts labels that a user typed to a vocabulary.
+
+    Args:
+        limits: The limits on labels, words and templates.
+        labels: A text with commas or line breaks between labels, or a list of labels. `|` separates the synonyms of a
+            label.
+        templates: See `Vocabulary`; or a text with one template per line. Default: the template of the paper.
+
+    Raises:
+        ValueError: If there are no labels, there are too many or too long labels, a label occurs twice, or a template
+            is invalid.
+    """
+    if isinstance(labels, str):
+        if len(labels) > (max_length := limits.words * (limits.word_length + 1)):
+            raise ValueError(f"The text has {len(labels)} characters; expected at most {max_length}. Use fewer words.")
+        labels = [label for label in re.split(r"[,\n]", labels) if label.strip()]
+    if not labels:
+        raise ValueError("No words yet. Type what to look for, for example: cat, grass, sky.")
+    if len(labels) > limits.labels:
+        raise ValueError(f"Got {len(labels)} labels; expected at most {limits.labels}. Use fewer labels.")
+    if isinstance(templates, str) and "\n" in templates:
+        templates = [line for line in templates.splitlines() if line.strip()]
+    templates = resolve_templates(templates or DEFAULT_TEMPLATE)
+    if len(templates) > limits.templates or max(map(len, templates)) > 4 * limits.word_length:
+        raise ValueError(
+            f"Got {len(templates)} templates with up to {max(map(len, templates))} characters; expected at most "
+            f"{limits.templates} templates with up to {4 * limits.word_length} characters. Use fewer or shorter "
+            "templates."
+        )
+    for label in labels:
+        if not isinstance(label, str):
+            raise ValueError(f"labels contains a value of type {type(label).__name__}; expected only strings.")
+    words = [[word for word in label.split("|") if word.strip()] or [label] for label in labels]
+    num_words, longest = sum(map(len, words)), max((word for row in words for word in row), key=len)
+    if len(longest.strip()) > limits.word_length:
+        raise ValueError(
+            f"{longest.strip()[:30] + '...'!r} has {len(longest.strip())} characters; expected at most "
+            f"{limits.word_length}. Shorten this word."
+        )
+    if num_words > limits.words or num_words * len(templates) > limits.prompts:
+        raise ValueError(
+            f"{num_words} words in {len(templates)} templates make {num_words * len(templates)} prompts; expected "
+            f"at most {limits.words} words and {limits.prompts} prompts. Use fewer words or templates."
+        )
+    # in published vocabularies, several classes can have the same synonym
+    return Vocabulary([row[0] for row in words], words, templates=templates, shared_synonyms=True)

@@ -1,0 +1,354 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`dinov3seg serve`: answers, batches, stored features, limits, and the contracts of Label Studio and X-AnyLabeling."""
+
+import base64
+import http.server
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from dinov3seg_hf import InferenceSettings, OpenVocabularySegmentationPipeline, Vocabulary
+from dinov3seg_hf.model.image_input import read_label_map
+from dinov3seg_hf.serving.api import build_app
+from dinov3seg_hf.serving.downloads import Downloads
+from dinov3seg_hf.serving.engine import BusyError, SegmentationEngine
+from dinov3seg_hf.serving.limits import Limits
+
+NAMES = ["red circle", "blue square", "yellow triangle", "green ground"]
+LABELS = ", ".join(NAMES)
+LABEL_CONFIG = (
+    '<View><Image name="picture" value="$photo"/><BrushLabels name="brush" toName="picture">'
+    + "".join(f'<Label value="{name}"/>' for name in NAMES)
+    + "</BrushLabels></View>"
+)
+
+
+def png_of(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def content(sample_image):
+    return png_of(sample_image)
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_model, tiny_processor):
+    return OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def client(pipe):
+    engine = SegmentationEngine(pipe, Limits(file_bytes=2**16, labels=6))
+    with TestClient(build_app(engine, "tiny", Vocabulary(NAMES))) as client:
+        client.engine = engine
+        yield client
+
+
+@pytest.fixture
+def post(client, content):
+    def post(**fields):
+        return client.post("/segment", files={"image": fields.pop("image", content)}, data={"labels": LABELS, **fields})
+
+    return post
+
+
+def expected_map(pipe, image, labels=NAMES):
+    (labeled,) = pipe.segment_prepared([pipe.encode_image(image)], pipe.encode_labels(Vocabulary(labels)))
+    return labeled.label_map
+
+
+# --- /segment ---------------------------------------------------------------------------------------------------------
+
+
+def test_png_json_and_run_lengths_say_what_the_pipeline_says(post, pipe, sample_image):
+    labels = expected_map(pipe, sample_image)
+    answer = post(format="png")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(read_label_map(answer.content).numpy(), labels)
+    for format in ("json", "rle"):
+        content = post(format=format).json()
+        assert (content["height"], content["width"], content["labels"]) == (60, 90, NAMES)
+        assert {segment["label"] for segment in content["segments"]} == {NAMES[i] for i in np.unique(labels)}
+        for segment in content["segments"]:
+            mask = labels == segment["index"]
+            assert segment["num_pixels"] == mask.sum() and ("mask" in segment) == (format == "rle")
+            if format == "rle":
+                counts = segment["mask"]["counts"]
+                values = np.repeat(np.arange(len(counts)) % 2, counts).reshape((60, 90), order="F")
+                np.testing.assert_array_equal(values, mask)
+
+
+def test_other_words_for_the_same_image_cost_the_head_alone(post, client, monkeypatch):
+    image = png_of(Image.fromarray(np.random.default_rng(3).integers(0, 255, (40, 50, 3), dtype=np.uint8)))
+    calls = []
+    encode = client.engine.pipe.encode_prepared
+    monkeypatch.setattr(client.engine.pipe, "encode_prepared", lambda *args: calls.append(1) or encode(*args))
+    first = post(image=image, labels="red circle, cat").json()
+    second = post(image=image, labels="green ground, dog, blue square").json()
+    assert (first["cached"], second["cached"], len(calls)) == (False, True, 1)
+    assert post(image=image, head="dinotxt").json()["cached"] is False and len(calls) == 2  # other features
+
+
+def test_a_vocabulary_by_name_and_a_default(client, content):
+    listed = client.get("/vocabularies").json()
+    assert listed["vocabularies"]["pascal-voc-20"] == {"num_labels": 20} and listed["default"] == NAMES
+    assert client.get("/vocabularies/pascal-voc-20").json()["labels"][0] == "aeroplane"
+    assert client.get("/vocabularies/ade").status_code == 404
+    answer = client.post("/segment", files={"image": content}, data={"vocabulary": "pascal-voc-20"}).json()
+    assert len(answer["labels"]) == 20
+    assert client.post("/segment", files={"image": content}).json()["labels"] == NAMES
+
+
+def test_requests_that_cannot_be_answered_say_why(post, client, content):
+    for fields, status, message in (
+        ({"image": b"no image"}, 400, "known image format"),
+        ({"image": b""}, 400, "empty"),
+        ({"labels": "a, a"}, 400, "same name"),
+        ({"labels": ", "}, 400, "No words yet"),
+        ({"labels": "a,b,c,d,e,f,g"}, 400, "expected at most 6"),
+        ({"vocabulary": "pascal-voc-20"}, 400, "expected one of them"),
+        ({"threshold": "2"}, 400, "between 0 and 1"),
+        ({"head": "best"}, 422, "dinotxt"),
+        ({"image": bytes(2**16 + 1)}, 400, "expected at most 0 MiB"),
+        ({"image": bytes(2**21)}, 413, "too large"),
+    ):
+        answer = post(**fields)
+        assert answer.status_code == status and message in answer.text, fields
+    chunks = (b"--x\r\n" + bytes(2**16) for _ in range(40))  # the length is not told
+    answer = client.post("/segment", content=chunks, headers={"content-type": "multipart/form-data; boundary=x"})
+    assert answer.status_code in (400, 413)
+    assert post().status_code == 200 and client.get("/health").json()["pending"] == 0
+
+
+def test_the_endpoints_are_described(client):
+    assert client.get("/docs").status_code == 200
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/segment", "/vocabularies", "/health", "/predict", "/setup", "/v1/predict", "/v1/models"} <= set(paths)
+    form = client.get("/openapi.json").json()["components"]["schemas"]["Body_segment_segment_post"]
+    assert form["required"] == ["image"] and "background" in form["properties"]
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+def test_what_arrives_together_is_one_batch_with_the_answers_of_each(pipe, sample_image):
+    engine = SegmentationEngine(pipe, max_batch=4, max_wait=0.5)
+    images = [sample_image, sample_image.rotate(180), sample_image.resize((50, 70)), sample_image.rotate(180)]
+    words = [NAMES, NAMES[:2], NAMES, [*NAMES[2:], "cat"]]
+    futures = [
+        engine.submit(png_of(image), Vocabulary(names), InferenceSettings()) for image, names in zip(images, words)
+    ]
+    results = [future.result(60) for future in futures]
+    assert [result.batch_size for result in results] == [3] * 4  # one image twice
+    for image, names, result in zip(images, words, results):
+        # batches round otherwise than single images, so a few pixels may differ
+        assert (result.labeled.label_map == expected_map(pipe, image, names)).mean() > 0.99
+    engine.close()
+
+
+def test_a_bad_image_does_not_spoil_its_batch(pipe, content):
+    engine = SegmentationEngine(pipe, max_batch=3, max_wait=0.3)
+    good, bad, slide = (
+        engine.submit(data, Vocabulary(NAMES), InferenceSettings(inference=inference))
+        for data, inference in ((content, None), (content[:200], None), (content, "slide"))
+    )
+    assert good.result(60).labeled.label_map.shape == slide.result(60).labeled.label_map.shape == (60, 90)
+    with pytest.raises(ValueError, match="could not be decoded"):
+        bad.result(60)
+    engine.close()
+    assert engine.num_pending == 0
+
+
+def test_a_full_queue_tells_when_to_come_back_and_closing_answers_all(pipe, content, monkeypatch):
+    engine = SegmentationEngine(pipe, max_batch=1, max_queue=3)
+    gate = threading.Event()
+    segment = engine._segment
+    monkeypatch.setattr(engine, "_segment", lambda batch: gate.wait(60) and segment(batch))
+    futures = [engine.submit(content, Vocabulary(NAMES), InferenceSettings()) for _ in range(3)]
+    with pytest.raises(BusyError) as error:
+        engine.submit(content, Vocabulary(NAMES), InferenceSettings())
+    assert error.value.retry_after >= 1
+    client = TestClient(build_app(engine))
+    answer = client.post("/segment", files={"image": content}, data={"labels": LABELS})
+    assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    while engine.is_open:
+        time.sleep(0.01)
+    with pytest.raises(BusyError, match="stops"):
+        engine.submit(content, Vocabulary(NAMES), InferenceSettings())
+    assert client.get("/health").status_code == 503
+    gate.set()
+    closing.join(60)
+    assert all(future.result(0).labeled.label_map.size for future in futures)
+
+
+def test_an_error_in_the_model_reaches_the_client_and_the_next_request_is_served(pipe, content, monkeypatch):
+    engine = SegmentationEngine(pipe)
+    monkeypatch.setattr(engine, "_segment", lambda batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.submit(content, Vocabulary(NAMES), InferenceSettings()).result(60)
+    monkeypatch.undo()
+    assert engine.submit(content, Vocabulary(NAMES), InferenceSettings()).result(60).labeled.label_map.size
+    engine.close()
+
+
+# --- annotation tools -------------------------------------------------------------------------------------------------
+
+
+def task_of(content):
+    return {"id": 1, "data": {"photo": f"data:image/png;base64,{base64.b64encode(content).decode()}"}}
+
+
+def test_label_studio_gets_brush_masks_for_the_labels_of_its_project(client, content, pipe, sample_image):
+    assert client.get("/health").json()["status"] == "UP"
+    setup = client.post("/setup", json={"project": "1.2", "schema": LABEL_CONFIG, "hostname": "", "access_token": ""})
+    assert setup.status_code == 200 and setup.json()["model_version"]
+    request = {"tasks": [task_of(content), {"id": 2, "data": {}}], "label_config": LABEL_CONFIG, "project": "1.2"}
+    answer = client.post("/predict", json=request).json()
+    first, second = answer["results"]
+    assert second["result"] == [] and "expected an address" in second["error"]
+    assert 0 <= first["score"] <= 1 and first["model_version"] == answer["model_version"]
+    labels, covered = expected_map(pipe, sample_image), np.zeros((60, 90), bool)
+    for region in first["result"]:
+        assert (region["type"], region["from_name"], region["to_name"]) == ("brushlabels", "brush", "picture")
+        (name,) = region["value"]["brushlabels"]
+        assert (region["original_height"], region["original_width"]) == (60, 90) and name in NAMES
+        covered |= labels == NAMES.index(name)
+    assert covered.any()
+
+
+def test_predictions_fit_the_sdk_of_label_studio(client, content):
+    interface = pytest.importorskip("label_studio_sdk.label_interface", reason="pip install label-studio-sdk")
+    brush = pytest.importorskip("label_studio_sdk.converter.brush")
+    for config in (LABEL_CONFIG, LABEL_CONFIG.replace("BrushLabels", "PolygonLabels")):
+        request = {"tasks": [task_of(content)], "label_config": config}
+        (prediction,) = client.post("/predict", json=request).json()["results"]
+        assert prediction["result"]
+        assert interface.LabelInterface(config).validate_prediction(prediction)
+        for region in prediction["result"]:
+            if region["type"] == "brushlabels":
+                mask = np.reshape(brush.decode_rle(region["value"]["rle"]), (60, 90, 4))
+                assert set(np.unique(mask)) <= {0, 255} and mask.any()
+
+
+def test_labeling_interfaces_that_cannot_be_used_are_refused(client, content):
+    for config, message in (
+        ("<View>", "no XML"),
+        ('<View><Image name="a" value="$b"/></View>', "no BrushLabels"),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><View>&a;</View>', "entities"),
+    ):
+        assert message in client.post("/setup", json={"schema": config}).json()["detail"]
+        answer = client.post("/predict", json={"tasks": [task_of(content)], "label_config": config})
+        assert answer.status_code == 400 and message in answer.json()["detail"]
+
+
+def test_images_are_read_from_allowed_places_only(content, monkeypatch):
+    seen = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # the name of the base class
+            seen.append((self.path, self.headers.get("Authorization")))
+            self.send_response(302 if "away" in self.path else 200)
+            self.send_header("Location", "/secret")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "key")
+    place = f"http://127.0.0.1:{server.server_port}"
+    downloads = Downloads([f"{place}/data"])
+    assert downloads.read("/data/upload/1.png") == downloads.read(f"{place}/data/2.png") == content
+    assert seen == [("/data/upload/1.png", "Token key"), ("/data/2.png", "Token key")]
+    for address in (
+        f"{place}/other",
+        f"{place}/data/../other",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        f"{place}/data/away",
+    ):
+        with pytest.raises(ValueError, match=r"are not read|could not be downloaded"):
+            downloads.read(address)
+    assert all(path != "/secret" for path, _ in seen)
+    with pytest.raises(ValueError, match="MiB"):
+        Downloads([place], Limits(file_bytes=10)).read(f"{place}/data/1.png")
+    with pytest.raises(ValueError, match="are not read"):
+        Downloads().read("/data/upload/1.png")
+    server.shutdown()
+
+
+def test_x_anylabeling_gets_polygons_for_its_text_prompt(client, content):
+    (model_id,) = client.get("/v1/models").json()["data"]
+    info = client.get(f"/v1/models/{model_id}/info").json()
+    assert info["success"] and info["data"]["model_id"] == model_id
+    image = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    for given, prompt in ((image, "red circle.blue square"), (image.partition(",")[2], None)):
+        params = {"conf_threshold": 0.0, "iou_threshold": 0.0, "epsilon_factor": 0.001}
+        params |= {} if prompt is None else {"text_prompt": prompt}
+        answer = client.post("/v1/predict", json={"model": model_id, "image": given, "params": params}).json()
+        assert answer["success"] and answer["data"]["description"] == "" and answer["data"]["shapes"]
+        for shape in answer["data"]["shapes"]:
+            assert shape["label"] in NAMES[: 2 if prompt else 4] and shape["shape_type"] == "polygon"
+            points = np.array(shape["points"])
+            assert len(points) >= 4 and (points[0] == points[-1]).all()
+            assert (points >= 0).all() and (points <= (90, 60)).all() and 0 <= shape["score"] <= 1
+    for request, code in (
+        ({"model": "yolo", "image": image}, "MODEL_NOT_FOUND"),
+        ({"model": model_id, "image": "?"}, "INVALID_IMAGE"),
+        ({"model": model_id, "image": base64.b64encode(b"no image").decode()}, "INVALID_IMAGE"),
+        ({"model": model_id, "image": image, "params": {"text_prompt": "cat.cat"}}, "INFERENCE_ERROR"),
+    ):
+        answer = client.post("/v1/predict", json=request)
+        assert answer.status_code == 200 and answer.json()["error"]["code"] == code
+    assert client.get("/v1/models/yolo/info").json()["success"] is False
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.multiprocess
+def test_sigterm_ends_the_service_when_all_requests_are_answered(tiny_checkpoint, content):
+    command = [sys.executable, "-m", "dinov3seg_hf", "serve", "--model", str(tiny_checkpoint), "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--device", "cpu"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stderr:
+        if "running on" in line:
+            address = line.split("running on ")[1].split()[0]
+            break
+    answers = []
+
+    def ask():
+        answers.append(
+            requests.post(f"{address}/segment", files={"image": content}, data={"labels": LABELS}, timeout=60)
+        )
+
+    clients = [threading.Thread(target=ask) for _ in range(8)]
+    for each in clients:
+        each.start()
+    while requests.get(f"{address}/health", timeout=60).json()["pending"] < 4 and not answers:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    for each in clients:
+        each.join(60)
+    assert process.wait(60) == 0
+    assert [answer.status_code for answer in answers] == [200] * 8
