@@ -3,12 +3,12 @@
 # SIGTERM (docker stop) ends it when all requests in work are answered; give it time: docker stop --time 60.
 FROM python:3.11-slim
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py dinov3seg_command.py constraints.txt README.md LICENSE model_card.md ./
 COPY dinov3seg_hf dinov3seg_hf
-# the index of PyTorch's CPU builds; for GPUs, build with --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --no-cache-dir -c constraints.txt --extra-index-url "$TORCH_INDEX" ".[serve]" \
-    && useradd --create-home serve
+COPY demo demo
+COPY examples examples
+COPY recipes recipes
+RUN pip install --no-cache-dir -c constraints.txt ".[serve]" && useradd --create-home serve
 USER serve
 EXPOSE 8000
 HEALTHCHECK --start-period=60s CMD python -c "import urllib.request as r; r.urlopen('http://localhost:8000/health')"

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,20 +50,29 @@ def test_an_image_on_standard_input_is_segmented_like_its_file(segment, sample_i
     assert (code, out) == (2, "") and "empty" in err and not (tmp_path / "again.png").exists()
 
 
-@pytest.mark.parametrize("ending", ["tif", "webp", "png"])
-def test_every_frame_is_an_image_if_asked_for_and_else_told(segment, frames, tmp_path, ending):
-    path = tmp_path / f"several.{ending}"
-    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if ending == "webp" else {}))
-    code, _, err = segment(path, "--mask", tmp_path / "first.png")
-    assert code == 0 and err.count("\n") == 1 and "several pages or frames (3); the first one is segmented" in err
-    code, out, err = segment(path, "--all-frames", "--mask", tmp_path / "masks", "--json", tmp_path / "json")
-    assert (code, err) == (0, "") and f"{path} (2):" in out
+def test_every_frame_is_an_image_if_asked_for_and_else_told(segment, frames, tmp_path):
+    files, singles = tmp_path / "files", tmp_path / "singles"
+    files.mkdir()
+    singles.mkdir()
+    for ending, options in {"png": {}, "tif": {}, "webp": {"lossless": True}}.items():
+        frames[0].save(files / f"{ending}.{ending}", save_all=True, append_images=frames[1:], **options)
     for number, frame in enumerate(frames, start=1):
-        frame.save(tmp_path / "one.png")
-        assert segment(tmp_path / "one.png", "--mask", tmp_path / "one_mask.png")[0] == 0
-        found = read_label_map(tmp_path / "masks" / f"several_{number}_mask.png").numpy()
-        np.testing.assert_array_equal(found, read_label_map(tmp_path / "one_mask.png").numpy())
-        assert json.loads((tmp_path / "json" / f"several_{number}.json").read_text())["image"] == f"{path} ({number})"
+        frame.save(singles / f"{number}.png")
+    assert segment(singles, "--mask", tmp_path / "expected")[0] == 0
+    code, out, err = segment(files, "--all-frames", "--mask", tmp_path / "masks", "--json", tmp_path / "json")
+    assert (code, err) == (0, "") and f"{files / 'tif.tif'} (2):" in out
+    for ending, number in product(("png", "tif", "webp"), (1, 2, 3)):
+        found = read_label_map(tmp_path / "masks" / f"{ending}_{number}_mask.png").numpy()
+        np.testing.assert_array_equal(found, read_label_map(tmp_path / "expected" / f"{number}_mask.png").numpy())
+        image = json.loads((tmp_path / "json" / f"{ending}_{number}.json").read_text())["image"]
+        assert image == f"{files / ending}.{ending} ({number})"
+
+    code, _, err = segment(files, "--mask", tmp_path / "first")
+    told = f"{files / 'png.png'} and 2 more files have several pages or frames (3); the first one is segmented"
+    assert code == 0 and err.count("\n") == 1 and told in err
+    for ending in ("png", "tif", "webp"):
+        found = read_label_map(tmp_path / "first" / f"{ending}_mask.png").numpy()
+        np.testing.assert_array_equal(found, read_label_map(tmp_path / "expected" / "1_mask.png").numpy())
 
 
 def test_annotations_of_frames_have_pictures_of_their_own(segment, frames, tmp_path):
@@ -80,3 +90,9 @@ def test_a_damaged_page_does_not_stop_the_others(segment, frames, tmp_path):
     assert [image.frame for image in inputs] == [0, 1, 2] and inputs[2].file_name == "cut_3.png"
     with pytest.raises(ValueError, match="could not be decoded"):
         replace(inputs[2], frame=7).open(10**6)
+
+
+def test_tiles_refuse_all_frames_instead_of_segmenting_one(segment, frames, tmp_path):
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    code, _, err = segment(tmp_path / "pages.tif", "--all-frames", "--tile", "--mask", tmp_path / "mask.tif")
+    assert code == 2 and "--all-frames does not work with --tile" in err and not (tmp_path / "mask.tif").exists()
