@@ -4,9 +4,9 @@
 
 import argparse
 
-from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from .console import EXIT_OK, Parser, positive
+from .model_options import add_model
 
 EXAMPLES = """\
 examples:
@@ -24,20 +24,9 @@ def make_parser(prog: str) -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        default=EMBEDDED,
-        metavar="DIR_OR_HUB_ID",
-        help="checkpoint (default: the embedded checkpoint, for drawn scenes)",
-    )
-    model.add_argument("--device", help='for example "cpu", "cuda" or "cuda:1" (default: an accelerator if available)')
-    model.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="dtype of the weights (default: float32 on the CPU, else the dtype of the checkpoint)",
-    )
-    model.add_argument(
+    add_model(parser, settings=False)
+    page = parser.add_argument_group("page")
+    page.add_argument(
         "--examples",
         metavar="DIR",
         help="folder of example images; the words of photo.jpg are read from photo.txt (default: drawn scenes for the "

@@ -16,7 +16,7 @@ from ..annotations import AnnotatedImage
 from ..batches import IMAGE_ERRORS, segment_each
 from ..checkpoint_names import title_of
 from ..loading import load_pipeline
-from ..model.image_stages import EncodedImage, PreparedImage
+from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
@@ -119,15 +119,20 @@ def _segmented(
             opened.append((task, image if kept.images else None))
         except IMAGE_ERRORS as error:
             yield task, error
-    results: list[_Result | Exception] = []
-    for (_, image), answer in zip(opened, segment_each(pipe, prepared, text, settings)):
-        if isinstance(answer, Exception):
-            results.append(answer)
-            continue
-        scores = {text.names[index]: score for index, score in answer.mean_scores(len(text)).items()}
-        results.append(_Result(image, answer.label_map, answer.score_map if kept.scores else None, scores))
-        del answer
-    yield from ((task, result) for (task, _), result in zip(opened, results))
+    results = [  # what is not kept is not held while files are written
+        (task, _result_of(answer, image, text, kept))
+        for (task, image), answer in zip(opened, segment_each(pipe, prepared, text, settings))
+    ]
+    yield from results
+
+
+def _result_of(
+    answer: LabeledImage | Exception, image: Image.Image | None, text: TextEmbeddings, kept: _Kept
+) -> _Result | Exception:
+    if isinstance(answer, Exception):
+        return answer
+    scores = {text.names[index]: score for index, score in answer.mean_scores(len(text)).items()}
+    return _Result(image, answer.label_map, answer.score_map if kept.scores else None, scores)
 
 
 def _write(

@@ -52,6 +52,9 @@ def test_help_imports_neither_torch_nor_transformers(arguments):
         (["segment", SCENE, "--labels", "cat", "--format", "coco", "--annotations", "a.txt"], "expected .json"),
         (["doctor", "--labels", "cat, dog", "--images", "no"], "'no' was not found"),
         (["calibrate", "--labels", "cat", "--images", "examples", "--masks", "no", "--write", "w.tsv"], "'no' was not"),
+        (["label", "--dataset", "examples", "--labels-file", "no.txt", "--output", "out"], "'no.txt' cannot be read"),
+        (["serve", "--model", "no"], "Checkpoint folder 'no' was not found"),
+        (["serve", "--templates", "a {}"], "--templates without words"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
