@@ -171,7 +171,9 @@ def decoded(value: Any, what: str) -> Any:
     try:
         return datasets.Image().decode_example(value)
     except Image.UnidentifiedImageError as error:  # its message contains an address in memory
-        raise ImageError(f"the {what} does not have a known image format. Save it as PNG or JPEG.") from error
+        raise ImageError(
+            f"the {what} cannot be decoded: it does not have a known image format. Save it as PNG or JPEG."
+        ) from error
     except Exception as error:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
         raise ImageError(
             f"the {what} cannot be decoded ({error}). Check whether the file is truncated or damaged."

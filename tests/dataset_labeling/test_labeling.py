@@ -297,7 +297,10 @@ def test_a_folder_of_images_is_labeled_whole_whatever_its_names(command, photos,
     (photos / "bad.png").write_bytes(b"no image")
     code, out, err = command("--dataset", photos, "--output", tmp_path / "out", "--rows-per-shard", 2)
     assert code == 0 and "Labeled 5 images (1 failed)" in out
-    assert "not labeled: row 1: the image does not have a known image format" in err and "image/s" in err
+    assert (
+        "not labeled: row 1: the image cannot be decoded: it does not have a known image format" in err
+        and "image/s" in err
+    )
     rows = rows_in(tmp_path / "out")
     assert [row["name"] for row in rows] == ["b", "long name", "rotated", "test/c", "train-station"]
     upright = Image.open(photos / "rotated.jpg")
