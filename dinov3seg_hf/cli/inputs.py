@@ -127,7 +127,7 @@ def warn_of_frames(images: Sequence[ImageInput]) -> None:
     several = [(image, number) for image in images if (number := num_frames(image)) > 1]
     if several:
         (image, number), more = several[0], len(several) - 1
-        others = f" and {more} more files have" if more else " has"
+        others = f" and {more} more file{'s' * (more > 1)} have" if more else " has"
         print_error(
             "dinov3seg segment",
             f"{image.source}{others} several pages or frames ({number}); the first one is segmented. Add --all-frames "
