@@ -31,7 +31,7 @@ def main(folder: str, image: str, labels: str, output: str) -> None:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
     # as the page of the model on the Hub offers it; folders of 0.1.0 have one name and no labels of their own
     has_labels = getattr(config, "default_vocabulary", None) is not None
-    task = "image-segmentation" if has_labels else next(iter(config.custom_pipelines))
+    task: Any = "image-segmentation" if has_labels else next(iter(config.custom_pipelines))
     pipe: Any = pipeline(task, model=folder, device="cpu", dtype=torch.float32, trust_remote_code=True)
     if has_labels:
         names = pipe(image, return_label_map=True, return_masks=False)["labels"]
