@@ -29,11 +29,9 @@ def main(folder: str, image: str, labels: str, output: str) -> None:
         if not loaded.startswith("Dinov3Seg"):
             sys.exit(f"{auto_class.__name__} loads {loaded}; expected a Dinov3Seg class.")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-    # as the page of the model on the Hub offers it; folders of 0.1.0 have one name and no labels of their own
-    has_labels = getattr(config, "default_vocabulary", None) is not None
-    task: Any = "image-segmentation" if has_labels else next(iter(config.custom_pipelines))
+    (task,) = config.custom_pipelines
     pipe: Any = pipeline(task, model=folder, device="cpu", dtype=torch.float32, trust_remote_code=True)
-    if has_labels:
+    if task == "image-segmentation":  # as the page of the model on the Hub offers it, first without labels
         names = pipe(image, return_label_map=True, return_masks=False)["labels"]
         if names != list(pipe.model.config.id2label.values()):
             sys.exit(f"Without labels, the pipeline uses {names[:3]}; expected the names in id2label.")
