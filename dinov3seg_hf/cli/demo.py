@@ -5,8 +5,9 @@
 import argparse
 
 from ..checkpoint_names import resolve_checkpoint
-from .console import EXIT_OK, Parser, positive
+from .console import EXIT_OK, Parser
 from .model_options import add_model
+from .server_limits import add_limits, limits_of
 
 EXAMPLES = """\
 examples:
@@ -41,27 +42,7 @@ def make_parser(prog: str) -> Parser:
         "--port", type=int, help="port (default: $GRADIO_SERVER_PORT, or the first free port from 7860)"
     )
     server.add_argument("--open", action="store_true", help="open the page in a browser")
-    bounds = parser.add_argument_group("limits")
-    bounds.add_argument(
-        "--max-queue", type=positive, default=40, metavar="N", help="maximum number of waiting requests (default: 40)"
-    )
-    bounds.add_argument(
-        "--max-labels",
-        type=positive,
-        default=1000,
-        metavar="N",
-        help="maximum number of labels per request (default: 1000)",
-    )
-    bounds.add_argument(
-        "--max-megapixels", type=positive, default=50, metavar="N", help="maximum size of an image (default: 50)"
-    )
-    bounds.add_argument(
-        "--cache",
-        type=positive,
-        default=768,
-        metavar="MIB",
-        help="maximum size of the stored values of all sessions together (default: 768)",
-    )
+    add_limits(parser, max_queue=40)
     return parser
 
 
@@ -77,7 +58,6 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serves the page until interrupted."""
     from ..demo.server import serve
-    from ..serving.limits import Limits
 
     serve(
         options.model,
@@ -87,9 +67,7 @@ def run(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         queue_size=options.max_queue,
-        limits=Limits(
-            pixels=options.max_megapixels * 1_000_000, labels=options.max_labels, cache_bytes=options.cache * 2**20
-        ),
+        limits=limits_of(options),
         open_browser=options.open,
     )
     return EXIT_OK

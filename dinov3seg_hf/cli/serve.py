@@ -7,6 +7,7 @@ import argparse
 from ..checkpoint_names import resolve_checkpoint
 from .console import EXIT_OK, Parser, positive
 from .model_options import add_model
+from .server_limits import add_limits, limits_of
 from .words import add_words, vocabulary_of
 
 EXAMPLES = """\
@@ -55,24 +56,7 @@ def make_parser(prog: str) -> Parser:
     work.add_argument(
         "--num-workers", type=positive, default=2, metavar="N", help="threads that read images (default: 2)"
     )
-    bounds = parser.add_argument_group("limits")
-    bounds.add_argument(
-        "--max-queue",
-        type=positive,
-        default=64,
-        metavar="N",
-        help="requests in work; more are told to come back (429, default: 64)",
-    )
-    bounds.add_argument("--max-labels", type=positive, default=1000, metavar="N", help="labels (default: 1000)")
-    bounds.add_argument(
-        "--max-megapixels", type=positive, default=50, metavar="N", help="size of an image (default: 50)"
-    )
-    bounds.add_argument(
-        "--max-megabytes", type=positive, default=32, metavar="MIB", help="size of a file (default: 32)"
-    )
-    bounds.add_argument(
-        "--cache", type=positive, default=768, metavar="MIB", help="size of the stored features (default: 768)"
-    )
+    add_limits(parser, max_queue=64)
     return parser
 
 
@@ -91,7 +75,6 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serves until stopped."""
-    from ..serving.limits import Limits
     from ..serving.server import serve
 
     serve(
@@ -102,12 +85,7 @@ def run(options: argparse.Namespace) -> int:
         port=options.port,
         vocabulary=options.vocabulary,
         images_from=options.images_from,
-        limits=Limits(
-            file_bytes=options.max_megabytes * 2**20,
-            pixels=options.max_megapixels * 1_000_000,
-            labels=options.max_labels,
-            cache_bytes=options.cache * 2**20,
-        ),
+        limits=limits_of(options),
         max_batch=options.max_batch,
         max_wait=options.max_wait_ms / 1000,
         max_queue=options.max_queue,

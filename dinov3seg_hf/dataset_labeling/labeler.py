@@ -7,7 +7,6 @@ A batch never has rows of two shards, so the labels do not depend on which proce
 
 import itertools
 import os
-import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -18,13 +17,10 @@ from typing import Any
 
 import datasets
 import numpy as np
-import torch
-import transformers
 from datasets.features import Value
 from PIL import Image
 from tqdm import tqdm
 
-from ..about import __version__
 from ..annotations.image import AnnotatedImage, Cleaned, ExportOptions
 from ..annotations.parquet import parquet_features, parquet_row
 from ..annotations.writer import is_stored_upright
@@ -38,6 +34,7 @@ from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT, Vocabulary
+from ..versions import library_versions
 from .folder import LabelFolder
 from .shards import Row, Shard, ShardedRows
 
@@ -187,13 +184,7 @@ def _describe(
         "min_area": export.min_area,
         "ignore_below": export.ignore_below,
         "copy_images": export.copy_images,
-        "versions": {
-            "dinov3seg_hf": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": library_versions(),
     }
 
 

@@ -2,19 +2,14 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Describes everything that affects the scores of an evaluation, except the weights; results store its fingerprint."""
 
-import platform
 from typing import Any
 
-import numpy as np
-import torch
-import transformers
-
-from ..about import __version__
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import Vocabulary
+from ..versions import library_versions
 
 
 def describe_protocol(
@@ -46,13 +41,7 @@ def describe_protocol(
         "templates": list(vocabulary.templates),
         "inference": settings.given(),
         "image_processor": {name: _plain(processor[name]) for name in image_options if name in processor},
-        "versions": {
-            "dinov3seg_hf": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": library_versions(),
     }
 
 
