@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage hf-common demo-test check-all wheel
+.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage fuzz hf-common demo-test check-all wheel
 
 PYTHON ?= python
 
@@ -38,6 +38,9 @@ test-slow: ## run only the slow tests
 
 coverage: ## run all tests except the slow tests, and report the lines without coverage
 	$(PYTHON) -m pytest -m "not slow" --cov --cov-report=term
+
+fuzz: ## make 20,000 hostile calls, and print a table of what came of them (about 20 minutes)
+	$(PYTHON) -m tests.fuzz --cases 20000
 
 hf-common: ## run the common tests of transformers on our classes (downloads its source distribution once)
 	$(PYTHON) scripts/dev/fetch_transformers_tests.py

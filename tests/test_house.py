@@ -42,6 +42,7 @@ RANKS = {
     "compat": 0,
     "distributed": 0,
     "extras": 0,
+    "yaml_text": 0,
     "resources": 0,
     "versions": 1,
     "lazy_names": 0,
