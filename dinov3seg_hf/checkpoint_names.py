@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .about import EMBEDDED, EMBEDDED_TITLE, TINY
 from .file_names import RUN_DESCRIPTION, TRAINED_MODEL
+from .model.checks import checked_path
 
 
 def resolve_checkpoint(name: str | os.PathLike) -> str:
@@ -19,7 +20,7 @@ def resolve_checkpoint(name: str | os.PathLike) -> str:
         ValueError: If the name has none of these forms, the folder does not contain a model, or the run is not
             finished.
     """
-    name = os.fspath(name)
+    name = checked_path(name, "The name of the checkpoint")
     if name == EMBEDDED:
         return TINY
     folder = Path(name).expanduser()

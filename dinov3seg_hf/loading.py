@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from .checkpoint_names import is_embedded, resolve_checkpoint
 from .file_names import LICENSES
-from .model.checks import first_line
+from .model.checks import first_line, plain_reason
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from .model.processing_dinov3seg import Dinov3SegProcessor
+from .model.yaml_text import load_yaml
 from .registration import register
 
 register()  # the Auto classes and `pipeline` load checkpoints
@@ -126,7 +126,7 @@ def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
             "HF_HOME to a folder on another disk. Then run the same command again."
         )
     return ValueError(
-        f"The checkpoint {name!r} cannot be loaded: {first_line(error)}. Expected a folder or Hub id of a dinov3.seg "
+        f"The checkpoint {name!r} cannot be loaded: {plain_reason(error)}. Expected a folder or Hub id of a dinov3.seg "
         "checkpoint."
     )
 
@@ -218,7 +218,7 @@ def load_starting_point(
         config.refine_features = config.refine_features and config.use_early_refinement
         try:
             config.validate()
-        except StrictDataclassError as error:
+        except ValueError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"The head cannot have config_overrides {list(overrides)}: {reason}") from error
         with torch.random.fork_rng():
@@ -252,7 +252,7 @@ def override_head(config: Dinov3SegConfig, overrides: Sequence[str]) -> None:
                 + (f"Did you mean {near[0]}?" if near else "Correct the name.")
             )
         try:
-            setattr(config, name, yaml.safe_load(text))
-        except (yaml.YAMLError, StrictDataclassError) as error:
-            reason = " ".join(str(error).split())
+            setattr(config, name, load_yaml(text))
+        except ValueError as error:
+            reason = first_line(error)
             raise ValueError(f"config_overrides contains {override!r}: {reason}. Correct the value.") from error

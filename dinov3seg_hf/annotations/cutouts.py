@@ -6,7 +6,6 @@
 the pictures with label, score, area and box.
 """
 
-import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -14,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from ..model.checks import load_json
 from ..visualization.files import save_image, save_json
 from .image import Cleaned
 from .writer import FolderWriter
@@ -60,6 +60,6 @@ class CutoutWriter(FolderWriter):
     def _remove_old(self, file: Path) -> None:
         """Removes the pictures of an earlier run, which may have found more parts."""
         if file.is_file():
-            for record in json.loads(file.read_text(encoding="utf-8"))["cutouts"]:
+            for record in load_json(file.read_text(encoding="utf-8"))["cutouts"]:
                 file.with_name(Path(record["file"]).name).unlink(missing_ok=True)
             file.unlink()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..extras import require_extra
-from ..model.checks import checked_choice
+from ..model.checks import checked_choice, checked_path
 from ..model.vocabulary import Vocabulary, as_vocabulary
 from .formats import FORMATS
 from .image import AnnotatedImage, ExportOptions
@@ -35,6 +35,7 @@ def open_writer(
         ValueError: If the format is unknown, a label is invalid, the path cannot be written, or a library is missing.
     """
     module, name = FORMATS[checked_choice(format, "format", tuple(FORMATS))]
+    path = checked_path(path, "The path of the annotations")
     vocabulary = as_vocabulary(labels)
     if format == "parquet":  # its module needs the library when it is imported
         require_extra("export", "datasets", what="The format parquet")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..extras import require_extra
-from ..model.checks import checked_flag, checked_integer, quoted
+from ..model.checks import checked_flag, checked_integer, checked_path, is_number, quoted
 from ..visualization.pictures import checked_label_map
 
 
@@ -42,6 +42,14 @@ class AnnotatedImage:
     image: Image.Image | None = None
 
     def __post_init__(self) -> None:
+        checked_path(self.file_name, "The file name")
+        if self.source is not None:
+            checked_path(self.source, f"The source of {self.file_name!r}")
+        if self.image is not None and not isinstance(self.image, Image.Image):
+            raise ValueError(
+                f"The image of {self.file_name!r} is of type {type(self.image).__name__}; expected a PIL image. "
+                "Convert it with Image.fromarray."
+            )
         name = PurePosixPath(self.file_name)
         if name.is_absolute() or ".." in name.parts or "\\" in self.file_name or not name.suffix:
             raise ValueError(
@@ -117,11 +125,13 @@ class ExportOptions:
     def __post_init__(self) -> None:
         if checked_integer(self.min_area, "min_area") < 0:
             raise ValueError(f"min_area is {self.min_area}; expected a number of pixels of at least 0.")
-        if not isinstance(self.tolerance, (int, float)) or not 0 <= self.tolerance < float("inf"):
-            raise ValueError(f"tolerance is {self.tolerance!r}; expected a distance in pixels of at least 0.")
-        if self.ignore_below is not None and not 0 <= self.ignore_below <= 1:
-            raise ValueError(f"ignore_below is {self.ignore_below!r}; expected a score between 0 and 1, or None.")
+        if not is_number(self.tolerance, 0):
+            raise ValueError(f"tolerance is {quoted(self.tolerance)}; expected a distance in pixels of at least 0.")
+        if self.ignore_below is not None and not is_number(self.ignore_below, 0, 1):
+            raise ValueError(f"ignore_below is {quoted(self.ignore_below)}; expected a score between 0 and 1, or None.")
         checked_flag(self.copy_images, "copy_images")
+        if not isinstance(self.image_prefix, str):
+            raise ValueError(f"image_prefix is {quoted(self.image_prefix)}; expected text, such as a folder.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ tensor of the model has a known origin, and the folder is written atomically. Th
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import CLIPTextConfig, DINOv3ViTConfig
 
 from ..about import DTYPES
 from ..file_names import CONVERSION_REPORT
+from ..model.checks import check_flags, checked_choice, checked_integer, checked_path, quoted
 from ..model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
 from ..model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -85,7 +87,9 @@ def convert(
         ValueError: If a file is not the expected one (missing, damaged, swapped, the satellite backbone, other keys or
             sizes), the files do not fit each other, or `output` cannot be written. Partial output is removed.
     """
-    _refuse_options(dtype, anyup, anyup_scale)
+    _refuse_paths(backbone, dinotxt, output, prior=prior, tokenizer=tokenizer, anyup=anyup, license=license)
+    _refuse_options(dtype, anyup, anyup_scale, overwrite, progress)
+    _refuse_numbers(text_num_attention_heads, prior_image_size, seed, max_shard_size)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
     _refuse_output(output := Path(output).expanduser(), overwrite)
     license_file = find_license(license, (backbone, dinotxt))
@@ -103,7 +107,6 @@ def convert(
             say(f"reading {source}")
             parts.append(read(source, size))
     processor = _make_processor(tokenizer, tokenizer_of, vision.config.patch_size, text.config)
-
     config = _config(vision, text, head, anyup=parts[-1] if anyup else None, prior=parts[2] if prior else None)
     say("building the model")
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
@@ -173,10 +176,26 @@ def _printer(progress: bool) -> Callable[[str], None]:
     return functools.partial(print, file=sys.stderr, flush=True) if progress else lambda message: None
 
 
-def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int) -> None:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
-    if anyup_scale not in (1, 2, 4):
+def _refuse_paths(backbone: Any, dinotxt: Any, output: Any, **others: Any) -> None:
+    given = {name: source for name, source in others.items() if source is not None}
+    for name, source in {"backbone": backbone, "dinotxt": dinotxt, "output": output, **given}.items():
+        checked_path(source, name)
+
+
+def _refuse_numbers(text_num_attention_heads: Any, prior_image_size: Any, seed: Any, max_shard_size: Any) -> None:
+    if text_num_attention_heads is not None:
+        checked_integer(text_num_attention_heads, "text_num_attention_heads", least=1)
+    checked_integer(prior_image_size, "prior_image_size", least=1)
+    if checked_integer(seed, "seed", least=0) >= 2**63:
+        raise ValueError(f"seed is {seed}; expected less than 2**63.")
+    if not isinstance(max_shard_size, str) or not re.fullmatch(r"[1-9]\d{0,5}[KMGT]B", max_shard_size):
+        raise ValueError(f"max_shard_size is {quoted(max_shard_size)}; expected for example '2GB' or '500MB'.")
+
+
+def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int, overwrite: bool, progress: bool) -> None:
+    check_flags(overwrite=overwrite, progress=progress)
+    checked_choice(dtype, "dtype", DTYPES)
+    if checked_integer(anyup_scale, "anyup_scale") not in (1, 2, 4):
         raise ValueError(f"anyup_scale is {anyup_scale!r}; expected 1, 2 or 4.")
     if anyup is None and anyup_scale != 1:
         raise ValueError(

@@ -2,7 +2,6 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Converts each published file to a part of the model: infers sizes from the tensors and renames the tensors."""
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, DINOv3ViTConfig, DINOv3ViTModel, SamConfig, SamVisionConfig, SamVisionModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
+from ..model.checks import load_json
 from .layouts import (
     PUBLISHED_ANYUP,
     PUBLISHED_BACKBONE,
@@ -142,7 +142,7 @@ def _convert_transformers_backbone(name: str) -> Part:
             "patches."
         )
     preprocessing = Path(name).expanduser() / "preprocessor_config.json"
-    if preprocessing.is_file() and json.loads(preprocessing.read_text()).get("image_mean") == SATELLITE_IMAGE_MEAN:
+    if preprocessing.is_file() and load_json(preprocessing.read_text()).get("image_mean") == SATELLITE_IMAGE_MEAN:
         raise ValueError(f"backbone {name} is the satellite backbone: its image mean differs. {SATELLITE}")
     tensors, unexpected = load_library_tensors(DINOv3ViTModel, name, config, "backbone")
     _refuse_satellite(unexpected, name)

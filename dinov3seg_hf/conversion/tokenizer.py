@@ -24,6 +24,8 @@ BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 PACKAGES = ("open_clip", "clip")
 # Seconds to wait for the first answer of the Hub.
 TIMEOUT = 10
+# Of the file of merges, without compression.
+MAX_CHARACTERS = 32 * 10**6
 
 REMEDY = (
     f"Pass the path of {BPE_FILE}, open_clip (with open_clip_torch installed), openai/clip-vit-large-patch14, or none."
@@ -122,11 +124,17 @@ def _require_repository(source: str) -> None:
 def _read_lines(path: Path) -> list[str]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            return file.read().split("\n")
+            text = file.read(MAX_CHARACTERS + 1)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(
             f"tokenizer {path} is not a readable text file ({first_line(error)}). Download the file again."
         ) from error
+    if len(text) > MAX_CHARACTERS:  # a small compressed file can have gigabytes
+        raise ValueError(
+            f"tokenizer {path} has more than {MAX_CHARACTERS // 10**6} million characters; expected {BPE_FILE}, which "
+            "has 3 million. Download the file again."
+        )
+    return text.split("\n")
 
 
 def _tokenizer_of(lines: list[str], path: Path, vocab_size: int) -> CLIPTokenizer:

@@ -9,14 +9,14 @@ not use models and does not compute scores.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..model.checks import load_json, plain_reason, quoted
 from ..model.vocabulary import Vocabulary
 
 # Increase this version if the same download gives different label maps than before.
@@ -109,6 +109,25 @@ def _refuse_unpaired(photos: dict[str, Any], maps: dict[str, Any], images: Path,
             )
 
 
+class UnsafeNameError(ValueError):
+    """Raised if a list of files names one outside of its folder."""
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Returns a file of a folder by the name that a list of the download gives.
+
+    Raises:
+        UnsafeNameError: If the name leads out of the folder: whoever wrote the list could read any file.
+    """
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name:
+        raise UnsafeNameError(
+            f"A list of the download names the file {quoted(name)}; expected a file inside of {str(folder)!r}. "
+            "Download the data set again, from its authors."
+        )
+    return folder / parts
+
+
 def _read_png(path: Path) -> np.ndarray:
     """The pixel values of a PNG: 8-bit or 16-bit gray levels, or palette indices."""
     from ..model.image_input import read_label_map  # imports torch
@@ -193,24 +212,27 @@ def _find_pascal_context_59(source: Path, split: str) -> list[Sample]:
     images = _folder(source, "VOCdevkit/VOC2010/JPEGImages", "VOC2010/JPEGImages", "JPEGImages")
     path = _file(source, "trainval_merged.json", "VOCdevkit/VOC2010/trainval_merged.json")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path.read_text(encoding="utf-8"))
         records = [record for record in content["images"] if record["phase"] == "val"]
         annotations_of: dict[Any, list[dict]] = {record["image_id"]: [] for record in records}
         for annotation in content["annos_segmentation"]:
             if annotation["image_id"] in annotations_of:
                 annotations_of[annotation["image_id"]].append(annotation)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        photos = {Path(name).stem: _inside(images, name) for name in (record["file_name"] for record in records)}
+        sizes = {record["image_id"]: (int(record["height"]), int(record["width"])) for record in records}
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, UnsafeNameError):
+            raise
         raise ValueError(
-            f"{str(path)!r} is not the merged annotation file of Pascal Context ({error}); expected 'images' with "
-            "phase and image_id, and 'annos_segmentation' with image_id, category_id and segmentation."
+            f"{str(path)!r} is not the merged annotation file of Pascal Context ({plain_reason(error)}); expected "
+            "'images' with phase and image_id, and 'annos_segmentation' with image_id, category_id and segmentation."
         ) from error
-    photos = {Path(record["file_name"]).stem: images / record["file_name"] for record in records}
     photos = {name: photo for name, photo in photos.items() if photo.is_file()}
     _refuse_unpaired(photos, {Path(record["file_name"]).stem: record for record in records}, images, path)
     samples = []
     for record in records:
         name = Path(record["file_name"]).stem
-        read = functools.partial(_read_merged, annotations_of[record["image_id"]], (record["height"], record["width"]))
+        read = functools.partial(_read_merged, annotations_of[record["image_id"]], sizes[record["image_id"]])
         samples.append(Sample(name, photos[name], read))
     return sorted(samples, key=lambda sample: sample.name)
 
@@ -223,7 +245,7 @@ def _find_pascal_context_459(source: Path, split: str) -> list[Sample]:
     samples = []
     for line in listed.read_text().splitlines():
         # one image of the list was never fully annotated and does not belong to the benchmark
-        if line.strip() and (path := maps / f"{line.split()[0]}.mat").is_file():
+        if line.strip() and (path := _inside(maps, f"{line.split()[0]}.mat")).is_file():
             photo = images / f"{path.stem}.jpg"
             if not photo.is_file():
                 raise ValueError(f"Image {str(photo)!r} was not found. Unpack the download again.")
@@ -234,8 +256,8 @@ def _find_pascal_context_459(source: Path, split: str) -> list[Sample]:
 def _find_pascal_voc(source: Path, split: str) -> list[Sample]:
     root = _folder(source, "VOCdevkit/VOC2012", "VOC2012", ".")
     names = _file(root, "ImageSets/Segmentation/val.txt").read_text().split()
-    photos = {name: root / "JPEGImages" / f"{name}.jpg" for name in names}
-    maps = {name: root / "SegmentationClass" / f"{name}.png" for name in names}
+    photos = {name: _inside(root / "JPEGImages", f"{name}.jpg") for name in names}
+    maps = {name: _inside(root / "SegmentationClass", f"{name}.png") for name in names}
     for path in (*photos.values(), *maps.values()):
         if not path.is_file():
             raise ValueError(

@@ -8,6 +8,8 @@ import datasets
 import numpy as np
 from datasets.features import Array2D, ClassLabel, LargeList, List, Value
 
+from ..model.checks import quoted
+
 Dataset: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 # Common names of the two columns, in order of preference.
@@ -61,8 +63,8 @@ def find_columns(dataset: Dataset, image_column: str | None = None, mask_column:
     """
     features, shown = _known_features(dataset)
     for option, column in (("image", image_column), ("mask", mask_column)):
-        if column is not None and column not in features:
-            raise ValueError(f"{option}_column is {column!r}; expected a column of the data set: {shown}.")
+        if column is not None and (not isinstance(column, str) or column not in features):
+            raise ValueError(f"{option}_column is {quoted(column)}; expected a column of the data set: {shown}.")
     if image_column is not None and image_column == mask_column:
         raise ValueError(
             f"image_column and mask_column are both {image_column!r}; expected two different columns of the data set: "

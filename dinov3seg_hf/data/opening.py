@@ -5,17 +5,17 @@
 Uses files and the Hub. Does not decode images or masks.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import datasets
+import yaml
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from ..drawn_world.names import DRAWN_WORLD
-from ..model.checks import first_line
+from ..model.checks import checked_flag, checked_path, load_json, plain_reason, quoted
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset, class_names_of
 from .mask_folders import class_file, find_mask_folders, open_mask_folders
@@ -51,7 +51,13 @@ def open_dataset(
         ValueError: If the data set is not found or cannot be opened, or the split does not exist; the message lists
             the existing splits.
     """
-    name = os.fspath(name)
+    name = checked_path(name, "The name of the data set")
+    for what, text in (("split", split), ("config_name", config_name), ("revision", revision)):
+        if not isinstance(text, str) and (text is not None or what == "split"):
+            raise ValueError(
+                f"{what} is {quoted(text)}; expected text, for example 'train'. Pass the name of a {what}."
+            )
+    checked_flag(streaming, "streaming")
     folder = Path(name).expanduser()
     if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise ValueError(
@@ -77,7 +83,7 @@ def open_dataset(
         )
     except Exception as error:  # the library raises many types of errors for missing and unreadable data
         raise ValueError(
-            f"The split {split!r} of the data set {name!r} cannot be opened: {first_line(error)}. Pass a folder with "
+            f"The split {split!r} of the data set {name!r} cannot be opened: {plain_reason(error)}. Pass a folder with "
             "images and masks, a folder of parquet files, a folder written by save_to_disk, or a Hub id, and an "
             "existing split."
         ) from error
@@ -122,7 +128,7 @@ def find_vocabulary(
     if isinstance(source, Vocabulary):
         return source
     if source is not None:
-        source = os.fspath(source)
+        source = checked_path(source, "The name of the class names")
         if (preset := preset_vocabulary(source)) is not None:
             return preset
         if Path(source).is_file():
@@ -164,18 +170,18 @@ def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | b
             file = _downloaded(name, ID2LABEL_FILE, revision, token)
         listed = next((content[key] for key in CARD_KEYS if content.get(key)), None)
         if listed is None and file is not None:
-            listed = json.loads(file.read_text(encoding="utf-8"))
+            listed = load_json(file.read_text(encoding="utf-8"))
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError):
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OSError, yaml.YAMLError) as error:
         raise ValueError(
-            f"The card of the data set {name!r} cannot be read ({error}). Correct the card, or pass a file with one "
-            "class per line."
+            f"The card of the data set {name!r} cannot be read ({plain_reason(error)}). Correct the card, or pass "
+            "a file with one class per line."
         ) from error
     if isinstance(listed, dict):
         try:
             by_label = {int(label): str(value) for label, value in listed.items()}
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(
                 f"The card of {name!r} maps {list(listed)[:3]} to names; expected the labels 0, 1, 2 and so on. "
                 "Correct the card, or pass a file with one class per line."

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..model.checks import checked_choice
+from ..model.checks import checked_choice, checked_flag, checked_integer
 from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
 from ..model.loss import IGNORED
 from ..model.vocabulary import Vocabulary
@@ -219,7 +219,8 @@ class SegmentationRows:
         dataset = self._checked(dataset)
         self._reader = RowReader(dataset, vocabulary, image_column, mask_column, mask_values, mask_coding)
         self._rows = self._reader.prepare(dataset)
-        self.transform, self.skip_bad, self.seed = transform, skip_bad, seed
+        self.transform = transform
+        self.skip_bad, self.seed = checked_flag(skip_bad, "skip_bad"), checked_integer(seed, "seed", least=0)
         # shared with the worker processes of a data loader, including persistent workers
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 

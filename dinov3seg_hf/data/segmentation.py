@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..model.checks import checked_integer
 from ..model.vocabulary import Vocabulary
 from .rows import RowError, SegmentationRows
 
@@ -55,9 +56,10 @@ class SegmentationDataset(SegmentationRows, torch.utils.data.Dataset):
         return {"image": image, "labels": labels, "index": index}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = checked_integer(index, "index")
         if not -len(self) <= index < len(self):
-            raise IndexError(f"index is {index}; expected {-len(self)} to {len(self) - 1}.")
-        index = int(index) % len(self)
+            raise IndexError(f"index is {index}; expected {-len(self)} to {len(self) - 1}, the rows.")
+        index = index % len(self)
         for step in range(len(self)):
             try:
                 # a replacement row gets the augmentation of the requested row

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..model.checks import checked_choice, checked_path, quoted
 from ..model.fingerprints import weights_key
 from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import Head, Inference, InferenceSettings, Refine
@@ -96,7 +97,7 @@ class DemoEngine:
         Raises:
             ValueError: If the file cannot be read, is not an image, is damaged, or is too large.
         """
-        path = Path(path)
+        path = Path(checked_path(path, "The image"))
         try:
             size = path.stat().st_size
             if size > self.limits.file_bytes:
@@ -161,11 +162,10 @@ class DemoEngine:
             MemoryError: If there are too many words for the memory of the device.
         """
         inference = self.pipe.default_inference if inference is None else inference
-        if inference not in self.inference_modes:
-            raise ValueError(f"inference is {inference!r}; expected one of {', '.join(self.inference_modes)}.")
+        checked_choice(inference, "inference", self.inference_modes)
         head = self.heads[0] if head is None else head
-        if head not in self.heads:
-            raise ValueError(f"head is {head!r}; expected a head of this checkpoint: {', '.join(self.heads)}.")
+        if not isinstance(head, str) or head not in self.heads:
+            raise ValueError(f"head is {quoted(head)}; expected a head of this checkpoint: {', '.join(self.heads)}.")
         progress = progress or (lambda fraction, what: None)
         vocabulary = self.vocabulary(labels, templates)
         seconds: dict[str, float] = {}

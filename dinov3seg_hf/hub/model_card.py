@@ -7,7 +7,6 @@ sets, training, limits) come from the `README.md` in the checkpoint folder, if i
 text before the first section, and the sections "Training" and "Limits".
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..model.checks import load_json
 from .upload import PublishingError
 
 TAGS = ("open-vocabulary-segmentation", "semantic-segmentation", "zero-shot", "dinov3", "dino.txt", "dinov3seg")
@@ -126,7 +126,7 @@ def read_results(path: str | os.PathLike) -> list[MeasuredResult]:
         PublishingError: If the file cannot be read or does not contain results.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = load_json(Path(path).read_text(encoding="utf-8"))
         splits = [split for split in ("unseen", "seen") if split in content]
         return [_of_drawn_world(content, split) for split in splits] or [_of_evaluation(content)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

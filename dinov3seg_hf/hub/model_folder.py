@@ -6,7 +6,6 @@ Files: weights as sharded safetensors, code, processor, card, example. The check
 cannot import this package; the example must give the same segmentation as the checkpoint.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from ..about import MAX_SHARD_SIZE, __version__
 from ..checkpoint_names import is_hub_id
 from ..file_names import CONVERSION_REPORT, LICENSES, RUN_DESCRIPTION
 from ..loading import license_files, load_model, load_processor
+from ..model.checks import load_json
 from ..model.default_vocabulary import names_of
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_input import open_image
@@ -302,7 +302,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PublishingError(
             f"{str(path)!r} cannot be read ({error}); expected JSON. Correct this file, or move it to another folder."

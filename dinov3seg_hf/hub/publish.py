@@ -8,7 +8,9 @@ must give the same segmentation as the checkpoint. After this check, the folders
 """
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +87,7 @@ def publish(
             check_access(name, api)
     output = _empty_folder(output)
     remedy = "Free disk space, or choose another --output. Nothing was published."
-    with disk_errors_as_value_errors(f"The folders in {str(output)!r}", remedy, PublishingError):
+    with disk_errors_as_value_errors(f"The folders in {str(output)!r}", remedy, PublishingError), _removed(output):
         model_folder = build_model_folder(
             model,
             repo_id,
@@ -112,6 +114,17 @@ def publish(
         if space_folder is not None and space_id is not None:  # after the model, which the Space loads
             uploads.append(upload(space_folder, space_id, repo_type="space"))
     return Publication(model_folder, space_folder, tuple(uploads))
+
+
+@contextmanager
+def _removed(output: Path) -> Iterator[None]:
+    """Removes unfinished folders if there is an error, so that the same command works again."""
+    try:
+        yield
+    except BaseException:
+        for unfinished in (output / "model", output / "space"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
 def _empty_folder(path: str | os.PathLike) -> Path:

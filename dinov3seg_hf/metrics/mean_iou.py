@@ -48,6 +48,10 @@ Returns:
 """
 
 
+# One count for each pair of classes, 8 bytes each.
+MAX_LABELS = 20_000
+
+
 class MeanIoU(evaluate.Metric):
     """The mean IoU metric; see `INPUTS`.
 
@@ -71,15 +75,24 @@ class MeanIoU(evaluate.Metric):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        if num_labels is None and label_names is not None:
-            num_labels = len(label_names)
         # (ground-truth value, predicted value) -> pixels, before the options are known
         self._values: Counter[tuple[int, int]] = Counter()
         self._configure(num_labels, label_names, ReferenceOptions(label_map, reduce_labels, ignore_index))
 
     def _configure(self, num_labels: int | None, label_names: Sequence[str] | None, options: ReferenceOptions) -> None:
-        if num_labels is not None and num_labels < 1:
-            raise ValueError(f"num_labels is {num_labels}; expected at least one class.")
+        if label_names is not None and not isinstance(label_names, (list, tuple)):
+            raise ValueError(
+                f"label_names is of type {type(label_names).__name__}; expected a list with a name for each class."
+            )
+        if num_labels is None and label_names is not None:
+            num_labels = len(label_names)
+        for name, value in (("num_labels", num_labels), ("ignore_index", options.ignore_index)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
+                raise ValueError(f"{name} is of type {type(value).__name__}; expected an integer. Pass an int.")
+        if num_labels is not None and not 1 <= num_labels <= MAX_LABELS:
+            raise ValueError(f"num_labels is {num_labels}; expected at least one class, and at most {MAX_LABELS}.")
+        if label_names is not None and not all(isinstance(name, str) for name in label_names):
+            raise ValueError("label_names contains other values than text; expected a name for each class.")
         if label_names is not None and (len(label_names) != num_labels or len(set(label_names)) != num_labels):
             raise ValueError(
                 f"label_names has {len(label_names)} names, {len(set(label_names))} of them different; expected "
@@ -128,7 +141,13 @@ class MeanIoU(evaluate.Metric):
         if predictions is None or references is None:
             missing = "predictions" if predictions is None else "references"
             raise ValueError(f"{missing} is None; expected label maps. Pass both predictions and references.")
-        for prediction, reference in zip(predictions, references, strict=True):
+        pairs = [_label_maps(predictions, "predictions"), _label_maps(references, "references")]
+        if len(pairs[0]) != len(pairs[1]):
+            raise ValueError(
+                f"Got {len(pairs[0])} predictions and {len(pairs[1])} references, so one list is longer; expected the "
+                "same number. Pass one prediction for each reference."
+            )
+        for prediction, reference in zip(*pairs, strict=True):
             self.add(prediction=prediction, reference=reference)
 
     def compute(
@@ -235,10 +254,22 @@ class MeanIoU(evaluate.Metric):
             raise ValueError(f"Unknown options of the metric: {', '.join(map(repr, kwargs))}. Check the spelling.")
 
 
+def _label_maps(values: Any, what: str) -> list[Any]:
+    try:
+        if not isinstance(values, (str, bytes, dict)):
+            return list(values)
+    except TypeError:  # no list, or an array without axes
+        pass
+    raise ValueError(f"{what} is of type {type(values).__name__}; expected a list of label maps.")
+
+
 def _array(label_map: Any) -> np.ndarray:
     if isinstance(label_map, torch.Tensor):
         label_map = label_map.detach().cpu()
-    array = np.asarray(label_map)
+    try:
+        array = np.asarray(label_map)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of different lengths, or nested too deeply
+        raise ValueError(f"A label map is no array ({error}); expected integers of shape (height, width).") from error
     if array.ndim != 2 or array.dtype.kind not in "iu":
         raise ValueError(
             f"A label map has dtype {array.dtype} and shape {array.shape}; expected integers of shape (height, width)."

@@ -1,9 +1,15 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Checks of argument values, and how errors quote values. All parts of the package use the same wording."""
+"""Checks of argument values, and how errors quote values. All parts of the package use the same wording.
 
-from collections.abc import Sequence
-from numbers import Integral
+Imports neither numpy nor torch: commands check their arguments before they import them.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 Choice = TypeVar("Choice")
@@ -11,7 +17,10 @@ Choice = TypeVar("Choice")
 
 def quoted(value: Any) -> str:
     """Formats a value for an error message: its `repr`, shortened in the middle if it is longer than 80 characters."""
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # too deeply nested, or an object with a fault of its own
+        text = f"an object of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:70]}...{text[-7:]}"
 
 
@@ -23,19 +32,68 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def checked_integer(value: Any, what: str) -> int:
+def plain_reason(error: BaseException) -> str:
+    """Returns the first line of an error of a library; faults of its code at bad input say nothing to a user."""
+    if isinstance(error, (TypeError, AttributeError, LookupError, RecursionError, ArithmeticError, AssertionError)):
+        return f"a value is missing, or is not what its name says ({type(error).__name__})"
+    return first_line(error)
+
+
+def checked_integer(value: Any, what: str, least: int | None = None) -> int:
     """Returns the value as an `int` if it is an integer; a bool is not an integer.
+
+    Args:
+        value: The value to check.
+        what: The name of the value in the error message.
+        least: The smallest allowed value.
+
+    Raises:
+        ValueError: If the value is not an integer, or too small.
+    """
+    bound = "" if least is None else f" of at least {least}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{what} is {quoted(value)} of type {type(value).__name__}; expected an integer{bound}.")
+    if least is not None and value < least:
+        raise ValueError(f"{what} is {quoted(value)}; expected an integer{bound}.")
+    return int(value)
+
+
+def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    """Whether a value is a real, finite number between two bounds, which belong to the range; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):  # the numbers of numpy are registered as Real
+        return False
+    number: Any = value
+    return bool(-math.inf < number < math.inf and low <= number <= high)
+
+
+def checked_path(value: Any, what: str) -> str:
+    """Returns a path as a string.
 
     Args:
         value: The value to check.
         what: The name of the value in the error message.
 
     Raises:
-        ValueError: If the value is not an integer.
+        ValueError: If the value is neither a string nor a path, is empty, or has characters that no path has.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"{what} is {quoted(value)} of type {type(value).__name__}; expected an integer.")
-    return int(value)
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        raise ValueError(f"{what} is {quoted(value)} of type {type(value).__name__}; expected a path (text).")
+    if not path or "\0" in path or any("\ud800" <= letter <= "\udbff" for letter in path):
+        raise ValueError(f"{what} is {quoted(path)}; expected a path. Pass a name without control characters.")
+    return path
+
+
+def load_json(text: str | bytes) -> Any:
+    """Parses JSON.
+
+    Raises:
+        ValueError: If the text is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def checked_flag(value: Any, what: str) -> bool:
@@ -53,6 +111,34 @@ def checked_flag(value: Any, what: str) -> bool:
     return value
 
 
+def check_flags(**flags: Any) -> None:
+    """Checks that the values are `True`, `False` or `None`.
+
+    Raises:
+        ValueError: If a value is something else.
+    """
+    for name, value in flags.items():
+        if value is not None:
+            checked_flag(value, name)
+
+
+SIZE_KEYS = ("height", "width", "shortest_edge", "longest_edge")
+
+
+def check_size(size: Any, what: str = "size") -> None:
+    """Checks the size of a resized image.
+
+    Raises:
+        ValueError: If the size is no mapping with keys of `SIZE_KEYS` and positive integers.
+    """
+    is_size = isinstance(size, Mapping) and bool(size) and set(size) <= set(SIZE_KEYS)
+    if not is_size or not all(is_number(side) and side == int(side) for side in size.values()):
+        raise ValueError(
+            f"{what} is {quoted(size)}; expected {{'height': ..., 'width': ...}}, or {{'shortest_edge': ...}} and "
+            "optionally 'longest_edge', in pixels."
+        )
+
+
 def checked_choice(value: Any, what: str, choices: Sequence[Choice]) -> Choice:
     """Returns the value if it is one of the choices.
 
@@ -64,7 +150,9 @@ def checked_choice(value: Any, what: str, choices: Sequence[Choice]) -> Choice:
     Raises:
         ValueError: If the value is not one of the choices.
     """
-    if value not in choices:
+    # an array would be compared value by value
+    is_choice = isinstance(value, tuple({type(choice) for choice in choices})) and value in choices
+    if not is_choice:
         *others, last = (f'"{choice}"' for choice in choices)
         raise ValueError(f"{what} is {quoted(value)}; expected {', '.join(others)} or {last}.")
     chosen: Choice = value

@@ -6,7 +6,9 @@ It contains no preprocessing (image size, windows), which is configured in the i
 default vocabulary of the model, which any text replaces.
 """
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +16,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, DINOv3ViTConfig, PreTrainedConfig, SamVisionConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .checks import is_number, quoted
 from .remote_code import PipelineTasks, attach_remote_code
+from .strict_values import with_value_errors
 
 # Published sizes: DINOv3 ViT-L/16, the text tower of its dino.txt release, the image encoder of SAM ViT-L.
 DINOV3_VITL16: dict[str, Any] = {
@@ -55,6 +59,27 @@ else:
     SubConfig = dict | PreTrainedConfig | None  # the types that `@strict` accepts
 
 
+# The smallest and the largest value of each number; a tuple of sizes has one or more of them. Sizes that only take
+# memory have no largest value. The parts have more ranges, in transformers.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("vision_head_num_layers", "late_num_layers"), (0, math.inf)),
+    **dict.fromkeys(("vision_head_intermediate_size", "early_hidden_size", "early_num_attention_heads"), (1, math.inf)),
+    **dict.fromkeys(("correlation_hidden_size", "late_num_attention_heads", "guidance_hidden_size"), (1, math.inf)),
+    **dict.fromkeys(("late_window_size", "early_window_size", "correlation_kernel_size"), (1, math.inf)),
+    **dict.fromkeys(("class_chunk_size", "decoder_hidden_sizes", "decoder_prior_sizes"), (1, math.inf)),
+    "stem_channels": (1, math.inf),
+    "late_mlp_ratio": (1e-3, 1e3),
+    "initializer_range": (0, 1e3),
+    "logit_scale_init_value": (-20, 20),  # a temperature between 2e-9 and 5e8
+}
+PART_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads", "patch_size"), (1, math.inf)),
+    **dict.fromkeys(("image_size", "vocab_size", "max_position_embeddings", "projection_dim"), (1, math.inf)),
+    **dict.fromkeys(("num_hidden_layers", "num_register_tokens", "eos_token_id", "bos_token_id"), (0, math.inf)),
+}
+
+
+@with_value_errors
 @strict
 class Dinov3SegConfig(PreTrainedConfig):
     r"""Configuration of [`Dinov3SegForSemanticSegmentation`].
@@ -212,6 +237,9 @@ class Dinov3SegConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for name in self.sub_configs_defaults:  # transformers divides by some of these sizes
+            if isinstance(part := getattr(self, name), Mapping):
+                _check_ranges(part, PART_RANGES, f"{name}.")
         super().__post_init__(**kwargs)
         if tasks := getattr(self, "custom_pipelines", None):
             self.custom_pipelines = PipelineTasks.of(tasks)
@@ -235,6 +263,11 @@ class Dinov3SegConfig(PreTrainedConfig):
         A dictionary without `early_refinement_type` was saved by the first release, whose values it gets. There, the
         head "dinotxt" meant that the full head was not trained.
         """
+        if not isinstance(config_dict, Mapping):
+            raise ValueError(
+                f"The configuration is {quoted(config_dict)}; expected an object with names and values. Restore "
+                "config.json."
+            )
         if "early_refinement_type" not in config_dict:
             earlier = {"early_refinement_type": "window", "early_hidden_size": 256}
             if config_dict.get("head") == "dinotxt":
@@ -263,7 +296,13 @@ class Dinov3SegConfig(PreTrainedConfig):
             self.custom_pipelines = PipelineTasks.of(tasks)
 
     def validate_architecture(self) -> None:
-        """Checks that the sizes fit each other. Called by the validation of `@strict`."""
+        """Checks the range of each value, and that the sizes fit each other. Called by the validation of `@strict`."""
+        _check_ranges({name: getattr(self, name) for name in RANGES}, RANGES, "")
+        for part in self.sub_configs_defaults:
+            if (config := getattr(self, part)) is not None:
+                given = {name: getattr(config, name) for name in PART_RANGES if hasattr(config, name)}
+                _check_ranges(given, PART_RANGES, f"{part}.")
+                _check_heads(config, part)
         width, text_width = self.vision_config.hidden_size, self.text_config.projection_dim
         if text_width != 2 * width:
             raise ValueError(
@@ -323,6 +362,30 @@ class Dinov3SegConfig(PreTrainedConfig):
                 "refine_features is true, but use_early_refinement is false; expected an early refinement. Set both, "
                 "or neither."
             )
+
+
+def _check_heads(config: PreTrainedConfig, part: str) -> None:
+    size, heads = config.hidden_size, config.num_attention_heads
+    if size % heads:
+        raise ValueError(
+            f"{part}.hidden_size is {size}; expected a multiple of num_attention_heads, {heads}. Change one of them."
+        )
+    if part == "vision_config" and (size // heads) % 4:
+        raise ValueError(
+            f"vision_config.hidden_size / num_attention_heads is {size}/{heads}; expected a multiple of 4, because "
+            "RoPE encodes rows and columns in pairs of channels. Change one of them."
+        )
+
+
+def _check_ranges(values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]], prefix: str) -> None:
+    for name, (least, most) in ranges.items():
+        value = values.get(name)
+        if value is None:
+            continue
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if not numbers or not all(is_number(number, least, most) for number in numbers):
+            bounds = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+            raise ValueError(f"{prefix}{name} is {quoted(value)}; expected {bounds}. Change {prefix}{name}.")
 
 
 __all__ = ["Dinov3SegConfig"]

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from .checks import first_line
+
 
 @contextmanager
 def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueError] = ValueError) -> Iterator[None]:
-    """Converts an `OSError` inside the `with` block to a `ValueError` with a remedy.
+    """Converts an `OSError` or `SafetensorError` inside the `with` block to a `ValueError` with a remedy.
 
     Args:
         what: The object that is written, as the beginning of a sentence.
@@ -24,10 +26,16 @@ def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueE
     """
     try:
         yield
-    except OSError as error:
-        if isinstance(error, ValueError):  # already a ValueError
+    except Exception as error:
+        if isinstance(error, ValueError) or not _is_of_a_disk(error):
             raise
-        raise error_class(f"{what} cannot be written: {error.strerror or error}. {remedy}") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise error_class(f"{what} cannot be written: {reason}. {remedy}") from error
+
+
+def _is_of_a_disk(error: Exception) -> bool:
+    # by name, because this folder does not import safetensors, whose writer reports a full disk with its own class
+    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
 
 
 @contextmanager

@@ -24,8 +24,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .checks import checked_integer
+
 # Allows the 108 megapixels of phone cameras. A decoded pixel takes four bytes, and processing makes a few copies.
 MAX_IMAGE_PIXELS = 120_000_000
+
+STRIP_PIXELS = 2**20  # converted at once
 
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 
@@ -78,6 +82,7 @@ def read_pixels(
     Returns:
         uint8 `(C, H, W)` on the device of the input; C is 3 if `convert_rgb` is set.
     """
+    checked_integer(max_pixels, "max_pixels", least=1)
     if isinstance(image, (np.ndarray, torch.Tensor)):
         pixels = _array_pixels(image, max_pixels, channel_dim)
     else:
@@ -98,6 +103,7 @@ def read_label_map(label_map: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -
     Raises:
         ImageError: If the map cannot be read, does not contain one integer per pixel, or is stored in a lossy format.
     """
+    checked_integer(max_pixels, "max_pixels", least=1)
     if not isinstance(label_map, (np.ndarray, torch.Tensor)):
         return _decode(label_map, max_pixels, _pil_labels, is_mask=True)
     labels = _as_tensor(label_map)
@@ -252,7 +258,7 @@ def _pil_pixels(image: Image.Image, name: str) -> torch.Tensor:
     if image.mode == "F":
         return _to_8_bit(torch.from_numpy(np.array(image)), name)[None]
     if image.mode.startswith("I"):
-        values = np.array(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(
                 f"{name} (mode {image.mode}) has values from {values.min()} to {values.max()}; expected 16-bit values "
@@ -324,7 +330,7 @@ def _to_8_bit(pixels: torch.Tensor, name: str) -> torch.Tensor:
     if pixels.dtype == torch.bool:
         return pixels.to(torch.uint8) * 255
     if pixels.dtype == torch.uint16:
-        return ((pixels.to(torch.int32) + 128) // 257).to(torch.uint8)
+        return _in_strips(pixels, lambda strip: ((strip.to(torch.int32) + 128) // 257).to(torch.uint8))
     if pixels.is_complex():
         raise ImageError(f"{name} contains complex numbers; expected real numbers.")
     if not pixels.is_floating_point():
@@ -345,7 +351,7 @@ def _to_8_bit(pixels: torch.Tensor, name: str) -> torch.Tensor:
             f"{name} has floats from {low:.4g} to {high:.4g}; expected [0, 1]. Divide 8-bit values by 255, or pass "
             "them as uint8. Pass the image before normalization."
         )
-    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+    return _in_strips(pixels, lambda strip: (strip.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 def _to_rgb(pixels: torch.Tensor) -> torch.Tensor:
@@ -353,8 +359,25 @@ def _to_rgb(pixels: torch.Tensor) -> torch.Tensor:
         return pixels.expand(3, -1, -1)
     if pixels.shape[0] == 3:
         return pixels
+    return _in_strips(pixels, _over_white)
+
+
+def _over_white(pixels: torch.Tensor) -> torch.Tensor:
     alpha = pixels[3:].to(torch.float32) / 255
     return (pixels[:3] * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
+
+
+def _in_strips(pixels: torch.Tensor, convert: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Converts `(..., H, W)` by strips of rows: a small file can have many pixels, and floats take 16 bytes each."""
+    num_rows = max(1, STRIP_PIXELS // max(1, pixels.shape[-1]))
+    strips = pixels.split(num_rows, dim=-2)
+    if len(strips) == 1:
+        return convert(pixels)
+    first = convert(strips[0])
+    converted = first.new_empty((*first.shape[:-2], *pixels.shape[-2:]))
+    for start, strip in zip(range(0, pixels.shape[-2], num_rows), strips):
+        converted[..., start : start + num_rows, :] = convert(strip)
+    return converted
 
 
 def _name(source: Any) -> str:

@@ -9,8 +9,9 @@ on text or class names.
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers.image_processing_backends import TorchvisionBackend
@@ -26,8 +27,11 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import is_torchvision_available
 
+from .checks import check_flags, check_size, checked_choice, checked_integer, is_number, quoted
 from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
 from .remote_code import attach_remote_code
+from .strict_values import strict_errors_as_value_errors
+from .tensor_checks import checked_tensor
 from .windows import cut_windows, plan_windows, size_of
 
 ScoreFunction = Literal["sigmoid", "softmax", "none"]
@@ -35,6 +39,8 @@ ScoreFunction = Literal["sigmoid", "softmax", "none"]
 # Maximum number of resized logits in memory at once (16 MiB in float32, about the size of a CPU cache): 847 classes at
 # 4000 x 3000 pixels would need 38 GiB.
 MAX_RESIZED_VALUES = 2**22
+
+MAX_SIDE = 2**20  # of a label map, in pixels
 
 
 class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
@@ -129,7 +135,13 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             ValueError: If an image cannot be read (see `open_image`), labels and image differ in size, or images of
                 different sizes would have to be stacked.
         """
-        return super().preprocess(images, segmentation_maps, **kwargs)
+        if kwargs.get("size") is not None and not isinstance(kwargs["size"], (int, SizeDict)):
+            check_size(kwargs["size"])
+        for name in ("image_mean", "image_std"):
+            if kwargs.get("do_normalize", self.do_normalize) and name in kwargs:
+                _check_statistics({"do_normalize": True, name: kwargs[name]})
+        with strict_errors_as_value_errors():
+            return super().preprocess(images, segmentation_maps, **kwargs)
 
     def _preprocess_image_like_inputs(  # type: ignore[override]  # transformers' hook for additional inputs
         self,
@@ -158,6 +170,9 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
                     f"`{option}` is not supported, because it would not apply to labels and windows. Use `size`."
                 )
         images = flatten_images(images)
+        windows = (window_size, window_stride) if do_windows else (None, None)
+        _check_integers(max_image_pixels=max_image_pixels, window_size=windows[0], window_stride=windows[1])
+        _check_integers(size_divisor=size_divisor)
         if not images:
             raise ValueError("Got no images; expected at least one.")
         _check_statistics(kwargs)
@@ -248,22 +263,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         Raises:
             ValueError: If a shape, a size, the threshold, the temperature or the score function is invalid.
         """
-        logits = outputs.logits
-        if score_function not in ("sigmoid", "softmax", "none"):
-            raise ValueError(f"`score_function` is {score_function!r}; expected 'sigmoid', 'softmax' or 'none'.")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"`temperature` is {temperature!r}; expected a positive number.")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(
-                f"`threshold` is {threshold!r}; expected a number in [0, 1], because scores are in [0, 1]."
-            )
-        if logits.ndim != 4 or 0 in logits.shape[1:]:
-            raise ValueError(f"logits has shape {tuple(logits.shape)}; expected (B, C, h, w) with C, h, w >= 1.")
-        if not logits.isfinite().all():  # else they would get labels
-            raise ValueError(
-                "logits contain NaN or infinity; expected finite numbers. Load the model in float32 or bfloat16; "
-                "float16 overflows."
-            )
+        logits = _checked_logits(outputs, score_function, temperature, threshold, none_label)
+        check_flags(return_scores=return_scores, return_segmentation_scores=return_segmentation_scores)
 
         results: list[Any] = []
         for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
@@ -372,10 +373,25 @@ def _reduced(labels: torch.Tensor) -> torch.Tensor:
     return torch.where((labels == 0) | (labels == 255), 255, labels - 1)
 
 
+def _check_integers(**values: Any) -> None:
+    for name, value in values.items():
+        if value is not None:
+            checked_integer(value, name, least=1)
+
+
 def _check_statistics(options: dict[str, Any]) -> None:
     """Raises an error for a mean or standard deviation that would make pixels infinite or NaN."""
     for name in ("image_mean", "image_std") if options.get("do_normalize") else ():
-        value = torch.as_tensor(options.get(name), dtype=torch.float64)
+        if name not in options:
+            continue
+        given = options.get(name)
+        values = given if isinstance(given, (list, tuple)) else [given]
+        if len(values) not in (1, 3) or not all(is_number(value) for value in values):
+            raise ValueError(
+                f"{name} is {quoted(given)}; expected one finite number, or one for each of three channels. Pass "
+                f"the {name} that the model was trained with."
+            )
+        value = torch.as_tensor(values, dtype=torch.float64)
         if not value.isfinite().all() or (name == "image_std" and (value <= 0).any()):
             raise ValueError(
                 f"{name} is {options[name]}; expected finite numbers{', all positive' if name == 'image_std' else ''}. "
@@ -383,18 +399,47 @@ def _check_statistics(options: dict[str, Any]) -> None:
             )
 
 
+def _checked_logits(
+    outputs: Any, score_function: Any, temperature: Any, threshold: Any, none_label: Any
+) -> torch.Tensor:
+    logits = checked_tensor(getattr(outputs, "logits", None), "outputs.logits", "floats")
+    checked_choice(score_function, "score_function", get_args(ScoreFunction))
+    if not is_number(temperature, 1e-30):
+        raise ValueError(f"`temperature` is {quoted(temperature)}; expected a positive number.")
+    if threshold is not None and not is_number(threshold, 0, 1):
+        raise ValueError(
+            f"`threshold` is {quoted(threshold)}; expected a number in [0, 1], because scores are in [0, 1]."
+        )
+    if not -(2**31) <= checked_integer(none_label, "none_label") < 2**31:
+        raise ValueError(f"`none_label` is {none_label}; expected a 32-bit integer, because label maps are int32.")
+    if logits.ndim != 4 or 0 in logits.shape[1:]:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; expected (B, C, h, w) with C, h, w >= 1.")
+    if not logits.isfinite().all():  # else they would get labels
+        raise ValueError(
+            "logits contain NaN or infinity; expected finite numbers. Load the model in float32 or bfloat16; "
+            "float16 overflows."
+        )
+    return logits
+
+
 def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, int]]:
     if target_sizes is None:
         return [size_of(logits)] * len(logits)
-    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
+    sizes = target_sizes.tolist() if isinstance(target_sizes, (torch.Tensor, np.ndarray)) else target_sizes
+    if not isinstance(sizes, (list, tuple)) or not all(isinstance(size, (list, tuple)) for size in sizes):
+        raise ValueError(
+            f"target_sizes is {quoted(target_sizes)}; expected a list of (height, width), one per image. Pass the "
+            "sizes of the original images."
+        )
     if len(sizes) != len(logits):
         raise ValueError(
             f"Got {len(sizes)} target sizes for {len(logits)} images; expected one (height, width) per image."
         )
     for size in sizes:
-        if len(size) != 2 or min(size) < 1 or any(side != int(side) for side in size):
+        if len(size) != 2 or any(not is_number(side, 1, MAX_SIDE) or side != int(side) for side in size):
             raise ValueError(
-                f"A target size is {tuple(size)}; expected (height, width) in whole pixels, at least 1. Round the size."
+                f"A target size is {quoted(tuple(size))}; expected (height, width) in whole pixels, at least 1. "
+                "Round the size."
             )
     return [(int(height), int(width)) for height, width in sizes]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from .checks import checked_choice, quoted
+from .checks import check_size, checked_choice, checked_integer, quoted
 
 Inference = Literal["whole", "local-global", "slide"]
 Head = Literal["full", "dinotxt"]
@@ -71,6 +71,11 @@ class InferenceSettings:
                 checked_choice(getattr(self, name), name, get_args(choices))
         if self.refine_features is not None and not isinstance(self.refine_features, bool):
             raise ValueError(f"refine_features is {quoted(self.refine_features)}; expected True, False or None.")
+        if self.size is not None:
+            check_size(self.size)
+        for name in ("window_size", "window_stride"):
+            if getattr(self, name) is not None:
+                checked_integer(getattr(self, name), name, least=1)
         if self.threshold is not None and not _is_between(self.threshold, 0, 1):
             raise ValueError(
                 f"threshold is {quoted(self.threshold)}; expected a number between 0 and 1, like the scores."

@@ -8,6 +8,8 @@ Shapes: B images, C classes, h x w cells of the logits, H x W pixels.
 import torch
 from torch.nn import functional as F
 
+from .tensor_checks import checked_tensor
+
 # Label of a pixel that shows none of the classes. Other negative labels are ignored.
 NO_CLASS = -2
 
@@ -45,8 +47,11 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
         ValueError: If the shape of the labels is invalid, or a label is not a class.
     """
     batch_size, num_classes = logits.shape[:2]
+    if not isinstance(labels, torch.Tensor):
+        raise ValueError(f"labels is of type {type(labels).__name__}; expected a torch.Tensor. Convert it.")
     if (
         labels.ndim not in (3, 4)
+        or 0 in labels.shape
         or labels.shape[0] != batch_size
         or (labels.ndim == 4 and labels.shape[1] != num_classes)
     ):
@@ -54,8 +59,16 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
             f"labels has shape {tuple(labels.shape)}; expected ({batch_size}, height, width), or ({batch_size}, "
             f"{num_classes}, height, width) with one target per class."
         )
+    if labels.ndim == 3:
+        checked_tensor(labels, "labels", "integers")
+    elif labels.is_complex():
+        raise ValueError(f"labels has dtype {labels.dtype}; expected targets between 0 and 1. Convert it.")
     logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if labels.ndim == 4:
+        # a training step does not wait for the device
+        looks = not logits.requires_grad and not torch.compiler.is_compiling()
+        if looks and not ((labels >= 0) & (labels <= 1)).all():
+            raise ValueError("labels contains other values than targets between 0 and 1. Divide or clip the targets.")
         return F.binary_cross_entropy_with_logits(logits, labels.float())
     if ignore_index is not None and ignore_index >= num_classes:
         labels = labels.masked_fill(labels == ignore_index, IGNORED)

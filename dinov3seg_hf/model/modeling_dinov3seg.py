@@ -23,6 +23,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
+from .checks import checked_flag
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
@@ -36,7 +37,7 @@ from .early_refinement import (
     initial_mixing_weight,
 )
 from .inference_settings import Head, PatchSource, choose_head, choose_patch_source
-from .input_checks import check_images, check_prompts, check_text_embeds
+from .input_checks import check_image_features, check_images, check_one_of, check_prompts, check_text_embeds
 from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .loss import segmentation_loss
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
@@ -262,11 +263,11 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         Raises:
             ValueError: If a shape is invalid or a prompt is too long for the text tower.
         """
-        if input_ids.ndim == 2:
+        if isinstance(input_ids, torch.Tensor) and input_ids.ndim == 2:
             input_ids = input_ids[:, None]
             attention_mask = None if attention_mask is None else attention_mask[:, None]
-        check_prompts(input_ids, attention_mask, self.config.text_config.max_position_embeddings)
-        return encode_prompts(self.text_model, input_ids, attention_mask)
+        check_prompts(input_ids, attention_mask, self.config.text_config, values=not self.training)
+        return encode_prompts(self.text_model, input_ids.long(), attention_mask)
 
     def get_image_features(
         self,
@@ -300,7 +301,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             ValueError: If shapes do not match, or the full head would get patch tokens that it was not trained on.
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
-        check_images(self.config.vision_config.num_channels, pixel_values, window_pixel_values, window_boxes)
+        channels = self.config.vision_config.num_channels
+        check_images(pixel_values, window_pixel_values, window_boxes, channels, values=not self.training)
         if patch_source == "backbone" and head == "full" and self.config.patch_source != "backbone":
             raise ValueError(
                 'patch_source is "backbone", but the full head was trained on patch_source="head"; expected "head". '
@@ -405,27 +407,25 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         self._warn_of_untrained_head(head)
         if input_ids is not None and text_embeds is not None:
             raise ValueError("Got both input_ids and text_embeds; expected one of them, or neither. Omit one.")
-        if (pixel_values is None) == (image_features is None):
-            given = "both" if image_features is not None else "neither"
-            raise ValueError(f"Pass exactly one of pixel_values and image_features; got {given}.")
+        check_one_of(pixel_values=pixel_values, image_features=image_features)
 
         if input_ids is not None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
         elif text_embeds is None:
             text_embeds = self.default_text_features()
-        check_text_embeds(text_embeds, self.config.vision_config.hidden_size)
+        else:
+            check_text_embeds(text_embeds, self.config.vision_config.hidden_size, values=not self.training)
+            text_embeds = text_embeds.to(self.dtype)
         if image_features is None:
             assert pixel_values is not None
-            image_features = self.get_image_features(
-                pixel_values,
-                window_pixel_values,
-                window_boxes,
-                head=head,
-                patch_source=patch_source,
-                refine_features=refine_features,
+            options: dict[str, Any] = {
+                "head": head,
+                "patch_source": patch_source,
+                "refine_features": refine_features,
                 **kwargs,
-            )
-
+            }
+            image_features = self.get_image_features(pixel_values, window_pixel_values, window_boxes, **options)
+        check_image_features(image_features)
         assert image_features.patch_features is not None and image_features.cls_embeds is not None
         if head == "dinotxt":
             # zero-shot: cosine similarity with the local half, (B, C, h, w)
@@ -478,6 +478,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
     def _refines_features(self, refine_features: bool | None) -> bool:
         """Whether the zero-shot head uses refined features."""
         refine_features = self.config.refine_features if refine_features is None else refine_features
+        checked_flag(refine_features, "refine_features")
         if refine_features and self.early_refinement is None:
             raise ValueError(
                 "refine_features is true, but the model has no early refinement (use_early_refinement is false). Leave "

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
+from .checks import check_flags
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage, features_of, indices_by_kind
@@ -111,6 +112,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             close = difflib.get_close_matches(unknown[0], known, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(known)}."
             raise TypeError(f"Unknown option {unknown[0]!r} of the pipeline. {hint}")
+        check_flags(return_label_map=return_label_map, return_scores=return_scores, return_masks=return_masks)
         settings = self.settings.updated(**options)
         forward = {"text": text, "own_templates": own_templates, "settings": settings, "return_scores": return_scores}
         postprocess = {

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .checks import checked_integer
 from .image_stages import LabeledImage
 
 
@@ -98,6 +99,8 @@ class SegmentationResults:
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ):
+        checked_integer(batch_size, "batch_size", least=1)
+        checked_integer(num_workers, "num_workers", least=0)
         self._pipe = pipe
         self._forward_params, self._postprocess_params = forward_params, postprocess_params
         is_sized = isinstance(images, Sized)

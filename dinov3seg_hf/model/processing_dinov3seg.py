@@ -7,7 +7,8 @@ tensors.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import IOBase
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,10 +17,17 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
+from .checks import checked_integer, quoted
 from .image_processing_dinov3seg import Dinov3SegImageProcessorKwargs
 from .prompts import DEFAULT_TEMPLATE, fill_templates, resolve_templates
 from .remote_code import attach_remote_code
+from .strict_values import strict_errors_as_value_errors
 from .tokenization import stack_prompts, tokenize_prompts
+
+MAX_LENGTH = 2**16  # tokens of a prompt
+PADDINGS = ("longest", "max_length", "do_not_pad")
+TRUNCATIONS = ("longest_first", "only_first", "do_not_truncate")
+TENSORS = ("pt", "np")
 
 
 class Dinov3SegModalityKwargs(ProcessingKwargs, total=False):
@@ -97,13 +105,18 @@ class Dinov3SegProcessor(ProcessorMixin):
         if images is None and segmentation_maps is not None:
             raise ValueError("Got segmentation maps without images; expected both. Pass the images of the maps.")
         self._refuse_unknown(kwargs)
+        _check_text_options(kwargs)
         templates = kwargs.pop("templates", self.templates)
         tokenizer_options = self.tokenizer.init_kwargs
-        options = self._merge_kwargs(
-            Dinov3SegModalityKwargs,  # type: ignore[arg-type]  # a class, unlike the annotation in transformers
-            tokenizer_init_kwargs=tokenizer_options,
-            **kwargs,
-        )
+        for name, value in kwargs.items():
+            if isinstance(value, (Iterator, IOBase)):
+                raise ValueError(f"{name} is of type {type(value).__name__}; expected a plain value, such as a list.")
+        with strict_errors_as_value_errors():
+            options = self._merge_kwargs(
+                Dinov3SegModalityKwargs,  # type: ignore[arg-type]  # a class, unlike the annotation in transformers
+                tokenizer_init_kwargs=tokenizer_options,
+                **kwargs,
+            )
         data: dict[str, Any] = {}
         if text is not None:
             data.update(self._tokenize(_prompts_of_classes(text, templates), **options["text_kwargs"]))
@@ -159,7 +172,24 @@ class Dinov3SegProcessor(ProcessorMixin):
             raise TypeError(f"Unknown options of the processor: {', '.join(map(repr, unknown))}. Check the spelling.")
 
 
+def _check_text_options(options: Mapping[str, Any]) -> None:
+    for name in ("max_length", "pad_to_multiple_of"):
+        if options.get(name) is not None and checked_integer(options[name], name, least=1) > MAX_LENGTH:
+            raise ValueError(f"{name} is {options[name]}; expected at most {MAX_LENGTH} tokens. Lower {name}.")
+    for name, choices in (("padding", PADDINGS), ("truncation", TRUNCATIONS), ("return_tensors", TENSORS)):
+        value = getattr(options.get(name), "value", options.get(name))
+        if not (value is None or isinstance(value, bool) or (isinstance(value, str) and value in choices)):
+            raise ValueError(
+                f"{name} is {quoted(options[name])}; expected {', '.join(map(repr, choices))}, True, False or None."
+            )
+
+
 def _prompts_of_classes(text: Any, templates: str | Sequence[str] | None) -> list[list[str]]:
+    if not isinstance(text, (str, list, tuple)):
+        raise ValueError(
+            f"The text is of type {type(text).__name__}; expected class names (a list of strings), or ready prompts (a "
+            "list of strings per class)."
+        )
     classes = [text] if isinstance(text, str) else list(text)
     if not classes:
         raise ValueError("The list of class names is empty; expected at least one name.")

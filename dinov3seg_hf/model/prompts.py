@@ -5,7 +5,9 @@
 Handles strings only; uses no tokenizer and no model.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from .checks import quoted
 
 # The prompt of the paper, used literally: it contains "a" before every name, also before "apple" and "stairs". A
 # grammatical article would give an embedding that differs from that of the paper's prompt.
@@ -49,14 +51,19 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
                 f"template with exactly one '{{}}', as in {DEFAULT_TEMPLATE!r}."
             )
         templates = (templates,)
-    if not isinstance(templates, Iterable):
+    if not isinstance(templates, Iterable) or isinstance(templates, (bytes, Mapping, set, frozenset)):
         raise ValueError(f"Templates are of type {type(templates).__name__}; expected a string or a list of strings.")
-    templates = tuple(templates)
+    try:
+        templates = tuple(templates)
+    except TypeError:  # an array without axes
+        raise ValueError(f"templates is {quoted(templates)}; expected a string or a list of strings.") from None
     if not templates:
         raise ValueError("Got no template; expected at least one. Use 'none' for names without a template.")
     for i, template in enumerate(templates):
         if not isinstance(template, str):
-            raise ValueError(f"Template {i} is {template!r} of type {type(template).__name__}; expected a string.")
+            raise ValueError(
+                f"Template {i} is {quoted(template)} of type {type(template).__name__}; expected a string."
+            )
         if (count := template.count("{}")) != 1:
             raise ValueError(
                 f"Template {i}, {template!r}, contains '{{}}' {count} times; expected it exactly once, in place of the "
@@ -85,6 +92,6 @@ def fill_templates(names: Sequence[str], templates: str | Sequence[str] = DEFAUL
         raise ValueError(f"names is the string {names!r}; expected a list of strings. Pass [{names!r}].")
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"The name {name!r} is of type {type(name).__name__}; expected a string.")
+            raise ValueError(f"The name {quoted(name)} is of type {type(name).__name__}; expected a string.")
     # not str.format, which would treat other braces as fields
     return [template.replace("{}", name) for name in names for template in templates]

@@ -24,10 +24,14 @@ from huggingface_hub.errors import SafetensorsParsingError
 from huggingface_hub.utils import tqdm
 
 from .calibration import Calibration
-from .checks import checked_integer, quoted
-from .files import write_atomically
+from .checks import checked_flag, checked_integer, checked_path, is_number, load_json, plain_reason, quoted
+from .files import disk_errors_as_value_errors, write_atomically
 from .fingerprints import TextEncoder, model_fingerprint, sha256_of
+from .tensor_checks import checked_device, checked_tensor
 from .tokenization import stack_prompts, tokenize_prompts
+
+# What the header of a damaged file raises.
+DAMAGED = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 class NamedVocabulary(Protocol):
@@ -73,10 +77,12 @@ def encode_classes(
     """
     if checked_integer(batch_size, "batch_size") < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
+    checked_flag(progress, "progress")
     text_model = model.text_model
+    device = checked_device(device)
     if device is None:
         device = next(text_model.parameters()).device
-    limit = min(tokenizer.model_max_length, text_model.config.max_position_embeddings)
+    limit = _token_limit(tokenizer, text_model)
     token_ids = tokenize_prompts(tokenizer, prompts, limit, labels)
 
     lengths = [max(map(len, of_class)) for of_class in token_ids]
@@ -116,6 +122,15 @@ def encode_classes(
     return tensor
 
 
+def _token_limit(tokenizer: Any, text_model: Any) -> int:
+    if not is_number(tokenizer.model_max_length, 1):
+        raise ValueError(
+            f"model_max_length of the tokenizer is {quoted(tokenizer.model_max_length)}; expected a number of tokens. "
+            "Restore tokenizer_config.json."
+        )
+    return int(min(tokenizer.model_max_length, text_model.config.max_position_embeddings))
+
+
 @dataclass(frozen=True, eq=False)
 class TextEmbeddings:
     """The text embeddings of a vocabulary, made by one model.
@@ -138,6 +153,17 @@ class TextEmbeddings:
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.names, (list, tuple)) or not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"names is {quoted(self.names)}; expected one string per class. Encode the classes again.")
+        for what in ("vocabulary_fingerprint", "model_fingerprint"):
+            if not isinstance(getattr(self, what), str):
+                raise ValueError(
+                    f"{what} is {quoted(getattr(self, what))}; expected the text of a fingerprint. Encode the classes "
+                    "again."
+                )
+        checked_tensor(self.tensor, "The tensor of the text embeddings", "floats")
+        if self.calibration is not None:
+            object.__setattr__(self, "calibration", Calibration.of(self.calibration))
         if self.tensor.ndim != 3 or self.tensor.shape[:2] != (len(self.names), 2) or self.tensor.dtype != torch.float32:
             raise ValueError(
                 f"The text embeddings have shape {tuple(self.tensor.shape)} and dtype {self.tensor.dtype}; expected "
@@ -199,7 +225,8 @@ class TextEmbeddings:
         }
         if self.calibration is not None:
             metadata["calibration"] = json.dumps(self.calibration.to_dict())
-        with tempfile.TemporaryDirectory() as folder:
+        remedy = "Free disk space in the folder of temporary files, or set TMPDIR to another one."
+        with disk_errors_as_value_errors("The text embeddings", remedy), tempfile.TemporaryDirectory() as folder:
             save_torch_state_dict({"text_embeds": self.tensor.detach().cpu()}, folder, metadata=metadata)
             (file,) = Path(folder).iterdir()
             write_atomically(path, file.read_bytes())
@@ -213,13 +240,14 @@ class TextEmbeddings:
         """
         where = f"The text embeddings file {str(path)!r}"
         try:
-            header = parse_local_safetensors_file_metadata(Path(path))
+            header = parse_local_safetensors_file_metadata(Path(checked_path(path, "The file of text embeddings")))
             content = Path(path).read_bytes()
-        except (OSError, SafetensorsParsingError) as error:
+        except (OSError, SafetensorsParsingError, *DAMAGED) as error:
             raise ValueError(
-                f"{where} cannot be read as safetensors: {error}. Check the path, or encode the classes again."
+                f"{where} cannot be read as safetensors: {plain_reason(error)}. Check the path, or encode "
+                "the classes again."
             ) from error
-        metadata = header.metadata
+        metadata = header.metadata if isinstance(header.metadata, dict) else {}
         if metadata.get("content") != "dinov3seg text embeddings" or set(header.tensors) != {"text_embeds"}:
             raise ValueError(f"{where} contains other data; expected a file of TextEmbeddings.save. Check the path.")
         info = header.tensors["text_embeds"]
@@ -233,14 +261,14 @@ class TextEmbeddings:
         try:
             embeddings = cls(
                 torch.from_numpy(np.frombuffer(values, np.dtype("<f4")).reshape(info.shape).astype(np.float32)),
-                tuple(json.loads(metadata["names"])),
+                tuple(load_json(metadata["names"])),
                 metadata["vocabulary_fingerprint"],
                 metadata["model_fingerprint"],
-                Calibration.of(json.loads(metadata["calibration"])) if "calibration" in metadata else None,
+                Calibration.of(load_json(metadata["calibration"])) if "calibration" in metadata else None,
             )
-        except (KeyError, ValueError) as error:
+        except DAMAGED as error:
             raise ValueError(
-                f"{where} has incomplete or invalid metadata ({error}). Encode the classes again."
+                f"{where} has incomplete or invalid metadata ({plain_reason(error)}). Encode the classes again."
             ) from error
         if metadata.get("checksum") != embeddings._checksum():
             raise ValueError(f"{where} has a wrong checksum: it was changed or damaged. Encode the classes again.")

@@ -58,6 +58,10 @@ def tokenize_prompts(
     Raises:
         ValueError: If a prompt is longer than the limit. The message names the prompt.
     """
+    for of_class in prompts:
+        for prompt in of_class:
+            if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+                raise ValueError(f"{quoted(prompt)} contains broken Unicode; expected text. Remove these characters.")
     flat = [clean_text(prompt) for of_class in prompts for prompt in of_class]
     # "<|endoftext|>" in a name is text, not the end of the prompt
     fixed = {"padding": False, "verbose": False, "split_special_tokens": True}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .calibration import Calibration
-from .checks import checked_flag, checked_integer, quoted
+from .checks import checked_flag, checked_integer, checked_path, quoted
 from .files import write_atomically
 from .prompts import fill_templates, resolve_templates
 from .vocabulary_files import (
@@ -177,7 +177,7 @@ class Vocabulary:
         Raises:
             ValueError: If the preset is unknown.
         """
-        if name not in cls.presets():
+        if not isinstance(name, str) or name not in cls.presets():
             known = ", ".join(cls.presets()) or "none, because only the package dinov3seg_hf contains presets"
             raise ValueError(
                 f"Preset {quoted(name)} was not found; available: {known}. Use Vocabulary.from_file for your own file."
@@ -226,7 +226,7 @@ class Vocabulary:
             ValueError: If the suffix is not supported, the path cannot be written, or a word contains a comma (only in
                 TSV).
         """
-        suffix = Path(path).suffix.lower()
+        suffix = Path(checked_path(path, "The path of the vocabulary")).suffix.lower()
         if suffix not in (".json", ".tsv"):
             raise ValueError(
                 f"{str(path)!r} ends in {suffix!r}; expected .json or .tsv, which store templates and labels."
@@ -266,7 +266,9 @@ class Vocabulary:
         if key not in self._index:
             close = [self.names[self._index[k]] for k in difflib.get_close_matches(key, self._index)]
             hint = f" Similar names: {', '.join(map(repr, close))}." if close else ""
-            raise ValueError(f"Name {quoted(name)} was not found in the {len(self)} classes.{hint}")
+            raise ValueError(
+                f"Name {quoted(name)} was not found in the {len(self)} classes.{hint} Pass one of `names`."
+            )
         return self._index[key]
 
     def unknown_to(self, known_words: Iterable[str]) -> list[str]:
@@ -315,9 +317,10 @@ class Vocabulary:
         Raises:
             ValueError: If the annotation does not contain integers.
         """
-        if not np.issubdtype(annotation.dtype, np.integer):
+        if not isinstance(annotation, np.ndarray) or not np.issubdtype(annotation.dtype, np.integer):
+            dtype = getattr(annotation, "dtype", type(annotation).__name__)
             raise ValueError(
-                f"The annotation has dtype {annotation.dtype}; expected one integer per pixel. Convert the annotation."
+                f"The annotation has dtype {dtype}; expected one integer per pixel. Convert the annotation."
             )
         table = self._raw_table
         in_table = (annotation >= 0) & (annotation < len(table))

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .checks import checked_integer, quoted
+from .checks import checked_integer, checked_path, load_json, quoted
+from .yaml_text import load_yaml
 
 Fields = dict[str, Any]  # arguments of `Vocabulary`
 
@@ -76,7 +75,7 @@ def read_vocabulary_file(path: str | os.PathLike[str]) -> Fields:
     Raises:
         ValueError: If the file cannot be read, has an unsupported format, or a syntax error; the message says where.
     """
-    path = Path(path)
+    path = Path(checked_path(path, "The path of the vocabulary file"))
     parse = PARSERS.get(path.suffix.lower())
     if parse is None:
         raise ValueError(
@@ -113,8 +112,8 @@ def parse_txt(text: str) -> Fields:
 def parse_json(text: str) -> Fields:
     """Parses JSON text: a list of names, or an object with the arguments of `Vocabulary`."""
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = load_json(text)
+    except ValueError as error:
         raise ValueError(f"the content is not valid JSON ({error}).") from error
     return _fields_of(content)
 
@@ -125,9 +124,9 @@ def parse_yaml(text: str) -> Fields:
     The latter is the `data.yaml` of YOLO data sets, whose paths are left out.
     """
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the content is not valid YAML ({' '.join(str(error).split())}).") from error
+        content = load_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"the content is not valid YAML ({error}).") from error
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key not in YOLO_KEYS}
         names = content.get("names")
@@ -239,8 +238,8 @@ def _parse_directive(line: str, number: int) -> tuple[str, Any]:
     if key not in TSV_DIRECTIVES:
         raise ValueError(f"line {number} sets {quoted(key)}; expected one of {', '.join(TSV_DIRECTIVES)}.")
     try:
-        return key, json.loads(value)
-    except json.JSONDecodeError as error:
+        return key, load_json(value)
+    except ValueError as error:
         raise ValueError(f"line {number} sets {key} to {quoted(value)}; expected a JSON value ({error}).") from error
 
 
@@ -274,6 +273,8 @@ def _raw_ids_of(cells: list[str], background_from: Any) -> dict[int, int]:
 def _parsed_number(text: str, what: str) -> int:
     if not (text.strip().isascii() and text.strip().isdecimal()):
         raise ValueError(f"{what} is {quoted(text)}; expected a whole number.")
+    if len(text.strip()) > 20:  # Python refuses to read numbers with thousands of digits
+        raise ValueError(f"{what} is {quoted(text)}; expected a whole number of at most 20 digits.")
     return int(text)
 
 

@@ -69,7 +69,7 @@ def cut_windows(image: torch.Tensor, boxes: torch.Tensor | Sequence[Sequence[int
     Raises:
         ValueError: If the boxes differ in size or extend beyond the image.
     """
-    places = _as_boxes(boxes, size_of(image))
+    places = as_boxes(boxes, size_of(image))
     if len({place[2:] for place in places}) > 1:
         raise ValueError(f"The boxes are {places}; expected boxes of the same size. Plan boxes with `plan_windows`.")
     return torch.stack(
@@ -106,7 +106,7 @@ def merge_windows(
     """
     source_height, source_width = source_size = _pair(source_size, "source_size")
     output_height, output_width = output_size = _pair(output_size, "output_size")
-    places = _as_boxes(boxes, source_size)
+    places = as_boxes(boxes, source_size)
     if windows.ndim != 5 or windows.shape[1] != len(places):
         raise ValueError(
             f"windows has shape {tuple(windows.shape)}; expected (B, {len(places)}, C, h, w) for {len(places)} boxes. "
@@ -235,12 +235,24 @@ def _cover(boxes: list[Box], size: tuple[int, int]) -> bool:
     return True
 
 
-def _as_boxes(boxes: torch.Tensor | Sequence[Sequence[int]], size: tuple[int, int]) -> list[Box]:
+def as_boxes(boxes: torch.Tensor | Sequence[Sequence[int]], size: tuple[int, int]) -> list[Box]:
+    """Returns boxes as a list of integers.
+
+    Args:
+        boxes: `(N, 4)` long tensor or list: (top, left, height, width) in pixels.
+        size: (height, width) of the image in pixels.
+
+    Raises:
+        ValueError: If there are no boxes, they have another shape or no integers, or a box extends beyond the image.
+    """
     rows = boxes.tolist() if isinstance(boxes, torch.Tensor) else boxes
-    if len(rows) == 0 or any(not isinstance(row, (list, tuple)) or len(row) != 4 for row in rows):
+    is_list = isinstance(rows, (list, tuple)) and len(rows) > 0
+    if not is_list or any(not isinstance(row, (list, tuple)) or len(row) != 4 for row in rows):
         raise ValueError(
             "boxes has the wrong shape; expected (N, 4) with N >= 1, each (top, left, height, width) in pixels."
         )
+    if any(not isinstance(side, int) or isinstance(side, bool) for row in rows for side in row):
+        raise ValueError("boxes contains other values than integers; expected whole pixels. Round the boxes.")
     checked: list[Box] = [(top, left, height, width) for top, left, height, width in rows]
     for top, left, height, width in checked:
         inside = 0 <= top < top + height <= size[0] and 0 <= left < left + width <= size[1]

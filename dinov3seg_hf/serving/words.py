@@ -25,6 +25,8 @@ def vocabulary_within(
         ValueError: If there are no labels, there are too many or too long labels, a label occurs twice, or a template
             is invalid.
     """
+    if not isinstance(labels, (str, list, tuple)):
+        raise ValueError(f"The words are of type {type(labels).__name__}; expected text, or a list of words.")
     if isinstance(labels, str):
         if len(labels) > (max_length := limits.words * (limits.word_length + 1)):
             raise ValueError(f"The text has {len(labels)} characters; expected at most {max_length}. Use fewer words.")

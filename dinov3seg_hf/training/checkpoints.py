@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
 
@@ -51,7 +52,7 @@ class Checkpoints:
             accelerator.save_state(str(folder.unfinished_checkpoint(step)))
             accelerator.wait_for_everyone()
             on_main_process(accelerator, lambda: folder.finish_checkpoint(step, self._keep))
-        except (OSError, RuntimeError, ValueError) as error:  # torch reports a full disk as RuntimeError
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:  # a full disk has many names
             shutil.rmtree(folder.unfinished_checkpoint(step), ignore_errors=True)
             steps = folder.checkpoint_steps()
             raise ValueError(

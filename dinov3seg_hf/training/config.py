@@ -8,17 +8,20 @@ Handles names and numbers, not models or data. Checks that need models or data r
 import argparse
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_type_hints
 
-import yaml
 from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
 from transformers.hf_argparser import DataClassType
 
 from ..compat import actions_of
+from ..model.checks import checked_path, quoted
+from ..model.strict_values import reason_of
+from ..model.yaml_text import load_yaml
 from ..resources import recipe_path
 
 # The switches of `Dinov3SegConfig`: the contributions of the paper, then two additions of ours.
@@ -176,8 +179,12 @@ class TrainingConfig:
             try:
                 type_validator(field.name, value, hints[field.name])
             except TypeError as error:
-                cause = error.__cause__ or error
-                raise ValueError(f"{field.name} is {value!r}. {cause}. {_flag_help(field)}") from None
+                raise ValueError(f"{reason_of(error)} {_flag_help(field)}") from None
+            except RecursionError:
+                raise ValueError(f"{field.name} is nested too deeply; expected a plain value. Change it.") from None
+            numbers = value if isinstance(value, list) else [value]
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise ValueError(f"{field.name} is {quoted(value)}; expected finite numbers. {_flag_help(field)}")
             object.__setattr__(self, field.name, value)
         self._check_ranges()
         self._check_together()
@@ -286,12 +293,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ValueError: If the file cannot be read, or contains anything other than fields of `TrainingConfig`.
     """
     where = f"Configuration {str(path)!r}"
-    path = recipe_path(path)
+    path = recipe_path(checked_path(path, "The path of the configuration"))
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{where} cannot be read: {error.strerror}. Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{where} is not valid YAML ({' '.join(str(error).split())}). Correct the file.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where} contains {type(content).__name__}; expected lines such as 'steps: 1000'.")

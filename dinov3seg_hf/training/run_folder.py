@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save as to_safetensors
 
 from ..file_names import RUN_DESCRIPTION, TRAINED_MODEL
+from ..model.checks import load_json
 from ..model.files import write_atomically
 
 LOG_FILE, LOCK_FILE = "log.jsonl", ".lock"
@@ -181,8 +182,8 @@ class RunFolder:
         if (self.path / LOG_FILE).exists():
             for text in (self.path / LOG_FILE).read_text(encoding="utf-8").splitlines():
                 try:
-                    lines.append(json.loads(text))
-                except json.JSONDecodeError:
+                    lines.append(load_json(text))
+                except ValueError:
                     continue
         return lines
 
@@ -205,8 +206,8 @@ class RunFolder:
         """
         path = self.path / RUN_DESCRIPTION
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+            return load_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"{str(path)!r} cannot be read ({error}); expected the description of a run in JSON. Restore this "
                 "file, or choose a new folder."

@@ -830,3 +830,13 @@ def test_resizing_keeps_a_constant_and_the_order_of_a_ramp(run, sam, tmp_path):
 def test_an_image_size_that_is_no_multiple_of_the_patch_is_refused(run, sam_folders):
     with pytest.raises(ValueError, match="expected a positive multiple of the prior encoder's patch size, 8"):
         run(prior=sam_folders["whole"], prior_image_size=60)
+
+
+def test_a_small_compressed_tokenizer_is_not_read_without_end(tmp_path):
+    path = tmp_path / "bpe_simple_vocab_16e6.txt.gz"
+    with gzip.open(path, "wb") as file:
+        for _ in range(40):
+            file.write(b"a" * 10**6)
+    assert path.stat().st_size < 10**5
+    with pytest.raises(ValueError, match="more than 32 million characters"):
+        find_tokenizer(str(path))

@@ -424,3 +424,27 @@ def test_command_lists_what_downloads_hold(capsys):
     out = capsys.readouterr().out
     assert "COCO-Stuff (coco-stuff-171): train 118,287, validation 5,000 images" in out
     assert all(benchmark.layout in out for benchmark in BENCHMARKS.values())
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/../../../secret"])
+def test_lists_of_a_download_name_no_file_outside_of_it(name, tmp_path):
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    root = tmp_path / "source"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / "VOC2012" / folder).mkdir(parents=True)
+    (root / "VOC2012/ImageSets/Segmentation/val.txt").write_text(f"{name}\n")
+    with pytest.raises(ValueError, match="expected a file inside of"):
+        find_benchmark("PAS-20").find(root, "validation")
+    images = root / "JPEGImages"
+    images.mkdir()
+    record = {"file_name": f"{name}.jpg", "image_id": 1, "phase": "val", "height": 1, "width": 1}
+    (root / "trainval_merged.json").write_text(json.dumps({"images": [record], "annos_segmentation": []}))
+    with pytest.raises(ValueError, match="expected a file inside of"):
+        find_benchmark("PC-59").find(root, "validation")
+
+
+def test_annotations_that_are_nested_without_end_are_refused(tmp_path):
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "trainval_merged.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        find_benchmark("PC-59").find(tmp_path, "validation")

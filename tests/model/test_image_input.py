@@ -348,3 +348,15 @@ def test_masks_in_lossy_formats_are_refused(tmp_path, ending, options, lossy):
         else:
             refuse_lossy(opened, "mask")
         np.asarray(opened)  # the file is still where it was
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
+def test_strips_give_what_the_whole_image_gives(mode, monkeypatch):
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(rng.integers(0, 65536, (37, 23), dtype=np.uint16))
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (37, 23, 4), dtype=np.uint8)).convert(mode)
+    whole = read_pixels(image)
+    monkeypatch.setattr("dinov3seg_hf.model.image_input.STRIP_PIXELS", 50)
+    assert torch.equal(read_pixels(image), whole)
