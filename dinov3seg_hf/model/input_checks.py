@@ -4,7 +4,7 @@
 
 Types and shapes are always checked. Values (numbers that are not finite, ids outside of the vocabulary, boxes outside
 of the image) must be copied from the device. They are not looked at in training, where each copy delays the step, nor
-under `torch.compile`, where it would break the graph.
+under `torch.compile`, where it would break the graph. Tensors on the device "meta" have none.
 """
 
 from typing import Any
@@ -60,7 +60,7 @@ def check_prompts(input_ids: Any, attention_mask: Any, text_config: Any, values:
             f"A prompt has {input_ids.shape[-1]} tokens; expected at most {longest} for the text tower. Shorten "
             "the class name."
         )
-    if not values or torch.compiler.is_compiling():
+    if not values or not _has_readable_values(input_ids):
         return
     low, high = (int(bound) for bound in input_ids.long().aminmax())
     if low < 0 or high >= text_config.vocab_size:
@@ -100,11 +100,9 @@ def check_images(
     if window_pixel_values is None or window_boxes is None:
         return
     checked_tensor(window_pixel_values, "window_pixel_values", "floats")
-    if isinstance(window_boxes, torch.Tensor):
+    if not isinstance(window_boxes, (list, tuple)):
         checked_tensor(window_boxes, "window_boxes", "integers")
-    if values and not torch.compiler.is_compiling():
-        as_boxes(window_boxes, size_of(pixel_values))
-    num_windows = len(window_boxes)
+    num_windows = len(window_boxes) if isinstance(window_boxes, (list, tuple)) or window_boxes.ndim else 0
     expected = (pixel_values.shape[0], num_windows, channels)
     if window_pixel_values.ndim != 5 or window_pixel_values.shape[:3] != expected or 0 in window_pixel_values.shape:
         raise ValueError(
@@ -112,6 +110,8 @@ def check_images(
             f"(batch {expected[0]}, windows {expected[1]}, {channels}, height, width), which matches "
             "pixel_values and window_boxes."
         )
+    if values and _has_readable_values(pixel_values):
+        as_boxes(window_boxes, size_of(pixel_values))
     _refuse_infinite(window_pixel_values, "window_pixel_values", values)
 
 
@@ -145,8 +145,12 @@ def check_image_features(image_features: Any) -> None:
             )
 
 
+def _has_readable_values(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and not torch.compiler.is_compiling()
+
+
 def _refuse_infinite(tensor: torch.Tensor, what: str, values: bool) -> None:
-    if values and not torch.compiler.is_compiling() and not tensor.isfinite().all():
+    if values and _has_readable_values(tensor) and not tensor.isfinite().all():
         raise ValueError(
             f"{what} contains NaN or infinity; expected finite numbers. Compute {what} again, in float32 or bfloat16."
         )
