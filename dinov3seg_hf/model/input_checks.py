@@ -23,7 +23,8 @@ def check_one_of(**inputs: Any) -> None:
     """
     given = sum(value is not None for value in inputs.values())
     if given != 1:
-        raise ValueError(f"Pass exactly one of {' and '.join(inputs)}; got {'both' if given else 'neither'}.")
+        found = "both" if given else "neither"
+        raise ValueError(f"Expected exactly one of {' and '.join(inputs)}; got {found}. Pass one of them.")
 
 
 def check_prompts(input_ids: Any, attention_mask: Any, text_config: Any, values: bool = True) -> None:

@@ -114,7 +114,7 @@ def parse_json(text: str) -> Fields:
     try:
         content = load_json(text)
     except ValueError as error:
-        raise ValueError(f"the content is not valid JSON ({error}).") from error
+        raise ValueError(f"the content is not valid JSON ({error}). Correct the file.") from error
     return _fields_of(content)
 
 
@@ -126,7 +126,7 @@ def parse_yaml(text: str) -> Fields:
     try:
         content = load_yaml(text)
     except ValueError as error:
-        raise ValueError(f"the content is not valid YAML ({error}).") from error
+        raise ValueError(f"the content is not valid YAML ({error}). Correct the file.") from error
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key not in YOLO_KEYS}
         names = content.get("names")

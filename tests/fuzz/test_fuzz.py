@@ -52,7 +52,7 @@ def _raise(error):
         (lambda: 1, lambda result: "wrong", "silent"),
         (lambda: __import__("dinov3seg_hf").Vocabulary([]), lambda result: None, "ours"),
         (lambda: __import__("json").loads("{"), lambda result: None, "foreign"),
-        (lambda: __import__("torch").zeros(2) @ __import__("torch").zeros(3), lambda result: None, "foreign"),
+        (lambda: __import__("torch").nn.Linear(2, 1)(__import__("torch").zeros(3)), lambda result: None, "foreign"),
         (lambda: (__import__("pathlib").Path.home() / "x").mkdir(), lambda result: None, "silent"),
     ],
 )

@@ -25,7 +25,7 @@ from ..world import WORDS, World
 # --- image files ------------------------------------------------------------------------------------------------------
 
 IMAGE_FILES = (
-    *(("PNG", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I", "I;16")),
+    *(("PNG", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")),
     *(("JPEG", mode) for mode in ("RGB", "L", "CMYK")),
     *(("WEBP", mode) for mode in ("RGB", "RGBA")),
     *(("TIFF", mode) for mode in ("RGB", "L", "I;16", "F", "LAB", "CMYK")),
@@ -42,7 +42,7 @@ def image_bytes(draw: Draw, kind: str, mode: str) -> bytes:
         image = Image.fromarray(gray.astype(np.float32) / 255)
     else:
         colors = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
-        image = Image.fromarray(gray if mode in ("L", "I", "1") else colors).convert(mode)
+        image = Image.fromarray(gray if mode in ("L", "1") else colors).convert(mode)
     options = {"exif": Image.Exif()} if kind in ("PNG", "JPEG", "WEBP") else {}
     if options:
         options["exif"][0x0112] = draw.randint(0, 9)
