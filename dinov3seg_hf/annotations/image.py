@@ -42,7 +42,8 @@ class AnnotatedImage:
     image: Image.Image | None = None
 
     def __post_init__(self) -> None:
-        checked_path(self.file_name, "The file name")
+        if self.file_name != "":  # which has no ending, see below
+            checked_path(self.file_name, "The file name")
         if self.source is not None:
             checked_path(self.source, f"The source of {self.file_name!r}")
         if self.image is not None and not isinstance(self.image, Image.Image):

@@ -15,7 +15,7 @@ from .checks import first_line
 Class = TypeVar("Class", bound=type)
 
 _UNION = re.compile(r"Field '([^']*)' with value (.*?) doesn't match any type in \((.*?)\)\. Errors: .*", re.DOTALL)
-_SINGLE = re.compile(r"Field '([^']*)' expected (.*?), got \S+ \(value: (.*)\)", re.DOTALL)
+_SINGLE = re.compile(r"Field '([^']*)' expected (.*?, got \S+) \(value: (.*)\)", re.DOTALL)
 _CHOICE = re.compile(r"Field '([^']*)' expected one of \((.*?)\), got (.*)", re.DOTALL)
 
 
@@ -78,7 +78,8 @@ def reason_of(error: Exception) -> str:
 
 
 def _plain(types: str) -> str:
-    """Formats types as people write them: "int or None"."""
+    """Formats types as people write them: "int or None", "int, got str"."""
     types = re.sub(r"<(?:class|enum) '(?:\w+\.)*(\w+)'>", r"\1", types).replace("NoneType", "None")
+    types, got, found = types.partition(", got ")
     names = [name for name in re.split(r", (?![^\[]*\])", types) if name]
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) + got + found
