@@ -415,7 +415,6 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             text_embeds = self.default_text_features()
         else:
             check_text_embeds(text_embeds, self.config.vision_config.hidden_size, values=not self.training)
-            text_embeds = text_embeds.to(self.dtype)
         if image_features is None:
             assert pixel_values is not None
             options: dict[str, Any] = {
@@ -459,6 +458,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         halves = text_embeds if self.config.use_global_text else text_embeds[:, 1:]
 
         correlation = correlate(refined_features, halves)  # (B, C, K, h', w')
+        text_embeds = text_embeds.to(self.dtype)  # they may come from a model of another dtype
         correlation = self.correlation_embedding.center(correlation, text_embeds)
         # late refinement stays on the patch grid; the residual connection keeps the finer grid of early refinement
         coarse = correlation
