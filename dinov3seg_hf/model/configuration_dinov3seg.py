@@ -66,7 +66,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("vision_head_intermediate_size", "early_hidden_size", "early_num_attention_heads"), (1, math.inf)),
     **dict.fromkeys(("correlation_hidden_size", "late_num_attention_heads", "guidance_hidden_size"), (1, math.inf)),
     **dict.fromkeys(("late_window_size", "early_window_size", "correlation_kernel_size"), (1, math.inf)),
-    **dict.fromkeys(("class_chunk_size", "decoder_hidden_sizes", "decoder_prior_sizes"), (1, math.inf)),
+    **dict.fromkeys(("decoder_hidden_sizes", "decoder_prior_sizes"), (1, math.inf)),
     "stem_channels": (1, math.inf),
     "late_mlp_ratio": (1e-3, 1e3),
     "initializer_range": (0, 1e3),
@@ -167,9 +167,9 @@ class Dinov3SegConfig(PreTrainedConfig):
             Number of channels per class after each decoder step. A step doubles height and width.
         decoder_prior_sizes (`list[int]`, defaults to `[32, 16]`):
             Number of channels of the prior features that are joined in each decoder step.
-        class_chunk_size (`int`, *optional*, defaults to 64):
+        class_chunk_size (`int` or `"auto"`, *optional*, defaults to `"auto"`):
             Maximum number of classes processed at once outside training mode. Limits memory and does not change
-            results. `None`: all classes at once.
+            results, up to rounding. `"auto"`: as many as suit the device. `None`: all classes at once.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the initial weights of the linear layers and the relative position biases of the
             trained parts. (Their convolutions have He initialization.)
@@ -233,7 +233,7 @@ class Dinov3SegConfig(PreTrainedConfig):
     decoder_hidden_sizes: list[int] | tuple[int, ...] = (64, 32)
     decoder_prior_sizes: list[int] | tuple[int, ...] = (32, 16)
 
-    class_chunk_size: int | None = 64
+    class_chunk_size: int | Literal["auto"] | None = "auto"
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -327,9 +327,9 @@ class Dinov3SegConfig(PreTrainedConfig):
                 f"decoder_hidden_sizes has {len(self.decoder_hidden_sizes)} values and decoder_prior_sizes has "
                 f"{len(self.decoder_prior_sizes)}; expected the same length, because each step joins one prior feature."
             )
-        if self.class_chunk_size is not None and self.class_chunk_size < 1:
+        if isinstance(self.class_chunk_size, int) and self.class_chunk_size < 1:
             raise ValueError(
-                f"class_chunk_size is {self.class_chunk_size}; expected at least 1, or None for no chunks."
+                f'class_chunk_size is {self.class_chunk_size}; expected "auto", at least 1, or None for no chunks.'
             )
         patch_size = self.vision_config.patch_size
         if not isinstance(patch_size, int):

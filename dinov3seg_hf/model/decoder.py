@@ -47,11 +47,10 @@ class Dinov3SegDecoderStep(nn.Module):
             `(B C, out, 2h, 2w)`.
         """
         hidden_states = self.convolution1(self.upsample(hidden_states))
-        guided = (
-            hidden_states.unflatten(0, (prior_feature.shape[0], -1)) + self.prior_convolution(prior_feature)[:, None]
-        )
-        hidden_states = F.relu(self.norm1(guided.flatten(0, 1)))
-        return F.relu(self.norm2(self.convolution2(hidden_states)))
+        guidance = self.prior_convolution(prior_feature)[:, None]
+        hidden_states = (hidden_states.unflatten(0, (len(guidance), -1)) + guidance).flatten(0, 1)
+        hidden_states = F.relu(self.norm1(hidden_states), inplace=True)
+        return F.relu(self.norm2(self.convolution2(hidden_states)), inplace=True)
 
 
 class Dinov3SegDecoder(nn.Module):

@@ -10,7 +10,7 @@ Shapes: B images, C classes, N maps or positions, h x w patches, E channels of a
 guidance, L tokens of an attention, d channels per head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
+from .window_attention import attend_in_padded_windows, attend_in_windows
 
 
 def eager_attention_forward(
@@ -103,20 +104,6 @@ class Dinov3SegFeedForward(nn.Module):
         return self.down(F.gelu(self.up(hidden_states)))
 
 
-def window_regions(
-    height: int, width: int, padded: tuple[int, int], shift: tuple[int, int], device: torch.device
-) -> torch.Tensor:
-    """Returns a region id for each cell of the padded and rolled map; only cells with equal ids attend to each other.
-
-    The ids separate cells that the roll moved together from opposite borders, and the padding (0) from the map.
-    """
-    rows, columns = torch.arange(padded[0], device=device), torch.arange(padded[1], device=device)
-    rows, columns = (rows + shift[0]) % padded[0], (columns + shift[1]) % padded[1]
-    wrapped = (rows < shift[0])[:, None] * 2 + (columns < shift[1])[None, :] * 1
-    inside = (rows < height)[:, None] & (columns < width)[None, :]
-    return torch.where(inside, wrapped + 1, 0)
-
-
 class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
     """A Swin layer over the positions of each class map, with plain or shifted windows."""
 
@@ -132,55 +119,33 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
         # One bias per relative position in a window and per head (Swin, arXiv 2103.14030).
         self.relative_bias = nn.Parameter(torch.empty((2 * self.window_size - 1) ** 2, self.num_attention_heads))
 
-    def position_bias(self) -> torch.Tensor:
-        """Returns the bias `(heads, L, L)` for the L = window_size**2 positions of a window."""
+    def position_bias(self, rows: int, columns: int) -> torch.Tensor:
+        """Returns the bias `(heads, L, L)` for the L = rows * columns positions of a window."""
         size, device = self.window_size, self.relative_bias.device
-        index = torch.arange(size, device=device)
-        relative = index[:, None] - index[None, :] + size - 1  # (size, size), from 0 to 2 size - 2
-        table = relative[:, None, :, None] * (2 * size - 1) + relative[None, :, None, :]  # (row, column, row', column')
-        return self.relative_bias[table.reshape(size**2, size**2)].permute(2, 0, 1)
+        row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
+        row = row[:, None] - row[None, :] + size - 1  # (rows, rows), of 0 to 2 size - 2
+        column = column[:, None] - column[None, :] + size - 1
+        table = row[:, None, :, None] * (2 * size - 1) + column[None, :, None, :]  # (row, column, row', column')
+        return self.relative_bias[table.reshape(rows * columns, rows * columns)].permute(2, 0, 1)
 
     def attend(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
-        """Applies windowed attention to maps `(N, h, w, E)` with guidance `(1, h, w, G)`; the shape does not change."""
-        height, width = hidden_states.shape[1:3]
-        size, heads = self.window_size, self.num_attention_heads
-        padded = (-(-height // size) * size, -(-width // size) * size)
-        # an axis with a single window is not shifted: the shift would only cut it in two (Swin does the same)
-        shift_rows, shift_columns = (size // 2 if self.shifted and length > size else 0 for length in padded)
-        shift = (shift_rows, shift_columns)
-        grid = (padded[0] // size, padded[1] // size)
+        """Applies windowed attention to maps `(..., h, w, E)`; the shape does not change.
 
-        def windows(states: torch.Tensor) -> torch.Tensor:  # (N, h, w, E) -> (N, windows * heads, L, d)
-            states = F.pad(states, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-            states = torch.roll(states, (-shift_rows, -shift_columns), dims=(1, 2)) if any(shift) else states
-            states = states.reshape(states.shape[0], grid[0], size, grid[1], size, heads, -1)
-            return states.permute(0, 1, 3, 5, 2, 4, 6).reshape(states.shape[0], grid[0] * grid[1] * heads, size**2, -1)
-
-        query, key, value = (windows(states) for states in self.attention.project(hidden_states, guidance))
-
-        regions = window_regions(height, width, padded, shift, hidden_states.device)
-        regions = regions.reshape(grid[0], size, grid[1], size).transpose(1, 2).reshape(grid[0] * grid[1], 1, size**2)
-        apart = regions[..., :, None] != regions[..., None, :]  # (windows, 1, L, L)
-        bias = self.position_bias()[None].to(query.dtype)
-        bias = bias.masked_fill(apart, torch.finfo(query.dtype).min).flatten(0, 1)[None]  # (1, windows * heads, L, L)
-
-        attended = self.attention.attend(query, key, value, bias)  # (N, L, windows * heads, d)
-        attended = attended.reshape(-1, size, size, grid[0], grid[1], heads * attended.shape[-1])
-        attended = attended.permute(0, 3, 1, 4, 2, 5).reshape(-1, *padded, hidden_states.shape[-1])
-        attended = torch.roll(attended, shift, dims=(1, 2)) if any(shift) else attended
-        return self.attention.output(attended[:, :height, :width])
+        The guidance `(..., h, w, G)` must be broadcastable to the maps.
+        """
+        states = (projected.flatten(0, -4) for projected in self.attention.project(hidden_states, guidance))
+        attend = attend_in_padded_windows if torch.compiler.is_compiling() else attend_in_windows
+        attended = attend(self.attention.attend, self.position_bias, *states, self.window_size, self.shifted)
+        return self.attention.output(attended.view(hidden_states.shape))
 
     def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
         """Refines maps `(B, C, h, w, E)` with guidance `(B, h, w, G)`; the shape does not change.
 
         Classes are independent.
         """
-        refined = []
-        for index, classes in enumerate(hidden_states):  # an image: (C, h, w, E)
-            image_guidance = None if guidance is None else guidance[index : index + 1]
-            classes = classes + self.attend(self.norm1(classes), image_guidance)
-            refined.append(classes + self.mlp(self.norm2(classes)))
-        return torch.stack(refined)
+        guidance = None if guidance is None else guidance[:, None]
+        hidden_states = hidden_states + self.attend(self.norm1(hidden_states), guidance)
+        return hidden_states + self.mlp(self.norm2(hidden_states))
 
 
 class Dinov3SegClassLayer(GradientCheckpointingLayer):
@@ -211,12 +176,19 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
         return hidden_states.transpose(1, 2)
 
 
-def guided(layer: nn.Module, guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns a function that calls the layer with its guidance as a positional argument.
+def guided(layers: Iterable[nn.Module], guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns a function that calls the layers in turn, with their guidance as a positional argument.
 
     Reentrant checkpointing does not support keyword arguments.
     """
-    return lambda hidden_states: layer(hidden_states, guidance)
+    layers = list(layers)
+
+    def apply(hidden_states: torch.Tensor) -> torch.Tensor:
+        for layer in layers:
+            hidden_states = layer(hidden_states, guidance)
+        return hidden_states
+
+    return apply
 
 
 class Dinov3SegLateRefinement(nn.Module):
@@ -249,7 +221,8 @@ class Dinov3SegLateRefinement(nn.Module):
         """Refines the embedded correlations; the shape does not change.
 
         Args:
-            hidden_states: The embedded correlations, `(B, C, h, w, E)`.
+            hidden_states: The embedded correlations, `(B, C, h, w, E)`. Without gradients and in chunks, the result
+                takes their place: the largest tensor of the model is never in memory twice.
             image_guidance: Guidance from the semantic prior, `(B, G, h, w)`.
             text_embeds: Text embeddings, `(C, 2, D)`.
             class_chunk_size: Maximum number of classes at once in the spatial layers. The class layers process as many
@@ -266,14 +239,12 @@ class Dinov3SegLateRefinement(nn.Module):
             position_chunk_size = max(1, class_chunk_size * height * width // hidden_states.shape[1])
 
         for index in range(self.num_layers):
-            for layer in self.spatial_layers[index].children() if self.spatial_layers else ():
-                hidden_states = map_chunks(
-                    guided(layer, image_guidance), hidden_states, dim=1, chunk_size=class_chunk_size
-                )
+            if self.spatial_layers:
+                layers = guided(self.spatial_layers[index].children(), image_guidance)
+                hidden_states = map_chunks(layers, hidden_states, dim=1, chunk_size=class_chunk_size, overwrite=True)
             if self.class_layers:
+                layers = guided([self.class_layers[index]], text_guidance)
                 positions = hidden_states.flatten(2, 3)  # (B, C, h w, E)
-                positions = map_chunks(
-                    guided(self.class_layers[index], text_guidance), positions, dim=2, chunk_size=position_chunk_size
-                )
+                positions = map_chunks(layers, positions, dim=2, chunk_size=position_chunk_size, overwrite=True)
                 hidden_states = positions.unflatten(2, (height, width))
         return hidden_states

@@ -24,7 +24,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from .checks import checked_flag
-from .chunking import map_chunks
+from .chunking import map_chunks, resolve_chunk_size
 from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
 from .decoder import Dinov3SegDecoder, Dinov3SegPriorConvolution
@@ -454,7 +454,6 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             raise ValueError(
                 'image_features were computed with head="dinotxt"; expected head="full". Compute image_features again.'
             )
-        chunk_size = None if self.training else self.config.class_chunk_size
         halves = text_embeds if self.config.use_global_text else text_embeds[:, 1:]
 
         correlation = correlate(refined_features, halves)  # (B, C, K, h', w')
@@ -464,6 +463,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         coarse = correlation
         if size_of(refined_features) != size_of(image_features.guidance):
             coarse = F.adaptive_avg_pool3d(correlation, (correlation.shape[2], *size_of(image_features.guidance)))
+        class_bytes = coarse[:, :1, 0].numel() * self.config.correlation_hidden_size * self.dtype.itemsize
+        chunk_size = resolve_chunk_size(self.config.class_chunk_size, class_bytes, coarse.device)
+        chunk_size = None if self.training else chunk_size
         hidden_states = map_chunks(self.correlation_embedding, coarse, dim=1, chunk_size=chunk_size)  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
         scale = self.logit_scale.exp().detach()  # that of dino.txt, not trained here

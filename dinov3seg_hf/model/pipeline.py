@@ -398,8 +398,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             text = forward_params.get("text")
             raise MemoryError(
                 f"{'The' if text is None else len(text)} labels need more memory than available on {self.device}. Use "
-                'fewer labels, smaller images or head="dinotxt", which needs the least memory, or lower batch_size and '
-                "model.config.class_chunk_size."
+                'fewer labels, smaller images or head="dinotxt", which needs the least memory, or lower batch_size, or '
+                "set model.config.class_chunk_size to 1."
             ) from error
 
     def _forward(  # type: ignore[override]

@@ -6,12 +6,19 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dinov3seg_hf.model.late_refinement import (
     Dinov3SegClassLayer,
     Dinov3SegLateRefinement,
     Dinov3SegSpatialLayer,
+)
+from dinov3seg_hf.model.window_attention import (
+    attend_in_padded_windows,
+    attend_in_windows,
     window_regions,
+    window_runs,
 )
 
 
@@ -62,6 +69,35 @@ def test_spatial_attention_equals_masked_attention_over_the_whole_map(tiny_confi
 
     torch.testing.assert_close(layer.attend(x, guidance), expected, atol=1e-5, rtol=1e-5)
 
+    # the twin for `torch.compile`, whose operations do not depend on the size of the map
+    projected = layer.attention.project(x, guidance)
+    padded = attend_in_padded_windows(layer.attention.attend, layer.position_bias, *projected, window, shifted)
+    torch.testing.assert_close(layer.attention.output(padded), expected, atol=1e-5, rtol=1e-5)
+
+
+@given(length=st.integers(1, 60), size=st.integers(1, 13), shifted=st.booleans())
+def test_windows_cut_an_axis_whole_and_only_its_ends_are_smaller(length, size, shifted):
+    runs = window_runs(length, size, shifted)
+    assert [run.start for run in runs] == [0, *(run.stop for run in runs[:-1])] and runs[-1].stop == length
+    assert all(0 < run.length <= size for run in runs)
+    assert all(run.length == size for run in runs[1:-1])
+    inner = [position for run in runs for position in range(run.start, run.stop, run.length)][1:]
+    shift = size // 2 if shifted and length > size else 0
+    assert inner == [position for position in range(1, length) if (position - shift) % size == 0]
+
+
+def test_gradients_are_those_of_padded_windows(tiny_config):
+    layer = build(Dinov3SegSpatialLayer, tiny_config, True)
+    gradients = []
+    for attend in (attend_in_windows, attend_in_padded_windows):
+        x = states(2, 5, 7, 16).requires_grad_()
+        layer.relative_bias.requires_grad_().grad = None
+        projected = layer.attention.project(x, None)
+        attended = attend(layer.attention.attend, layer.position_bias, *projected, layer.window_size, True)
+        attended.square().sum().backward()
+        gradients.append((x.grad, layer.relative_bias.grad))
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
 
 def test_regions_separate_padding_and_what_a_roll_brought_together():
     regions = window_regions(5, 5, (8, 8), (2, 2), torch.device("cpu"))
@@ -98,7 +134,12 @@ def test_guidance_joins_queries_and_keys_but_never_values(tiny_config):
 def test_chunks_change_nothing(tiny_config, chunk_size):
     module = build(Dinov3SegLateRefinement, tiny_config)
     x, guidance, text = states(2, 5, 6, 7, 16), states(2, 8, 6, 7), states(5, 2, 32)
-    torch.testing.assert_close(module(x, guidance, text, chunk_size), module(x, guidance, text), atol=1e-5, rtol=1e-5)
+    expected = module(x, guidance, text)
+    torch.testing.assert_close(module(x, guidance, text, chunk_size), expected, atol=1e-5, rtol=1e-5)  # with gradients
+    with torch.no_grad():
+        refined = module(given := x.clone(), guidance, text, chunk_size)
+    torch.testing.assert_close(refined, expected, atol=1e-5, rtol=1e-5)
+    assert (refined.data_ptr() == given.data_ptr()) == (chunk_size < x.shape[1])  # not twice in memory
 
 
 @pytest.mark.parametrize("switch", ["use_spatial_refinement", "use_class_refinement", "use_guidance"])
