@@ -8,12 +8,11 @@ on text or class names.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
@@ -29,16 +28,11 @@ from transformers.utils import is_torchvision_available
 
 from .checks import check_flags, check_size, checked_choice, checked_integer, is_number, quoted
 from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
+from .label_maps import ScoreFunction, label_and_score, resized_strips
 from .remote_code import attach_remote_code
 from .strict_values import strict_errors_as_value_errors
 from .tensor_checks import checked_tensor
 from .windows import cut_windows, plan_windows, size_of
-
-ScoreFunction = Literal["sigmoid", "softmax", "none"]
-
-# Maximum number of resized logits in memory at once (16 MiB in float32, about the size of a CPU cache): 847 classes at
-# 4000 x 3000 pixels would need 38 GiB.
-MAX_RESIZED_VALUES = 2**22
 
 MAX_SIDE = 2**20  # of a label map, in pixels
 
@@ -268,7 +262,7 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
 
         results: list[Any] = []
         for image_logits, size in zip(logits, _target_sizes(target_sizes, logits)):
-            labels, scores = _label_and_score(image_logits, size, score_function, temperature)
+            labels, scores = label_and_score(image_logits, size, score_function, temperature)
             if threshold is not None:
                 labels = labels.masked_fill(scores < threshold, none_label)
             if not (return_scores or return_segmentation_scores):
@@ -278,7 +272,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             if return_scores:
                 data["scores"] = scores
             if return_segmentation_scores:
-                data["segmentation_scores"] = _resize_rows(image_logits, size, 0, size[0])
+                strips = [strip for _, strip in resized_strips(image_logits, size)]
+                data["segmentation_scores"] = torch.cat(strips, dim=1)
             results.append(SemanticSegmentationPostProcessorOutput(data=data))
         return results
 
@@ -442,55 +437,6 @@ def _target_sizes(target_sizes: Any, logits: torch.Tensor) -> list[tuple[int, in
                 "Round the size."
             )
     return [(int(height), int(width)) for height, width in sizes]
-
-
-def _resize_rows(logits: torch.Tensor, size: tuple[int, int], first: int, last: int) -> torch.Tensor:
-    """Resizes `(c, h, w)` bilinearly to `(c, *size)` and returns the rows `first` to `last - 1`, in float32.
-
-    Uses the channels-last format, which resizes several times faster than one map after the other.
-    """
-    # positions of the rows in the source, with aligned pixel centers
-    rows = (torch.arange(first, last, device=logits.device) + 0.5) * (logits.shape[1] / size[0]) - 0.5
-    rows = rows.clamp(min=0)
-    upper = rows.long().clamp(max=logits.shape[1] - 1)
-    lower = (upper + 1).clamp(max=logits.shape[1] - 1)
-    source = logits[None].to(torch.float32, memory_format=torch.channels_last)
-    source = torch.lerp(source[:, :, upper], source[:, :, lower], (rows - upper)[:, None])
-    source = source.contiguous(memory_format=torch.channels_last)
-    return F.interpolate(source, size=(last - first, size[1]), mode="bilinear", align_corners=False)[0]
-
-
-def resized_strips(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yields strips of rows of `(c, h, w)`, resized bilinearly to `(c, *size)`, with bounded memory.
-
-    Together, they are the same as all rows at once.
-
-    Yields:
-        The rows of a strip, and the strip `(c, rows, W)`, float32.
-    """
-    num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
-    logits = logits[None].to(torch.float32, memory_format=torch.channels_last)[0]  # once, not for each strip
-    for first in range(0, size[0], num_rows):
-        last = min(first + num_rows, size[0])
-        yield slice(first, last), _resize_rows(logits, size, first, last)
-
-
-def _label_and_score(
-    logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the winning class of each pixel and its score."""
-    labels = torch.empty(size, dtype=torch.int32, device=logits.device)
-    scores = torch.empty(size, dtype=torch.float32, device=logits.device)
-    for rows, strip in resized_strips(logits, size):
-        strip = strip / temperature
-        best, winners = strip.max(dim=0)
-        labels[rows] = winners
-        if score_function == "softmax":
-            best = (best - strip.logsumexp(dim=0)).exp()
-        elif score_function == "sigmoid":
-            best = best.sigmoid()
-        scores[rows] = best
-    return labels, scores
 
 
 __all__ = ["Dinov3SegImageProcessor", "Dinov3SegImageProcessorKwargs"]

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from .background import measure_confidence, shows_none
 from .calibration import Calibration
-from .image_processing_dinov3seg import ScoreFunction
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import InferenceSettings
+from .label_maps import ScoreFunction
 from .pixel_refinement import BAND_MAPS, neighbor_weights, refine_maps
 from .windows import size_of
 

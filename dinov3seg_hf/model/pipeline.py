@@ -17,9 +17,10 @@ from transformers import Pipeline
 
 from .checks import check_flags
 from .image_input import read_pixels
-from .image_processing_dinov3seg import Dinov3SegImageProcessing, ScoreFunction
+from .image_processing_dinov3seg import Dinov3SegImageProcessing
 from .image_stages import EncodedImage, LabeledImage, PreparedImage, features_of, indices_by_kind
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
+from .label_maps import ScoreFunction
 from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
 from .pipeline_inputs import (

@@ -434,7 +434,7 @@ def test_numbers_too_large_for_the_format_are_refused(run, changed):
     large = changed("backbone", {"norm.bias": torch.full((64,), 1e6)})
     with pytest.raises(ValueError, match=r"norm\.bias contains NaN or infinity in torch\.float16"):
         run(large, dtype="float16")
-    with pytest.raises(ValueError, match="expected one of float32, bfloat16, float16"):
+    with pytest.raises(ValueError, match='expected "float32", "bfloat16" or "float16"'):
         run(dtype="int8")
 
 

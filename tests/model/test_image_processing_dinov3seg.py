@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from dinov3seg_hf.model import image_processing_dinov3seg
+from dinov3seg_hf.model import image_processing_dinov3seg, label_maps
 from dinov3seg_hf.model.image_processing_dinov3seg import Dinov3SegImageProcessor
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from dinov3seg_hf.model.windows import merge_windows, plan_windows
@@ -284,7 +284,7 @@ def test_strips_of_rows_give_the_result_of_all_at_once(
     scores = {"sigmoid": resized.sigmoid(), "softmax": resized.softmax(dim=1), "none": resized}[score_function]
     expected_scores, expected = scores.max(dim=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_processing_dinov3seg, "MAX_RESIZED_VALUES", budget)
+        patch.setattr(label_maps, "MAX_RESIZED_VALUES", budget)
         results = pil.post_process_semantic_segmentation(
             outputs_of(logits),
             [(height, width)] * 2,
@@ -303,7 +303,7 @@ def test_strips_of_rows_give_the_result_of_all_at_once(
 
 @pytest.mark.parametrize("budget", [1, 2, 100])
 def test_of_equal_classes_the_first_wins_whatever_the_strips(pil, monkeypatch, budget):
-    monkeypatch.setattr(image_processing_dinov3seg, "MAX_RESIZED_VALUES", budget)
+    monkeypatch.setattr(label_maps, "MAX_RESIZED_VALUES", budget)
     logits = torch.tensor([0.0, 1.0, 1.0, 1.0])[None, :, None, None]
     (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits))
     assert labels.tolist() == [[1]]
@@ -311,19 +311,31 @@ def test_of_equal_classes_the_first_wins_whatever_the_strips(pil, monkeypatch, b
 
 def test_the_map_of_all_classes_at_full_size_is_never_held(pil, monkeypatch):
     held = []
-    resize = image_processing_dinov3seg._resize_rows
+    resize = label_maps.resize_block
 
     def recording_resize(*arguments):
         resized = resize(*arguments)
         held.append(resized.numel())
         return resized
 
-    monkeypatch.setattr(image_processing_dinov3seg, "_resize_rows", recording_resize)
-    monkeypatch.setattr(image_processing_dinov3seg, "MAX_RESIZED_VALUES", 10**6)
+    monkeypatch.setattr(label_maps, "resize_block", recording_resize)
+    monkeypatch.setattr(label_maps, "MAX_RESIZED_VALUES", 10**6)
     logits = torch.randn(1, 847, 10, 10)
     (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits), [(200, 100)])
     assert labels.shape == (200, 100) and labels.max() > 255
-    assert sum(held) == 847 * 200 * 100 and max(held) <= 10**6
+    assert 0 < sum(held) <= 847 * 200 * 100 and max(held) <= 10**6
+
+
+def test_only_classes_that_can_win_nearby_are_resized(pil, monkeypatch):
+    resized, resize = [], label_maps.resize_block
+    monkeypatch.setattr(label_maps, "resize_block", lambda *block: resized.append(resize(*block)) or resized[-1])
+    monkeypatch.setattr(label_maps, "BLOCK_PIXELS", 10)
+    logits = torch.rand(1, 100, 8, 8)
+    logits[:, 3] += 2  # everywhere
+    logits[:, 70, :2, 3:5] += 2  # in the upper rows
+    (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits), [(80, 80)])
+    assert {strip.shape[-1] for strip in resized} == {1, 2}
+    assert torch.equal(labels, F.interpolate(logits, (80, 80), mode="bilinear").argmax(dim=1)[0].int())
 
 
 def test_pixels_below_the_threshold_are_none_of_the_classes(pil):

@@ -1,0 +1,73 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""From logits to labels and scores: only classes that can win, against all classes in every strip.
+
+    python benchmarks/label_maps.py
+
+The logits are those of the embedded checkpoint for a drawn scene of 640 x 640 pixels, and the names are those of
+public data sets, which it does not know: many names come close to each other everywhere, which is the hard case.
+CPU seconds of one thread, medians of alternating runs.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from PIL import Image
+
+from dinov3seg_hf import TINY, Vocabulary
+from dinov3seg_hf.drawn_world.scenes import draw_scene
+from dinov3seg_hf.loading import load_pipeline
+from dinov3seg_hf.model import label_maps
+
+POSSIBLE_WINNERS = label_maps.possible_winners
+SIZES = ((640, 640), (3000, 4000))
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each twin (default: 3)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pipe = load_pipeline(TINY, "cpu")
+    image = Image.fromarray(draw_scene(0).image).resize((640, 640), Image.Resampling.BICUBIC)
+    print("| classes | pixels | head | all classes, s | can win, s | ratio |\n|---|---|---|---|---|---|")
+    for preset in ("ade20k-150", "ade20k-847"):
+        for head, function in (("full", "sigmoid"), ("dinotxt", "softmax")):
+            logits = logits_of(pipe, image, Vocabulary.from_preset(preset), head)
+            temperature = 1.0 if head == "full" else float(pipe.model.logit_scale.detach().exp()) ** -1
+            for size in SIZES:
+                times: list[list[float]] = [[], []]
+                for _ in range(options.repeats):
+                    for row, strips in zip(times, (label_maps.all_classes, POSSIBLE_WINNERS)):
+                        label_maps.possible_winners = strips
+                        call = partial(label_maps.label_and_score, logits, size, function, temperature)
+                        row.append(seconds(call))
+                plain, ours = map(statistics.median, times)
+                pixels = f"{size[1]} x {size[0]}"
+                print(
+                    f"| {len(logits)} | {pixels} | {head} | {plain:.2f} | {ours:.2f} | {plain / ours:.1f} |", flush=True
+                )
+
+
+@torch.inference_mode()
+def logits_of(pipe, image: Image.Image, vocabulary: Vocabulary, head: str) -> torch.Tensor:
+    """The logits `(C, h, w)` of an image."""
+    inputs = pipe.image_processor(image, return_tensors="pt").to(pipe.device)
+    text = pipe.encode_labels(vocabulary)
+    return pipe.model(inputs["pixel_values"], text_embeds=text.tensor.to(pipe.device), head=head).logits[0]
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """CPU seconds of a call."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Resizes the logits of an image to its pixels, and finds the winning class of each pixel, in bounded memory.
+
+A resized logit is an average of four neighbors. In the cell between them, a class cannot win whose largest neighbor is
+below the smallest neighbor of another class. On a CPU, blocks of cells are therefore resized with the few classes that
+can win there: 847 classes cost little more than those that an image shows.
+
+Shapes: C classes, c of them, h x w logits, k x k' of them, H x W pixels, r rows of pixels.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+ScoreFunction = Literal["sigmoid", "softmax", "none"]
+
+# Maximum number of resized logits in memory at once (16 MiB in float32, about the size of a CPU cache): 847 classes at
+# 4000 x 3000 pixels would need 38 GiB.
+MAX_RESIZED_VALUES = 2**22
+
+# Side of the blocks in which classes that cannot win are left out. Smaller blocks leave out more, in more steps.
+BLOCK_PIXELS = 128
+
+# An average is exact up to a few units in the last place; this share of the largest logit is more.
+ROUNDING = 1e-6
+
+# exp(-17) is below the precision of float32
+NEGLIGIBLE = 17
+
+
+def resized_strips(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yields strips of rows of `(C, h, w)`, resized bilinearly to `(C, *size)`, with bounded memory.
+
+    Together, they are the same as all rows at once.
+
+    Yields:
+        The rows of a strip, and the strip `(C, r, W)`, float32.
+    """
+    source = channels_last(logits)
+    upper, lower, weight = row_positions(logits.shape[1], size[0], logits.device)
+    num_rows = max(1, MAX_RESIZED_VALUES // (len(logits) * size[1]))
+    for start in range(0, size[0], num_rows):
+        rows = slice(start, min(start + num_rows, size[0]))
+        yield rows, resize_rows(source[upper[rows]], source[lower[rows]], weight[rows], size[1])
+
+
+def label_and_score(
+    logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the winning class of each pixel, the first of equals, and its score.
+
+    Args:
+        logits: `(C, h, w)`.
+        size: (H, W).
+        score_function: What turns logits into scores: `"sigmoid"`, `"softmax"` or `"none"`.
+        temperature: A divisor of the logits.
+
+    Returns:
+        int32 and float32 `(H, W)`.
+    """
+    labels = torch.empty(size, dtype=torch.int32, device=logits.device)
+    scores = torch.empty(size, dtype=torch.float32, device=logits.device)
+    # a GPU has the bandwidth for all classes, and may multiply matrices with fewer digits
+    strips = possible_winners if logits.device.type == "cpu" else all_classes
+    for rows, columns, classes, strip in strips(logits, size, score_function, temperature):
+        strip /= temperature
+        best, winners = strip.max(dim=0)
+        labels[rows, columns] = winners.int() if classes is None else classes[winners]
+        if score_function == "softmax":
+            best = (best - strip.logsumexp(dim=0)).exp()
+        elif score_function == "sigmoid":
+            best = best.sigmoid()
+        scores[rows, columns] = best
+    return labels, scores
+
+
+# Rows and columns of a part of an image, the classes of its strip (`None`: all) and the strip `(c, r, columns)`.
+Part = tuple[slice, slice, torch.Tensor | None, torch.Tensor]
+
+
+def all_classes(
+    logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
+) -> Iterator[Part]:
+    """Yields strips of the resized logits of all classes."""
+    for rows, strip in resized_strips(logits, size):
+        yield rows, slice(None), None, strip
+
+
+def possible_winners(
+    logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
+) -> Iterator[Part]:
+    """Yields blocks of the resized logits, each of the classes that can win there or add to the sum of a softmax."""
+    source = channels_last(logits)
+    margin = ROUNDING * float(source.abs().max())
+    if score_function == "softmax":  # what classes below add to the sum is less than its last digit
+        margin += temperature * (NEGLIGIBLE + math.log(len(logits)))
+    columns = list(blocks(source.shape[1], size[1]))
+    for row in blocks(source.shape[0], size[0]):
+        possible = _can_win(source[row.source], margin)
+        for column in columns:
+            classes = possible[:, column.source].any(dim=1).any(dim=0).nonzero()[:, 0]
+            corners = source[row.source, column.source].index_select(2, classes)  # (k, k', c)
+            num_rows = max(1, MAX_RESIZED_VALUES // (len(classes) * len(column.weights)))
+            for start in range(0, len(row.weights), num_rows):
+                weights = row.weights[start : start + num_rows]
+                first = row.target.start + start
+                strip = resize_block(corners, weights, column.weights)
+                yield slice(first, first + len(weights)), column.target, classes.int(), strip.permute(2, 0, 1)
+
+
+def _can_win(source: torch.Tensor, margin: float) -> torch.Tensor:
+    """Whether a class can win, or come closer than `margin`, in the cells to the right of and below each logit.
+
+    `source` is `(k, w, C)`. Beyond the last row and column, there is only the logit itself.
+    """
+    largest = _over_neighbors(_over_neighbors(source, torch.maximum, 0), torch.maximum, 1)
+    smallest = _over_neighbors(_over_neighbors(source, torch.minimum, 0), torch.minimum, 1)
+    return largest >= smallest.amax(dim=-1, keepdim=True) - margin
+
+
+def _over_neighbors(values: torch.Tensor, extreme: Callable[..., torch.Tensor], dim: int) -> torch.Tensor:
+    """The extreme of each value and the next one along `dim`; the last value has none."""
+    next_values = torch.cat([values.narrow(dim, 1, values.shape[dim] - 1), values.narrow(dim, -1, 1)], dim)
+    return extreme(values, next_values)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of an axis.
+
+    Attributes:
+        target: The positions after resizing.
+        source: The positions before, that they are averages of.
+        weights: The weights of these averages, `(target, source)`.
+    """
+
+    target: slice
+    source: slice
+    weights: torch.Tensor
+
+
+def blocks(length: int, target_length: int) -> Iterator[Block]:
+    """Cuts an axis that is resized into blocks of about `BLOCK_PIXELS` target positions."""
+    upper, lower, weight = row_positions(length, target_length, torch.device("cpu"))
+    cells = max(1, round(BLOCK_PIXELS * length / target_length))
+    block = upper // cells
+    starts = [0, *((block[1:] != block[:-1]).nonzero()[:, 0] + 1).tolist()]
+    for start, stop in zip(starts, [*starts[1:], target_length]):
+        target, first = slice(start, stop), int(upper[start])
+        source = slice(first, int(lower[stop - 1]) + 1)
+        weights = torch.zeros(stop - start, source.stop - first)
+        position = torch.arange(stop - start)
+        weights[position, upper[target] - first] += 1 - weight[target]
+        weights[position, lower[target] - first] += weight[target]
+        yield Block(target, source, weights)
+
+
+def resize_block(corners: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor) -> torch.Tensor:
+    """Resizes `(k, k', c)` with weights `(r, k)` and `(columns, k')` to `(r, columns, c)`."""
+    rows = (row_weights @ corners.flatten(1)).unflatten(1, corners.shape[1:])
+    return column_weights @ rows
+
+
+def channels_last(logits: torch.Tensor) -> torch.Tensor:
+    """`(C, h, w)` -> `(h, w, C)` in float32, which resizes several times faster than one map after the other."""
+    return logits.float().permute(1, 2, 0).contiguous()
+
+
+def row_positions(
+    height: int, target_height: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns the rows above and below each target row, and the weight of the lower one; pixel centers are aligned."""
+    rows = (torch.arange(target_height, device=device) + 0.5) * (height / target_height) - 0.5
+    rows = rows.clamp(min=0)
+    upper = rows.long().clamp(max=height - 1)
+    return upper, (upper + 1).clamp(max=height - 1), rows - upper
+
+
+def resize_rows(upper: torch.Tensor, lower: torch.Tensor, weight: torch.Tensor, width: int) -> torch.Tensor:
+    """Resizes rows between two rows each.
+
+    Args:
+        upper: `(r, w, c)` or `(1, w, c)`, the rows above.
+        lower: Like `upper`, the rows below.
+        weight: `(r,)`, the weight of the lower row.
+        width: W.
+
+    Returns:
+        `(c, r, W)`.
+    """
+    rows = torch.lerp(upper, lower, weight[:, None, None]).permute(2, 0, 1)[None]  # (1, c, r, w), channels last
+    rows = rows.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(rows, size=(rows.shape[2], width), mode="bilinear", align_corners=False)[0]
+
+
+__all__ = ["ScoreFunction", "label_and_score", "resized_strips"]
