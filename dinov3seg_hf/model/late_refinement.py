@@ -133,9 +133,9 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
 
         The guidance `(..., h, w, G)` must be broadcastable to the maps.
         """
-        states = (projected.flatten(0, -4) for projected in self.attention.project(hidden_states, guidance))
+        query, key, value = (states.flatten(0, -4) for states in self.attention.project(hidden_states, guidance))
         attend = attend_in_padded_windows if torch.compiler.is_compiling() else attend_in_windows
-        attended = attend(self.attention.attend, self.position_bias, *states, self.window_size, self.shifted)
+        attended = attend(self.attention.attend, self.position_bias, query, key, value, self.window_size, self.shifted)
         return self.attention.output(attended.view(hidden_states.shape))
 
     def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:

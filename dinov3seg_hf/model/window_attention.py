@@ -79,8 +79,8 @@ def attend_in_windows(
         parts = []
         for columns in window_runs(width, size, shifted):
             bias = position_bias(rows.length, columns.length)
-            states = (_cut_windows(states, rows, columns, len(bias)) for states in (query, key, value))
-            attended = attend(*states, bias[None].to(query.dtype))
+            cut = [_cut_windows(states, rows, columns, len(bias)) for states in (query, key, value)]
+            attended = attend(cut[0], cut[1], cut[2], bias[None].to(query.dtype))
             parts.append(_join_windows(attended, rows, columns))
         bands.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
     return bands[0] if len(bands) == 1 else torch.cat(bands, dim=1)
