@@ -19,12 +19,14 @@ from PIL import Image
 from ..visualization.files import save_image, save_mask, segments_as_json
 from ..visualization.legend import with_legend
 from ..visualization.pictures import overlay
+from .address import MAX_ADDRESS, read_address
 from .engine import DemoEngine
 from .examples import Example
 from .segmentation import Segmentation
 from .view import view_of
 
 HINT = "Drop or paste a photo, or choose an example.\nThen type what to look for."
+FAILED = "Something went wrong on the server.\nTry again, or try another image."
 MAX_FILE_NAME = 60
 
 _PROGRESS = gr.Progress()  # Gradio passes its progress object to the parameter that has this default
@@ -71,19 +73,35 @@ class Endpoints:
                 answer = view_of(result, engine.colors(session, result.vocabulary), engine.model_facts)
         except (ValueError, MemoryError) as error:
             shown, answer = None, {"error": str(error)}
+        except gr.Error:  # of ZeroGPU: the visitor's GPU time is used up, for example
+            raise
         except Exception:  # otherwise the viewer would still show the previous result
             _log.exception("The segmentation failed.")
-            shown, answer = None, {"error": "Something went wrong on the server.\nTry again, or try another image."}
+            shown, answer = None, {"error": FAILED, "failed": True}
         engine.set_shown(session, shown)
         return answer
 
-    def show_example(self, index: int) -> tuple[str, str]:
-        """Returns the image path and the words of an example."""
-        return self.examples[index].path, self.examples[index].words
+    def open_page(self, fragment: str | None) -> list[Any]:
+        """Returns the image, the words and the options that the page opens with, in the order of `Controls.shared`.
 
-    def show_first_example(self) -> tuple[str, str]:
-        """Returns the image path and the words of the first example, which the page opens with."""
-        return self.show_example(0)
+        They are those of the first example, unless the address says otherwise.
+        """
+        address = read_address(fragment, self.engine, len(self.examples))
+        if address.too_long:
+            gr.Warning(f"The address has more than {MAX_ADDRESS} characters. The page opened without it.")
+        values: list[Any] = [None, address.words, address.inference, address.head, address.templates, address.refine]
+        example: int | None = None
+        if self.examples:
+            example = address.example or 0
+            values[0] = self.examples[example].path
+            values[1] = self.examples[example].words if address.words is None else address.words
+        return [gr.skip() if value is None else value for value in (*values, example)]
+
+    def show_example(self, index: int | None) -> tuple[Any, Any]:
+        """Returns the image path and the words of an example."""
+        if not isinstance(index, int) or not 0 <= index < len(self.examples):
+            return gr.skip(), gr.skip()
+        return self.examples[index].path, self.examples[index].words
 
     def forget(self, request: gr.Request) -> None:
         """Removes the stored values of a session that has ended."""

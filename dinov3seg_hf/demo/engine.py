@@ -13,9 +13,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,6 +37,22 @@ from ..visualization.colors import label_palette
 from ..visualization.pictures import MIN_DISPLAY_SIDE
 from .photos import Photo, open_photo
 from .segmentation import LEVELS, NUM_LEVELS, Segmentation
+from .zero_gpu import move_to_borrowed_gpu, on_zero_gpu, with_borrowed_gpu
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAnswer:
+    """What the model computes for a request.
+
+    Attributes:
+        labeled: The segmentation.
+        new_words: The embeddings of the classes that were not stored, by their index.
+        seconds: The duration of each step.
+    """
+
+    labeled: LabeledImage
+    new_words: dict[int, torch.Tensor]
+    seconds: dict[str, float]
 
 
 class DemoEngine:
@@ -62,6 +78,7 @@ class DemoEngine:
             )
         self.pipe, self.limits, self.name = pipe, limits or Limits(), name
         self.memory = Memory(self.limits.cache_bytes)
+        self._on_model = with_borrowed_gpu(self._model_steps)
         self._compute = threading.RLock()  # one model on one device: parallel calls are not faster and need more memory
 
     # --- inputs ------------------------------------------------------------------------------------------------------
@@ -179,19 +196,73 @@ class DemoEngine:
             key = hashlib.sha256(repr((image_key, vocabulary.fingerprint, refine)).encode()).hexdigest()
             if session is not None and (known := self.memory.get(session, ("segmentation", key))) is not None:
                 return known
-            inputs, remembered = self._inputs(session, photo, image_key, len(vocabulary), progress, seconds)
-            progress(0.6 if not remembered else 0.2, "Encoding the words")
-            with _timed(seconds, "text"):
-                text, num_new_words = self._encode_words(session, vocabulary, model_key)
-            progress(0.7 if not remembered else 0.4, "Segmenting")
-            with _timed(seconds, "segment"):
-                settings = InferenceSettings(inference=inference, head=head, refine=refine)
-                (labeled,) = self.pipe.segment_prepared([inputs], text, settings, return_scores=True)
-            result = self._result(key, photo, vocabulary, settings, labeled)
+            settings = InferenceSettings(inference=inference, head=head, refine=refine)
+            words = self._known_words(session, vocabulary, model_key)
+            # features stay on the GPU that computed them, and a borrowed GPU is given back
+            features_of = None if on_zero_gpu() else session
+            answer = None
+            for step in self._on_model(features_of, photo, image_key, vocabulary, words, settings):
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, ModelAnswer):
+                    answer = step
+                else:
+                    progress(*step)
+            assert answer is not None  # the last step
+            self._remember_words(session, vocabulary, model_key, answer.new_words)
+            result = self._result(key, photo, vocabulary, settings, answer.labeled)
         if session is not None:
             self.memory.put(session, ("segmentation", key), result, result.num_bytes)
         # the stored result has no times, because reading it from memory takes no time
-        return replace(result, seconds=seconds, num_new_words=num_new_words)
+        return replace(result, seconds=seconds | answer.seconds, num_new_words=len(answer.new_words))
+
+    def _model_steps(
+        self,
+        session: str | None,
+        photo: Photo,
+        image_key: tuple,
+        vocabulary: Vocabulary,
+        words: dict[int, torch.Tensor],
+        settings: InferenceSettings,
+    ) -> Iterator[tuple[float, str] | ModelAnswer | ValueError | MemoryError]:
+        """Runs the model. Yields the progress and the name of each step, and at the end the answer or the error.
+
+        With ZeroGPU, this runs in another process: all that it takes and yields can be pickled, and an error that is
+        raised would arrive without its message.
+
+        Args:
+            session: The session that stores the features. `None`: they are not stored.
+            photo: The image.
+            image_key: What the features depend on, see `segment`.
+            vocabulary: The words.
+            words: The embeddings of the classes that are stored, by their index.
+            settings: The settings of the segmentation.
+        """
+        seconds: dict[str, float] = {}
+        try:
+            if on_zero_gpu():
+                move_to_borrowed_gpu(self.pipe.model)
+                self.pipe.device = self.pipe.model.device
+            inputs = self._known_features(session, photo, image_key)
+            remembered = inputs is not None
+            if inputs is None:
+                yield 0.1, "Encoding the image"
+                inputs = self._inputs(session, photo, image_key, len(vocabulary), seconds)
+            yield 0.2 if remembered else 0.6, "Encoding the words"
+            with _timed(seconds, "text"):
+                text, new_words = self._encode_words(vocabulary, words)
+            yield 0.4 if remembered else 0.7, "Segmenting"
+            with _timed(seconds, "segment"):
+                (labeled,) = self.pipe.segment_prepared([inputs], text, settings, return_scores=True)
+        except (ValueError, MemoryError) as error:
+            yield error
+        else:
+            yield ModelAnswer(labeled, new_words, seconds)
+
+    def _known_features(self, session: str | None, photo: Photo, image_key: tuple) -> EncodedImage | None:
+        """Returns the stored features of a photo; `None` if there are none."""
+        known = None if session is None else self.memory.get(session, ("features", image_key))
+        return None if known is None else replace(known, size=(photo.shown.height, photo.shown.width))
 
     def _inputs(
         self,
@@ -199,10 +270,9 @@ class DemoEngine:
         photo: Photo,
         image_key: tuple,
         num_labels: int,
-        progress: Progress,
         seconds: dict[str, float],
-    ) -> tuple[PreparedImage | EncodedImage, bool]:
-        """Returns the photo as input of the pipeline, and whether its features were stored.
+    ) -> PreparedImage | EncodedImage:
+        """Returns the photo as input of the pipeline, and stores its features.
 
         The label map gets the size of `photo.shown`, so that small images have smooth edges.
         """
@@ -217,38 +287,47 @@ class DemoEngine:
                     f"Got {num_labels} labels; expected at most {SLIDE_VALUES // (height * width)} for this image with "
                     "sliding windows. Use fewer words or another inference mode."
                 )
-            return replace(prepared, size=shown_size), False
-        key = ("features", image_key)
-        if session is not None and (known := self.memory.get(session, key)) is not None:
-            return replace(known, size=shown_size), True
-        progress(0.1, "Encoding the image")
+            return replace(prepared, size=shown_size)
         with _timed(seconds, "image"):
             encoded = self.pipe.encode_image(photo.image, inference=inference, head=head)
         if session is not None:
-            self.memory.put(session, key, encoded, num_bytes_of(encoded.features) + encoded.pixels.nbytes)
-        return replace(encoded, size=shown_size), False
+            size = num_bytes_of(encoded.features) + encoded.pixels.nbytes
+            self.memory.put(session, ("features", image_key), encoded, size)
+        return replace(encoded, size=shown_size)
 
-    def _encode_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> tuple[TextEmbeddings, int]:
-        """Returns the embeddings of all classes, and how many classes were not stored for this session.
+    # The pipeline has a cache of words, too, but all sessions share that cache.
 
-        Does not use the cache of the pipeline, because all sessions share that cache.
-        """
-        keys = [("words", model_key, tuple(prompts)) for prompts in vocabulary.prompts()]
-        rows: dict[int, torch.Tensor] = {}
-        for index, key in enumerate(keys):
-            if session is not None and (known := self.memory.get(session, key)) is not None:
-                rows[index] = known
-        missing = [index for index in range(len(keys)) if index not in rows]
+    def _known_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> dict[int, torch.Tensor]:
+        """Returns the stored embeddings of classes, `(2, D)` each, by their index."""
+        if session is None:
+            return {}
+        stored = (self.memory.get(session, ("words", model_key, tuple(prompts))) for prompts in vocabulary.prompts())
+        return {index: row for index, row in enumerate(stored) if row is not None}
+
+    def _remember_words(
+        self, session: str | None, vocabulary: Vocabulary, model_key: str, rows: dict[int, torch.Tensor]
+    ) -> None:
+        if session is not None:
+            prompts = vocabulary.prompts()
+            for index, row in rows.items():
+                self.memory.put(session, ("words", model_key, tuple(prompts[index])), row, row.nbytes + 256)
+
+    def _encode_words(
+        self, vocabulary: Vocabulary, known: dict[int, torch.Tensor]
+    ) -> tuple[TextEmbeddings, dict[int, torch.Tensor]]:
+        """Returns the embeddings of all classes, and of those that are not known."""
+        missing = [index for index in range(len(vocabulary)) if index not in known]
+        new: dict[int, torch.Tensor] = {}
         if missing:
-            prompts = [keys[index][2] for index in missing]
-            encoded = encode_classes(self.pipe.model, self.pipe.tokenizer, prompts, labels=missing)  # (c, 2, D)
-            for index, row in zip(missing, encoded):
-                rows[index] = row.clone()  # a view would keep all rows in memory
-                if session is not None:
-                    self.memory.put(session, keys[index], rows[index], row.nbytes + 256)
+            prompts = vocabulary.prompts()
+            encoded = encode_classes(
+                self.pipe.model, self.pipe.tokenizer, [prompts[index] for index in missing], labels=missing
+            )  # (c, 2, D)
+            new = {index: row.clone() for index, row in zip(missing, encoded)}  # a view would keep all rows in memory
+        rows = known | new
+        tensor = torch.stack([rows[index] for index in range(len(vocabulary))])  # (C, 2, D)
         fingerprint = self.pipe.text_fingerprint()
-        tensor = torch.stack([rows[index] for index in range(len(keys))])  # (C, 2, D)
-        return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, fingerprint), len(missing)
+        return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, fingerprint), new
 
     def _result(
         self,
@@ -312,7 +391,7 @@ class DemoEngine:
             "model": self.name,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(self.pipe.device),
+            "device": "a borrowed GPU" if on_zero_gpu() else str(self.pipe.device),
         }
 
     def _model_key(self) -> str:

@@ -6,6 +6,7 @@ The events call the functions in `endpoints.py`; `assets/viewer.js` shows the re
 hosts.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -16,9 +17,10 @@ from gradio.components import Component
 from ..drawn_world.names import COLORS, KINDS, NAMES, PATTERNS
 from ..model.prompts import DEFAULT_TEMPLATE, TEMPLATES
 from ..model.vocabulary import Vocabulary
+from .address import MAX_ADDRESS
 from .endpoints import HINT, Endpoints
 from .engine import DemoEngine
-from .examples import PHOTO_WORDS, Example
+from .examples import PHOTO_WORDS, Example, topics_of
 from .theme import asset
 
 TITLE = "dinov3.seg: segment images by words"
@@ -30,6 +32,11 @@ MODES = {
 HEADS = {"full": "full (trained)", "dinotxt": "zero-shot (dino.txt)"}
 NO_PRESET = "Choose a vocabulary …"
 
+READ_ADDRESS = "() => location.hash.slice(1)"
+
+# What `assets/words.js` hears if a segmentation was not answered, because the queue is full, for example.
+FAILURE = "() => document.dispatchEvent(new CustomEvent('dinov3seg:answer', { detail: { failed: true } }))"
+
 # (interval, age): every ten minutes, Gradio deletes uploads that are older than an hour.
 CLEANING_SECONDS = (600, 3600)
 
@@ -39,9 +46,8 @@ class Controls:
     """The components for the image, the words and the settings."""
 
     photo: gr.Image
-    gallery: gr.Dataset | None
+    gallery: gr.HTML
     words: gr.HTML
-    button: gr.Button
     preset: gr.Dropdown
     mode: gr.Radio
     templates: gr.Dropdown
@@ -53,6 +59,11 @@ class Controls:
         """The inputs that all endpoints take, in the order of `Endpoints.run`."""
         return [self.photo, self.words, self.mode, self.head, self.templates]
 
+    @property
+    def shared(self) -> list[Component]:
+        """What an address can name, in the order of `Endpoints.open_page` and, without the image, of `address.js`."""
+        return [*self.asked, self.refine, self.gallery]
+
 
 @dataclass(frozen=True)
 class Results:
@@ -62,6 +73,7 @@ class Results:
     overlay_button: gr.Button
     label_map_button: gr.Button
     json_button: gr.Button
+    link_button: gr.Button
 
 
 def build_demo(
@@ -135,15 +147,15 @@ def _add_controls(engine: DemoEngine, examples: Sequence[Example], presets: list
         elem_id="photo",
         placeholder="Drop a photo here",
     )
-    gallery = None
-    if examples:
-        gallery = gr.Dataset(
-            components=[gr.Image(visible=False)],
-            samples=[[example.path] for example in examples],
-            type="index",
-            label="Examples",
-            elem_id="examples",
-        )
+    gallery = gr.HTML(
+        html_template=asset("gallery.html"),
+        css_template=asset("gallery.css"),
+        js_on_load=asset("gallery.js"),
+        apply_default_css=False,
+        elem_id="examples",
+        visible=bool(examples),
+        topics=topics_of(examples),
+    )
     words = gr.HTML(
         first_words,
         label="Words",
@@ -154,7 +166,6 @@ def _add_controls(engine: DemoEngine, examples: Sequence[Example], presets: list
         elem_id="words",
         max_labels=engine.limits.labels,
     )
-    button = gr.Button("Segment", variant="primary", elem_id="segment-button")
     preset = gr.Dropdown(
         presets,
         value=NO_PRESET,
@@ -172,7 +183,7 @@ def _add_controls(engine: DemoEngine, examples: Sequence[Example], presets: list
     )
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         templates, head, refine = _add_advanced(engine)
-    return Controls(photo, gallery, words, button, preset, mode, templates, head, refine)
+    return Controls(photo, gallery, words, preset, mode, templates, head, refine)
 
 
 def _add_advanced(engine: DemoEngine) -> tuple[gr.Dropdown, gr.Radio, gr.Checkbox]:
@@ -213,6 +224,7 @@ def _add_results() -> Results:
             gr.Button("Overlay PNG", size="sm", elem_id="download-overlay"),
             gr.Button("Label map PNG", size="sm", elem_id="download-label-map"),
             gr.Button("JSON", size="sm", elem_id="download-json"),
+            gr.Button("Copy link", size="sm", elem_id="copy-link"),
         )
 
 
@@ -244,6 +256,28 @@ class _Quiet(TypedDict):
     show_progress: Literal["hidden"]
 
 
+class _InBrowser(TypedDict):
+    """Options of an event that runs in the browser alone."""
+
+    fn: None
+    js: str
+    api_visibility: Literal["private"]
+
+
+class _InBrowserWithInputs(_InBrowser):
+    """The same, with the components whose values it reads."""
+
+    inputs: Sequence[Component]
+
+
+class _Titles(_Quiet):
+    """Options of the event that names the preset of the words."""
+
+    fn: Callable[..., Any]
+    inputs: Component
+    outputs: Component
+
+
 # One model on one device: its events run one at a time.
 _MODEL: _Turns = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
 
@@ -260,21 +294,68 @@ def _connect_page(
         "show_progress": "full",
         **_MODEL,
     }
+    quiet: _Quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    failed: _InBrowser = {"fn": None, "js": FAILURE, "api_visibility": "private"}
+    shared = _writes_address(endpoints.engine, controls)
     # `photo.change`, because the upload and removal events come before the new value. After a click on an example,
     # `photo.change` starts a run in addition to the run of the example.
-    changes = (controls.words.edit, controls.photo.change, controls.mode.input, controls.head.input)
-    for trigger in (*changes, controls.templates.input, controls.refine.input, controls.button.click):
-        trigger(**running, trigger_mode="always_last")
-    quiet: _Quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    options = (controls.mode.input, controls.head.input, controls.templates.input, controls.refine.input)
+    for trigger in (controls.words.edit, controls.photo.change, *options):
+        trigger(**running, trigger_mode="always_last").failure(**failed)
+    for trigger in (controls.words.edit, *options, results.viewer.threshold):
+        trigger(**shared)
     controls.mode.change(lambda mode: gr.Radio(info=MODES[mode]), controls.mode, controls.mode, **quiet)
-    controls.preset.input(lambda title: presets.get(title, ""), controls.preset, controls.words, **quiet).then(
-        **running
+
+    title_of_words: _Titles = {
+        "fn": lambda words: _preset_of(words, presets),
+        "inputs": controls.words,
+        "outputs": controls.preset,
+        **quiet,
+    }
+    controls.words.edit(**title_of_words, trigger_mode="always_last")
+    opened = demo.load(endpoints.open_page, gr.Textbox(visible=False), controls.shared, js=READ_ADDRESS, **quiet)
+    opened.then(**running).failure(**failed)
+    opened.then(**title_of_words)
+    replaced = controls.preset.input(lambda title: presets.get(title, ""), controls.preset, controls.words, **quiet)
+    chosen = controls.gallery.choose(
+        endpoints.show_example, controls.gallery, [controls.photo, controls.words], **quiet
     )
-    if controls.gallery is not None:
-        shown = [controls.photo, controls.words]
-        controls.gallery.click(endpoints.show_example, controls.gallery, shown, **quiet).then(**running)
-        demo.load(endpoints.show_first_example, None, shown, **quiet).then(**running)
+    for event in (replaced, chosen):
+        event.then(**running).failure(**failed)
+        event.then(**shared)
+    chosen.then(**title_of_words)
+    # an image of one's own is no example
+    controls.photo.input(lambda: None, None, controls.gallery, **quiet).then(**shared)
+
+    fits = gr.Checkbox(visible=False)
+    copied: _InBrowser = {"fn": None, "js": asset("copy_link.js"), "api_visibility": "private"}
+    results.link_button.click(**shared, outputs=fits).then(**copied, inputs=fits)
     demo.unload(endpoints.forget)
+
+
+def _preset_of(words: str | None, presets: dict[str, str]) -> str:
+    """Returns the title of the preset that the words are; `NO_PRESET` if they are none."""
+
+    def labels(text: str) -> list[str]:
+        return [label.strip() for label in text.split(",")]
+
+    return next((title for title, text in presets.items() if labels(text) == labels(words or "")), NO_PRESET)
+
+
+def _writes_address(engine: DemoEngine, controls: Controls) -> _InBrowserWithInputs:
+    """Returns the options of an event that writes the words and the options into the address."""
+    fixed = {
+        "inference": engine.pipe.default_inference,
+        "head": engine.heads[0],
+        "templates": [DEFAULT_TEMPLATE],
+        "max_length": MAX_ADDRESS,
+    }
+    return {
+        "fn": None,
+        "inputs": controls.shared[1:],  # all but the image
+        "js": f"(...given) => ({asset('address.js')})({json.dumps(fixed)}, ...given)",
+        "api_visibility": "private",
+    }
 
 
 def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> None:

@@ -18,6 +18,7 @@ from .engine import DemoEngine
 from .examples import copied_into, drawn_examples, examples_in
 from .page import build_demo
 from .theme import launch_options
+from .zero_gpu import on_zero_gpu
 
 
 def serve(
@@ -54,6 +55,7 @@ def serve(
     drawn_world = is_embedded(model)
     shown = examples_in(examples) if examples is not None else []
     name = EMBEDDED_TITLE if drawn_world else model.rstrip("/").split("/")[-1]
+    device = "cpu" if on_zero_gpu() else device  # the GPU is there during a request only
     engine = DemoEngine(load_pipeline(model, device, dtype), limits, name)
     with tempfile.TemporaryDirectory(prefix="dinov3seg-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # the uploads are removed when the server stops

@@ -27,7 +27,7 @@ from dinov3seg_hf.model.image_input import read_label_map
 
 REQUIRED = os.environ.get("DINOV3SEG_BROWSER") == "required"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
+MISSING = [name for name in ("gradio", "playwright", "axe_playwright_python") if importlib.util.find_spec(name) is None]
 MISSING += [] if BROWSER else ["chromium"]
 
 pytestmark = pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=f"needs {', '.join(MISSING)}: make demo-test")
@@ -87,7 +87,7 @@ def open_page(browser, server):
     """Opens the page as it shows its first example; fails at errors in the console and requests to other hosts."""
     contexts, problems = [], []
 
-    def open_(wait=True, **options):
+    def open_(wait=True, fragment="", **options):
         options = {"viewport": {"width": 1360, "height": 900}, "accept_downloads": True, **options}
         context = browser.new_context(**options)
         contexts.append(context)
@@ -101,7 +101,8 @@ def open_page(browser, server):
                 None if request.url.startswith((server[0], "data:", "blob:")) else problems.append(request.url)
             ),
         )
-        page.goto(server[0])
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.goto(server[0] + fragment)
         if wait:
             page.wait_for_selector("#viewer .viewer[data-state=result]")
         return page
@@ -114,6 +115,10 @@ def open_page(browser, server):
 
 def facts(page):
     return page.inner_text("#viewer .facts")
+
+
+def chips(page):
+    return page.eval_on_selector_all("#words .chips li .name", "names => names.map(name => name.textContent)")
 
 
 def legend(page):
@@ -278,8 +283,7 @@ def test_keyboard_alone_suffices(open_page):
 def test_words_are_merged_counted_and_taken_as_text(open_page):
     page = open_page()
     type_words(page, "red plain triangle, sofa | couch, Sofa, ,")
-    chips = page.eval_on_selector_all("#words .chips li .name", "names => names.map(name => name.textContent)")
-    assert chips == ["red plain triangle", "sofa+1"]
+    assert chips(page) == ["red plain triangle", "sofa+1"]
     page.click("#words .as-text")
     assert page.input_value("#words textarea") == "red plain triangle\nsofa|couch"
     page.fill("#words textarea", "star\ncircle, <b>cross</b>")
@@ -290,6 +294,125 @@ def test_words_are_merged_counted_and_taken_as_text(open_page):
     after(page, lambda: page.get_by_role("option", name="Colors of the drawn world (8)").click())
     # the segmentation that `after` saw can be that of the words before, on a busy machine
     page.wait_for_function("() => document.querySelector('#words .count').innerText === '8'")
+    assert page.input_value("#preset input") == "Colors of the drawn world (8)"
+    page.click("#words .undo")  # back to words that are no preset
+    page.wait_for_function("() => document.querySelector('#preset input').value.startsWith('Choose')")
+    assert chips(page) == ["star", "circle", "<b>cross</b>"]
+
+
+def test_chip_that_is_emptied_is_gone_and_one_that_is_left_stays(open_page):
+    page = open_page()
+    before = chips(page)
+    page.click("#words .chips .name >> nth=1")
+    assert page.input_value("#words input") == before[1] and chips(page) == [before[0], *before[2:]]
+    page.keyboard.press("Escape")
+    assert chips(page) == before
+    page.click("#words .chips .name >> nth=1")
+    page.keyboard.press("Tab")  # left as it was: nothing happens
+    assert chips(page) == before and page.is_hidden("#words .segment")
+
+    page.click("#words .chips .name >> nth=1")
+    page.fill("#words input", "")
+    after(page, lambda: page.keyboard.press("Tab"))
+    page.wait_for_function(
+        "label => !document.querySelector('#viewer .legend').innerText.includes(label)", arg=before[1]
+    )
+    assert chips(page) == [before[0], *before[2:]]
+    page.click("#words .chips .name >> nth=0")
+    page.fill("#words input", "green background")
+    after(page, lambda: page.keyboard.press("Enter"))
+    assert chips(page) == ["green background", *before[2:]]  # in its place
+    page.click("#words .undo")
+    after(page, lambda: page.click("#words .undo"))
+    assert chips(page) == before
+
+
+def test_too_many_words_are_refused_aloud_and_stay_with_their_writer(open_page):
+    page = open_page()
+    before, many = chips(page), "\n".join(f"thing {i}" for i in range(3000))
+    page.click("#words .as-text")
+    page.fill("#words textarea", many)
+    page.click("#words .as-text")
+    assert page.inner_text("#words .notice").startswith("3,000 labels are too many: at most 1,000 fit")
+    assert page.input_value("#words textarea") == many
+    page.fill("#words textarea", "\n".join(before))
+    page.click("#words .as-text")
+    assert chips(page) == before
+    paste = """text => { const data = new DataTransfer(); data.setData("text", text);
+      document.querySelector("#words input").dispatchEvent(new ClipboardEvent("paste", {clipboardData: data})); }"""
+    page.evaluate(paste, many)
+    assert "3,007 labels are too many" in page.inner_text("#words .notice") and chips(page) == before
+
+
+def test_segment_button_is_there_only_while_something_waits(open_page):
+    page = open_page()
+    assert page.is_hidden("#words .segment")
+    page.fill("#words input", "blue striped circle")
+    assert page.is_visible("#words .segment")
+    after(page, lambda: page.click("#words .segment"))
+    assert "blue striped circle" in chips(page) and page.is_hidden("#words .segment")
+
+
+def test_address_brings_words_and_options_back(open_page):
+    page = open_page()
+    assert "#" not in page.url
+    page.click("#examples .topics button:has-text('Colors')")
+    after(page, page.locator("#examples .scenes button").nth(1).click)
+    type_words(page, "white, red|crimson")
+    page.locator("#viewer .threshold input").fill("40")
+    page.locator("#viewer .threshold input").dispatch_event("change")
+    after(page, lambda: page.get_by_label("whole", exact=True).check())
+    page.wait_for_function("() => location.hash.includes('whole') && location.hash.includes('0.40')")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy-link")
+    page.wait_for_selector("#copy-link:has-text('Copied')")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == page.url
+
+    again = open_page(fragment=link[link.index("#") :])
+    assert chips(again) == ["white", "red+1"] and "whole" in facts(again)
+    assert again.input_value("#viewer .threshold input") == "40" and legend(again) == legend(page)
+    assert again.get_attribute("#examples .scenes button >> nth=1", "aria-pressed") == "true"
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "#words=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E&templates=%3Cb%3E%7B%7D%3C%2Fb%3E&example=-1&threshold=1e9&refine=x",
+        "#inference=__proto__&head=%00&example=99999999999999999999&words=red&threshold=NaN&x=%FF%FE%",
+        "#words=" + "a%2C" * 20_000,
+    ],
+    ids=["markup", "nonsense", "endless"],
+)
+def test_hostile_address_does_nothing(open_page, fragment):
+    page = open_page(fragment=fragment)
+    assert page.locator("img[src=x]").count() == 0 and "local-global" in facts(page)
+    assert page.input_value("#viewer .threshold input") == "0"
+    if "img" in fragment:
+        assert chips(page) == ["<img src=x onerror=alert(1)>"]
+    elif "red" in fragment:
+        assert chips(page) == ["red"]
+    else:
+        assert len(chips(page)) == 7 and "address has more than" in page.inner_text("body")
+
+
+def test_names_stand_on_their_regions_and_can_be_switched_off(open_page):
+    page = open_page()
+    tags = page.locator("#viewer .names span")
+    named = tags.all_inner_texts()
+    assert "red plain triangle" in named and set(named) <= set(legend(page)) and len(set(named)) == len(named)
+    frame = page.locator("#viewer .frame").bounding_box()
+    boxes = [tag.bounding_box() for tag in tags.all()]
+    for i, box in enumerate(boxes):
+        assert frame["x"] <= box["x"] and box["x"] + box["width"] <= frame["x"] + frame["width"]
+        for other in boxes[:i]:
+            beside = box["x"] + box["width"] <= other["x"] or other["x"] + other["width"] <= box["x"]
+            assert beside or box["y"] + box["height"] <= other["y"] or other["y"] + other["height"] <= box["y"]
+    for box, name in zip(boxes, named, strict=True):  # the pixel below a name has its label
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        assert name in page.inner_text("#viewer .tip")
+    page.uncheck("#viewer .names-on")
+    assert tags.count() == 0
 
 
 def test_modes_explain_themselves_and_run(open_page):
@@ -317,17 +440,51 @@ def test_bad_file_is_refused_in_words(open_page, tmp_path):
 
 
 def test_phone_shows_everything_within_its_width(open_page):
-    page = open_page(viewport={"width": 375, "height": 812}, device_scale_factor=2, has_touch=True, is_mobile=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    for selector in ("#photo", "#words", "#segment-button", "#viewer", "#preset", "#mode", "#downloads"):
+    page = open_page(viewport={"width": 390, "height": 844}, device_scale_factor=2, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for selector in ("#photo", "#words", "#viewer", "#preset", "#mode", "#downloads"):
         box = page.locator(selector).bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 375
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     tops = [page.locator(selector).bounding_box()["y"] for selector in ("#words", "#viewer", "#preset")]
     assert tops == sorted(tops)  # the result right after the words
     page.locator("#viewer .row").first.tap()
     assert page.locator("#viewer .row").first.get_attribute("aria-pressed") == "true"
     page.locator("#viewer .row").first.tap()
     screenshot(page, "phone")
+    page.evaluate("scrollTo(0, 0)")
+    type_words(page, "star", clear=False)
+    in_sight = """() => { const box = document.querySelector("#viewer .stage").getBoundingClientRect();
+      return box.top >= 0 && box.bottom <= innerHeight + 1; }"""
+    page.wait_for_function(in_sight)
+    if folder := os.environ.get("DINOV3SEG_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / "phone_after.png")
+
+
+EVERY_RULE = {
+    "resultTypes": ["violations"],
+    "runOnly": {
+        "type": "tag",
+        "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice", "experimental"],
+    },
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in(open_page, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page(color_scheme=scheme)
+    page.click("#advanced button")
+    page.fill("#words input", "blue")  # a word that waits
+    for mode in ("overlay", "heat"):
+        page.check(f"#viewer input[value={mode}]", force=True)
+        page.click("#words .as-text")  # there, and back
+        findings = Axe().run(page, options=EVERY_RULE).response["violations"]
+        assert not [(f["id"], [node["target"] for node in f["nodes"]]) for f in findings]
+    page.click("#photo button[aria-label='Remove Image']")
+    page.wait_for_selector("#viewer .viewer[data-state=empty]")
+    findings = Axe().run(page, options=EVERY_RULE).response["violations"]
+    assert not [(f["id"], [node["target"] for node in f["nodes"]]) for f in findings]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

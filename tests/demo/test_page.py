@@ -6,9 +6,12 @@ import json
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("gradio", reason="needs the extra demo")
@@ -17,8 +20,10 @@ import httpx
 from gradio_client import Client, handle_file
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf.demo.address import MAX_ADDRESS, Address, read_address
+from dinov3seg_hf.demo.endpoints import Endpoints
 from dinov3seg_hf.demo.engine import DemoEngine
-from dinov3seg_hf.demo.examples import Example, copied_into, examples_in
+from dinov3seg_hf.demo.examples import Example, copied_into, examples_in, topics_of
 from dinov3seg_hf.demo.page import build_demo
 from dinov3seg_hf.demo.server import serve
 from dinov3seg_hf.demo.theme import launch_options
@@ -295,6 +300,55 @@ def test_page_names_no_other_host_to_load_from(url):
     assert config["analytics_enabled"] is False
 
 
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=st.text(max_size=200),
+    example=st.integers(0, 4),
+    templates=st.lists(st.text(max_size=60).map(lambda text: text + "{}"), max_size=5),
+    inference=st.sampled_from(["whole", "local-global", "slide"]),
+)
+def test_address_is_read_as_it_was_written(engine, words, example, templates, inference):
+    fields = [("words", words), ("example", str(example)), ("inference", inference)]
+    fragment = urlencode([*fields, *(("templates", template) for template in templates)])
+    read = read_address(fragment, engine, 5)
+    expected = Address(words or None, example, inference, None, templates or None)
+    assert read == (expected if len(fragment) <= MAX_ADDRESS else Address(too_long=True))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fragment=st.text(max_size=400) | st.text("&=;%+0123456789abcdefinrtxwords", max_size=400))
+def test_any_address_opens_the_page(engine, image, fragment):
+    opened = Endpoints(engine, [Example(image, LABELS)]).open_page(fragment)
+    assert len(opened) == 7 and opened[0] == image and opened[-1] == 0
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "words=" + "a," * MAX_ADDRESS,
+        "&".join("words=a" for _ in range(10_000)),
+        "inference=fast&head=__class__&refine=maybe&example=5&templates=" + "x" * 500,
+        "example=-1",
+        "example=99999999999999999999999",
+        "example=²",
+        None,
+        7,
+    ],
+)
+def test_address_out_of_bounds_asks_for_nothing(engine, fragment):
+    read = read_address(fragment, engine, 5)
+    assert read in (Address(), Address(too_long=True))
+
+
+@pytest.mark.parametrize("index", [-1, 5, None, "0", 0.5, [0]])
+def test_example_that_does_not_exist_changes_nothing(engine, image, index):
+    shown = Endpoints(engine, [Example(image, LABELS)]).show_example(index)
+    assert image not in shown and LABELS not in shown
+
+
 # --- examples, starting -----------------------------------------------------------------------------------------------
 
 
@@ -306,6 +360,12 @@ def test_examples_come_from_a_folder_with_their_words(tmp_path, sample_image):
     (tmp_path / "a.txt").write_text("cat, dog\n", encoding="utf-8")
     first, second = examples_in(tmp_path)
     assert (Path(first.path).name, first.words) == ("a.png", "cat, dog") and "sky" in second.words
+    (tmp_path / "streets").mkdir()
+    sample_image.save(tmp_path / "streets" / "corner.png")
+    topics = topics_of(examples_in(tmp_path))
+    assert [topic["name"] for topic in topics] == ["Examples", "streets"]
+    assert [scene["index"] for topic in topics for scene in topic["scenes"]] == [0, 1, 2]
+    assert topics[1]["scenes"][0]["name"].startswith("corner: ")
     (tmp_path / "c.png").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"c\.png"):
         examples_in(tmp_path)

@@ -9,8 +9,9 @@ const context = canvas.getContext("2d");
 
 let view = null; // the decoded segmentation
 let turn = 0; // number of the latest value; an older value never replaces a newer value
-let drawn = null; // labels and borders at the current threshold
-const shown = { mode: "overlay", opacity: 55, threshold: 0, solo: null, hover: null, heat: null };
+let drawn = null; // labels and borders at the current threshold, and where their names fit
+let opened = false; // whether the page has shown its first value
+const shown = { mode: "overlay", opacity: 55, threshold: 0, names: true, solo: null, hover: null, heat: null };
 
 const NONE_COLOR = "#9e9ea2";
 const RAMP = ["#03051a", "#3b1c58", "#851e5b", "#cb1b4f", "#f06043", "#f6ab83", "#faebdd"];
@@ -40,6 +41,7 @@ async function receive(value) {
     message.replaceChildren(...paragraphs(value && (value.error || value.hint)));
     find(".photo").src = (value && value.image) || "data:,";
     find(".facts").textContent = "";
+    answered(value);
     return;
   }
   const [labels, levels, heat] = await Promise.all(
@@ -68,9 +70,20 @@ async function receive(value) {
   paint();
   list();
   tell();
+  answered(value);
   document.dispatchEvent(new CustomEvent("dinov3seg:colors", {
     detail: Object.fromEntries(view.legend.map((entry) => [entry.label.toLowerCase(), entry.found ? entry.color : ""])),
   }));
+}
+
+// Tells the words whether asking again makes sense. Where the page is one column, what a visitor asked for comes in sight.
+function answered(value) {
+  document.dispatchEvent(new CustomEvent("dinov3seg:answer", { detail: { failed: Boolean(value && value.failed) } }));
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (opened && value && !value.hint && matchMedia("(max-width: 700px)").matches) {
+    stage.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  }
+  opened ||= Boolean(value && value.legend);
 }
 
 function paragraphs(text) {
@@ -103,7 +116,63 @@ function measure() {
       }
     }
   }
-  drawn = { places, edges };
+  drawn = { places, edges, names: spots(places, height, width) };
+}
+
+// Finds the pixel of each label that is farthest from all others, by a chamfer distance on a grid of at most 400 x 400.
+function spots(places, height, width) {
+  const step = Math.max(1, Math.ceil(Math.max(height, width) / 400));
+  const rows = Math.floor(height / step), columns = Math.floor(width / step), middle = step >> 1;
+  const cells = new Uint16Array(rows * columns), far = new Float32Array(rows * columns).fill(1e6);
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) cells[y * columns + x] = places[(y * step + middle) * width + x * step + middle];
+  }
+  const reach = (y, x, dy, dx) => {
+    const own = y * columns + x, ny = y + dy, nx = x + dx, length = dy && dx ? 1.4 : 1;
+    const inside = ny >= 0 && nx >= 0 && ny < rows && nx < columns, other = ny * columns + nx;
+    far[own] = Math.min(far[own], inside && cells[other] === cells[own] ? far[other] + length : length);
+  };
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) for (const [dy, dx] of [[-1, -1], [-1, 0], [-1, 1], [0, -1]]) reach(y, x, dy, dx);
+  }
+  const best = new Map();
+  for (let y = rows - 1; y >= 0; y--) {
+    for (let x = columns - 1; x >= 0; x--) {
+      for (const [dy, dx] of [[1, 1], [1, 0], [1, -1], [0, 1]]) reach(y, x, dy, dx);
+      const own = y * columns + x, known = best.get(cells[own]);
+      if (!known || far[own] > known.far) best.set(cells[own], { far: far[own], x, y });
+    }
+  }
+  best.delete(view.legend.length); // none of these
+  return [...best].map(([place, { far: radius, x, y }]) =>
+    ({ place, radius: radius * step / width, x: (x + 0.5) * step / width, y: (y + 0.5) * step / height }))
+    .sort((a, b) => b.radius - a.radius);
+}
+
+// Writes the names where they fit, the roomiest regions first; a name never covers another one.
+function paintNames(only) {
+  const box = frame.getBoundingClientRect(), taken = [];
+  const layer = find(".names");
+  layer.replaceChildren();
+  if (!view || !shown.names || shown.mode === "heat" || !box.width) return;
+  for (const { place, radius, x, y } of drawn.names) {
+    if (only !== null && place !== only) continue;
+    const room = radius * box.width;
+    if (room < 9) break;
+    const tag = document.createElement("span");
+    tag.textContent = view.legend[place].label;
+    tag.style.setProperty("--color", view.legend[place].color);
+    layer.append(tag);
+    const width = tag.offsetWidth, height = tag.offsetHeight;
+    const left = Math.max(2, Math.min(x * box.width - width / 2, box.width - width - 2));
+    const top = Math.max(2, Math.min(y * box.height - height / 2, box.height - height - 2));
+    const apart = (other) => left + width + 2 < other.left || other.left + other.width + 2 < left ||
+      top + height + 2 < other.top || other.top + other.height + 2 < top;
+    if (width > Math.max(5 * room, 60) || width > box.width - 4 || !taken.every(apart)) { tag.remove(); continue; }
+    tag.style.left = left + "px";
+    tag.style.top = top + "px";
+    taken.push({ left, top, width, height });
+  }
 }
 
 const packedColor = ([red, green, blue], alpha) =>
@@ -123,6 +192,7 @@ function paint() {
   top_.style.clipPath = shown.mode === "compare" ? `inset(0 0 0 ${split.value}%)` : "none";
   divider.style.left = split.value + "%";
   if (heat) paintHeat(alpha); else paintLabels(alpha, only);
+  paintNames(only);
   const scale = find(".scale");
   scale.hidden = !heat;
   if (heat) {
@@ -226,7 +296,6 @@ function rowOf({ place, entry, area, score }) {
   const synonyms = (entry.words || []).filter((word) => word !== entry.label);
   button.title = `${entry.label}${synonyms.length ? " (also " + synonyms.join(", ") + ")" : ""}: ${percent(area)} of the image` +
     (score === undefined ? "" : `, mean score ${score.toFixed(2)}`);
-  button.setAttribute("aria-label", button.title);
   button.addEventListener("click", () => choose(place));
   for (const type of ["pointerenter", "focus"]) button.addEventListener(type, () => hover(place));
   for (const type of ["pointerleave", "blur"]) button.addEventListener(type, () => hover(null));
@@ -294,11 +363,16 @@ opacityInput.addEventListener("input", () => {
   find(".opacity output").textContent = shown.opacity + " %";
   paint();
 });
-thresholdInput.addEventListener("input", () => {
-  shown.threshold = Number(thresholdInput.value);
-  find(".threshold output").textContent = (shown.threshold / 100).toFixed(2);
+function setThreshold(hundredths) {
+  shown.threshold = hundredths;
+  find(".threshold output").textContent = (hundredths / 100).toFixed(2);
+  root.dataset.threshold = (hundredths / 100).toFixed(2);
   if (view) { measure(); paint(); list(); }
-});
+}
+thresholdInput.addEventListener("input", () => setThreshold(Number(thresholdInput.value)));
+thresholdInput.addEventListener("change", () => trigger("threshold"));
+find(".names-on").addEventListener("change", (event) => { shown.names = event.target.checked; paint(); });
+new ResizeObserver(() => paintNames(shown.hover ?? shown.solo)).observe(frame);
 split.addEventListener("input", paint);
 element.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && shown.solo !== null) { shown.solo = null; press(); paint(); }
@@ -335,5 +409,11 @@ canvas.addEventListener("click", (event) => {
 
 tip.hidden = true;
 find(".scale").hidden = true;
+const linked = Number(new URLSearchParams(location.hash.slice(1)).get("threshold"));
+if (linked > 0 && linked <= 1) {
+  thresholdInput.value = String(Math.round(100 * linked));
+  setThreshold(Number(thresholdInput.value));
+}
+window.addEventListener("hashchange", () => location.reload()); // another shared address in the same tab
 watch("value", () => receive(props.value));
 receive(props.value);
