@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage fuzz hf-common demo-test check-all wheel
+.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage fuzz hf-common demo-test check-all wheel release-check
 
 PYTHON ?= python
 
@@ -47,7 +47,7 @@ hf-common: ## run the common tests of transformers on our classes (downloads its
 	$(PYTHON) -m pytest --import-mode=prepend tests/hf_common
 
 demo-test: ## test the demo in a real browser (installs Chromium with apt-get if it is missing)
-	$(PYTHON) -m pip install -c constraints.txt -e ".[dev,demo]" playwright
+	$(PYTHON) -m pip install -c constraints.txt -e ".[dev,demo]" playwright axe-playwright-python
 	command -v chromium || command -v chromium-browser || command -v google-chrome \
 		|| { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	DINOV3SEG_BROWSER=required $(PYTHON) -m pytest tests/demo
@@ -57,3 +57,10 @@ check-all: check typecheck docs test-multiprocess hf-common demo-test ## run the
 wheel: ## build the wheel in dist/, after removing earlier builds
 	rm -rf build dist
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+release-check: ## build wheel and sdist, check both, run the quick start from the wheel on Python 3.10 to 3.13
+	$(PYTHON) -m pip install -c constraints.txt build tox twine
+	rm -rf build dist
+	$(PYTHON) -m build
+	$(PYTHON) -m twine check --strict dist/*
+	$(PYTHON) -m tox run --installpkg "$$(echo dist/*.whl)"
