@@ -9,7 +9,7 @@ help: ## show this list
 install: ## install the package for development, at the tested versions
 	$(PYTHON) -m pip install -c constraints.txt -e ".[dev]"
 
-check: ## lint, and check the formatting
+check: typecheck ## lint, check the formatting and the types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 

@@ -30,8 +30,8 @@ def make_parser(prog: str) -> Parser:
     page.add_argument(
         "--examples",
         metavar="DIR",
-        help="folder of example images; the words of photo.jpg are read from photo.txt (default: drawn scenes for the "
-        "embedded checkpoint, else none)",
+        help="folder of example images, with a subfolder for each topic; the words of photo.jpg are read from "
+        "photo.txt (default: drawn scenes for the embedded checkpoint, else none)",
     )
     server = parser.add_argument_group("server")
     server.add_argument(

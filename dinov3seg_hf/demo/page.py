@@ -316,7 +316,10 @@ def _connect_page(
     opened = demo.load(endpoints.open_page, gr.Textbox(visible=False), controls.shared, js=READ_ADDRESS, **quiet)
     opened.then(**running).failure(**failed)
     opened.then(**title_of_words)
-    replaced = controls.preset.input(lambda title: presets.get(title, ""), controls.preset, controls.words, **quiet)
+    # the box also sends its value when it loses the focus
+    replaced = controls.preset.input(
+        lambda title: presets.get(title) or gr.skip(), controls.preset, controls.words, **quiet
+    )
     chosen = controls.gallery.choose(
         endpoints.show_example, controls.gallery, [controls.photo, controls.words], **quiet
     )
