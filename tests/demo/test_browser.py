@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from dinov3seg_hf.about import EMBEDDED_TITLE
+from dinov3seg_hf.demo.address import MAX_ADDRESS
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.model.image_input import read_label_map
 
@@ -331,7 +332,7 @@ def test_too_many_words_are_refused_aloud_and_stay_with_their_writer(open_page):
     page = open_page()
     before, many = chips(page), "\n".join(f"thing {i}" for i in range(3000))
     page.click("#words .as-text")
-    page.fill("#words textarea", many)
+    page.locator("#words textarea").evaluate("(area, text) => { area.value = text; }", many)  # `fill` takes minutes
     page.click("#words .as-text")
     assert page.inner_text("#words .notice").startswith("3,000 labels are too many: at most 1,000 fit")
     assert page.input_value("#words textarea") == many
@@ -385,7 +386,10 @@ def test_address_brings_words_and_options_back(open_page):
     ids=["markup", "nonsense", "endless"],
 )
 def test_hostile_address_does_nothing(open_page, fragment):
-    page = open_page(fragment=fragment)
+    page = open_page(wait=False, fragment=fragment)
+    if len(fragment) > MAX_ADDRESS:
+        page.wait_for_selector("text=The address has more than")
+    page.wait_for_selector("#viewer .viewer[data-state=result]")
     assert page.locator("img[src=x]").count() == 0 and "local-global" in facts(page)
     assert page.input_value("#viewer .threshold input") == "0"
     if "img" in fragment:
@@ -393,7 +397,7 @@ def test_hostile_address_does_nothing(open_page, fragment):
     elif "red" in fragment:
         assert chips(page) == ["red"]
     else:
-        assert len(chips(page)) == 7 and "address has more than" in page.inner_text("body")
+        assert len(chips(page)) == 7
 
 
 def test_names_stand_on_their_regions_and_can_be_switched_off(open_page):
@@ -469,22 +473,32 @@ EVERY_RULE = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_in(open_page, scheme):
+def axe_findings(page):
+    """What axe-core finds once no run is in progress, which dims the former result."""
     from axe_playwright_python.sync_playwright import Axe
 
+    page.wait_for_function(
+        """() => { let node = document.querySelector("#viewer .viewer");
+        for (; node; node = node.parentElement) if (getComputedStyle(node).opacity !== "1") return false;
+        return true; }"""
+    )
+    findings = Axe().run(page, options=EVERY_RULE).response["violations"]
+    return [(finding["id"], [node["target"] for node in finding["nodes"]]) for finding in findings]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in(open_page, scheme):
     page = open_page(color_scheme=scheme)
     page.click("#advanced button")
     page.fill("#words input", "blue")  # a word that waits
-    for mode in ("overlay", "heat"):
-        page.check(f"#viewer input[value={mode}]", force=True)
-        page.click("#words .as-text")  # there, and back
-        findings = Axe().run(page, options=EVERY_RULE).response["violations"]
-        assert not [(f["id"], [node["target"] for node in f["nodes"]]) for f in findings]
+    assert axe_findings(page) == []
+    after(page, lambda: page.press("#words input", "Enter"))
+    page.check("#viewer input[value=heat]", force=True)
+    page.click("#words .as-text")
+    assert axe_findings(page) == []
     page.click("#photo button[aria-label='Remove Image']")
     page.wait_for_selector("#viewer .viewer[data-state=empty]")
-    findings = Axe().run(page, options=EVERY_RULE).response["violations"]
-    assert not [(f["id"], [node["target"] for node in f["nodes"]]) for f in findings]
+    assert axe_findings(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -119,7 +119,8 @@ function measure() {
   drawn = { places, edges, names: spots(places, height, width) };
 }
 
-// Finds the pixel of each label that is farthest from all others, by a chamfer distance on a grid of at most 400 x 400.
+// Finds, for each label and quarter of the image, the pixel that is farthest from other labels, by a chamfer distance on a
+// grid of at most 400 x 400: the places for its name.
 function spots(places, height, width) {
   const step = Math.max(1, Math.ceil(Math.max(height, width) / 400));
   const rows = Math.floor(height / step), columns = Math.floor(width / step), middle = step >> 1;
@@ -139,39 +140,50 @@ function spots(places, height, width) {
   for (let y = rows - 1; y >= 0; y--) {
     for (let x = columns - 1; x >= 0; x--) {
       for (const [dy, dx] of [[1, 1], [1, 0], [1, -1], [0, 1]]) reach(y, x, dy, dx);
-      const own = y * columns + x, known = best.get(cells[own]);
-      if (!known || far[own] > known.far) best.set(cells[own], { far: far[own], x, y });
+      const own = y * columns + x, quarter = 4 * cells[own] + 2 * (2 * y < rows) + (2 * x < columns);
+      const known = best.get(quarter);
+      if (!known || far[own] > known.far) best.set(quarter, { far: far[own], x, y });
     }
   }
-  best.delete(view.legend.length); // none of these
-  return [...best].map(([place, { far: radius, x, y }]) =>
-    ({ place, radius: radius * step / width, x: (x + 0.5) * step / width, y: (y + 0.5) * step / height }))
-    .sort((a, b) => b.radius - a.radius);
+  const found = new Map();
+  for (const [quarter, { far: radius, x, y }] of best) {
+    const place = quarter >> 2;
+    if (place === view.legend.length) continue; // none of these
+    if (!found.has(place)) found.set(place, []);
+    found.get(place).push({ radius: radius * step / width, x: (x + 0.5) * step / width, y: (y + 0.5) * step / height });
+  }
+  for (const candidates of found.values()) candidates.sort((a, b) => b.radius - a.radius);
+  return [...found].sort(([, a], [, b]) => a[0].radius - b[0].radius);
 }
 
-// Writes the names where they fit, the roomiest regions first; a name never covers another one.
+// Writes the names where they fit, those of small regions first: a large one has room elsewhere.
 function paintNames(only) {
-  const box = frame.getBoundingClientRect(), taken = [];
-  const layer = find(".names");
+  const box = frame.getBoundingClientRect(), layer = find(".names"), taken = [];
   layer.replaceChildren();
   if (!view || !shown.names || shown.mode === "heat" || !box.width) return;
-  for (const { place, radius, x, y } of drawn.names) {
-    if (only !== null && place !== only) continue;
-    const room = radius * box.width;
-    if (room < 9) break;
+  const [rows, columns] = view.size;
+  for (const [place, candidates] of drawn.names) {
+    if ((only !== null && place !== only) || candidates[0].radius * box.width < 9) continue;
     const tag = document.createElement("span");
     tag.textContent = view.legend[place].label;
     tag.style.setProperty("--color", view.legend[place].color);
     layer.append(tag);
     const width = tag.offsetWidth, height = tag.offsetHeight;
-    const left = Math.max(2, Math.min(x * box.width - width / 2, box.width - width - 2));
-    const top = Math.max(2, Math.min(y * box.height - height / 2, box.height - height - 2));
-    const apart = (other) => left + width + 2 < other.left || other.left + other.width + 2 < left ||
-      top + height + 2 < other.top || other.top + other.height + 2 < top;
-    if (width > Math.max(5 * room, 60) || width > box.width - 4 || !taken.every(apart)) { tag.remove(); continue; }
-    tag.style.left = left + "px";
-    tag.style.top = top + "px";
-    taken.push({ left, top, width, height });
+    const fits = ({ radius, left, top }) => {
+      const middle = Math.floor((top + height / 2) / box.height * rows) * columns + Math.floor((left + width / 2) / box.width * columns);
+      return width <= Math.min(5 * radius * box.width, box.width - 4) && drawn.places[middle] === place && taken.every((other) =>
+        left + width + 2 < other.left || other.left + other.width + 2 < left ||
+        top + height + 2 < other.top || other.top + other.height + 2 < top);
+    };
+    const spot = candidates.map(({ radius, x, y }) => ({
+      radius,
+      left: Math.max(2, Math.min(x * box.width - width / 2, box.width - width - 2)),
+      top: Math.max(2, Math.min(y * box.height - height / 2, box.height - height - 2)),
+    })).find(fits);
+    if (!spot) { tag.remove(); continue; }
+    tag.style.left = spot.left + "px";
+    tag.style.top = spot.top + "px";
+    taken.push({ ...spot, width, height });
   }
 }
 

@@ -181,6 +181,7 @@ area.addEventListener("input", wait);
 function write(writing) {
   if (writing) area.value = words.join("\n");
   else if (parse(area.value).join() !== words.join() && !commit(parse(area.value), "Words changed")) return false;
+  notice("");
   area.hidden = !writing;
   find(".box").hidden = writing;
   find(".as-text").textContent = writing ? "Done" : "Edit as text";
