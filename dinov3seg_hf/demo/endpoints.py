@@ -53,7 +53,8 @@ class Endpoints:
         Skips the update if the viewer already shows the segmentation.
         """
         engine, session = self.engine, request.session_hash
-        shown, answer = None, {"hint": HINT}
+        answer: dict[str, Any] = {"hint": HINT}
+        shown = None
         try:
             if image is not None:
                 result = engine.segment(

@@ -243,11 +243,11 @@ class DemoEngine:
             if on_zero_gpu():
                 move_to_borrowed_gpu(self.pipe.model)
                 self.pipe.device = self.pipe.model.device
-            inputs = self._known_features(session, photo, image_key)
-            remembered = inputs is not None
-            if inputs is None:
+            known = self._known_features(session, photo, image_key)
+            remembered = known is not None
+            if known is None:
                 yield 0.1, "Encoding the image"
-                inputs = self._inputs(session, photo, image_key, len(vocabulary), seconds)
+            inputs = known or self._inputs(session, photo, image_key, len(vocabulary), seconds)
             yield 0.2 if remembered else 0.6, "Encoding the words"
             with _timed(seconds, "text"):
                 text, new_words = self._encode_words(vocabulary, words)

@@ -145,7 +145,7 @@ def _add_controls(engine: DemoEngine, examples: Sequence[Example], presets: list
         height=230,
         buttons=["fullscreen"],
         elem_id="photo",
-        placeholder="Drop a photo here",
+        placeholder="Drop an image file here to upload",  # as Gradio names it for screen readers
     )
     gallery = gr.HTML(
         html_template=asset("gallery.html"),
