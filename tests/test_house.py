@@ -53,6 +53,7 @@ RANKS = {
     "visualization": 3,
     "conversion": 3,
     "large": 4,
+    "video": 4,
     "data": 4,
     "annotations": 5,
     "evaluation": 5,

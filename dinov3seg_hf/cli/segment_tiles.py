@@ -23,6 +23,8 @@ WHOLE = {
     "annotations": "--annotations",
     "format": "--format",
     "original": "--original",
+    "every": "--every",
+    "smoothing": "--smoothing",
 }
 # Flags that need --tile, by the names of their options, with their defaults.
 TILES = {"overlap": None, "scale": 1.0, "scores": None, "context": True, "bands": None}
@@ -101,6 +103,8 @@ def check_tiles(options: argparse.Namespace) -> None:
     for image in images:
         if image.path is None:
             raise ValueError(f"{image.source!r} is an address; expected a file with --tile. Download it first.")
+        if image.is_video:
+            raise ValueError(f"{image.source!r} is a video; expected an image with --tile. Leave --tile out.")
     options.vocabulary = vocabulary_of(options)
     columns: list[list[Path]] = []
     for target, ending in ((options.mask, "_mask.tif"), (options.scores, "_scores.tif")):
