@@ -21,12 +21,13 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "annotations",
         "For annotation tools and for training. Each connected part of a label is an annotation of its own. One file "
-        "for all images (coco, coco-panoptic, cvat, label-studio) is written when all images are done.",
+        "for all images (coco, coco-panoptic, cvat, label-studio, geopackage) is written when all images are done. "
+        'Requires the extra "export", for geotiff and geopackage "geo".',
     )
     group.add_argument(
         "--annotations",
         metavar="PATH",
-        help="file (coco, coco-panoptic, label-studio: .json; cvat: .xml) or folder (other formats)",
+        help="file (coco, coco-panoptic, label-studio: .json; cvat: .xml; geopackage: .gpkg) or folder (others)",
     )
     group.add_argument("--format", choices=FORMATS, help="format of the annotations")
     group.add_argument(

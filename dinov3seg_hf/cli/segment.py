@@ -119,10 +119,10 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Segments the images."""
-    if not options.tasks:
-        return EXIT_OK
     if options.tile is not None:
         return run_tiles(options)
+    if not options.tasks:
+        return EXIT_OK
     if options.videos:
         from .segment_frames import segment_videos
 

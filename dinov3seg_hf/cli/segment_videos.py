@@ -133,10 +133,13 @@ def _planned(options: argparse.Namespace, videos: Sequence[ImageInput]) -> list[
     masks = None if options.mask is None else _folder(options.mask, "--mask", options)
     json = None if options.json is None else _folder(options.json, "--json", options)
 
-    owner = {video.path.resolve(): video.source for video in videos if video.path is not None}
-    for path in [path for path in overlays if path is not None]:
-        if (first := owner.setdefault(path.resolve(), str(path))) != str(path) or overlays.count(path) > 1:
-            raise ValueError(f"{str(path)!r} would overwrite {first!r}, or be written twice. Choose another name.")
+    inputs = {video.path.resolve() for video in videos if video.path is not None}
+    written = [path.resolve() for path in overlays if path is not None]
+    if len({*inputs, *written}) < len(inputs) + len(written):
+        raise ValueError(
+            "Two of the videos and written overlays have the same path, so one would overwrite the other. Choose other "
+            "names or folders."
+        )
     if len({video.name for video in videos}) < len(videos):
         raise ValueError(
             "Two videos have the same name, so files of their frames would, too. Rename one of them, or segment them "
