@@ -50,8 +50,9 @@ def check(options: Namespace) -> None:
     from ..data.dataset_names import check_dataset
 
     config, resume = options.run_config = config_from_options(options)
-    for name in {config.dataset, config.eval_dataset} - {None, DRAWN_WORLD}:
-        check_dataset(name)
+    for name in (config.dataset, config.eval_dataset):
+        if name is not None and name != DRAWN_WORLD:
+            check_dataset(name)
     if not resume:  # the weights may be in the run
         resolve_checkpoint(config.init)
 
