@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,10 @@ from ..visualization.files import check_writable
 from .image import Cleaned, ExportOptions
 from .outlines import outline, simplified
 from .writer import REMEDY, AnnotationWriter
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from shapely import Polygon
 
 LAYER = "labels"
 FIELDS: dict[str, Any] = {
@@ -46,24 +50,23 @@ class GeopackageWriter(AnnotationWriter):
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         super().__init__(path, vocabulary, options)
         check_writable(self.path, self.suffixes)
-        self._file = _Layer(self.path)
+        self._layer = _Layer(self.path)
 
     def _add(self, cleaned: Cleaned) -> None:
-        image, options = cleaned.image, self.options
-        place = georeference_of(image.source, cleaned.label_map.shape)
-        rows, polygons = [], []
-        for part in cleaned.parts:
-            polygons.append((outline(part.mask, options.tolerance), (part.left, part.top)))
-            rows.append((image.file_name, self.labels[part.label], part.label, part.area, part.score))
-        self._file.add(image.file_name, place, polygons, rows)
+        image = cleaned.image
+        self._layer.begin(image.file_name, georeference_of(image.source, cleaned.label_map.shape))
+        polygons = [outline(part.mask, self.options.tolerance) for part in cleaned.parts]
+        for part, polygon in zip(cleaned.parts, polygons):
+            row = (self.labels[part.label], part.label, part.area, part.score)
+            self._layer.add(polygon, row, (part.left, part.top))
 
     def _finish(self) -> None:
         with disk_errors_as_value_errors(repr(str(self.path)), REMEDY):
-            self._file.finish()
+            self._layer.finish()
 
     def discard(self) -> None:
         """Removes what is not finished."""
-        self._file.discard()
+        self._layer.discard()
 
 
 def vectorize(
@@ -104,16 +107,34 @@ def vectorize(
             for label_map in label_maps:
                 name = Path(label_map).name
                 with opened_labels(label_map) as (band, names, none, place):
+                    layer.begin(name, place)
                     for geometry, value in shapes(band, connectivity=4):
-                        exact, label = shape(geometry), int(value)
-                        if label == none or exact.area < options.min_area:
+                        label = int(value)
+                        if label == none:
                             continue
-                        row = (name, names[label], label, round(exact.area), None)
-                        layer.add(name, place, [(simplified(exact, options.tolerance), (0, 0))], [row])
+                        exact = in_pixels(shape(geometry), place["transform"])
+                        if exact.area >= options.min_area:
+                            row = (names[label], label, round(exact.area), None)
+                            layer.add(simplified(exact, options.tolerance), row)
             layer.finish()
     finally:
         layer.discard()
     return layer.num_rows
+
+
+def in_pixels(polygon: "Polygon", transform: "Affine") -> "Polygon":
+    """Returns a polygon along the edges of pixels in pixels, exactly; GDAL gives it at its place on earth."""
+    import shapely
+
+    back = ~transform
+    return shapely.transform(polygon, lambda points: np.rint(_moved(points, back)))
+
+
+def _moved(points: np.ndarray, transform: "Affine") -> np.ndarray:
+    """Returns points `(N, 2)` at another place."""
+    x, y = points.T
+    at = transform
+    return np.stack([at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f], axis=1)
 
 
 class _Layer:
@@ -124,21 +145,18 @@ class _Layer:
         self._temporary = path.with_name(f".{uuid.uuid4().hex}.tmp.gpkg")
         self._crs: Any = None
         self._first = ""  # the image that has set the reference system
+        self._image, self._transform = "", None
         self._rows: list[tuple[Any, ...]] = []
         self._polygons: list[Any] = []
         self._is_damaged = False
         self.num_rows = 0
 
-    def add(
-        self,
-        image: str,
-        place: dict[str, Any],
-        polygons: Sequence[tuple[Any, tuple[int, int]]],
-        rows: Sequence[tuple[Any, ...]],
-    ) -> None:
-        """Adds polygons in pixels, each with the (left, top) of its origin, and their rows."""
-        from shapely.affinity import affine_transform
+    def begin(self, image: str, place: dict[str, Any]) -> None:
+        """Begins the polygons of an image.
 
+        Raises:
+            ValueError: If the image has no transform, or another reference system than the images before.
+        """
         if "transform" not in place:
             raise ValueError(
                 f"{image!r} has no transform to a place on earth, which a GeoPackage needs. Georeference it, or choose "
@@ -151,17 +169,15 @@ class _Layer:
                 f"{image!r} has the reference system {place['crs']} and {self._first!r} {self._crs}; expected one, "
                 "because nothing is reprojected. Write a file for each reference system."
             )
-        at = place["transform"]
-        moved = [
-            affine_transform(
-                polygon,
-                (at.a, at.b, at.d, at.e, at.a * left + at.b * top + at.c, at.d * left + at.e * top + at.f),
-            )
-            for polygon, (left, top) in polygons
-        ]
-        self._polygons += moved
-        self._rows += rows
-        self.num_rows += len(rows)
+        self._image, self._transform = image, place["transform"]
+
+    def add(self, polygon: "Polygon", row: tuple[Any, ...], origin: tuple[int, int] = (0, 0)) -> None:
+        """Adds a polygon in pixels from `origin` (left, top), and its columns after `image`."""
+        import shapely
+
+        self._polygons.append(shapely.transform(polygon, lambda points: _moved(points + origin, self._transform)))
+        self._rows.append((self._image, *row))
+        self.num_rows += 1
         if len(self._rows) >= CHUNK:
             self._flush()
 

@@ -29,7 +29,7 @@ TRANSFORMS = [
     rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000),
     rasterio.Affine(0.0008, 0.0006, 7.5, 0.0006, -0.0008, 51.25),
 ]
-repeated = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+repeated = settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write_map(path, shape, transform=TRANSFORMS[0], crs="EPSG:32632", **options):
@@ -64,6 +64,7 @@ def test_polygons_cover_the_pixels_of_their_labels_where_the_image_is(tmp_path, 
         polygons, columns, system = read_polygons(tmp_path / f"{name}.gpkg")
         assert system == rasterio.crs.CRS.from_string(crs) and len(polygons) == num_polygons
         np.testing.assert_array_equal(painted(polygons, columns["index"], labels.shape, transform), labels)
+        assert shapely.is_valid(polygons).all()
         assert columns["label"].tolist() == [NAMES[index] for index in columns["index"]]
         assert columns["num_pixels"].sum() == (labels >= 0).sum() and set(columns["image"]) <= {"map.tif"}
         pixel = abs(transform.determinant)
