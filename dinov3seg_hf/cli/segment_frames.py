@@ -17,7 +17,7 @@ from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
 from ..video.reading import Video, open_video
 from ..video.segmentation import DEFAULT_SMOOTHING, segment_video
-from ..video.writing import new_video
+from ..video.writing import VideoWriter, new_video
 from ..visualization.colors import label_palette
 from ..visualization.legend import MAX_LEGEND_ROWS, with_legend
 from ..visualization.pictures import NONE_NAME, Region, beside, overlay, regions_of
@@ -74,7 +74,7 @@ def _segment(
             image = Image.fromarray(result.frame.pixels)
             means = {names[index]: score for index, score in result.labeled.mean_scores(len(names)).items()}
             regions = regions_of(labels, names, means)
-            write_files(frame, image, labels, regions, pipe, options, time=round(result.frame.time, 6))
+            write_files(frame, image, labels, regions, palette, pipe, options, time=round(result.frame.time, 6))
             if options.writer is not None:
                 maps = (labels, result.labeled.score_map)
                 options.writer.add(AnnotatedImage(frame.input.file_name, *maps, image=image))
@@ -95,7 +95,9 @@ def _segment(
     ]
 
 
-def _new_overlay(task: VideoTask, video: Video, options: argparse.Namespace) -> contextlib.AbstractContextManager:
+def _new_overlay(
+    task: VideoTask, video: Video, options: argparse.Namespace
+) -> contextlib.AbstractContextManager[VideoWriter | None]:
     if task.overlay is None:
         return contextlib.nullcontext()
     task.overlay.parent.mkdir(parents=True, exist_ok=True)

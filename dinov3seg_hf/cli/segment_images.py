@@ -47,6 +47,7 @@ def segment_images(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
+    palette = label_palette(vocabulary.names)
 
     # an image of 108 megapixels takes 432 MB, and so do its scores
     kept = _Kept(images=options.output is not None or writer is not None, scores=writer is not None)
@@ -61,7 +62,7 @@ def segment_images(options: argparse.Namespace) -> int:
                     if isinstance(result, Exception):
                         raise result
                     regions = regions_of(result.label_map, vocabulary.names, result.mean_scores)
-                    write_files(task, result.image, result.label_map, regions, pipe, options)
+                    write_files(task, result.image, result.label_map, regions, palette, pipe, options)
                     if writer is not None:
                         maps, source = (result.label_map, result.score_map), task.input.stored_source
                         writer.add(AnnotatedImage(task.input.file_name, *maps, source=source, image=result.image))
@@ -138,6 +139,7 @@ def write_files(
     image: Image.Image | None,
     label_map: np.ndarray,
     regions: list[Region],
+    palette: np.ndarray,
     pipe: OpenVocabularySegmentationPipeline,
     options: argparse.Namespace,
     **facts: float,
@@ -149,12 +151,12 @@ def write_files(
         image: The image, for the overlay.
         label_map: int32 `(H, W)`.
         regions: The regions of the label map.
+        palette: The colors of the labels, uint8 `(C, 3)`.
         pipe: The pipeline that made it.
         options: The options of the command.
         **facts: More values of the JSON file.
     """
     vocabulary = options.vocabulary
-    palette = label_palette(vocabulary.names)
     for path in set(task.files) - set(task.annotations):
         path.parent.mkdir(parents=True, exist_ok=True)
     if task.overlay is not None:

@@ -80,7 +80,7 @@ def new_video(
     import av
 
     container_format, codec = FORMATS[Path(path).suffix.lower()]
-    rate = Fraction(frame_rate or 25).limit_denominator(1001)
+    rate = Fraction(frame_rate or 25).limit_denominator(1_000_000)
     with open_atomically(path) as file:
         try:
             with av.open(file, "w", format=container_format) as container:
