@@ -12,10 +12,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf import OpenVocabularySegmentationPipeline, segment_video
 from dinov3seg_hf.file_names import VIDEO_ENDINGS, VIDEO_SUFFIXES
 from dinov3seg_hf.model.labeling import ScoreMaps
-from dinov3seg_hf.video import new_video, open_video, segment_video
+from dinov3seg_hf.video import new_video, open_video
 from dinov3seg_hf.video.smoothing import MovingAverage
 from dinov3seg_hf.video.writing import FORMATS
 
