@@ -26,6 +26,7 @@ from .writer import REMEDY, AnnotationWriter
 if TYPE_CHECKING:
     from affine import Affine
     from shapely import Polygon
+    from shapely.geometry.base import BaseGeometry
 
 LAYER = "labels"
 FIELDS: dict[str, Any] = {
@@ -112,7 +113,7 @@ def vectorize(
                         label = int(value)
                         if label == none:
                             continue
-                        exact = in_pixels(shape(geometry), place["transform"])
+                        exact = _in_pixels(shape(geometry), place["transform"])
                         if exact.area >= options.min_area:
                             row = (names[label], label, round(exact.area), None)
                             layer.add(simplified(exact, options.tolerance), row)
@@ -122,7 +123,7 @@ def vectorize(
     return layer.num_rows
 
 
-def in_pixels(polygon: "Polygon", transform: "Affine") -> "Polygon":
+def _in_pixels(polygon: "BaseGeometry", transform: "Affine") -> "Polygon":
     """Returns a polygon along the edges of pixels in pixels, exactly; GDAL gives it at its place on earth."""
     import shapely
 
@@ -145,7 +146,8 @@ class _Layer:
         self._temporary = path.with_name(f".{uuid.uuid4().hex}.tmp.gpkg")
         self._crs: Any = None
         self._first = ""  # the image that has set the reference system
-        self._image, self._transform = "", None
+        self._image = ""
+        self._transform: Any = None
         self._rows: list[tuple[Any, ...]] = []
         self._polygons: list[Any] = []
         self._is_damaged = False

@@ -87,9 +87,8 @@ class Task:
         return drawn_world(options.images or 300, options.split or "unseen", CARD), drawn_world_vocabulary()
 
     def _open_dataset(self) -> tuple[Dataset, Vocabulary]:
-        options, place = self.options, self.name
-        if self.benchmark is not None:
-            place = prepared_folder(self.benchmark, options.data)
+        options = self.options
+        place = self.name if self.benchmark is None else prepared_folder(self.benchmark, options.data)
         dataset = open_dataset(
             place,
             options.split or "validation",
