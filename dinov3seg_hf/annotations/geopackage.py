@@ -26,7 +26,6 @@ from .writer import REMEDY, AnnotationWriter
 if TYPE_CHECKING:
     from affine import Affine
     from shapely import Polygon
-    from shapely.geometry.base import BaseGeometry
 
 LAYER = "labels"
 FIELDS: dict[str, Any] = {
@@ -123,7 +122,7 @@ def vectorize(
     return layer.num_rows
 
 
-def _in_pixels(polygon: "BaseGeometry", transform: "Affine") -> "Polygon":
+def _in_pixels(polygon: Any, transform: "Affine") -> "Polygon":
     """Returns a polygon along the edges of pixels in pixels, exactly; GDAL gives it at its place on earth."""
     import shapely
 
