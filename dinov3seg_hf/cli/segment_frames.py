@@ -16,7 +16,7 @@ from ..loading import load_pipeline
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
 from ..video.reading import Video, open_video
-from ..video.segmentation import DEFAULT_SMOOTHING, segment_video
+from ..video.segmentation import segment_video
 from ..video.writing import VideoWriter, new_video
 from ..visualization.colors import label_palette
 from ..visualization.legend import MAX_LEGEND_ROWS, with_legend
@@ -65,7 +65,7 @@ def _segment(
             video,
             text,
             every=options.every or 1,
-            smoothing=DEFAULT_SMOOTHING if options.smoothing is None else options.smoothing,
+            smoothing=options.smoothing or 0.0,
             batch_size=options.batch_size,
             progress=sys.stderr.isatty(),
             **settings_of(options).given(),

@@ -54,8 +54,8 @@ def add_videos(parser: Parser) -> None:
     """Adds the options of videos."""
     group = parser.add_argument_group(
         "videos",
-        "Each frame is segmented for itself, and its scores are averaged with those of the frames before; nothing is "
-        f"tracked. --output is a video ({', '.join(VIDEO_SUFFIXES)}) without sound or a folder; --mask, --json and "
+        "Each frame is segmented for itself; --smoothing averages its scores with those of the frames before. Nothing "
+        f"is tracked. --output is a video ({', '.join(VIDEO_SUFFIXES)}) without sound or a folder; --mask, --json and "
         '--annotations get files for each frame, <video>_<number of the frame>. Requires the extra "video": '
         'pip install "dinov3seg_hf[video]".',
     )
@@ -64,7 +64,7 @@ def add_videos(parser: Parser) -> None:
         "--smoothing",
         type=_seconds,
         metavar="SECONDS",
-        help="time in which the weight of a frame in the average falls to 37 %% (default: 0.1; 0: no average)",
+        help="time in which the weight of a frame in the average falls to 37 %%, for still cameras (default: 0, none)",
     )
 
 

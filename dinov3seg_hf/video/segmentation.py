@@ -21,9 +21,6 @@ from ..model.text_embeddings import TextEmbeddings
 from .reading import Frame, Video, open_video
 from .smoothing import MovingAverage
 
-# Seconds. Three frames of a video with 30 of them.
-DEFAULT_SMOOTHING = 0.1
-
 
 @dataclass(frozen=True, eq=False)
 class SegmentedFrame:
@@ -44,15 +41,15 @@ def segment_video(
     candidate_labels: Labels | None = None,
     *,
     every: int = 1,
-    smoothing: float = DEFAULT_SMOOTHING,
+    smoothing: float = 0.0,
     batch_size: int = 1,
     progress: bool = True,
     **options: Any,
 ) -> Iterator[SegmentedFrame]:
     """Segments a video frame by frame, while the results are read. Memory is that of one batch.
 
-    Each frame is segmented for itself; then its score maps are averaged with those of the frames before, by an
-    exponential moving average. Nothing is tracked.
+    Each frame is segmented for itself; with `smoothing`, its score maps are averaged with those of the frames before, by
+    an exponential moving average. Nothing is tracked, so what moves gets a lag.
 
     Example:
 
