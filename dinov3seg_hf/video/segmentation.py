@@ -48,8 +48,8 @@ def segment_video(
 ) -> Iterator[SegmentedFrame]:
     """Segments a video frame by frame, while the results are read. Memory is that of one batch.
 
-    Each frame is segmented for itself; with `smoothing`, its score maps are averaged with those of the frames before, by
-    an exponential moving average. Nothing is tracked, so what moves gets a lag.
+    Each frame is segmented for itself; with `smoothing`, its score maps are averaged with those of the frames before,
+    by an exponential moving average. Nothing is tracked, so what moves gets a lag.
 
     Example:
 
