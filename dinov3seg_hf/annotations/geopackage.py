@@ -76,7 +76,9 @@ def vectorize(
     min_area: int = 0,
     tolerance: float = 1.0,
 ) -> int:
-    """Writes the labels of GeoTIFF files as polygons; see the module for the columns (there are no scores).
+    """Writes the labels of GeoTIFF files as polygons; see the module for the columns.
+
+    There are no scores, and the column image has the name of the label map.
 
     The files are those that `segment_large` or the format `geotiff` writes. They are read line by line; memory grows
     with the number of polygons of one file, not with its pixels.
