@@ -3,7 +3,6 @@
 """The videos of `dinov3seg segment`: their flags, and their files, checked before a model is loaded."""
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from ..checkpoint_names import resolve_checkpoint
 from ..extras import require_installed
 from ..file_names import VIDEO_SUFFIXES
 from .annotations import open_annotations
-from .console import Parser, positive, print_error
+from .console import Parser, not_negative, positive, print_error
 from .inputs import ImageInput
 from .segment_files import Task, refuse_folder_of_images
 from .words import vocabulary_of
@@ -62,7 +61,7 @@ def add_videos(parser: Parser) -> None:
     group.add_argument("--every", type=positive, metavar="N", help="segment every N-th frame (default: all)")
     group.add_argument(
         "--smoothing",
-        type=_seconds,
+        type=not_negative("a time in seconds"),
         metavar="SECONDS",
         help="time in which the weight of a frame in the average falls to 37 %%, for still cameras (default: 0, none)",
     )
@@ -158,13 +157,3 @@ def _folder(target: str, flag: str, options: argparse.Namespace) -> Path:
     refuse_folder_of_images(folder, options.images, options.recursive)
     check_writable(folder / "probe" if folder.is_dir() else folder)
     return folder
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a time in seconds of at least 0")
-    return value
