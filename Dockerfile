@@ -8,8 +8,8 @@ COPY dinov3seg_hf dinov3seg_hf
 COPY demo demo
 COPY examples examples
 COPY recipes recipes
-RUN pip install --no-cache-dir -c constraints.txt ".[serve]" && useradd --create-home serve
-USER serve
+RUN pip install --no-cache-dir -c constraints.txt ".[serve]" && useradd --create-home --uid 1000 serve
+USER 1000
 EXPOSE 8000
-HEALTHCHECK --start-period=60s CMD python -c "import urllib.request as r; r.urlopen('http://localhost:8000/health')"
+HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://localhost:8000/health')"]
 ENTRYPOINT ["dinov3seg", "serve", "--host", "0.0.0.0"]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .model.prompts import TEMPLATES
     from .model.text_embeddings import TextEmbeddings
     from .model.vocabulary import Vocabulary
+    from .video import segment_video
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -54,6 +55,7 @@ else:
             ".model.prompts": ("TEMPLATES",),
             ".model.text_embeddings": ("TextEmbeddings",),
             ".model.vocabulary": ("Vocabulary",),
+            ".video": ("segment_video",),
         },
     )
 
@@ -89,4 +91,5 @@ __all__ = [
     "__version__",
     "export_annotations",
     "segment_large",
+    "segment_video",
 ]

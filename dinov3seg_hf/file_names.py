@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Names of files that one subpackage writes and another subpackage reads, and endings of images."""
+"""Names of files that one subpackage writes and another subpackage reads, and endings of images and videos."""
 
 CONVERSION_REPORT = "conversion_report.json"  # next to converted weights
 RESULTS = "results.json"  # results of an evaluation
@@ -12,3 +12,20 @@ LICENSES = ("LICENSE.md", "LICENSE.pdf", "LICENSE.txt", "LICENSE")  # the licens
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is an image in a folder
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # formats in which pictures are written
+# what is a video; FFmpeg reads more
+VIDEO_ENDINGS = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".mts",
+    ".m2ts",
+)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")  # formats in which videos are written

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,7 @@ RANKS = {
     "visualization": 3,
     "conversion": 3,
     "large": 4,
+    "video": 4,
     "data": 4,
     "annotations": 5,
     "evaluation": 5,
@@ -83,6 +85,8 @@ REMOTE_SET = sorted(path.stem for path in (PACKAGE / "model").glob("*.py") if pa
 REMOTE_LIBRARIES = {"torch", "numpy", "PIL", "transformers", "huggingface_hub", "yaml"}  # transformers needs PyYAML
 
 MAX_CHECKPOINT_BYTES = 10_000_000
+# Hidden files that belong to the repository.
+HIDDEN = (".ci/run", ".gitignore", ".pre-commit-config.yaml")
 
 
 def imports_of(path: Path) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -217,17 +221,39 @@ def pyproject() -> dict:
 
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory) -> set[str]:
-    """The files of a wheel, built from a copy: an old `build` folder in the tree would be packed as well."""
-    source, target = tmp_path_factory.mktemp("source") / "clone", tmp_path_factory.mktemp("wheel")
-    others = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "runs", "*.egg-info")
+def clone(tmp_path_factory) -> Path:
+    """A copy of the tree: an old `build` folder in the tree would be packed as well."""
+    source = tmp_path_factory.mktemp("source") / "clone"
+    others = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "runs", "site", "*.egg-info")
     shutil.copytree(REPO, source, ignore=others)
-    build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", build, target], cwd=source, capture_output=True, text=True)
+    for name in HIDDEN:
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPO / name, source / name)
+    return source
+
+
+def build(kind: str, source: Path, target: Path) -> Path:
+    """Builds a "wheel" or an "sdist"."""
+    code = f"import sys; from setuptools.build_meta import build_{kind} as build; build(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, target], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (wheel,) = target.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    (archive,) = target.iterdir()
+    return archive
+
+
+@pytest.fixture(scope="module")
+def wheel_names(clone, tmp_path_factory) -> set[str]:
+    with zipfile.ZipFile(build("wheel", clone, tmp_path_factory.mktemp("wheel"))) as archive:
         return set(archive.namelist())
+
+
+def test_source_distribution_carries_the_whole_repository(clone, tmp_path):
+    """Its tests pass from the unpacked archive, so it has all that they read."""
+    files = {path.relative_to(clone).as_posix() for path in clone.rglob("*") if path.is_file()}
+    with tarfile.open(build("sdist", clone, tmp_path)) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    generated = ("build/", "dinov3seg_hf.egg-info/")
+    assert {name for name in files if not name.startswith(generated)} <= packed
 
 
 def test_wheel_carries_every_file_of_the_package(wheel_names):

@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Writes label maps in the formats of annotation tools and of training libraries, one file per format.
 
-This package is allowed to import `model`, `visualization` and, for parquet, `data`.
+This package is allowed to import `model`, `visualization`, for parquet `data`, and for maps `large`.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from ..lazy_names import lazy_names
 if TYPE_CHECKING:
     from .export import export_annotations, open_writer
     from .formats import FORMATS
+    from .geopackage import vectorize
     from .image import AnnotatedImage, ExportOptions
     from .objects import to_detections, to_fiftyone
     from .writer import AnnotationWriter
@@ -21,6 +22,7 @@ else:
         {
             ".export": ("export_annotations", "open_writer"),
             ".formats": ("FORMATS",),
+            ".geopackage": ("vectorize",),
             ".image": ("AnnotatedImage", "ExportOptions"),
             ".objects": ("to_detections", "to_fiftyone"),
             ".writer": ("AnnotationWriter",),
@@ -36,4 +38,5 @@ __all__ = [
     "open_writer",
     "to_detections",
     "to_fiftyone",
+    "vectorize",
 ]

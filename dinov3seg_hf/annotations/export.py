@@ -67,6 +67,8 @@ def export_annotations(
     | `"cutouts"` | folder | each part as RGBA picture, transparent around it, and `cutouts.json` |
     | `"scores"` | folder | the score of each pixel, 16-bit PNG |
     | `"parquet"` | folder | columns image, mask, classes (`ClassLabel`); training reads it |
+    | `"geotiff"` | folder | label maps at the place of their images (extra `geo`) |
+    | `"geopackage"` | `.gpkg` | polygons in the reference system of the images (extra `geo`) |
 
     Example:
 

@@ -14,4 +14,6 @@ FORMATS = {
     "cutouts": ("cutouts", "CutoutWriter"),
     "scores": ("scores", "ScoreWriter"),
     "parquet": ("parquet", "ParquetWriter"),
+    "geotiff": ("geotiff", "GeotiffWriter"),
+    "geopackage": ("geopackage", "GeopackageWriter"),
 }

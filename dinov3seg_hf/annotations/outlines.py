@@ -29,7 +29,18 @@ def outline(mask: np.ndarray, tolerance: float = 0.0) -> "Polygon":
 
     # A part is connected by sides, so the first ring, with the topmost corner, is its outer one.
     outer, *holes = rings_of(mask)
-    exact = Polygon(outer, holes)
+    return simplified(Polygon(outer, holes), tolerance)
+
+
+def simplified(exact: "Polygon", tolerance: float) -> "Polygon":
+    """Returns a polygon with fewer corners, or the same one if there is no valid one so near.
+
+    Args:
+        exact: A valid polygon along the edges of pixels.
+        tolerance: See `outline`.
+    """
+    from shapely import Polygon
+
     if tolerance <= 0:
         return exact
     # Shapely may move the beginning of a ring farther than it was told, and rings that touch can cross.

@@ -43,6 +43,7 @@ class AnnotationWriter:
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ("scipy",)
+    extra: ClassVar[str] = "export"
     # whether a run can go on where another one stopped
     resumable: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...] | None] = None
@@ -52,7 +53,7 @@ class AnnotationWriter:
         self.num_images = 0
         self._names: set[str] = set()
         small_parts = ("scipy",) if self.options.min_area > 1 else ()
-        require_extra("export", *self.needs, *small_parts, what=f"The format {self.name}")
+        require_extra(self.extra, *self.needs, *small_parts, what=f"The format {self.name}")
 
     @property
     def labels(self) -> tuple[str, ...]:

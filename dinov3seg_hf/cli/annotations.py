@@ -3,12 +3,11 @@
 """The flags for annotations in the formats of other tools, and their checks before a model is loaded."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..annotations.formats import FORMATS
-from .console import positive, share
+from .console import not_negative, positive, share
 from .inputs import ImageInput
 
 if TYPE_CHECKING:
@@ -21,12 +20,13 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "annotations",
         "For annotation tools and for training. Each connected part of a label is an annotation of its own. One file "
-        "for all images (coco, coco-panoptic, cvat, label-studio) is written when all images are done.",
+        "for all images (coco, coco-panoptic, cvat, label-studio, geopackage) is written when all images are done. "
+        'Requires the extra "export", for geotiff and geopackage "geo".',
     )
     group.add_argument(
         "--annotations",
         metavar="PATH",
-        help="file (coco, coco-panoptic, label-studio: .json; cvat: .xml) or folder (other formats)",
+        help="file (coco, coco-panoptic, label-studio: .json; cvat: .xml; geopackage: .gpkg) or folder (others)",
     )
     group.add_argument("--format", choices=FORMATS, help="format of the annotations")
     group.add_argument(
@@ -38,7 +38,7 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--tolerance",
-        type=_distance,
+        type=not_negative("a number of pixels"),
         default=1.0,
         metavar="PIXELS",
         help="how far polygons may be from the outline (default: 1; 0: all corners of all pixels)",
@@ -100,13 +100,3 @@ def open_annotations(
                 "them, segment them in separate runs, or pass their common folder with --recursive."
             )
     return writer
-
-
-def _distance(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of pixels of at least 0")
-    return value

@@ -6,6 +6,7 @@ Results go to stdout and to files, everything else goes to stderr. Exit codes: 0
 """
 
 import argparse
+import math
 import os
 import sys
 import warnings
@@ -115,6 +116,21 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a number between 0 and 1")
     return value
+
+
+def not_negative(what: str) -> Callable[[str], float]:
+    """Returns a parser of finite numbers of at least 0; `what` they are is for the message: "a number of pixels"."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"got {text!r}; expected {what} of at least 0")
+        return value
+
+    return parse
 
 
 def positive(text: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
-from ..data.benchmarks import BENCHMARKS
+from ..data.benchmarks import BENCHMARKS, find_benchmark, prepared_folder
 from ..drawn_world.names import DRAWN_WORLD
 from .console import REFINE, REFINE_FEATURES, Parser
 
@@ -135,7 +135,7 @@ def check(options: argparse.Namespace) -> None:
     """Checks the arguments that need no data.
 
     Raises:
-        ValueError: If arguments contradict each other, or the checkpoint does not exist.
+        ValueError: If arguments contradict each other, or a data set, a file or the checkpoint does not exist.
     """
     if options.shortest_edge and options.square:
         raise ValueError(
@@ -145,7 +145,24 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError("--benchmark contains a benchmark twice; expected each benchmark once. Remove the duplicate.")
     if options.images is not None and options.images < 1:
         raise ValueError(f"--images is {options.images}; expected at least 1.")
+    for name in options.benchmark:
+        _check_data(name, options)
+    if options.classes is not None and Path(options.classes).suffix and not Path(options.classes).is_file():
+        raise ValueError(f"The file of class names {options.classes!r} was not found. Check the path.")
     resolve_checkpoint(options.model)
+
+
+def _check_data(name: str, options: argparse.Namespace) -> None:
+    from ..data.dataset_names import check_dataset
+
+    if name == DRAWN_WORLD:
+        return
+    try:
+        benchmark = find_benchmark(name)
+    except ValueError:
+        check_dataset(name, options.revision)
+        return
+    prepared_folder(benchmark, options.data)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from ..checkpoint_names import is_embedded, resolve_checkpoint, title_of
-from ..data.benchmarks import Benchmark, find_benchmark
+from ..data.benchmarks import Benchmark, find_benchmark, prepared_folder
 from ..data.columns import Dataset
 from ..data.drawn_world import drawn_world
 from ..data.opening import find_vocabulary, open_dataset
@@ -87,14 +87,8 @@ class Task:
         return drawn_world(options.images or 300, options.split or "unseen", CARD), drawn_world_vocabulary()
 
     def _open_dataset(self) -> tuple[Dataset, Vocabulary]:
-        options, place = self.options, self.name
-        if self.benchmark is not None:
-            place = options.data / self.name
-            if not place.is_dir():
-                raise ValueError(
-                    f"Folder {str(place)!r} was not found. Create it with `dinov3seg prepare {self.benchmark.title} "
-                    f"--source ... --output {place}`, or choose another --data."
-                )
+        options = self.options
+        place = self.name if self.benchmark is None else prepared_folder(self.benchmark, options.data)
         dataset = open_dataset(
             place,
             options.split or "validation",

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from ..file_names import IMAGE_ENDINGS, MASK_ENDINGS
+from ..file_names import IMAGE_ENDINGS, MASK_ENDINGS, VIDEO_ENDINGS
 from .console import print_error
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ class ImageInput:
     def path(self) -> Path | None:
         """The file; `None` for an address and for standard input."""
         return None if is_address(self.source) or self.source == STDIN else Path(self.source)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the ending is that of a video."""
+        name = self.source if self.path is not None else urlparse(self.source).path
+        return PurePosixPath(name).suffix.lower() in VIDEO_ENDINGS
 
     @property
     def title(self) -> str:
@@ -83,7 +89,12 @@ class ImageInput:
 
 
 def find_images(
-    given: Sequence[str], recursive: bool = False, *, stdin: bool = False, all_frames: bool = False
+    given: Sequence[str],
+    recursive: bool = False,
+    *,
+    stdin: bool = False,
+    all_frames: bool = False,
+    videos: bool = False,
 ) -> list[ImageInput]:
     """Finds the images.
 
@@ -93,6 +104,7 @@ def find_images(
         recursive: Whether to search the subfolders of folders, too. Hidden files and folders are left out.
         stdin: Whether `-` is the image on standard input, and not a file.
         all_frames: Whether each page or frame of a file is an image, named after the file and its number from 1.
+        videos: Whether a folder without images stands for its videos.
 
     Returns:
         The images; a file that is found several times stands at its first place only.
@@ -102,7 +114,8 @@ def find_images(
     """
     found: dict[object, ImageInput] = {}
     for item in given:
-        images = [ImageInput(STDIN, Path("stdin"))] if stdin and item == STDIN else _images_of(item, recursive)
+        is_stdin = stdin and item == STDIN
+        images = [ImageInput(STDIN, Path("stdin"))] if is_stdin else _images_of(item, recursive, videos)
         for image in images:
             path = image.path
             found.setdefault(image.source if path is None else path.resolve(), image)
@@ -111,7 +124,7 @@ def find_images(
 
 def num_frames(image: ImageInput) -> int:
     """The number of pages or frames of a file; 1 if it cannot be read, which is reported where it is read."""
-    if image.path is None or image.path.suffix.lower() in ONE_FRAME_ENDINGS:
+    if image.path is None or image.path.suffix.lower() in (*ONE_FRAME_ENDINGS, *VIDEO_ENDINGS):
         return 1
     from PIL import Image
 
@@ -170,13 +183,16 @@ def is_address(image: str) -> bool:
     return image.startswith(("http://", "https://", "data:image/"))
 
 
-def _images_of(item: str, recursive: bool) -> Iterator[ImageInput]:
+def _images_of(item: str, recursive: bool, videos: bool) -> Iterator[ImageInput]:
     path = Path(item)
     if is_address(item):
         stem = "" if item.startswith("data:image/") else Path(urlparse(item).path).stem
         yield ImageInput(item, Path(stem or "image"))
     elif path.is_dir():
-        images = [file for file in _files_in(path, recursive) if file.suffix.lower() in IMAGE_ENDINGS]
+        files = list(_files_in(path, recursive))
+        images = [file for file in files if file.suffix.lower() in IMAGE_ENDINGS]
+        if videos and not images:
+            images = [file for file in files if file.suffix.lower() in VIDEO_ENDINGS]
         if not images:
             remedy = "Check the path." if recursive else "Check the path, or search its subfolders (--recursive)."
             raise ValueError(f"The folder {item!r} contains no images ({', '.join(IMAGE_ENDINGS)}). {remedy}")
@@ -185,10 +201,10 @@ def _images_of(item: str, recursive: bool) -> Iterator[ImageInput]:
     elif path.exists():
         yield ImageInput(item, Path(path.stem or "image"))
     elif glob.has_magic(item):
-        files = [file for file in sorted(glob.glob(item, recursive=True)) if Path(file).is_file()]
-        if not files:
+        matches = [file for file in sorted(glob.glob(item, recursive=True)) if Path(file).is_file()]
+        if not matches:
             raise ValueError(f"The pattern {item!r} matches no file (current directory: {os.getcwd()!r}).")
-        for name in files:
+        for name in matches:
             yield ImageInput(name, Path(Path(name).stem))
     else:
         raise ValueError(f"Image {item!r} was not found (current directory: {os.getcwd()!r}). Check the path.")

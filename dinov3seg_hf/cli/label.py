@@ -109,9 +109,14 @@ def check(options: argparse.Namespace) -> None:
     """Adds the vocabulary and the options of the export to the options.
 
     Raises:
-        ValueError: If a label is invalid, or the checkpoint does not exist.
+        ValueError: If a label is invalid, the data set or the checkpoint does not exist, or the output is a file.
     """
     from ..annotations import ExportOptions
+    from ..data.dataset_names import check_dataset
+
+    check_dataset(options.dataset, options.revision)
+    if options.output.exists() and not options.output.is_dir():
+        raise ValueError(f"--output is {str(options.output)!r}, a file; expected a folder. Choose another name.")
 
     options.vocabulary = vocabulary_of(options)
     options.export = ExportOptions(

@@ -82,6 +82,18 @@ def make_parser(prog: str) -> Parser:
     return parser
 
 
+def check(options: argparse.Namespace) -> None:
+    """Checks the paths.
+
+    Raises:
+        ValueError: If the checkpoint, the example or a file of results does not exist.
+    """
+    resolve_checkpoint(options.model)
+    for path in (options.example, *(options.results or ())):
+        if not path.is_file():
+            raise ValueError(f"The file {str(path)!r} was not found. Check the path.")
+
+
 def run(options: argparse.Namespace) -> int:
     """Builds and checks the folders, and uploads them unless `--dry-run` is set."""
     from ..hub.example import Example

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg segment`: segments images by words and writes a table, overlays, label maps, JSON and annotations."""
+"""`dinov3seg segment`: segments images and videos by words; writes tables, overlays, label maps and annotations."""
 
 import argparse
 
@@ -13,6 +13,7 @@ from .inputs import find_images, warn_of_frames
 from .model_options import add_model
 from .segment_files import plan_files
 from .segment_tiles import add_tiles, check_tiles, refuse_without_tile, run_tiles
+from .segment_videos import add_videos, check_videos, refuse_without_video
 from .words import add_words, vocabulary_of
 
 EXAMPLES = """\
@@ -22,6 +23,7 @@ examples:
   dinov3seg segment scene.png --labels "sofa|couch, cat" --mask labels.png --json segments.json
   dinov3seg segment photos --recursive --model DIR_OR_HUB_ID --preset ade20k-150 --mask masks/ --skip-existing
   dinov3seg segment photos --labels "cat, dog" --format coco --annotations coco.json --min-area 50
+  dinov3seg segment clip.mp4 --labels "road, car, sky" --every 5 --output overlay.mp4 --mask masks/
   dinov3seg segment map.tif --labels "forest, field, water" --model DIR --tile --mask labels.tif
 """
 
@@ -30,8 +32,8 @@ def make_parser(prog: str) -> Parser:
     """Returns the parser of `dinov3seg segment`."""
     parser = Parser(
         prog=prog,
-        description="Segments images by words. Prints the labels found with area and score; writes overlays, label "
-        "maps and JSON.",
+        description="Segments images and videos by words. Prints the labels found with area and score; writes "
+        "overlays, label maps and JSON.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,7 +41,7 @@ def make_parser(prog: str) -> Parser:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help='image files, folders, quoted patterns ("photos/*.jpg"), HTTP(S) URLs, or - for standard input',
+        help='image or video files, folders, quoted patterns ("photos/*.jpg"), HTTP(S) URLs, or - for standard input',
     )
     parser.add_argument("--recursive", action="store_true", help="search the subfolders of folders, too")
     parser.add_argument(
@@ -73,6 +75,7 @@ def make_parser(prog: str) -> Parser:
     files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default: 0.5)")
 
     add_annotations(parser)
+    add_videos(parser)
     add_tiles(parser)
     add_model(parser)
     return parser
@@ -93,7 +96,12 @@ def check(options: argparse.Namespace) -> None:
         check_tiles(options)
         return
     refuse_without_tile(options)
-    images = find_images(options.images, options.recursive, stdin=True, all_frames=options.all_frames)
+    images = find_images(options.images, options.recursive, stdin=True, all_frames=options.all_frames, videos=True)
+    options.videos = any(image.is_video for image in images)
+    if options.videos:
+        check_videos(options, images)
+        return
+    refuse_without_video(options)
     options.vocabulary = vocabulary_of(options)
     options.writer = open_annotations(options, options.vocabulary, images)
     options.tasks = plan_files(options, images, options.writer)
@@ -111,10 +119,14 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Segments the images."""
-    if not options.tasks:
-        return EXIT_OK
     if options.tile is not None:
         return run_tiles(options)
+    if not options.tasks:
+        return EXIT_OK
+    if options.videos:
+        from .segment_frames import segment_videos
+
+        return segment_videos(options)
     from .segment_images import segment_images
 
     return segment_images(options)

@@ -57,7 +57,7 @@ def plan_files(
             "--skip-existing needs files to look for; expected --output, --mask, --json or --annotations with a folder."
         )
     if writer is not None and writer.picture_folder is not None:
-        _refuse_folder_of_images(writer.picture_folder, options.images, options.recursive)
+        refuse_folder_of_images(writer.picture_folder, options.images, options.recursive)
     columns: list[Sequence[Path | None]] = []
     for target, suffixes, ending in (
         (options.output, IMAGE_SUFFIXES, "_overlay.png"),
@@ -72,7 +72,7 @@ def plan_files(
                 raise ValueError(
                     f"{target!r} is the name of a file; expected a folder for several files. Choose a folder."
                 )
-            _refuse_folder_of_images(folder, options.images, options.recursive)
+            refuse_folder_of_images(folder, options.images, options.recursive)
             paths = [folder / f"{image.name}{ending}" for image in images]
             # a folder that can be created is writable
             for path in [path for path in paths if path.parent == folder] if folder.is_dir() else [folder]:
@@ -100,8 +100,12 @@ def plan_files(
     return tasks
 
 
-def _refuse_folder_of_images(folder: Path, given: Sequence[str], recursive: bool) -> None:
-    """Raises an error if the written pictures would be images of the next run."""
+def refuse_folder_of_images(folder: Path, given: Sequence[str], recursive: bool) -> None:
+    """Checks that written pictures would not be images of the next run.
+
+    Raises:
+        ValueError: If they would.
+    """
     for item in given:
         searched = Path(item).resolve()
         if not is_address(item) and searched.is_dir():

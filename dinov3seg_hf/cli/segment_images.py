@@ -20,7 +20,6 @@ from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
-from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import save_image, save_json, save_mask, segments_as_json
 from ..visualization.legend import with_legend
@@ -63,7 +62,7 @@ def segment_images(options: argparse.Namespace) -> int:
                     if isinstance(result, Exception):
                         raise result
                     regions = regions_of(result.label_map, vocabulary.names, result.mean_scores)
-                    _write(task, result.image, result.label_map, regions, vocabulary, palette, pipe, options)
+                    write_files(task, result.image, result.label_map, regions, palette, pipe, options)
                     if writer is not None:
                         maps, source = (result.label_map, result.score_map), task.input.stored_source
                         writer.add(AnnotatedImage(task.input.file_name, *maps, source=source, image=result.image))
@@ -135,16 +134,29 @@ def _result_of(
     return _Result(image, answer.label_map, answer.score_map if kept.scores else None, scores)
 
 
-def _write(
+def write_files(
     task: Task,
     image: Image.Image | None,
-    label_map,
+    label_map: np.ndarray,
     regions: list[Region],
-    vocabulary: Vocabulary,
-    palette,
+    palette: np.ndarray,
     pipe: OpenVocabularySegmentationPipeline,
     options: argparse.Namespace,
+    **facts: float,
 ) -> None:
+    """Writes the overlay, the mask and the JSON file of an image, as far as the task has them.
+
+    Args:
+        task: The image and its files.
+        image: The image, for the overlay.
+        label_map: int32 `(H, W)`.
+        regions: The regions of the label map.
+        palette: The colors of the labels, uint8 `(C, 3)`.
+        pipe: The pipeline that made it.
+        options: The options of the command.
+        **facts: More values of the JSON file.
+    """
+    vocabulary = options.vocabulary
     for path in set(task.files) - set(task.annotations):
         path.parent.mkdir(parents=True, exist_ok=True)
     if task.overlay is not None:
@@ -160,6 +172,7 @@ def _write(
             "image": task.image,
             "height": label_map.shape[0],
             "width": label_map.shape[1],
+            **facts,
             "model": title_of(options.model),
             "head": options.head or pipe.model.config.head,
             "inference": options.inference or pipe.default_inference,

@@ -20,9 +20,9 @@ WHOLE = {
     "all_frames": "--all-frames",
     "output": "--output",
     "json": "--json",
-    "annotations": "--annotations",
-    "format": "--format",
     "original": "--original",
+    "every": "--every",
+    "smoothing": "--smoothing",
 }
 # Flags that need --tile, by the names of their options, with their defaults.
 TILES = {"overlap": None, "scale": 1.0, "scores": None, "context": True, "bands": None}
@@ -41,8 +41,9 @@ def add_tiles(parser: Parser) -> None:
     group = parser.add_argument_group(
         "tiles",
         "For images larger than memory, such as maps from above: read, segmented and written tile by tile. --mask is a "
-        "tiled TIFF (.tif) with the georeference of the image, or a folder of them; other files are not written. Run "
-        'an interrupted command again to go on. Requires the extra "large": pip install "dinov3seg_hf[large]".',
+        "tiled TIFF (.tif) with the georeference of the image, or a folder of them, and --format geopackage has its "
+        "polygons; other files are not written. Run an interrupted command again to go on. Requires the extra "
+        '"large": pip install "dinov3seg_hf[large]".',
     )
     group.add_argument(
         "--tile",
@@ -101,6 +102,9 @@ def check_tiles(options: argparse.Namespace) -> None:
     for image in images:
         if image.path is None:
             raise ValueError(f"{image.source!r} is an address; expected a file with --tile. Download it first.")
+        if image.is_video:
+            raise ValueError(f"{image.source!r} is a video; expected an image with --tile. Leave --tile out.")
+    _check_vectors(options)
     options.vocabulary = vocabulary_of(options)
     columns: list[list[Path]] = []
     for target, ending in ((options.mask, "_mask.tif"), (options.scores, "_scores.tif")):
@@ -120,13 +124,43 @@ def check_tiles(options: argparse.Namespace) -> None:
         raise ValueError("Two of the images and written files have the same path. Choose other names or folders.")
     scores = columns[1] if len(columns) > 1 else [None] * len(images)
     options.tasks = [LargeTask(image.source, mask, score) for image, mask, score in zip(images, columns[0], scores)]
+    options.masks = columns[0]
     if options.skip_existing:
         options.tasks = [task for task in options.tasks if not task.mask.exists()]
-    resolve_checkpoint(options.model)
+    if options.tasks:
+        resolve_checkpoint(options.model)
+
+
+def _check_vectors(options: argparse.Namespace) -> None:
+    """Checks the flags of annotations: tiles are written as polygons only, from the finished label maps."""
+    from ..visualization.files import check_writable
+
+    if options.annotations is None and options.format is None:
+        return
+    if options.format != "geopackage" or options.annotations is None:
+        raise ValueError(
+            f"--format is {options.format} and --annotations is {options.annotations}; expected geopackage and a .gpkg "
+            "file with --tile. Add both, or leave both out."
+        )
+    if options.ignore_below is not None:
+        raise ValueError("--ignore-below does not work with --tile. Use --threshold, which also changes --mask.")
+    require_installed("geo", "pyogrio", "scipy", "shapely", what="--format geopackage")
+    check_writable(options.annotations, (".gpkg",))
 
 
 def run_tiles(options: argparse.Namespace) -> int:
-    """Segments the images, prints what they show, and returns the exit code."""
+    """Segments the images, prints what they show, writes polygons, and returns the exit code."""
+    failed = _segment(options) if options.tasks else 0
+    if options.annotations is not None:
+        from ..annotations import vectorize
+
+        masks = [mask for mask in options.masks if mask.exists()]  # also those of an earlier run
+        vectorize(masks, options.annotations, min_area=options.min_area, tolerance=options.tolerance)
+    return EXIT_ERROR if failed else EXIT_OK
+
+
+def _segment(options: argparse.Namespace) -> int:
+    """Segments the images, and returns the number of those that failed."""
     from ..large.segmentation import segment_large
     from ..loading import load_pipeline
     from ..visualization.pictures import NONE_NAME, Region
@@ -166,4 +200,4 @@ def run_tiles(options: argparse.Namespace) -> int:
             regions.append(Region(-1, NONE_NAME, result.num_none, result.num_none / total))
         table = regions_table(regions)
         print(f"{task.image}:\n{table}\n" if len(options.tasks) > 1 else table, flush=True)
-    return EXIT_ERROR if failed else EXIT_OK
+    return failed

@@ -5,6 +5,8 @@
 import argparse
 from argparse import Namespace
 
+from ..checkpoint_names import resolve_checkpoint
+from ..drawn_world.names import DRAWN_WORLD
 from ..training.config import config_from_options
 from ..training.config import make_parser as training_parser
 from .console import EXIT_INTERRUPTED, EXIT_OK
@@ -43,9 +45,16 @@ def check(options: Namespace) -> None:
     """Adds the configuration of the run to the options.
 
     Raises:
-        ValueError: If a field is invalid.
+        ValueError: If a field is invalid, or a data set or the initial checkpoint does not exist.
     """
-    options.run_config = config_from_options(options)
+    from ..data.dataset_names import check_dataset
+
+    config, resume = options.run_config = config_from_options(options)
+    for name in (config.dataset, config.eval_dataset):
+        if name is not None and name != DRAWN_WORLD:
+            check_dataset(name)
+    if not resume:  # the weights may be in the run
+        resolve_checkpoint(config.init)
 
 
 def run(options: Namespace) -> int:

@@ -18,7 +18,9 @@ def add_words(parser: argparse.ArgumentParser, example: bool = False, required: 
     title = "words (one of these)" if required else "words of requests without words (one of these, or none)"
     words = parser.add_argument_group(title).add_mutually_exclusive_group(required=required)
     words.add_argument("--labels", metavar="TEXT", help='class names, separated by commas; synonyms separated by "|"')
-    words.add_argument("--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv or .json")
+    words.add_argument(
+        "--labels-file", metavar="FILE", help="file of class names: .txt (one per line), .tsv, .csv, .json or .yaml"
+    )
     words.add_argument("--preset", metavar="NAME", help=f"vocabulary of a benchmark: {', '.join(preset_names())}")
     if example:
         words.add_argument("--example", action="store_true", help="the image of the quick start, and its words")

@@ -338,4 +338,19 @@ def find_benchmark(name: str) -> Benchmark:
     raise ValueError(f"Unknown benchmark {name!r}; expected one of {known}.")
 
 
-__all__ = ["BENCHMARKS", "PUBLISHED", "Benchmark", "Sample", "find_benchmark"]
+def prepared_folder(benchmark: Benchmark, data: Path) -> Path:
+    """The folder of a prepared benchmark in the folder of all of them.
+
+    Raises:
+        ValueError: If it does not exist; the message says how to create it.
+    """
+    place = data / benchmark.name
+    if not place.is_dir():
+        raise ValueError(
+            f"Folder {str(place)!r} was not found. Create it with `dinov3seg prepare {benchmark.title} --source ... "
+            f"--output {place}`, or choose another --data."
+        )
+    return place
+
+
+__all__ = ["BENCHMARKS", "PUBLISHED", "Benchmark", "Sample", "find_benchmark", "prepared_folder"]

@@ -18,6 +18,7 @@ from ..drawn_world.names import DRAWN_WORLD
 from ..model.checks import checked_flag, checked_path, load_json, plain_reason, quoted
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset, class_names_of
+from .dataset_names import check_dataset_path
 from .mask_folders import class_file, find_mask_folders, open_mask_folders
 from .presets import prepared_vocabulary, preset_vocabulary, protocol_of
 
@@ -58,11 +59,8 @@ def open_dataset(
                 f"{what} is {quoted(text)}; expected text, for example 'train'. Pass the name of a {what}."
             )
     checked_flag(streaming, "streaming")
+    check_dataset_path(name)
     folder = Path(name).expanduser()
-    if not folder.exists() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise ValueError(
-            f"Data set {name!r} was not found (current directory: {os.getcwd()!r}). Check the path, or pass a Hub id."
-        )
     try:
         if folder.is_dir() and any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
             saved = datasets.load_from_disk(str(folder))

@@ -126,11 +126,7 @@ class FileSource:
             "time": stat.st_mtime_ns,
             "bands": self._bands,
         }
-        self.georeference: dict[str, Any] = {}
-        if file.crs is not None and not file.transform.is_identity:
-            self.georeference = {"crs": file.crs, "transform": file.transform}
-        elif file.gcps[0]:
-            self.georeference = {"gcps": file.gcps[0], "crs": file.gcps[1]}
+        self.georeference = _place_of(file)
 
     def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
         from rasterio.windows import Window
@@ -158,6 +154,43 @@ class FileSource:
                 table[index] = color[:3]
             return table[np.minimum(bands[0], len(table) - 1)]
         return _rgb(bands.transpose(1, 2, 0))
+
+
+def _place_of(file: Any) -> dict[str, Any]:
+    """The reference system of an open file with its transform, or with its ground control points; empty: none."""
+    if file.crs is not None and not file.transform.is_identity:
+        return {"crs": file.crs, "transform": file.transform}
+    return {"gcps": file.gcps[0], "crs": file.gcps[1]} if file.gcps[0] else {}
+
+
+def georeference_of(image: str | os.PathLike[str] | None, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns the place of an image on earth: the options `crs` and `transform`, or `gcps` and `crs`, of a new raster.
+
+    Args:
+        image: The file. `None`, and what is no local file, has no place.
+        size: (height, width) of the upright image, whose label map gets the place.
+
+    Raises:
+        ValueError: If the image has a place, but is stored rotated or in another size.
+    """
+    if image is None or not Path(image).is_file():
+        return {}
+    import rasterio
+
+    with quiet_gdal():
+        try:
+            with rasterio.open(image) as file:
+                place, stored = _place_of(file), (file.height, file.width)
+        except rasterio.errors.RasterioError:  # a format that PIL reads and GDAL does not
+            return {}
+    if place:
+        refuse_rotation(image)
+        if stored != size:
+            raise ImageError(
+                f"The image {str(image)!r} is {stored[0]} x {stored[1]} and its label map {size[0]} x {size[1]} "
+                "(height x width); expected one size, because its georeference is copied. Segment it at its own size."
+            )
+    return place
 
 
 def _rgb(array: np.ndarray) -> np.ndarray:
@@ -193,6 +226,39 @@ def refuse_rotation(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
+def quiet_gdal() -> Iterator[None]:
+    """GDAL with little memory, no files beside those that it writes, and no warnings of images without a place."""
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_PAM_ENABLED=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
+
+
+@contextmanager
+def opened_labels(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str], int, dict[str, Any]]]:
+    """Opens a label map that `describe_labels` has described: its band, names, value of no label and place on earth.
+
+    Raises:
+        ValueError: If the file cannot be read, or is no such label map.
+    """
+    import rasterio
+
+    with quiet_gdal():
+        try:
+            with rasterio.open(path) as file:
+                tags = file.tags()
+                if "labels" not in tags or "none" not in tags:
+                    raise ImageError(
+                        f"{str(path)!r} has no tag `labels` with the names of its values; expected a label map that "
+                        "this package has written. Segment the image again."
+                    )
+                yield rasterio.band(file, 1), json.loads(tags["labels"]), int(tags["none"]), _place_of(file)
+        except rasterio.errors.RasterioError as error:
+            raise ImageError(f"The label map {str(path)!r} cannot be read: {error}. Check the path.") from error
+
+
+@contextmanager
 def open_source(image: Any, bands: Sequence[int] | None = None) -> Iterator[Source]:
     """Opens a path or an array; see `FileSource` and `ArraySource`.
 
@@ -200,10 +266,7 @@ def open_source(image: Any, bands: Sequence[int] | None = None) -> Iterator[Sour
         ValueError: If the image cannot be read.
     """
     require_extra("large", "rasterio", what="Segmentation by tiles")
-    import rasterio
-
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_PAM_ENABLED=False), warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most images have no place on earth
+    with quiet_gdal():
         if not isinstance(image, (str, os.PathLike)):
             yield ArraySource(image)
             return
@@ -215,13 +278,19 @@ def open_source(image: Any, bands: Sequence[int] | None = None) -> Iterator[Sour
 
 
 def label_dtype(num_labels: int) -> tuple[type[np.unsignedinteger], int]:
-    """The dtype of a label map in a file, and its value for none of the labels."""
+    """The dtype of a label map in a file, and its value for none of the labels.
+
+    Raises:
+        ValueError: If there are too many labels.
+    """
+    if num_labels > IGNORE_16_BIT:
+        raise ValueError(f"Got {num_labels} labels; expected at most {IGNORE_16_BIT}, because a TIFF has 16 bits.")
     return (np.uint8, IGNORE_8_BIT) if num_labels <= IGNORE_8_BIT else (np.uint16, IGNORE_16_BIT)
 
 
 @contextmanager
 def new_raster(
-    path: Path, size: tuple[int, int], dtype: Any, block: int, georeference: dict[str, Any], nodata: int | None
+    path: Path, size: tuple[int, ...], dtype: Any, block: int, georeference: dict[str, Any], nodata: int | None
 ) -> Iterator[Any]:
     """Opens a new tiled TIFF with one band, lossless, and renames it to `path` when it is complete."""
     import rasterio

@@ -9,7 +9,7 @@ image. The command line, the demo and the evaluation use this pipeline.
 import dataclasses
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -357,6 +357,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         settings: InferenceSettings | None = None,
         *,
         return_scores: bool = False,
+        adjust_maps: Callable[[int, ScoreMaps], ScoreMaps] | None = None,
     ) -> list[LabeledImage]:
         """Segments images from `prepare`; images of one kind form a batch.
 
@@ -365,6 +366,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             text: Text embeddings from `encode_labels`.
             settings: The settings that the images were prepared with. Default: those of the pipeline.
             return_scores: Whether to also return the scores of all labels at every position.
+            adjust_maps: Called with the index of an image and its score maps, before its pixels are labeled; returns
+                the maps to use. Images of one kind come in their order.
 
         Raises:
             ValueError: If an image was encoded by another model or with other settings, or the model is in training
@@ -372,7 +375,9 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             MemoryError: If the labels need too much memory for an image of this size; the message contains remedies.
         """
         settings = self.settings if settings is None else settings
-        return self.forward(list(images), text=text, settings=settings, return_scores=return_scores)
+        return self.forward(
+            list(images), text=text, settings=settings, return_scores=return_scores, adjust_maps=adjust_maps
+        )
 
     def get_iterator(
         self,
@@ -411,6 +416,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         settings: InferenceSettings,
         own_templates: str | Sequence[str] | None = None,
         return_scores: bool = False,
+        adjust_maps: Callable[[int, ScoreMaps], ScoreMaps] | None = None,
     ) -> LabeledImage | list[LabeledImage]:
         self._check_mode()
         inputs = model_inputs if isinstance(model_inputs, list) else [model_inputs]
@@ -431,6 +437,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             text_embeds = of_group.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
             calibration = self._calibration_of(of_group, settings)
             for index, image, maps in zip(indices, group, self._score_maps(group, text_embeds, settings)):
+                maps = maps if adjust_maps is None else adjust_maps(index, maps)
                 result = label_pixels(maps, image, self.image_processor, settings, calibration, return_scores)
                 labeled[index] = dataclasses.replace(result, names=of_group.names)
         return labeled if isinstance(model_inputs, list) else labeled[0]

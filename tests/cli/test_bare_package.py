@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from dinov3seg_hf.cli import COMMANDS
+
 from places import REPO
 
 HIDE = """
@@ -70,7 +72,7 @@ def test_segment_needs_no_extra(tmp_path):
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("command, extra", [("train", "train"), ("evaluate", "train"), ("demo", "demo")])
+@pytest.mark.parametrize("command, extra", [(name, entry.extra) for name, entry in COMMANDS.items() if entry.extra])
 def test_a_command_without_its_extra_names_it(command, extra):
     done = run_bare(command, "--help")
     assert done.returncode == 2 and done.stdout == ""

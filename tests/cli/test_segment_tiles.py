@@ -58,6 +58,8 @@ def test_a_folder_becomes_tiled_label_maps_with_tables(segment, images, tmp_path
         (["--tile", "--mask", "a.tif", "--scores", "a.tif"], "the same path"),
         (["--tile", "32", "--overlap", "16", "--mask", "a.tif"], "expected at least 16"),
         (["--scale", "2"], "--scale needs --tile"),
+        (["--tile", "--mask", "a.tif", "--format", "coco", "--annotations", "a.json"], "expected geopackage"),
+        (["--tile", "--mask", "a.tif", "--format", "geopackage", "--annotations", "a.json"], "expected .gpkg"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -68,3 +70,25 @@ def test_what_cannot_be_right_is_refused_and_nothing_is_written(
     code, out, err = segment(images / "0.png", *arguments)
     assert code == 2 and out == "" and err.count("\n") == 1 and message in err
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_polygons_are_those_of_the_written_label_maps(segment, tmp_path):
+    raw, shapely = pytest.importorskip("pyogrio.raw"), pytest.importorskip("shapely")
+    transform = rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 6, 9), dtype=np.uint8).repeat(16, axis=1).repeat(16, axis=2)
+    profile = {"driver": "GTiff", "height": 96, "width": 144, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    with rasterio.open(tmp_path / "map.tif", "w", **profile, crs="EPSG:32632", transform=transform) as file:
+        file.write(coarse)
+    targets = ("--mask", tmp_path / "labels.tif", "--format", "geopackage", "--annotations", tmp_path / "labels.gpkg")
+    arguments = (tmp_path / "map.tif", "--tile", 64, *targets, "--tolerance", 0)
+    assert segment(*arguments)[0] == 0
+    with rasterio.open(tmp_path / "labels.tif") as file:
+        labels = file.read(1)
+    for _ in range(2):
+        meta, _, polygons, columns = raw.read(tmp_path / "labels.gpkg")
+        shapes = list(zip(shapely.from_wkb(polygons), (int(index) + 1 for index in columns[2])))
+        painted = rasterio.features.rasterize(shapes, labels.shape, transform=transform)
+        np.testing.assert_array_equal(painted.astype(int) - 1, labels)
+        assert meta["crs"] == "EPSG:32632"
+        (tmp_path / "labels.gpkg").unlink(missing_ok=True)
+        assert segment(*arguments, "--skip-existing")[:2] == (0, "")  # from the label map of the first run

@@ -53,6 +53,11 @@ def test_help_imports_neither_torch_nor_transformers(arguments):
         (["doctor", "--labels", "cat, dog", "--images", "no"], "'no' was not found"),
         (["calibrate", "--labels", "cat", "--images", "examples", "--masks", "no", "--write", "w.tsv"], "'no' was not"),
         (["label", "--dataset", "examples", "--labels-file", "no.txt", "--output", "out"], "'no.txt' cannot be read"),
+        (["label", "--dataset", "phtos", "--labels", "cat", "--output", "out"], "Data set 'phtos' was not found"),
+        (["label", "--dataset", "./phtos", "--labels", "cat", "--output", "out"], "Data set './phtos' was not found"),
+        (["label", "--dataset", SCENE, "--labels", "cat", "--output", "out"], "is a file"),
+        (["evaluate", "--benchmark", "A-150", "--data", "no"], "Folder 'no/ade20k-150' was not found"),
+        (["publish", "--model", "embedded", "--repo", "a/b", "--example", "no.png"], "'no.png' was not found"),
         (["serve", "--model", "no"], "Checkpoint folder 'no' was not found"),
         (["serve", "--templates", "a {}"], "--templates without words"),
     ],
@@ -61,6 +66,19 @@ def test_help_imports_neither_torch_nor_transformers(arguments):
 def test_arguments_that_cannot_be_right_are_refused_before_torch_is_imported(arguments, message):
     code, imported, err = run(*arguments)
     assert code == 2 and imported == [] and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--init", "embedded", "--dataset", "./no"], "Data set './no' was not found"),
+        (["--init", "no", "--dataset", "drawn-world"], "Checkpoint folder 'no' was not found"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_training_whose_parser_is_that_of_transformers_refuses_paths_before_torch_is_imported(arguments, message):
+    code, imported, err = run("train", *arguments, "--output", "out")
+    assert code == 2 and "torch" not in imported and err.count("\n") == 1 and message in err
 
 
 LAZY = [path for path in sorted((REPO / "dinov3seg_hf").rglob("__init__.py")) if "lazy_names(" in path.read_text()]

@@ -1,0 +1,221 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""`geopackage`: the parts of all labels as polygons in a GeoPackage, in the reference system of the images.
+
+The layer `labels` has the columns image, label (the name), index (its number), num_pixels and score. Coordinates are
+those of the images, never reprojected, so all images of a file have one reference system. Written with pyogrio (GDAL).
+"""
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..extras import require_extra
+from ..large.rasters import georeference_of, opened_labels
+from ..model.files import disk_errors_as_value_errors
+from ..model.vocabulary import Vocabulary
+from ..visualization.files import check_writable
+from .image import Cleaned, ExportOptions
+from .outlines import outline, simplified
+from .writer import REMEDY, AnnotationWriter
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from shapely import Polygon
+
+LAYER = "labels"
+FIELDS: dict[str, Any] = {
+    "image": object,
+    "label": object,
+    "index": np.int32,
+    "num_pixels": np.int64,
+    "score": np.float64,
+}
+# Polygons that wait in memory until they are written.
+CHUNK = 10_000
+
+
+class GeopackageWriter(AnnotationWriter):
+    """Writes one file, which appears when all images are done."""
+
+    name = "geopackage"
+    needs = ("pyogrio", "rasterio", "scipy", "shapely")
+    extra = "geo"
+    suffixes = (".gpkg",)
+
+    def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
+        super().__init__(path, vocabulary, options)
+        check_writable(self.path, self.suffixes)
+        self._layer = _Layer(self.path)
+
+    def _add(self, cleaned: Cleaned) -> None:
+        image = cleaned.image
+        self._layer.begin(image.file_name, georeference_of(image.source, cleaned.label_map.shape))
+        polygons = [outline(part.mask, self.options.tolerance) for part in cleaned.parts]
+        for part, polygon in zip(cleaned.parts, polygons):
+            row = (self.labels[part.label], part.label, part.area, part.score)
+            self._layer.add(polygon, row, (part.left, part.top))
+
+    def _finish(self) -> None:
+        with disk_errors_as_value_errors(repr(str(self.path)), REMEDY):
+            self._layer.finish()
+
+    def discard(self) -> None:
+        """Removes what is not finished."""
+        self._layer.discard()
+
+
+def vectorize(
+    label_maps: Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    *,
+    min_area: int = 0,
+    tolerance: float = 1.0,
+) -> int:
+    """Writes the labels of GeoTIFF files as polygons; see the module for the columns.
+
+    There are no scores, and the column image has the name of the label map.
+
+    The files are those that `segment_large` or the format `geotiff` writes. They are read line by line; memory grows
+    with the number of polygons of one file, not with its pixels.
+
+    Args:
+        label_maps: The label maps, all in one reference system.
+        path: The GeoPackage (.gpkg). It is replaced when all polygons are written.
+        min_area: Smallest number of pixels of a polygon.
+        tolerance: Largest distance in pixels between an outline and its polygon. 0: all corners of all pixels.
+
+    Returns:
+        The number of polygons.
+
+    Raises:
+        ValueError: If an option is invalid, a file is no label map or has no place on earth, reference systems differ,
+            the path cannot be written, or a library is missing (the message names the extra).
+    """
+    require_extra("geo", *GeopackageWriter.needs, what="vectorize")
+    from rasterio.features import shapes
+    from shapely.geometry import shape
+
+    options = ExportOptions(min_area=min_area, tolerance=tolerance)
+    target = Path(path)
+    check_writable(target, GeopackageWriter.suffixes)
+    layer = _Layer(target)
+    try:
+        with disk_errors_as_value_errors(repr(str(target)), REMEDY):
+            for label_map in label_maps:
+                name = Path(label_map).name
+                with opened_labels(label_map) as (band, names, none, place):
+                    layer.begin(name, place)
+                    for geometry, value in shapes(band, connectivity=4):
+                        label = int(value)
+                        if label == none:
+                            continue
+                        exact = _in_pixels(shape(geometry), place["transform"])
+                        if exact.area >= options.min_area:
+                            row = (names[label], label, round(exact.area), None)
+                            layer.add(simplified(exact, options.tolerance), row)
+            layer.finish()
+    finally:
+        layer.discard()
+    return layer.num_rows
+
+
+def _in_pixels(polygon: Any, transform: "Affine") -> "Polygon":
+    """Returns a polygon along the edges of pixels in pixels, exactly; GDAL gives it at its place on earth."""
+    import shapely
+
+    back = ~transform
+    return shapely.transform(polygon, lambda points: np.rint(_moved(points, back)))
+
+
+def _moved(points: np.ndarray, transform: "Affine") -> np.ndarray:
+    """Returns points `(N, 2)` at another place."""
+    x, y = points.T
+    at = transform
+    return np.stack([at.a * x + at.b * y + at.c, at.d * x + at.e * y + at.f], axis=1)
+
+
+class _Layer:
+    """The layer of a GeoPackage that does not exist yet: polygons go in chunks to a temporary file beside it."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._temporary = path.with_name(f".{uuid.uuid4().hex}.tmp.gpkg")
+        self._crs: Any = None
+        self._first = ""  # the image that has set the reference system
+        self._image = ""
+        self._transform: Any = None
+        self._rows: list[tuple[Any, ...]] = []
+        self._polygons: list[Any] = []
+        self._is_damaged = False
+        self.num_rows = 0
+
+    def begin(self, image: str, place: dict[str, Any]) -> None:
+        """Begins the polygons of an image.
+
+        Raises:
+            ValueError: If the image has no transform, or another reference system than the images before.
+        """
+        if "transform" not in place:
+            raise ValueError(
+                f"{image!r} has no transform to a place on earth, which a GeoPackage needs. Georeference it, or choose "
+                "another format, such as coco."
+            )
+        if self._crs is None:
+            self._crs, self._first = place["crs"], image
+        elif self._crs != place["crs"]:
+            raise ValueError(
+                f"{image!r} has the reference system {place['crs']} and {self._first!r} {self._crs}; expected one, "
+                "because nothing is reprojected. Write a file for each reference system."
+            )
+        self._image, self._transform = image, place["transform"]
+
+    def add(self, polygon: "Polygon", row: tuple[Any, ...], origin: tuple[int, int] = (0, 0)) -> None:
+        """Adds a polygon in pixels from `origin` (left, top), and its columns after `image`."""
+        import shapely
+
+        self._polygons.append(shapely.transform(polygon, lambda points: _moved(points + origin, self._transform)))
+        self._rows.append((self._image, *row))
+        self.num_rows += 1
+        if len(self._rows) >= CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        import shapely
+        from pyogrio import errors, raw
+
+        columns = list(zip(*self._rows)) or [()] * len(FIELDS)
+        try:
+            raw.write(
+                self._temporary,
+                shapely.to_wkb(np.array(self._polygons, object)),
+                [np.array(column, dtype) for column, dtype in zip(columns, FIELDS.values())],
+                list(FIELDS),
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=self._crs.to_wkt(),
+                append=self._temporary.exists(),
+            )
+        except errors.DataSourceError as error:  # and its subclasses: a full disk, for example
+            self._is_damaged = True
+            raise ValueError(f"{str(self._path)!r} cannot be written: {error}. {REMEDY}") from error
+        self._rows, self._polygons = [], []
+
+    def finish(self) -> None:
+        """Writes the file; without any image, nothing."""
+        if self._is_damaged:
+            raise ValueError(f"{str(self._path)!r} was not written, because of an error before. Choose another disk.")
+        if self._crs is None:
+            return
+        if self._rows or not self._temporary.exists():
+            self._flush()
+        os.replace(self._temporary, self._path)
+
+    def discard(self) -> None:
+        """Removes what is not finished."""
+        self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Encodes pictures as a video, each at its time, with PyAV (FFmpeg). The file appears when it is complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..extras import require_extra
+from ..model.files import open_atomically
+
+# FFmpeg's names of the container and the codec of each suffix. H.264 and VP9 play in browsers.
+FORMATS = {
+    ".mp4": ("mp4", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".mkv": ("matroska", "libx264"),
+    ".webm": ("webm", "libvpx-vp9"),
+}
+# Constant quality: colors of labels stay apart, and files small.
+QUALITY = {"libx264": {"crf": "20"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
+
+
+class VideoWriter:
+    """Writes pictures, one after the other; see `new_video`."""
+
+    def __init__(self, container: Any, codec: str, time_base: Fraction, frame_rate: Fraction):
+        self._container, self._codec, self._time_base, self._frame_rate = container, codec, time_base, frame_rate
+        self._stream: Any = None
+        self._last = -1
+
+    def add(self, picture: np.ndarray, time: float) -> None:
+        """Adds a picture.
+
+        Args:
+            picture: RGB, uint8 `(H, W, 3)`, of the size of the first one. Odd sides get one more row or column,
+                because colors are stored for two pixels at once.
+            time: When it is shown, in seconds; later than the one before.
+        """
+        import av
+
+        height, width = picture.shape[:2]
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._stream is None:
+            self._stream = self._container.add_stream(self._codec, rate=self._frame_rate, options=QUALITY[self._codec])
+            self._stream.height, self._stream.width = picture.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = self._time_base
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        # a damaged file can have two frames with the same time, which a video cannot
+        self._last = max(self._last + 1, round(time / self._time_base))
+        frame.pts, frame.time_base = self._last, self._time_base
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Writes what the encoder still holds."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+
+
+@contextmanager
+def new_video(
+    path: str | os.PathLike[str], frame_rate: Fraction | None = None, time_base: Fraction | None = None
+) -> Iterator[VideoWriter]:
+    """Opens a new video without sound, which is renamed to `path` at the end of the `with` block.
+
+    Args:
+        path: The file; its suffix, one of `FORMATS`, determines the format.
+        frame_rate: Frames per second, on average; the last picture is shown for the time of one. Default: 25.
+        time_base: The unit of times, in seconds. Default: 1/90000.
+
+    Raises:
+        ValueError: If the suffix is unknown, the path cannot be written, or PyAV is missing or lacks the codec.
+    """
+    check_encoder(path)
+    import av
+
+    container_format, codec = FORMATS[Path(path).suffix.lower()]
+    rate = Fraction(frame_rate or 25).limit_denominator(1_000_000)
+    with open_atomically(path) as file:
+        try:
+            with av.open(file, "w", format=container_format) as container:
+                writer = VideoWriter(container, codec, time_base or Fraction(1, 90_000), rate)
+                yield writer
+                writer.finish()
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):  # a full disk, which `open_atomically` reports
+                raise
+            raise ValueError(f"{str(path)!r} cannot be encoded ({error.strerror}). Choose another suffix.") from error
+
+
+def check_encoder(path: str | os.PathLike[str]) -> None:
+    """Checks that a video of this name can be written.
+
+    Raises:
+        ValueError: If the suffix is unknown, or PyAV is missing or lacks the codec.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"{str(path)!r} ends in {suffix!r}; expected {', '.join(FORMATS)}. Choose another name.")
+    require_extra("video", "av", what="Writing videos")
+    import av
+
+    try:
+        av.Codec(FORMATS[suffix][1], "w")
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} needs the encoder {FORMATS[suffix][1]}, which this FFmpeg lacks. Install PyAV from PyPI "
+            '(pip install "dinov3seg_hf[video]"), or choose another suffix.'
+        ) from error

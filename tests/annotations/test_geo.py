@@ -1,0 +1,157 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""GeoTIFF and GeoPackage: what their own readers, rasterio and pyogrio, read is where the image is."""
+
+import sys
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
+from dinov3seg_hf import export_annotations
+from dinov3seg_hf.annotations import AnnotatedImage, geopackage, vectorize
+
+from .conftest import NAMES, label_map_of
+
+rasterio = pytest.importorskip("rasterio")
+raw = pytest.importorskip("pyogrio.raw")
+from rasterio.features import rasterize  # noqa: E402
+
+label_maps = arrays(
+    np.int32, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12), elements=st.integers(-1, 3)
+)
+# half a meter a pixel; the second one is turned
+TRANSFORMS = [
+    rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000),
+    rasterio.Affine(0.0008, 0.0006, 7.5, 0.0006, -0.0008, 51.25),
+]
+repeated = settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def write_map(path, shape, transform=TRANSFORMS[0], crs="EPSG:32632", **options):
+    profile = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", **profile, transform=transform, crs=crs, **options) as file:
+        file.write(np.full((3, *shape), 90, np.uint8))
+    return path
+
+
+def read_polygons(path):
+    """(polygons, columns by name, reference system) of a GeoPackage."""
+    meta, _, geometry, columns = raw.read(path)
+    return shapely.from_wkb(geometry), dict(zip(meta["fields"], columns)), rasterio.crs.CRS.from_user_input(meta["crs"])
+
+
+def painted(polygons, labels, shape, transform):
+    shapes = [(polygon, int(label) + 1) for polygon, label in zip(polygons, labels)]
+    return rasterize(shapes, shape, transform=transform).astype(int) - 1 if shapes else np.full(shape, -1)
+
+
+@repeated
+@given(labels=label_maps, place=st.sampled_from([(TRANSFORMS[0], "EPSG:32632"), (TRANSFORMS[1], "EPSG:4326")]))
+def test_polygons_cover_the_pixels_of_their_labels_where_the_image_is(tmp_path, labels, place):
+    transform, crs = place
+    source = write_map(tmp_path / "map.tif", labels.shape, *place)
+    scores = np.full(labels.shape, 0.25, np.float32)
+    image = AnnotatedImage("map.tif", labels, scores, source)
+    export_annotations([image], NAMES, tmp_path / "a.gpkg", "geopackage", tolerance=0)
+    export_annotations([image], NAMES, tmp_path / "masks", "geotiff")
+    num_polygons = vectorize([tmp_path / "masks" / "map.tif"], tmp_path / "b.gpkg", tolerance=0)
+    for name, score in (("a", 0.25), ("b", np.nan)):
+        polygons, columns, system = read_polygons(tmp_path / f"{name}.gpkg")
+        assert system == rasterio.crs.CRS.from_string(crs) and len(polygons) == num_polygons
+        np.testing.assert_array_equal(painted(polygons, columns["index"], labels.shape, transform), labels)
+        assert shapely.is_valid(polygons).all()
+        assert columns["label"].tolist() == [NAMES[index] for index in columns["index"]]
+        assert columns["num_pixels"].sum() == (labels >= 0).sum() and set(columns["image"]) <= {"map.tif"}
+        pixel = abs(transform.determinant)
+        np.testing.assert_allclose(shapely.area(polygons), columns["num_pixels"] * pixel, rtol=1e-6)
+        np.testing.assert_allclose(columns["score"], score)
+
+
+@repeated
+@given(labels=label_maps)
+def test_a_geotiff_is_the_label_map_at_the_place_of_the_image(tmp_path, labels):
+    source = write_map(tmp_path / "map.tif", labels.shape, TRANSFORMS[1], "EPSG:4326")
+    export_annotations([AnnotatedImage("map.tif", labels, source=source)], NAMES, tmp_path / "masks", "geotiff")
+    with rasterio.open(tmp_path / "masks" / "map.tif") as file, rasterio.open(source) as image:
+        assert file.crs == image.crs and file.transform == image.transform and file.nodata == 255
+        np.testing.assert_array_equal(file.read(1), np.where(labels < 0, 255, labels))
+
+
+def test_control_points_are_kept_and_photos_need_no_place(tmp_path):
+    labels = label_map_of(30, 40, 0)
+    points = [rasterio.control.GroundControlPoint(y, x, 7 + x, 51 - y) for y, x in ((0, 0), (0, 39), (29, 0))]
+    write_map(tmp_path / "map.tif", labels.shape, None, None)
+    with rasterio.open(tmp_path / "map.tif", "r+") as file:
+        file.gcps = points, "EPSG:4326"
+    photo = Image.new("RGB", (40, 30))
+    images = [
+        AnnotatedImage("map.tif", labels, source=tmp_path / "map.tif"),
+        AnnotatedImage("photo.png", labels, image=photo),
+    ]
+    export_annotations(images, NAMES, tmp_path / "masks", "geotiff")
+    with rasterio.open(tmp_path / "masks" / "map.tif") as file:
+        found, system = file.gcps
+        assert system == "EPSG:4326" and [(p.x, p.y) for p in found] == [(p.x, p.y) for p in points]
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(tmp_path / "masks" / "photo.tif") as file:
+        assert file.crs is None and (file.read(1) == np.where(labels < 0, 255, labels)).all()
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"map.tif", "photo.tif", "labels.json"}
+    for image in images:
+        with pytest.raises(ValueError, match="no transform to a place on earth"):
+            export_annotations([image], NAMES, tmp_path / "a.gpkg", "geopackage")
+    assert not list(tmp_path.glob("*.gpkg"))
+
+
+def test_maps_of_one_reference_system_share_a_file_and_others_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(geopackage, "CHUNK", 3)
+    labels = label_map_of(30, 40, 0)
+    east = rasterio.Affine(0.5, 0, 500_020, 0, -0.5, 5_000_000)
+    places = {"a": (TRANSFORMS[0], "EPSG:32632"), "b": (east, "EPSG:32632"), "c": (east, "EPSG:25833")}
+    images = [
+        AnnotatedImage(f"{name}.tif", labels, source=write_map(tmp_path / f"{name}.tif", labels.shape, *place))
+        for name, place in places.items()
+    ]
+    export_annotations(images[:2], NAMES, tmp_path / "a.gpkg", "geopackage", tolerance=0, min_area=2)
+    polygons, columns, _ = read_polygons(tmp_path / "a.gpkg")
+    for name in ("a", "b"):
+        mine = columns["image"] == f"{name}.tif"
+        expected = np.where(labels == 2, -1, labels)
+        expected[-6:-2, 2:8] = expected[-6:-2, -12:-3] = 2  # without the single pixel
+        np.testing.assert_array_equal(
+            painted(polygons[mine], columns["index"][mine], labels.shape, places[name][0]), expected
+        )
+    before = (tmp_path / "a.gpkg").read_bytes()
+    with pytest.raises(ValueError, match=r"'c\.tif' has the reference system EPSG:25833 and 'a\.tif' EPSG:32632"):
+        export_annotations(images, NAMES, tmp_path / "a.gpkg", "geopackage")
+    assert (tmp_path / "a.gpkg").read_bytes() == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_map_without_labels_gives_an_empty_layer_in_its_reference_system(tmp_path):
+    source = write_map(tmp_path / "map.tif", (4, 5))
+    labels = np.full((4, 5), -1, np.int32)
+    export_annotations([AnnotatedImage("map.tif", labels, source=source)], NAMES, tmp_path / "a.gpkg", "geopackage")
+    polygons, columns, system = read_polygons(tmp_path / "a.gpkg")
+    assert len(polygons) == 0 and list(columns) == list(geopackage.FIELDS) and system == "EPSG:32632"
+
+
+def test_what_cannot_be_a_map_is_refused(tmp_path, monkeypatch):
+    labels = label_map_of(30, 40, 0)
+    source = write_map(tmp_path / "map.tif", (60, 80))
+    for name, path in (("geotiff", tmp_path / "masks"), ("geopackage", tmp_path / "a.gpkg")):
+        with pytest.raises(ValueError, match="is 60 x 80 and its label map 30 x 40"):
+            export_annotations([AnnotatedImage("map.tif", labels, source=source)], NAMES, path, name)
+    with pytest.raises(ValueError, match="no tag `labels`"):
+        vectorize([source], tmp_path / "a.gpkg")
+    with pytest.raises(ValueError, match="cannot be read"):
+        vectorize([tmp_path / "none.tif"], tmp_path / "a.gpkg")
+    with pytest.raises(ValueError, match=r"expected \.gpkg"):
+        vectorize([source], tmp_path / "a.json")
+    monkeypatch.setitem(sys.modules, "pyogrio", None)
+    with pytest.raises(ValueError, match=r'pip install "dinov3seg_hf\[geo\]"'):
+        vectorize([source], tmp_path / "a.gpkg")
+    assert not list(tmp_path.glob("*.gpkg"))

@@ -1,0 +1,179 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Videos: upright frames at their times, averages over time, and errors that say what is wrong with a file."""
+
+import math
+import sys
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dinov3seg_hf import OpenVocabularySegmentationPipeline, segment_video
+from dinov3seg_hf.file_names import VIDEO_ENDINGS, VIDEO_SUFFIXES
+from dinov3seg_hf.model.labeling import ScoreMaps
+from dinov3seg_hf.video import new_video, open_video
+from dinov3seg_hf.video.smoothing import MovingAverage
+from dinov3seg_hf.video.writing import FORMATS
+
+from clips import TIME_BASE, read_clip, write_clip
+
+LABELS = ["red circle", "blue square", "yellow triangle"]
+repeated = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def noise(number, height=24, width=32, seed=0):
+    return list(np.random.default_rng(seed).integers(0, 256, (number, height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_model, tiny_processor):
+    return OpenVocabularySegmentationPipeline(
+        model=tiny_model, processor=tiny_processor, image_processor=tiny_processor.image_processor
+    )
+
+
+@repeated
+@given(
+    size=st.tuples(st.integers(16, 24), st.integers(16, 24)),
+    gaps=st.lists(st.integers(1, 900), max_size=6),
+    rotation=st.tuples(st.sampled_from([0, 90, 180, 270]), st.booleans(), st.booleans()),
+    every=st.integers(1, 4),
+)
+def test_every_nth_frame_is_upright_and_at_its_time(tmp_path, size, gaps, rotation, every):
+    times = np.cumsum([0, *gaps]).tolist()
+    stored = noise(len(times), *size)
+    write_clip(tmp_path / "clip.mov", stored, times, rotation)
+    with open_video(tmp_path / "clip.mov") as video:
+        frames = list(video.frames(every))
+        assert video.num_frames == len(stored)
+    assert [frame.number for frame in frames] == list(range(0, len(stored), every))
+    for frame in frames:
+        assert frame.time == pytest.approx(float(times[frame.number] * TIME_BASE), abs=1e-3)
+        degrees, left_to_right, upside_down = rotation
+        expected = np.rot90(stored[frame.number], degrees // 90)  # against the clock
+        expected = expected[:, ::-1] if left_to_right else expected
+        expected = expected[::-1] if upside_down else expected
+        np.testing.assert_array_equal(frame.pixels, expected)
+
+
+@repeated
+@given(damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8), kept=st.floats(0, 1))
+def test_damaged_files_end_in_frames_or_in_an_error_that_names_the_file(tmp_path, damage, kept):
+    write_clip(tmp_path / "whole.mov", noise(4))
+    content = bytearray((tmp_path / "whole.mov").read_bytes())
+    for place, value in damage:
+        content[int(place * (len(content) - 1))] = value
+    (tmp_path / "clip.mov").write_bytes(content[: int(kept * len(content))])
+    try:
+        with open_video(tmp_path / "clip.mov") as video:
+            assert list(video.frames())
+    except ValueError as error:
+        assert "clip.mov" in str(error)
+
+
+def test_files_that_are_no_videos_are_told_apart(tmp_path, monkeypatch):
+    def error_of(path):
+        with pytest.raises(ValueError) as caught, open_video(path):
+            pass
+        return str(caught.value)
+
+    assert "was not found" in error_of(tmp_path / "none.mp4")
+    (tmp_path / "text.mp4").write_text("no video")
+    assert "cannot be read (Invalid data found" in error_of(tmp_path / "text.mp4")
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    assert "no video stream (its streams: audio)" in error_of(tmp_path / "sound.mkv")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert 'pip install "dinov3seg_hf[video]"' in error_of(tmp_path / "sound.mkv")
+
+
+@repeated
+@given(
+    seconds=st.floats(0.01, 10),
+    gaps=st.lists(st.floats(0.001, 3), min_size=1, max_size=8),
+    seed=st.integers(0, 99),
+)
+def test_the_average_is_the_weighted_sum_of_all_frames(seconds, gaps, seed):
+    times = np.cumsum([0, *gaps])
+    maps = torch.from_numpy(np.random.default_rng(seed).normal(size=(len(times), 2, 3, 4)))
+    average = MovingAverage(seconds)
+    for one, time in zip(maps, times):
+        result = average.update(ScoreMaps(one, "softmax", 0.1), time)
+    assert (result.score_function, result.temperature) == ("softmax", 0.1)
+    past = np.exp(-np.array(gaps) / seconds)
+    weights = np.append(1.0, 1 - past) * np.append(np.cumprod(past[::-1])[::-1], 1.0)
+    assert weights.sum() == pytest.approx(1)
+    torch.testing.assert_close(result.maps, torch.einsum("t,tchw->chw", torch.from_numpy(weights), maps))
+
+
+def test_no_time_is_no_average_and_times_must_be_times():
+    average = MovingAverage(0)
+    for value in (1.0, 2.0):
+        assert average.update(ScoreMaps(torch.full((1, 2, 2), value), "none"), value).maps.unique().item() == value
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="smoothing is"):
+            MovingAverage(wrong)
+
+
+@pytest.mark.parametrize("head, inference", [("full", "whole"), ("dinotxt", "local-global"), ("dinotxt", "slide")])
+def test_without_smoothing_frames_have_the_labels_of_images(pipe, tmp_path, head, inference):
+    frames = noise(5, 60, 90)
+    write_clip(tmp_path / "clip.mov", frames)
+    options = {"head": head, "inference": inference, "progress": False}
+    results = list(segment_video(pipe, tmp_path / "clip.mov", LABELS, every=2, smoothing=0, batch_size=2, **options))
+    assert [result.frame.number for result in results] == [0, 2, 4]
+    for result in results:
+        image = frames[result.frame.number]
+        expected = pipe(image, LABELS, head=head, inference=inference, return_label_map=True)["label_map"]
+        assert (result.labeled.label_map == expected).mean() > 0.999  # rounding where two labels tie
+
+
+def test_smoothing_goes_from_one_scene_to_the_next_and_forgets(pipe, tmp_path):
+    first, second = noise(2, 60, 90, seed=3)
+    write_clip(tmp_path / "clip.mov", [first, *[second] * 5])
+    labels = [pipe(image, LABELS, return_label_map=True)["label_map"] for image in (first, second)]
+    maps = [r.labeled.label_map for r in segment_video(pipe, tmp_path / "clip.mov", LABELS, smoothing=0.03)]
+    agreement = [(one == labels[1]).mean() for one in maps]
+    assert (maps[0] == labels[0]).all() and agreement[0] < agreement[1] <= agreement[2] and agreement[-1] > 0.98
+    single = [
+        result.labeled.label_map
+        for result in segment_video(pipe, tmp_path / "clip.mov", LABELS, smoothing=0.03, batch_size=3, progress=False)
+    ]
+    assert all((one == other).mean() > 0.999 for one, other in zip(maps, single))
+
+
+def test_options_are_checked_before_the_results_are_read(pipe):
+    for wrong in ({"every": 0}, {"smoothing": -1.0}, {"batch_size": 0}, {"threshold": 2.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+            segment_video(pipe, "no.mp4", LABELS, **wrong)
+
+
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+def test_written_videos_show_their_pictures_at_their_times(tmp_path, suffix):
+    assert tuple(FORMATS) == VIDEO_SUFFIXES and set(VIDEO_SUFFIXES) < set(VIDEO_ENDINGS)
+    colors = np.array([[200, 30, 30], [30, 60, 200], [240, 220, 40]], np.uint8)
+    pictures = [np.tile(color, (31, 45, 1)) for color in colors]  # odd sides
+    times = [0.0, 0.12, 0.9]
+    with new_video(tmp_path / f"a{suffix}", time_base=TIME_BASE) as writer:
+        for picture, time in zip(pictures, times):
+            writer.add(picture, time)
+    frames, found = read_clip(tmp_path / f"a{suffix}")
+    assert found == pytest.approx(times, abs=2e-3)
+    for frame, color in zip(frames, colors):
+        assert frame.shape == (32, 46, 3) and np.abs(frame.astype(int) - color).max() < 16
+
+
+def test_an_interrupted_video_leaves_no_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_video(tmp_path / "a.mp4") as writer:
+        writer.add(noise(1)[0], 0.0)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match=r"expected \.mp4"), new_video(tmp_path / "a.gif"):
+        pass
