@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from .checkpoint_names import is_embedded, resolve_checkpoint
-from .file_names import LICENSES
+from .file_names import CONVERSION_REPORT, LICENSES
 from .model.checks import first_line, plain_reason
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -158,6 +158,21 @@ def license_files(name: str | os.PathLike) -> list[Path]:
         except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
     return found
+
+
+def licenses_of_copy(folder: Path) -> list[Path]:
+    """Returns the license files that a published or exported copy of the weights in `folder` must contain.
+
+    Raises:
+        ValueError: If the weights are converted and have no license file.
+    """
+    licenses = license_files(folder)
+    if (folder / CONVERSION_REPORT).is_file() and not licenses:
+        raise ValueError(
+            f"The weights in {str(folder)!r} are converted, and the folder has no license file, but their license goes "
+            f"with every copy. Convert again with --license FILE, or put the file there as {LICENSES[0]}."
+        )
+    return licenses
 
 
 # --- pipelines and training -------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ RANKS = {
     "loading": 6,
     "ray": 7,
     "serving": 7,
+    "exporting": 7,
     "training": 7,
     "hub": 7,
     "demo": 8,

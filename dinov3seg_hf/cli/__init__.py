@@ -52,6 +52,7 @@ COMMANDS = {
     "train": Entry("train on the drawn world, on COCO-Stuff or on your own masks", *_TRAIN),
     "evaluate": Entry("evaluate a checkpoint on benchmarks or on your own data set", *_TRAIN),
     "prepare": Entry("convert the original download of a benchmark to Parquet", *_TRAIN),
+    "export": Entry("export a checkpoint as graphs for ONNX Runtime or torch.export"),
     "publish": Entry("publish a checkpoint and a demo on the Hub"),
 }
 

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from ..about import MAX_SHARD_SIZE, __version__
 from ..checkpoint_names import is_hub_id
-from ..file_names import CONVERSION_REPORT, LICENSES, RUN_DESCRIPTION
-from ..loading import license_files, load_model, load_processor
+from ..file_names import CONVERSION_REPORT, RUN_DESCRIPTION
+from ..loading import licenses_of_copy, load_model, load_processor
 from ..model.checks import load_json
 from ..model.default_vocabulary import names_of
 from ..model.fingerprints import weights_fingerprint
@@ -71,7 +71,10 @@ def build_model_folder(
     source, output = Path(model), Path(output)
     pipe, processor = _load(source)
     conversion = _read_json(source / CONVERSION_REPORT)
-    licenses = _licenses_of(source, is_converted=conversion is not None)
+    try:
+        licenses = licenses_of_copy(source)
+    except ValueError as error:
+        raise PublishingError(str(error)) from error
     output.mkdir(parents=True)
     for path in licenses:
         shutil.copyfile(path, output / path.name)
@@ -281,21 +284,6 @@ def _metadata_of_conversion(report: dict[str, Any] | None) -> dict[str, Any]:
     if any("lvd1689m" in given for given in files):
         hub_ids.insert(0, "facebook/dinov3-vitl16-pretrain-lvd1689m")
     return {**DINOV3_LICENSE, "base_model": list(dict.fromkeys(hub_ids)) or None}
-
-
-def _licenses_of(source: Path, is_converted: bool) -> list[Path]:
-    """Returns the license files of the weights.
-
-    Raises:
-        PublishingError: If the weights are converted and have no license file.
-    """
-    licenses = license_files(source)
-    if is_converted and not licenses:
-        raise PublishingError(
-            f"The weights in {str(source)!r} are converted, and the folder has no license file, but their license goes "
-            f"with every copy. Convert again with --license FILE, or put the file there as {LICENSES[0]}."
-        )
-    return licenses
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -39,9 +39,12 @@ def map_chunks(
         chunk_size: Maximum length of a chunk. `None`: a single chunk.
         overwrite: Whether the result may take the place of the first tensor, which must have its shape and dtype. Not
             with gradients, which need both.
+
+    A traced graph (`torch.compile`, `torch.export`) has a single chunk: a number of chunks would hold for some lengths
+    only.
     """
     length = tensors[0].shape[dim]
-    if chunk_size is None or length <= chunk_size:
+    if chunk_size is None or torch.compiler.is_compiling() or length <= chunk_size:
         return function(*tensors)
     chunks = zip(*(tensor.split(chunk_size, dim=dim) for tensor in tensors))
     if torch.is_grad_enabled():

@@ -24,6 +24,7 @@ from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .inference_settings import PatchSource
 from .unit_length import unit_length
+from .windows import ceil_div
 
 # Maximum number of prompts that the text tower encodes at once without gradients: 847 classes in 80 templates, all at
 # once, would need 16 GB.
@@ -144,7 +145,7 @@ class Dinov3SegVisionTower(nn.Module):
 
     def to_whole_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Stretches each side (bicubic) to the next multiple of the patch size, as in the reference code."""
-        size = tuple(-(-side // self.patch_size) * self.patch_size for side in pixel_values.shape[-2:])
+        size = tuple(ceil_div(side, self.patch_size) * self.patch_size for side in pixel_values.shape[-2:])
         if pixel_values.shape[-2:] == size:
             return pixel_values
         stretched = F.interpolate(pixel_values.float(), size=size, mode="bicubic", align_corners=False)

@@ -11,7 +11,6 @@ keys, d channels per head.
 """
 
 import math
-import operator
 from collections.abc import Iterator
 
 import torch
@@ -21,8 +20,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
+from .pooling import pool
 from .unit_length import unit_length
-from .windows import size_of
+from .windows import ceil_div, size_of
 
 # A query at the relative position p of an axis attends to the keys between p - 0.1 and p + 0.1 of this axis.
 WINDOW_RADIUS = 0.1
@@ -33,6 +33,8 @@ KERNEL_SIZE = 5  # of the learned basis of `Dinov3SegFeatureEncoder`
 MAX_LOGITS = 2**22
 MAX_RESPONSES = 2**25
 MAX_BAND = 2**22
+# A traced graph (`torch.compile`, `torch.export`) serves maps of any size, so its number of bands is a constant.
+NUM_TRACED_BANDS = 5
 
 
 class Dinov3SegPointwiseBlock(GradientCheckpointingLayer):
@@ -112,17 +114,26 @@ class Dinov3SegFeatureEncoder(GradientCheckpointingLayer):
         """Maps `(B, D, h, w)` to `(B, E, h, w)`. Memory is limited by bands of rows."""
         batch_size, num_channels, height, num_columns = patch_features.shape
         width, radius = self.basis.shape[0], KERNEL_SIZE // 2
+        traced = torch.compiler.is_compiling()
+        sides = [radius, radius, radius, radius + NUM_TRACED_BANDS if traced else radius]
         # the number of cells of the map under the basis: fewer at the borders
-        ones = F.pad(patch_features.new_ones(1, 1, height, num_columns), [radius] * 4)
-        num_taps = F.conv2d(ones, torch.ones_like(self.basis[:1]))
-        padded = F.pad(patch_features, [radius] * 4).reshape(batch_size * num_channels, 1, height + 2 * radius, -1)
-        band_height = max(1, MAX_RESPONSES // (batch_size * num_channels * width * num_columns))
+        ones = F.pad(patch_features.new_ones(1, 1, height, num_columns), sides)
+        num_taps = F.conv2d(ones, torch.ones_like(self.basis[:1])).clamp(min=1)
+        padded = F.pad(patch_features, sides).flatten(0, 1)[:, None]  # (B D, 1, h + 2 r, w + 2 r)
+
+        def respond(cells: torch.Tensor, num_taps: torch.Tensor) -> torch.Tensor:
+            responses = F.conv2d(cells, self.basis) / num_taps
+            return responses.reshape(batch_size, width, num_channels, -1, num_columns).softmax(dim=1).mean(dim=2)
+
         bands = []
+        if traced:
+            for rows in traced_bands(height, patch_features.device, margin=2 * radius):
+                bands.append(respond(padded.index_select(2, rows), num_taps.index_select(2, rows[: -2 * radius])))
+            return self.blocks(torch.cat(bands, dim=2)[:, :, :height])
+        band_height = max(1, MAX_RESPONSES // (batch_size * num_channels * width * num_columns))
         for start in range(0, height, band_height):
             stop = min(start + band_height, height)
-            responses = F.conv2d(padded[:, :, start : stop + 2 * radius], self.basis) / num_taps[:, :, start:stop]
-            responses = responses.reshape(batch_size, width, num_channels, stop - start, num_columns)
-            bands.append(responses.softmax(dim=1).mean(dim=2))
+            bands.append(respond(padded[:, :, start : stop + 2 * radius], num_taps[:, :, start:stop]))
         return self.blocks(torch.cat(bands, dim=2))
 
 
@@ -138,27 +149,55 @@ def rotate(states: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
     """
     height, num_columns = states.shape[-2:]
     rows, columns = (
-        frequency[:, None] * torch.linspace(0, 1, size, device=states.device)
+        frequency[:, None] * unit_steps(size, states.device)
         for frequency, size in zip(frequencies.float(), (height, num_columns))
     )
-    band_height = height if torch.is_grad_enabled() else max(1, MAX_BAND // (states[:, :, :1].numel()))
-    bands = []
-    for start in range(0, height, band_height):
-        band = states[:, :, start : start + band_height]
-        angles = rows[:, start : start + band_height, None] + columns[:, None]  # (E, band, W)
+
+    def rotated(band: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        angles = rows[:, :, None] + columns[:, None]  # (E, band, W)
         first, second = band.chunk(2, dim=1)
         turned = torch.cat([-second, first], dim=1)
-        bands.append(band * angles.cos().to(band.dtype) + turned * angles.sin().to(band.dtype))
-    return torch.cat(bands, dim=2)
+        return band * angles.cos().to(band.dtype) + turned * angles.sin().to(band.dtype)
+
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return rotated(states, rows)
+    band_height = max(1, MAX_BAND // (states[:, :, :1].numel()))
+    starts = range(0, height, band_height)
+    return torch.cat([rotated(states[:, :, i : i + band_height], rows[:, i : i + band_height]) for i in starts], dim=2)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the bounds depend on sizes alone
-def window_bounds(num_queries: int, num_keys: int) -> tuple[list[int], list[int]]:
-    """Returns the first key and the end of the keys for every query along an axis."""
+def unit_steps(size: int, device: torch.device) -> torch.Tensor:
+    """Returns `size` numbers from 0 to 1."""
+    if torch.compiler.is_compiling():  # the size of `linspace` is a constant of a graph
+        return torch.arange(size, device=device) / (size - 1)
+    return torch.linspace(0, 1, size, device=device)
+
+
+def traced_bands(height: int, device: torch.device, margin: int = 0) -> tuple[torch.Tensor, ...]:
+    """Cuts the rows of a map of any height into `NUM_TRACED_BANDS` bands of equal height.
+
+    Together, the bands have up to `NUM_TRACED_BANDS` - 1 rows more than the map.
+
+    Returns:
+        The rows of every band and `margin` rows more, long.
+    """
+    band_height = ceil_div(height, NUM_TRACED_BANDS)
+    rows = torch.arange(band_height + margin, device=device)
+    return tuple(rows + band * band_height for band in range(NUM_TRACED_BANDS))
+
+
+def key_bounds(num_queries: int, num_keys: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the first key and the end of the keys for every query along an axis, long `(num_queries,)`."""
     # in float32, like the published code: the bounds decide which keys are in a window
-    positions = (torch.arange(num_queries, dtype=torch.float32) + 0.5) / num_queries
+    positions = (torch.arange(num_queries, dtype=torch.float32, device=device) + 0.5) / num_queries
     first = ((positions - WINDOW_RADIUS).clamp(0, 1) * num_keys).floor().long()
     end = ((positions + WINDOW_RADIUS).clamp(0, 1) * num_keys).ceil().long()
+    return first, end
+
+
+def window_bounds(num_queries: int, num_keys: int) -> tuple[list[int], list[int]]:
+    """Returns the bounds of `key_bounds` as plain numbers."""
+    first, end = key_bounds(num_queries, num_keys, torch.device("cpu"))
     return first.tolist(), end.tolist()
 
 
@@ -169,8 +208,6 @@ def plan_tiles(num_queries: int, num_keys: int, tile_size: int) -> list[tuple[sl
         For every tile: its queries, the keys in the window of any of them, and a mask `(queries, keys)` of the keys
         outside a query's own window.
     """
-    # plain numbers, also where `torch.compile` takes sizes as symbols
-    num_queries, num_keys = operator.index(num_queries), operator.index(num_keys)
     first, end = window_bounds(num_queries, num_keys)
     tiles = []
     for start in range(0, num_queries, tile_size):
@@ -201,6 +238,8 @@ def window_attention(
     batch_size, width, *size = query.shape
     query = query.unflatten(1, (num_attention_heads, -1)) * (width // num_attention_heads) ** -0.5
     key = key.unflatten(1, (num_attention_heads, -1))  # (B, heads, d, h, w)
+    if torch.compiler.is_compiling():
+        return traced_window_attention(query, key, values)
     if batch_size * num_attention_heads * math.prod(size) * math.prod(key.shape[-2:]) <= MAX_LOGITS:
         tile_sizes = size  # a single tile: for small maps, many operations cost more than masked pairs
     else:
@@ -213,16 +252,76 @@ def window_attention(
     for rows, key_rows, outside_rows in row_tiles:
         tiles = []
         for columns, key_columns, outside_columns in column_tiles:
-            outside = outside_rows[:, None, :, None] | outside_columns[None, :, None, :]
-            outside = outside.flatten(2, 3).flatten(0, 1).to(query.device)  # (queries, keys)
-            tile_key = key[..., key_rows, key_columns].flatten(3)  # (B, heads, d, keys)
-            logits = query[..., rows, columns].flatten(3).transpose(2, 3) @ tile_key  # (B, heads, queries, keys)
-            weights = logits.masked_fill(outside, float("-inf")).softmax(dim=-1, dtype=torch.float32).mean(dim=1)
-            tile_values = values[..., key_rows, key_columns].flatten(2)  # (B, D, keys)
-            average = tile_values @ weights.transpose(1, 2).to(values.dtype)  # (B, D, queries)
-            tiles.append(average.unflatten(2, outside_rows.shape[:1] + outside_columns.shape[:1]))
+            tiles.append(
+                attend(
+                    query[..., rows, columns],
+                    key[..., key_rows, key_columns],
+                    values[..., key_rows, key_columns],
+                    outside_rows.to(query.device),
+                    outside_columns.to(query.device),
+                )
+            )
         bands.append(torch.cat(tiles, dim=3))
     return torch.cat(bands, dim=2)
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    values: torch.Tensor,
+    outside_rows: torch.Tensor,
+    outside_columns: torch.Tensor,
+) -> torch.Tensor:
+    """Attention of a tile of queries, with weights averaged over heads.
+
+    Args:
+        query: `(B, heads, d, rows, columns)`, scaled.
+        key: `(B, heads, d, key rows, key columns)`.
+        values: `(B, D, key rows, key columns)`.
+        outside_rows: bool `(rows, key rows)`: the keys outside a query's window.
+        outside_columns: bool `(columns, key columns)`.
+
+    Returns:
+        `(B, D, rows, columns)`.
+    """
+    outside = outside_rows[:, None, :, None] | outside_columns[None, :, None, :]
+    outside = outside.flatten(2, 3).flatten(0, 1)  # (queries, keys)
+    logits = query.flatten(3).transpose(2, 3) @ key.flatten(3)  # (B, heads, queries, keys)
+    weights = logits.masked_fill(outside, float("-inf")).softmax(dim=-1, dtype=torch.float32).mean(dim=1)
+    average = values.flatten(2) @ weights.transpose(1, 2).to(values.dtype)  # (B, D, queries)
+    return average.unflatten(2, query.shape[-2:])
+
+
+def traced_window_attention(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`window_attention` in a constant number of operations, for maps of any size.
+
+    A tile is a band of query rows with the key rows in its windows and all columns: 2 of 5 pairs of query and key.
+
+    Args:
+        query: `(B, heads, d, h', w')`, scaled.
+        key: `(B, heads, d, h, w)`.
+        values: `(B, D, h, w)`.
+
+    Returns:
+        `(B, D, h', w')`.
+    """
+    (height, num_columns), (num_key_rows, num_key_columns) = query.shape[-2:], key.shape[-2:]
+    first, end = (bound[:, None] for bound in key_bounds(num_columns, num_key_columns, query.device))
+    key_columns = torch.arange(num_key_columns, device=query.device)
+    outside_columns = (key_columns < first) | (key_columns >= end)
+    first, end = key_bounds(height, num_key_rows, query.device)
+    # the rows of a window, a fifth of all, and those of a band; five more, because all bounds are rounded
+    reach = torch.arange(num_key_rows // 5 + num_key_rows // NUM_TRACED_BANDS + 5, device=query.device)
+    bands = []
+    for rows in traced_bands(height, query.device):
+        rows = rows.clamp(max=height - 1)
+        key_rows = first.index_select(0, rows[:1]) + reach
+        outside_rows = key_rows < first.index_select(0, rows)[:, None]
+        outside_rows = outside_rows | (key_rows >= end.index_select(0, rows)[:, None])
+        key_rows = key_rows.clamp(max=num_key_rows - 1)
+        band_key, band_values = key.index_select(3, key_rows), values.index_select(2, key_rows)
+        bands.append(attend(query.index_select(3, rows), band_key, band_values, outside_rows, outside_columns))
+    return torch.cat(bands, dim=2)[:, :, :height]
 
 
 class Dinov3SegEarlyRefinement(nn.Module):
@@ -237,6 +336,7 @@ class Dinov3SegEarlyRefinement(nn.Module):
         super().__init__()
         width = config.early_hidden_size
         self.scale = config.early_refinement_scale
+        self.patch_size = config.vision_config.patch_size
         self.num_attention_heads = config.early_num_attention_heads
         self.image_encoder = Dinov3SegPointwiseEncoder(config.vision_config.num_channels, width)
         self.query_encoder = Dinov3SegPointwiseEncoder(width, width)
@@ -288,9 +388,9 @@ class Dinov3SegEarlyRefinement(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Computes queries `(B, E, h', w')` and keys `(B, E, h, w)`."""
         image = rotate(self.image_encoder(pixel_values), self.frequencies)
-        query = F.adaptive_avg_pool2d(self.query_encoder(image), output_size)
+        query = pool(self.query_encoder(image), output_size, self.patch_size // self.scale)
         query = normalize(self.query_norm, self.query_convolution(query).permute(0, 2, 3, 1))
-        key = F.adaptive_avg_pool2d(self.key_encoder(image), size_of(patch_features))
+        key = pool(self.key_encoder(image), size_of(patch_features), self.patch_size)
         key = torch.cat([key, self.feature_encoder(unit_length(patch_features, dim=1))], dim=1)
         key = normalize(self.key_norm, self.aggregation(key).permute(0, 2, 3, 1))
         return self.query(query).permute(0, 3, 1, 2), self.key(key).permute(0, 3, 1, 2)

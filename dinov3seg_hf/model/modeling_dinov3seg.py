@@ -354,7 +354,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         """Encodes the windows and merges their features, averaged where windows overlap: `(B, D, h, w)`."""
         batch_size, num_windows = window_pixel_values.shape[:2]
         windows = window_pixel_values.flatten(0, 1)
-        chunks = windows.split(windows.shape[0] if self.training else WINDOW_BATCH_SIZE)
+        # a traced graph encodes any number of windows, and so all at once
+        at_once = self.training or torch.compiler.is_compiling()
+        chunks = [windows] if at_once else windows.split(WINDOW_BATCH_SIZE)
         tokens = torch.cat([self.vision_model(chunk, patch_source=patch_source).patch_tokens for chunk in chunks])
         return merge_windows(
             tokens.unflatten(0, (batch_size, num_windows)),
@@ -462,10 +464,12 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         # late refinement stays on the patch grid; the residual connection keeps the finer grid of early refinement
         coarse = correlation
         if size_of(refined_features) != size_of(image_features.guidance):
-            coarse = F.adaptive_avg_pool3d(correlation, (correlation.shape[2], *size_of(image_features.guidance)))
-        class_bytes = coarse[:, :1, 0].numel() * self.config.correlation_hidden_size * self.dtype.itemsize
-        chunk_size = resolve_chunk_size(self.config.class_chunk_size, class_bytes, coarse.device)
-        chunk_size = None if self.training else chunk_size
+            # a factor of 2 or 4, by which this average is exact like `F.adaptive_avg_pool3d`
+            coarse = F.avg_pool3d(correlation, (1, *(2 * [self.config.early_refinement_scale])))
+        chunk_size = None
+        if not (self.training or torch.compiler.is_compiling()):
+            class_bytes = coarse[:, :1, 0].numel() * self.config.correlation_hidden_size * self.dtype.itemsize
+            chunk_size = resolve_chunk_size(self.config.class_chunk_size, class_bytes, coarse.device)
         hidden_states = map_chunks(self.correlation_embedding, coarse, dim=1, chunk_size=chunk_size)  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
         scale = self.logit_scale.exp().detach()  # that of dino.txt, not trained here

@@ -86,7 +86,7 @@ class Dinov3SegSemanticPrior(nn.Module):
             return maps[-1], [*stem, *maps[:-1]]
         side = self.encoder.config.image_size
         # SAM's position embedding has a fixed size. DINOv3 and SAM use the same pixel normalization.
-        if pixel_values.shape[-2:] != (side, side):
+        if torch.compiler.is_compiling() or pixel_values.shape[-2:] != (side, side):
             pixel_values = F.interpolate(pixel_values, size=(side, side), mode="bilinear", align_corners=False)
         outputs = self.encoder(pixel_values.to(self.encoder.dtype), output_hidden_states=True)
         states = outputs.hidden_states
@@ -114,17 +114,20 @@ class Dinov3SegSemanticPrior(nn.Module):
             projection(norm(states).permute(0, 3, 1, 2))
             for states, norm, projection in zip(earlier, self.feature_norms, self.feature_projections)
         ]
-        return Dinov3SegPriorOutput(
-            guidance=resize(guidance, size),
-            features=tuple(
+        if self.encoder is not None:  # has its own patch grid
+            guidance = resize(guidance, size)
+            features = [
                 resize(feature, (size[0] * 2 ** (step + 1), size[1] * 2 ** (step + 1)))
                 for step, feature in enumerate(features)
-            ),
-        )
+            ]
+        return Dinov3SegPriorOutput(guidance=guidance, features=tuple(features))
 
 
 def resize(states: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resizes the prior bilinearly if its size differs (a prior encoder has its own patch grid)."""
-    if states.shape[-2:] == size:
+    """Resizes the prior bilinearly if its size differs.
+
+    A traced graph always does, because the comparison holds for some sizes only; the same size is the identity.
+    """
+    if not torch.compiler.is_compiling() and states.shape[-2:] == size:
         return states
     return F.interpolate(states, size=size, mode="bilinear", align_corners=False)

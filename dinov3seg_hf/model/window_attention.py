@@ -13,9 +13,13 @@ Shapes: N maps of h x w positions, E channels, d channels per head, L positions 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.nn import functional as F
+
+from .windows import ceil_div
+
+Shift = tuple[Any, Any]  # of rows and columns, each a number or a tensor `(1,)`
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 PositionBias = Callable[[int, int], torch.Tensor]
@@ -115,15 +119,16 @@ def attend_in_padded_windows(
     height, width = value.shape[1:3]
     position = position_bias(size, size)
     heads = len(position)
-    padded = (-(-height // size) * size, -(-width // size) * size)
-    # an axis with a single window is not shifted
-    shift_rows, shift_columns = (size // 2 if shifted and length > size else 0 for length in padded)
-    shift = (shift_rows, shift_columns)
-    grid = (padded[0] // size, padded[1] // size)
+    grid = (ceil_div(height, size), ceil_div(width, size))
+    padded = (grid[0] * size, grid[1] * size)
+    shift: Shift = (0, 0)
+    if shifted:
+        shift = (_shift_of(grid[0], size, value.device), _shift_of(grid[1], size, value.device))
+    rows, columns = (_rolled(length, length, step, value.device) for length, step in zip(padded, shift))
 
     def windows(states: torch.Tensor) -> torch.Tensor:  # (N, h, w, E) -> (N, windows * heads, L, d)
-        states = F.pad(states, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
-        states = torch.roll(states, (-shift_rows, -shift_columns), dims=(1, 2)) if any(shift) else states
+        # rolled and padded by index; the padding, copies of the last row and column, has no effect: see the regions
+        states = states.index_select(1, rows.clamp(max=height - 1)).index_select(2, columns.clamp(max=width - 1))
         states = states.reshape(states.shape[0], grid[0], size, grid[1], size, heads, -1)
         return states.permute(0, 1, 3, 5, 2, 4, 6).reshape(states.shape[0], grid[0] * grid[1] * heads, size**2, -1)
 
@@ -136,19 +141,37 @@ def attend_in_padded_windows(
     attended = attend(windows(query), windows(key), windows(value), bias)  # (N, L, windows * heads, d)
     attended = attended.reshape(-1, size, size, grid[0], grid[1], heads * attended.shape[-1])
     attended = attended.permute(0, 3, 1, 4, 2, 5).reshape(-1, *padded, value.shape[-1])
-    attended = torch.roll(attended, shift, dims=(1, 2)) if any(shift) else attended
-    return attended[:, :height, :width]
+    for dim, length in ((1, height), (2, width)):  # rolled back and cropped
+        places = _rolled(length, padded[dim - 1], padded[dim - 1] - shift[dim - 1], value.device)
+        attended = attended.index_select(dim, places)
+    return attended
+
+
+def _shift_of(num_windows: int, size: int, device: torch.device) -> torch.Tensor:
+    """Returns the shift of an axis, `(1,)`: half a window, and 0 for a single window.
+
+    A tensor, because a comparison of sizes would give a graph for some sizes only.
+    """
+    return (torch.full((1,), num_windows, device=device) - 1).clamp(max=1) * (size // 2)
+
+
+def _rolled(num_cells: int, length: int, shift: int | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Returns `(torch.arange(num_cells) + shift) % length`, for `num_cells` and `shift` up to `length`.
+
+    Not as a remainder, which ONNX does not have for sizes that are unknown until a graph runs.
+    """
+    places = torch.arange(num_cells, device=device) + shift
+    return torch.where(places < length, places, places - length)
 
 
 def window_regions(
-    height: int, width: int, padded: tuple[int, int], shift: tuple[int, int], device: torch.device
+    height: int, width: int, padded: tuple[int, int], shift: Shift, device: torch.device
 ) -> torch.Tensor:
     """Returns a region id for each cell of the padded and rolled map; only cells with equal ids attend to each other.
 
     The ids separate cells that the roll moved together from opposite borders, and the padding (0) from the map.
     """
-    rows, columns = torch.arange(padded[0], device=device), torch.arange(padded[1], device=device)
-    rows, columns = (rows + shift[0]) % padded[0], (columns + shift[1]) % padded[1]
+    rows, columns = (_rolled(length, length, step, device) for length, step in zip(padded, shift))
     wrapped = (rows < shift[0])[:, None] * 2 + (columns < shift[1])[None, :] * 1
     inside = (rows < height)[:, None] & (columns < width)[None, :]
     return torch.where(inside, wrapped + 1, 0)

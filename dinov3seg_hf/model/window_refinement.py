@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_dinov3seg import Dinov3SegConfig
+from .pooling import pool
 
 
 class Dinov3SegImageGuidance(nn.Module):
@@ -25,13 +26,14 @@ class Dinov3SegImageGuidance(nn.Module):
     def __init__(self, config: Dinov3SegConfig):
         super().__init__()
         width = config.early_hidden_size
+        self.factor = config.vision_config.patch_size // 4  # two convolutions of stride 2 come before
         self.convolution1 = nn.Conv2d(config.vision_config.num_channels, width // 2, kernel_size=3, stride=2, padding=1)
         self.norm = nn.GroupNorm(1, width // 2)
         self.convolution2 = nn.Conv2d(width // 2, width, kernel_size=3, stride=2, padding=1)
 
     def forward(self, pixel_values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         hidden_states = F.gelu(self.norm(self.convolution1(pixel_values)))  # (B, E/2, H/2, W/2)
-        return F.adaptive_avg_pool2d(self.convolution2(hidden_states), size)  # (B, E, h, w)
+        return pool(self.convolution2(hidden_states), size, self.factor)  # (B, E, h, w)
 
 
 def rotate(states: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,14 @@ def size_of(maps: torch.Tensor) -> tuple[int, int]:
     return height, width
 
 
+def ceil_div(number: int, divisor: int) -> int:
+    """Returns number / divisor rounded up, also of a size in a traced graph.
+
+    Not as -(-number // divisor), because ONNX rounds quotients of negative integers towards zero.
+    """
+    return (number + divisor - 1) // divisor
+
+
 def cut_windows(image: torch.Tensor, boxes: torch.Tensor | Sequence[Sequence[int]]) -> torch.Tensor:
     """Cuts windows out of images.
 
@@ -92,8 +100,8 @@ def merge_windows(
 
     Args:
         windows: `(B, N, C, h, w)`: features or probabilities of N windows, at any resolution.
-        boxes: `(N, 4)` long tensor or list: (top, left, height, width) in pixels of the source image. Pass a list under
-            `torch.compile`, because a tensor must be copied to the host.
+        boxes: `(N, 4)` long tensor or list: (top, left, height, width) in pixels of the source image. Pass a tensor
+            under `torch.compile`: the numbers of a list would be constants of the graph.
         output_size: (height, width) of the result in cells.
         source_size: (height, width) in pixels of the image that the boxes refer to.
 
@@ -104,6 +112,8 @@ def merge_windows(
         ValueError: If shapes do not match, a box extends beyond the source image, or the boxes do not cover the source
             image.
     """
+    if isinstance(boxes, torch.Tensor) and torch.compiler.is_compiling():
+        return _merge_by_matrices(windows, boxes, output_size, source_size)
     source_height, source_width = source_size = _pair(source_size, "source_size")
     output_height, output_width = output_size = _pair(output_size, "output_size")
     places = as_boxes(boxes, source_size)
@@ -138,6 +148,34 @@ def merge_windows(
         total[..., rows, columns] += window
         count[rows, columns] += 1
     return (total / count).to(windows.dtype)  # (B, C, H, W)
+
+
+def _merge_by_matrices(
+    windows: torch.Tensor, boxes: torch.Tensor, output_size: tuple[int, int], source_size: tuple[int, int]
+) -> torch.Tensor:
+    """`merge_windows` in a traced graph, for any boxes: the sampling of an axis is a matrix of each window.
+
+    The values of the boxes are not checked, because they are unknown while a graph is traced.
+    """
+    dtype = torch.promote_types(windows.dtype, torch.float32)
+    matrices, inside = [], []
+    for axis in (0, 1):
+        num_cells, num_pixels, size = output_size[axis], source_size[axis], windows.shape[3 + axis]
+        start, length = boxes[:, axis, None], boxes[:, 2 + axis, None]  # (N, 1)
+        # like `_cells_within` and `_sample`: the centers of the cells from the start of the window, in integers
+        center = (2 * torch.arange(num_cells, device=boxes.device) + 1) * num_pixels - 2 * num_cells * start
+        denominator = 2 * num_cells * length
+        covered = ((center >= 0) & (center < denominator)).to(dtype)  # (N, cells)
+        position = torch.minimum((center * size - num_cells * length).clamp(min=0), (size - 1) * denominator)
+        lower = position // denominator
+        weight = ((position - lower * denominator).to(dtype) / denominator)[..., None]
+        distance = torch.arange(size, device=boxes.device) - lower[..., None]  # (N, cells, size)
+        matrix = torch.where(distance == 0, 1 - weight, torch.where(distance == 1, weight, torch.zeros_like(weight)))
+        matrices.append(matrix * covered[..., None])
+        inside.append(covered)
+    columns = torch.einsum("bnchw,njw->bnchj", windows.to(dtype), matrices[1])
+    total = torch.einsum("bnchj,nih->bcij", columns, matrices[0])
+    return (total / torch.einsum("ni,nj->ij", *inside)).to(windows.dtype)
 
 
 def average_views(context: torch.Tensor | None, own: torch.Tensor, local: torch.Tensor) -> torch.Tensor:

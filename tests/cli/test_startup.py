@@ -58,6 +58,7 @@ def test_help_imports_neither_torch_nor_transformers(arguments):
         (["label", "--dataset", SCENE, "--labels", "cat", "--output", "out"], "is a file"),
         (["evaluate", "--benchmark", "A-150", "--data", "no"], "Folder 'no/ade20k-150' was not found"),
         (["publish", "--model", "embedded", "--repo", "a/b", "--example", "no.png"], "'no.png' was not found"),
+        (["export", "no", "--output", "out"], "Checkpoint folder 'no' was not found"),
         (["serve", "--model", "no"], "Checkpoint folder 'no' was not found"),
         (["serve", "--templates", "a {}"], "--templates without words"),
     ],

@@ -1,0 +1,11 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Exports a checkpoint as graphs that run without this package: ONNX for ONNX Runtime, or programs of `torch.export`.
+
+This package is allowed to import `loading` and what is below it. `run.py` is a file of the export and imports nothing
+of this package.
+"""
+
+from .export import Export, export_checkpoint
+
+__all__ = ["Export", "export_checkpoint"]

@@ -1,0 +1,234 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""An export computes what the model computes, or is not there. The real tracers and runtimes are in the slow tests."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import SamVisionConfig
+
+from dinov3seg_hf import TINY
+from dinov3seg_hf.cli import main
+from dinov3seg_hf.exporting import export, export_checkpoint, parity
+from dinov3seg_hf.exporting.graphs import graphs_of
+from dinov3seg_hf.exporting.parity import TOLERANCE, compare, reference, refuse_differences
+from dinov3seg_hf.exporting.programs import load_program, write_program
+from dinov3seg_hf.loading import load_pipeline
+from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
+from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.model.tokenization import stack_prompts, tokenize_prompts
+from dinov3seg_hf.model.vocabulary import Vocabulary
+
+from places import REPO
+
+SAM = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "output_channels": 12,
+    "image_size": 48,
+    "patch_size": 8,
+    "window_size": 4,
+    "global_attn_indexes": [1],
+    "mlp_dim": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def run_file():
+    """The module `run.py`, as in an export."""
+    sys.path.insert(0, str(REPO / "dinov3seg_hf" / "model"))  # text_cleaning
+    spec = importlib.util.spec_from_file_location("run", REPO / "dinov3seg_hf" / "exporting" / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path.pop(0)
+    return module
+
+
+@pytest.fixture
+def untraced(monkeypatch, request):
+    """Programs that are the graphs themselves, plus the noise of the parameter."""
+    written = {}
+
+    def write(graph, example, format, folder):
+        path = folder / f"{graph.name}.onnx"
+        path.write_bytes(b"")
+        written[path] = graph
+        return path
+
+    def load(path):
+        return torch.no_grad()(
+            lambda *inputs: [output + getattr(request, "param", 0) for output in written[path](*inputs)]
+        )
+
+    monkeypatch.setattr(parity, "SIZES", ((7, 12),))
+    monkeypatch.setattr(parity, "NUM_CLASSES", (1, 5))
+    monkeypatch.setattr(export, "write_program", write)
+    monkeypatch.setattr(export, "load_program", load)
+
+
+def test_the_folder_has_all_that_its_readme_names(untraced, tiny_checkpoint, tmp_path):
+    (tmp_path / "model").mkdir()
+    for path in tiny_checkpoint.iterdir():
+        (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model" / "LICENSE.md").write_text("Terms of the weights.")
+    done = export_checkpoint(tmp_path / "model", tmp_path / "out", templates="none")
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert set(done.files) == files == {
+        *("image.onnx", "text.onnx", "head.onnx", "run.py", "text_cleaning.py", "tokenizer.json", "export.json"),
+        *("README.md", "LICENSE.md"),
+    }  # fmt: skip
+    assert list(tmp_path.glob(".*")) == []
+    readme = (tmp_path / "out" / "README.md").read_text()
+    for graph in graphs_of(load_pipeline(tiny_checkpoint, "cpu").model):
+        for tensor in (*graph.inputs, *graph.outputs):
+            assert f"| `{tensor.name}` | {tensor.dtype} | ({', '.join(map(str, tensor.shape))}) |" in readme
+    assert {(row.stage, row.output) for row in done.differences} >= {("head", "logits"), ("whole", "logits")}
+    assert max(row.absolute for row in done.differences) == 0  # these programs are the model
+    found = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (found["templates"], found["patch_size"], found["size"]) == (["{}"], 8, {"shortest_edge": 64})
+
+
+@pytest.mark.parametrize("untraced", [1e-2, float("nan")], indirect=True, ids=["noise", "nan"])
+def test_programs_that_differ_end_with_exit_code_2_and_no_file(untraced, tiny_checkpoint, tmp_path, capsys):
+    assert main(["export", str(tiny_checkpoint), "--output", str(tmp_path / "out")]) == 2
+    assert "features of image" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_converted_weights_without_a_license_are_refused(tiny_checkpoint, tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "conversion_report.json"):
+        (tmp_path / "model" / name).write_text("{}")
+    with pytest.raises(ValueError, match="no license file"):
+        export_checkpoint(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_is_refused(tiny_checkpoint, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        export_checkpoint(tiny_checkpoint, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_graph_has_the_weights_of_its_part_only(tiny_model):
+    counts = [{name.split(".")[1] for name, _ in graph.named_parameters()} for graph in graphs_of(tiny_model)]
+    assert counts[1] == {"logit_scale", "text_model"}
+    assert set.union(*counts) == {name.split(".")[0] for name, _ in tiny_model.named_parameters()}
+    shared = {id(parameter) for parameter in tiny_model.parameters()}
+    assert all(id(parameter) in shared for graph in graphs_of(tiny_model) for parameter in graph.parameters())
+
+
+# --- run.py -----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 9), width=st.integers(1, 9), rows=st.integers(1, 40), columns=st.integers(1, 40))
+def test_the_resize_of_run_py_is_that_of_the_model(run_file, height, width, rows, columns):
+    values = np.random.default_rng(height).standard_normal((height, width), dtype=np.float32)
+    expected = F.interpolate(torch.from_numpy(values)[None, None], (rows, columns), mode="bilinear")[0, 0]
+    np.testing.assert_allclose(run_file.resize(values, (rows, columns)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(60, 90), (200, 50), (7, 7)])
+def test_run_py_prepares_pixels_and_prompts_like_the_processor(run_file, tiny_processor, tiny_model, size, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    segmenter = object.__new__(run_file.Segmenter)
+    segmenter.settings = {**export.settings_of(tiny_model, tiny_processor), "templates": ["{}", "a {}"]}
+    expected = tiny_processor.image_processor(noise, return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(segmenter.prepare(Image.fromarray(noise)), expected, atol=1e-5)
+
+    tiny_processor.tokenizer.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    segmenter.tokenizer = run_file.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    segmenter.tokenizer.no_padding()
+    segmenter.tokenizer.encode_special_tokens = True
+
+    class Text:
+        def run(self, _, feeds):
+            return [feeds]
+
+    segmenter.text = Text()
+    labels = ["Red  Circle", "caf\u00e9|\u201cstar\u201d", "&lt;b&gt;"]
+    feeds = segmenter.encode_words(labels)
+    prompts = Vocabulary.from_list(labels, templates=["{}", "a {}"]).prompts()
+    token_ids = tokenize_prompts(tiny_processor.tokenizer, prompts)
+    expected = stack_prompts(token_ids, tiny_processor.tokenizer.pad_token_id)
+    assert np.array_equal(feeds["input_ids"], expected[0])
+    assert np.array_equal(feeds["attention_mask"], expected[1])
+
+
+# --- tracers and runtimes ---------------------------------------------------------------------------------------------
+
+
+def small(tiny_config, **changes) -> Dinov3SegForSemanticSegmentation:
+    config = Dinov3SegConfig.from_dict({**tiny_config.to_dict(), **changes})
+    torch.manual_seed(0)
+    model = Dinov3SegForSemanticSegmentation(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "format, changes",
+    [
+        ("onnx", {"early_refinement_scale": 2}),
+        ("onnx", {"head": "dinotxt"}),
+        ("onnx", {"prior_config": SamVisionConfig(**SAM).to_dict(), "stem_channels": None}),
+        ("onnx", {"early_refinement_type": "window"}),
+        ("torch", {}),
+    ],
+    ids=["scale", "zero-shot", "sam", "window", "torch"],
+)
+def test_programs_compute_what_the_model_computes(tiny_config, tmp_path, format, changes):
+    graphs = {graph.name: graph for graph in graphs_of(small(tiny_config, **changes))}
+    inputs = reference(graphs, *export.TRACED_SIZES).inputs
+    programs = {
+        name: load_program(write_program(graph, inputs[name], format, tmp_path)) for name, graph in graphs.items()
+    }
+    differences = [row for rows in compare(graphs, programs) for row in rows]
+    refuse_differences(differences)
+    assert max(row.relative for row in differences) <= TOLERANCE
+
+
+BLOCKED = """
+import runpy, sys
+for name in ("torch", "transformers", "dinov3seg_hf"):
+    sys.modules[name] = None  # importing it fails
+sys.argv = ["run.py", *{arguments!r}]
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_run_py_segments_like_the_pipeline_without_torch(tmp_path):
+    export_checkpoint(TINY, tmp_path / "out")
+    stored = load_file(f"{TINY}/model.safetensors")
+    assert sum(path.stat().st_size for path in (tmp_path / "out").glob("*.onnx*")) < 1.1 * sum(
+        tensor.nbytes for tensor in stored.values()
+    )
+    labels = ["black plain background", "orange dotted square", "red plain triangle|red triangle", "blue circle"]
+    scene, mask = REPO / "examples" / "scene.png", tmp_path / "mask.png"
+    arguments = [str(scene), "--labels", ", ".join(labels), "--output", str(mask)]
+    path = str(tmp_path / "out" / "run.py")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'out')!r})\n"
+         + BLOCKED.format(arguments=arguments, path=path)],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pipe = load_pipeline(TINY, "cpu")
+    expected = pipe(str(scene), labels, inference="whole", background="never", return_label_map=True)["label_map"]
+    assert (np.asarray(Image.open(mask)) == expected).mean() > 0.999
