@@ -135,7 +135,7 @@ def settings_of(model: Dinov3SegForSemanticSegmentation, processor: Dinov3SegPro
         **{key: getattr(image_processor, key) for key in names},
         "max_tokens": limit,
         "pad_token_id": tokenizer.pad_token_id or 0,
-        "temperature": float(torch.exp(-model.logit_scale.float())),
+        "temperature": float(torch.exp(-model.logit_scale.detach().float())),
     }
 
 
