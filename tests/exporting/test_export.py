@@ -102,7 +102,8 @@ def test_the_folder_has_all_that_its_readme_names(untraced, tiny_checkpoint, tmp
 @pytest.mark.parametrize("untraced", [1e-2, float("nan")], indirect=True, ids=["noise", "nan"])
 def test_programs_that_differ_end_with_exit_code_2_and_no_file(untraced, tiny_checkpoint, tmp_path, capsys):
     assert main(["export", str(tiny_checkpoint), "--output", str(tmp_path / "out")]) == 2
-    assert "features of image" in capsys.readouterr().err
+    reason = capsys.readouterr().err
+    assert "features of image" in reason or "text_embeds contains NaN" in reason  # the head here is the model itself
     assert list(tmp_path.iterdir()) == []
 
 
