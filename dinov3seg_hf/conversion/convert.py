@@ -32,7 +32,7 @@ from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, conve
 from .reading import Source
 from .report import ConversionReport
 from .tokenizer import TokenizerOf, find_tokenizer
-from .writer import refuse_full_disk, write_checkpoint
+from .writer import recover, refuse_full_disk, write_checkpoint
 
 
 def convert(
@@ -91,7 +91,8 @@ def convert(
     _refuse_options(dtype, anyup, anyup_scale, overwrite, progress)
     _refuse_numbers(text_num_attention_heads, prior_image_size, seed, max_shard_size)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
-    _refuse_output(output := Path(output).expanduser(), overwrite)
+    recover(output := Path(output).expanduser())
+    _refuse_output(output, overwrite)
     license_file = find_license(license, (backbone, dinotxt))
     refuse_full_disk(output, _expected_size((backbone, dinotxt, prior, anyup), dtype))
     tokenizer_of = None if tokenizer is None else find_tokenizer(tokenizer)  # before gigabytes are read

@@ -3,17 +3,15 @@
 """The server of the demo, for `dinov3seg demo` and for a Space: loads the model, serves the page, stops cleanly."""
 
 import os
-import signal
 import tempfile
-import threading
 from dataclasses import replace
-from typing import Any
 
 from ..about import EMBEDDED, EMBEDDED_TITLE
 from ..checkpoint_names import is_embedded
 from ..loading import load_pipeline
 from ..serving.allocator import give_back_freed_memory
 from ..serving.limits import Limits
+from ..signals import terminated_like_ctrl_c
 from .engine import DemoEngine
 from .examples import copied_into, drawn_examples, examples_in
 from .page import build_demo
@@ -64,18 +62,8 @@ def serve(
         else:  # next to the uploads, because the demo reads files only from this folder
             shown = [replace(example, path=copied_into(example.path, folder, i)) for i, example in enumerate(shown)]
         demo = build_demo(engine, shown, queue_size=queue_size, drawn_world=drawn_world)
-        _end_cleanly_when_terminated()
         try:
-            demo.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options(limits))
+            with terminated_like_ctrl_c():  # the uploads are removed
+                demo.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options(limits))
         except OSError as error:
             raise ValueError(f"The demo cannot listen on the port: {error} Choose another --port.") from error
-
-
-def _end_cleanly_when_terminated() -> None:
-    """Makes SIGTERM, which stops services, end the server like Ctrl+C, so that the uploads are removed."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():  # only the main thread can set handlers
-        signal.signal(signal.SIGTERM, interrupt)

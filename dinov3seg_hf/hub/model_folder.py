@@ -44,6 +44,12 @@ CODE_LICENSE = "apache-2.0"
 
 CHECK_TIMEOUT_SECONDS = 1800
 
+# In front of the script of the check: standard input ends with the process that started it.
+END_WITH_PARENT = """\
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+"""
+
 SCORE_TOLERANCE = 2e-3  # scores are float16, whose resolution near 1 is 5e-4
 
 
@@ -209,10 +215,17 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
         environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1"}
         script = Path(__file__).with_name("published_check.py").read_text(encoding="utf-8")
-        command = [sys.executable, "-c", script, *map(str, (folder.resolve(), example.image.resolve(), example.labels))]
+        command = [
+            sys.executable,
+            "-c",
+            END_WITH_PARENT + script,
+            *map(str, (folder.resolve(), example.image.resolve(), example.labels)),
+        ]
+        read_end, write_end = os.pipe()
         try:
             done = subprocess.run(
                 [*command, str(output)],
+                stdin=read_end,
                 cwd=scratch,
                 env=environment,
                 capture_output=True,
@@ -224,6 +237,9 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
                 f"Loading the folder {str(folder)!r} and segmenting the example took more than "
                 f"{CHECK_TIMEOUT_SECONDS} s. Nothing was published. Use a smaller example image or a faster machine."
             ) from error
+        finally:
+            os.close(read_end)
+            os.close(write_end)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["unknown error"]
             raise PublishingError(
