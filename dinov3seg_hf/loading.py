@@ -145,12 +145,21 @@ def license_files(name: str | os.PathLike) -> list[Path]:
 
     Args:
         name: See `resolve_checkpoint`. Of a Hub id, only files that can be downloaded, or were, are found.
+
+    Raises:
+        ValueError: If a license is a link to a file elsewhere, whose content would go with every copy.
     """
     folder = resolve_checkpoint(name)
     if is_embedded(name):
         return []  # of this package, under the license of its code
     if Path(folder).is_dir():
-        return [Path(folder) / file for file in LICENSES if (Path(folder) / file).is_file()]
+        licenses = [Path(folder) / file for file in LICENSES if (Path(folder) / file).is_file()]
+        for path in licenses:
+            if leads_outside(path, Path(folder)):
+                raise ValueError(
+                    f"The license {str(path)!r} is a link to a file outside of the folder. Put a copy in its place."
+                )
+        return licenses
     found = []
     for file in LICENSES:
         try:
@@ -158,6 +167,12 @@ def license_files(name: str | os.PathLike) -> list[Path]:
         except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
     return found
+
+
+def leads_outside(path: Path, folder: Path) -> bool:
+    """Returns whether a file of a folder is a link to a file elsewhere; the Hub's cache has its files in `blobs`."""
+    places = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    return path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in places)
 
 
 # --- pipelines and training -------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from ..about import MAX_SHARD_SIZE, __version__
 from ..checkpoint_names import is_hub_id
 from ..file_names import CONVERSION_REPORT, LICENSES, RUN_DESCRIPTION
-from ..loading import license_files, load_model, load_processor
+from ..loading import leads_outside, license_files, load_model, load_processor
 from ..model.checks import load_json
 from ..model.default_vocabulary import names_of
 from ..model.fingerprints import weights_fingerprint
@@ -75,6 +75,7 @@ def build_model_folder(
         The folder.
     """
     source, output = Path(model), Path(output)
+    refuse_links(source)
     pipe, processor = _load(source)
     conversion = _read_json(source / CONVERSION_REPORT)
     licenses = _licenses_of(source, is_converted=conversion is not None)
@@ -136,6 +137,20 @@ def _load(folder: Path) -> tuple[OpenVocabularySegmentationPipeline, Dinov3SegPr
     except ValueError as error:
         raise PublishingError(f"{error} The checkpoint needs weights as safetensors, and a processor.") from error
     return OpenVocabularySegmentationPipeline(model=model, processor=processor, device="cpu"), processor
+
+
+def refuse_links(folder: Path) -> None:
+    """Checks that no file of the folder is a link to a file elsewhere, whose content would be published.
+
+    Raises:
+        PublishingError: If a link leads outside.
+    """
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if leads_outside(path, folder):
+            raise PublishingError(
+                f"{str(path)!r} is a link to a file outside of the folder, which would be published; expected the file "
+                "itself. Remove the link, or put a copy in its place."
+            )
 
 
 def _check_code(folder: Path) -> None:
@@ -214,13 +229,8 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
         # a new HF_HOME with an empty cache; no token, because the check must not access the Hub
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
         environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1"}
-        script = Path(__file__).with_name("published_check.py").read_text(encoding="utf-8")
-        command = [
-            sys.executable,
-            "-c",
-            END_WITH_PARENT + script,
-            *map(str, (folder.resolve(), example.image.resolve(), example.labels)),
-        ]
+        script = END_WITH_PARENT + Path(__file__).with_name("published_check.py").read_text(encoding="utf-8")
+        command = [sys.executable, "-c", script, *map(str, (folder.resolve(), example.image.resolve(), example.labels))]
         read_end, write_end = os.pipe()
         try:
             done = subprocess.run(
