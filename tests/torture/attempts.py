@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """An attempt: a command is stopped at a random moment, or its disk is full, and it runs again."""
 
+import functools
 import random
 import re
 import shutil
@@ -63,9 +64,9 @@ class Attempts:
         self.data, self.folder = data, folder
         self._out = folder / "out"  # the same path each time, because it may be in the result
         self._log = folder / "log.txt"
-        self.reference = self._whole()
 
-    def _whole(self) -> Reference:
+    @functools.cached_property
+    def reference(self) -> Reference:
         self._fresh()
         command = self._start()
         codes = command.wait(PATIENCE_SECONDS)
@@ -83,7 +84,8 @@ class Attempts:
         return Command(self.scenario.command(self.data, self._out, again), self.count, self._log)
 
     def run(self, seed: int, what: signal.Signals | str) -> Outcome:
-        """Makes one attempt."""
+        """Makes one attempt, after the whole run if it is the first one."""
+        assert self.reference.snapshot
         self._fresh()
         draw = random.Random(f"{self.name} {self.count} {seed}").random()
         return self._on_full_disk(draw) if what == FULL_DISK else self._stopped(draw, signal.Signals(what))

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 
@@ -126,6 +127,8 @@ def make_data(folder: Path) -> Path:
     (folder / "recipe.json").write_text(json.dumps(recipe))
     with safe_open(FIXTURES / "dinotxt_tiny.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
+    # the published text tower is wider; the command has no flag for it
+    convert.__kwdefaults__["text_num_attention_heads"] = 4
     for name in ("backbone", "dinotxt"):
         part = {key[len(name) + 1 :]: tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
         torch.save(part, folder / f"{name}.pth")
