@@ -40,6 +40,38 @@ def test_help_imports_neither_torch_nor_transformers(arguments):
 
 
 @pytest.mark.parametrize(
+    ("command", "imports"),
+    [(["-m", "dinov3seg_hf", "--version"], False), (["-c", "import dinov3seg_hf"], True)],
+    ids=["command", "import"],
+)
+def test_the_package_run_as_a_command_imports_no_torch_and_imported_it_registers(command, imports):
+    done = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0 and ("| transformers.models.auto" in done.stderr) == imports
+
+
+INTERRUPTED_DURING = """
+import builtins, sys
+real = builtins.__import__
+def importing(name, *rest):
+    if name == {name!r}:
+        raise KeyboardInterrupt
+    return real(name, *rest)
+builtins.__import__ = importing
+from dinov3seg_command import main
+sys.exit(main(["segment", "examples/scene.png", "--labels", "cat"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["dinov3seg_hf.cli", "huggingface_hub.utils"])
+def test_ctrl_c_during_imports_is_one_line(name):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_DURING.format(name=name)], capture_output=True, text=True, cwd=REPO
+    )
+    assert done.returncode == 130 and done.stderr.count("\n") == 1
+    assert "interrupted; run the same command again" in done.stderr
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         (["segmnt"], "invalid choice"),

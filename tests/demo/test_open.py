@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The demo in the open: uploads are swept, clients limited, requests ended in time; errors tell nothing of the server."""
+"""The demo in the open: sweeping uploads, limits of clients and time, errors that tell nothing of the server."""
 
 import dataclasses
 import os
