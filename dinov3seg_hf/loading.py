@@ -6,7 +6,6 @@ Pipelines, training and publishing use only this module to load checkpoints.
 """
 
 import difflib
-import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from .checkpoint_names import is_embedded, resolve_checkpoint
 from .file_names import LICENSES
 from .model.checks import first_line, plain_reason
 from .model.configuration_dinov3seg import Dinov3SegConfig
+from .model.files import is_of_full_disk
 from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from .model.processing_dinov3seg import Dinov3SegProcessor
@@ -120,7 +120,7 @@ def _of_the_hub(options: dict[str, Any]) -> dict[str, Any]:
 
 def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
     name = os.fspath(name)
-    if _disk_was_full(error):
+    if is_of_full_disk(error):
         return ValueError(
             f"The checkpoint {name!r} cannot be stored in the cache: No space left on device. Free disk space, or set "
             "HF_HOME to a folder on another disk. Then run the same command again."
@@ -129,15 +129,6 @@ def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
         f"The checkpoint {name!r} cannot be loaded: {plain_reason(error)}. Expected a folder or Hub id of a dinov3.seg "
         "checkpoint."
     )
-
-
-def _disk_was_full(error: BaseException | None) -> bool:
-    """Whether a full disk or an exceeded quota is among the causes of an error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def license_files(name: str | os.PathLike) -> list[Path]:

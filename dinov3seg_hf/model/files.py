@@ -7,6 +7,7 @@ those of running processes are locked.
 """
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -23,17 +24,21 @@ try:
 except ImportError:  # Windows: leftovers stay
     fcntl = None  # type: ignore[assignment]
 
+FREE_SPACE = "Free disk space, and run the same again; what was written before is complete."
+
 TEMPORARY_FILE = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _swept: set[str] = set()
 
 
 @contextmanager
-def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueError] = ValueError) -> Iterator[None]:
+def disk_errors_as_value_errors(
+    what: str, remedy: str | None = None, error_class: type[ValueError] = ValueError
+) -> Iterator[None]:
     """Converts an `OSError` or `SafetensorError` inside the `with` block to a `ValueError` with a remedy.
 
     Args:
         what: The object that is written, as the beginning of a sentence.
-        remedy: The remedy, as a full sentence.
+        remedy: The remedy, as a full sentence. Default: another folder, or more space on a full disk.
         error_class: The class of the error that is raised.
 
     Raises:
@@ -45,7 +50,18 @@ def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueE
         if isinstance(error, ValueError) or not _is_of_a_disk(error):
             raise
         reason = getattr(error, "strerror", None) or first_line(error)
+        if remedy is None:
+            remedy = FREE_SPACE if is_of_full_disk(error) else "Choose a path in a writable folder."
         raise error_class(f"{what} cannot be written: {reason}. {remedy}") from error
+
+
+def is_of_full_disk(error: BaseException | None) -> bool:
+    """Returns whether a full disk or an exceeded quota is among the causes of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_of_a_disk(error: Exception) -> bool:
@@ -63,7 +79,7 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ValueError: If the path cannot be written.
     """
     path = Path(path)
-    with disk_errors_as_value_errors(repr(str(path)), "Choose a path in a writable folder."):
+    with disk_errors_as_value_errors(repr(str(path))):
         if (folder := os.path.abspath(path.parent)) not in _swept:
             _swept.add(folder)
             remove_leftovers(path.parent, TEMPORARY_FILE)
