@@ -155,6 +155,7 @@ def test_links_of_the_cache_of_the_hub_are_followed(tmp_path):
     (tmp_path / "blobs" / "0123").write_text("Terms")
     folder = tmp_path / "snapshots" / "main"
     folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
     (folder / "LICENSE").symlink_to(Path("..", "..", "blobs", "0123"))
     assert [path.read_text() for path in license_files(folder)] == ["Terms"]
 

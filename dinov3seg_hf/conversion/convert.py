@@ -91,8 +91,7 @@ def convert(
     _refuse_options(dtype, anyup, anyup_scale, overwrite, progress)
     _refuse_numbers(text_num_attention_heads, prior_image_size, seed, max_shard_size)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
-    recover(output := Path(output).expanduser())
-    _refuse_output(output, overwrite)
+    _refuse_output(output := Path(output).expanduser(), overwrite)
     license_file = find_license(license, (backbone, dinotxt))
     refuse_full_disk(output, _expected_size((backbone, dinotxt, prior, anyup), dtype))
     tokenizer_of = None if tokenizer is None else find_tokenizer(tokenizer)  # before gigabytes are read
@@ -205,6 +204,7 @@ def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int, overwrit
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:
+    recover(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {output} is a file; expected a folder. Choose another path.")
     if not output.is_dir() or not any(output.iterdir()):

@@ -34,9 +34,9 @@ def spelling(word):
     return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", word).split()).casefold())
 
 
-words = st.text(st.characters(exclude_categories=("Cc", "Cs"), exclude_characters=","), min_size=1, max_size=8).filter(
-    lambda word: any(c.isprintable() and c != " " for c in " ".join(unicodedata.normalize("NFC", word).split()))
-)
+words = st.text(
+    st.characters(exclude_categories=("Cc", "Cf", "Cs"), exclude_characters=","), min_size=1, max_size=8
+).filter(lambda word: any(c.isprintable() and c != " " for c in " ".join(unicodedata.normalize("NFC", word).split())))
 
 
 @st.composite
