@@ -19,7 +19,9 @@ MAX_AGE_SECONDS, INTERVAL_SECONDS = 3600, 30
 _log = logging.getLogger(__name__)
 
 
-def sweep(folder: str | os.PathLike, keep: Container[str], max_bytes: int, max_age: float = MAX_AGE_SECONDS) -> None:
+def sweep(
+    folder: str | os.PathLike[str], keep: Container[str], max_bytes: int, max_age: float = MAX_AGE_SECONDS
+) -> None:
     """Removes the files that are older than `max_age` seconds, and the oldest ones beyond `max_bytes` in total.
 
     Args:
@@ -29,7 +31,7 @@ def sweep(folder: str | os.PathLike, keep: Container[str], max_bytes: int, max_a
         max_age: The maximum age in seconds.
     """
     found = []
-    for place, folders, names in os.walk(folder, topdown=False):
+    for place, folders, names in os.walk(os.fspath(folder), topdown=False):
         for path in (os.path.join(place, name) for name in names):
             try:
                 status = os.lstat(path)
@@ -53,7 +55,7 @@ def sweep(folder: str | os.PathLike, keep: Container[str], max_bytes: int, max_a
 
 
 @contextmanager
-def swept(folder: str | os.PathLike, keep: Container[str], max_bytes: int) -> Iterator[None]:
+def swept(folder: str | os.PathLike[str], keep: Container[str], max_bytes: int) -> Iterator[None]:
     """Sweeps the folder every half minute inside the `with` block."""
     stop = threading.Event()
 
