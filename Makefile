@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage fuzz hf-common demo-test check-all wheel release-check
+.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage fuzz hf-common demo-test check-all wheel release-check torture check-deps
 
 PYTHON ?= python
 
@@ -41,6 +41,13 @@ coverage: ## run all tests except the slow tests, and report the lines without c
 
 fuzz: ## make 20,000 hostile calls, and print a table of what came of them (about 20 minutes)
 	$(PYTHON) -m tests.fuzz --cases 20000
+
+torture: ## kill commands at random moments and fill their disks, for SECONDS seconds (600), and run them again
+	$(PYTHON) -m tests.torture --seconds $(or $(SECONDS),600)
+
+check-deps: ## look for known vulnerabilities in the tested versions, with pip-audit (asks a database on the network)
+	$(PYTHON) -m pip install --quiet pip-audit==2.10.1
+	$(PYTHON) scripts/dev/check_deps.py
 
 hf-common: ## run the common tests of transformers on our classes (downloads its source distribution once)
 	$(PYTHON) scripts/dev/fetch_transformers_tests.py

@@ -60,8 +60,12 @@ else:
     )
 
 # Whoever writes `import dinov3seg_hf; AutoModel.from_pretrained(...)` uses none of the names above. The installed
-# command registers the classes when it loads a checkpoint.
-if not getattr(sys.modules.get("dinov3seg_command"), "running", False):
+# command registers the classes when it loads a checkpoint, and so does `python -m dinov3seg_hf`, whose name in
+# `sys.argv` is "-m" as long as this file is imported.
+_as_module = (
+    sys.argv[:1] == ["-m"] and "-m" in sys.orig_argv[:-1] and (sys.orig_argv[sys.orig_argv.index("-m") + 1] == __name__)
+)
+if not (_as_module or getattr(sys.modules.get("dinov3seg_command"), "running", False)):
     from .model.pipeline_results import ShownInNotebooks
     from .registration import register
     from .visualization.notebook import result_as_html

@@ -6,7 +6,6 @@ Pipelines, training and publishing use only this module to load checkpoints.
 """
 
 import difflib
-import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from .checkpoint_names import is_embedded, resolve_checkpoint
 from .file_names import CONVERSION_REPORT, LICENSES
 from .model.checks import first_line, plain_reason
 from .model.configuration_dinov3seg import Dinov3SegConfig
+from .model.files import is_of_full_disk
 from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .model.pipeline import TASK, OpenVocabularySegmentationPipeline
 from .model.processing_dinov3seg import Dinov3SegProcessor
@@ -120,7 +120,7 @@ def _of_the_hub(options: dict[str, Any]) -> dict[str, Any]:
 
 def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
     name = os.fspath(name)
-    if _disk_was_full(error):
+    if is_of_full_disk(error):
         return ValueError(
             f"The checkpoint {name!r} cannot be stored in the cache: No space left on device. Free disk space, or set "
             "HF_HOME to a folder on another disk. Then run the same command again."
@@ -131,26 +131,26 @@ def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
     )
 
 
-def _disk_was_full(error: BaseException | None) -> bool:
-    """Whether a full disk or an exceeded quota is among the causes of an error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def license_files(name: str | os.PathLike) -> list[Path]:
     """Returns the license files of a checkpoint, which go with every copy and derivative; empty if it has none.
 
     Args:
         name: See `resolve_checkpoint`. Of a Hub id, only files that can be downloaded, or were, are found.
+
+    Raises:
+        ValueError: If a license is a link to a file elsewhere, whose content would go with every copy.
     """
     folder = resolve_checkpoint(name)
     if is_embedded(name):
         return []  # of this package, under the license of its code
     if Path(folder).is_dir():
-        return [Path(folder) / file for file in LICENSES if (Path(folder) / file).is_file()]
+        licenses = [Path(folder) / file for file in LICENSES if (Path(folder) / file).is_file()]
+        for path in licenses:
+            if leads_outside(path, Path(folder)):
+                raise ValueError(
+                    f"The license {str(path)!r} is a link to a file outside of the folder. Put a copy in its place."
+                )
+        return licenses
     found = []
     for file in LICENSES:
         try:
@@ -173,6 +173,12 @@ def licenses_of_copy(folder: Path) -> list[Path]:
             f"with every copy. Convert again with --license FILE, or put the file there as {LICENSES[0]}."
         )
     return licenses
+
+
+def leads_outside(path: Path, folder: Path) -> bool:
+    """Returns whether a file of a folder is a link to a file elsewhere; the Hub's cache has its files in `blobs`."""
+    places = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    return path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in places)
 
 
 # --- pipelines and training -------------------------------------------------------------------------------------------

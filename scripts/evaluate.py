@@ -9,7 +9,7 @@
 
 import sys
 
-from dinov3seg_hf.cli import main
+from dinov3seg_command import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]], prog="scripts/evaluate.py"))

@@ -7,7 +7,7 @@ python scripts/prepare_benchmark.py A-150 --source downloads --output data/ade20
 
 import sys
 
-from dinov3seg_hf.cli import main
+from dinov3seg_command import main
 
 if __name__ == "__main__":
     sys.exit(main(["prepare", *sys.argv[1:]], prog="scripts/prepare_benchmark.py"))

@@ -7,7 +7,7 @@ python scripts/publish.py --model DIR --repo my-name/dinov3-seg --dry-run
 
 import sys
 
-from dinov3seg_hf.cli import main
+from dinov3seg_command import main
 
 if __name__ == "__main__":
     sys.exit(main(["publish", *sys.argv[1:]], prog="scripts/publish.py"))

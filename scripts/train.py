@@ -11,7 +11,7 @@
 
 import sys
 
-from dinov3seg_hf.cli import main
+from dinov3seg_command import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]], prog="scripts/train.py"))

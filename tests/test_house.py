@@ -44,6 +44,7 @@ RANKS = {
     "distributed": 0,
     "extras": 0,
     "resources": 0,
+    "signals": 0,
     "versions": 1,
     "lazy_names": 0,
     "model": 1,

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..extras import require_extra
 from ..large.rasters import georeference_of, opened_labels
-from ..model.files import disk_errors_as_value_errors
+from ..model.files import FREE_SPACE, disk_errors_as_value_errors
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
 from .image import Cleaned, ExportOptions
 from .outlines import outline, simplified
-from .writer import REMEDY, AnnotationWriter
+from .writer import AnnotationWriter
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -61,7 +61,7 @@ class GeopackageWriter(AnnotationWriter):
             self._layer.add(polygon, row, (part.left, part.top))
 
     def _finish(self) -> None:
-        with disk_errors_as_value_errors(repr(str(self.path)), REMEDY):
+        with disk_errors_as_value_errors(repr(str(self.path))):
             self._layer.finish()
 
     def discard(self) -> None:
@@ -105,7 +105,7 @@ def vectorize(
     check_writable(target, GeopackageWriter.suffixes)
     layer = _Layer(target)
     try:
-        with disk_errors_as_value_errors(repr(str(target)), REMEDY):
+        with disk_errors_as_value_errors(repr(str(target))):
             for label_map in label_maps:
                 name = Path(label_map).name
                 with opened_labels(label_map) as (band, names, none, place):
@@ -203,7 +203,7 @@ class _Layer:
             )
         except errors.DataSourceError as error:  # and its subclasses: a full disk, for example
             self._is_damaged = True
-            raise ValueError(f"{str(self._path)!r} cannot be written: {error}. {REMEDY}") from error
+            raise ValueError(f"{str(self._path)!r} cannot be written: {error}. {FREE_SPACE}") from error
         self._rows, self._polygons = [], []
 
     def finish(self) -> None:

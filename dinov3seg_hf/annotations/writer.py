@@ -24,7 +24,6 @@ from .image import AnnotatedImage, Cleaned, ExportOptions, source_path
 
 # The EXIF tag that says how an image is rotated; 1 is upright.
 ORIENTATION = 0x0112
-REMEDY = "Choose a path in a writable folder."
 
 
 class AnnotationWriter:
@@ -79,7 +78,7 @@ class AnnotationWriter:
                 "endings. Rename one of the images."
             )
         cleaned = Cleaned(image, self.options, len(self.labels))
-        with disk_errors_as_value_errors(f"The annotations of {image.file_name!r}", REMEDY):
+        with disk_errors_as_value_errors(f"The annotations of {image.file_name!r}"):
             if self.num_images == 0:
                 self._begin()
             self._add(cleaned)

@@ -16,7 +16,7 @@ from functools import partial
 
 from ..about import __version__
 from ..extras import require_extra, require_installed
-from .console import EXIT_ERROR, Parser, execute, print_error
+from .console import EXIT_ERROR, EXIT_INTERRUPTED, INTERRUPTED, Parser, execute, print_error
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,14 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     entry, prog = COMMANDS[options.command], prog or f"dinov3seg {options.command}"
     try:
         require_installed(entry.extra, *entry.needs)
+        command = importlib.import_module(f".{options.command}", __package__)
+        return execute(command, prog, options.arguments, partial(require_extra, entry.extra, *entry.needs))
     except ValueError as error:
         print_error(prog, error)
         return EXIT_ERROR
-    command = importlib.import_module(f".{options.command}", __package__)
-    return execute(command, prog, options.arguments, partial(require_extra, entry.extra, *entry.needs))
+    except KeyboardInterrupt:  # before the command began, or after it ended
+        print_error(prog, INTERRUPTED)
+        return EXIT_INTERRUPTED
 
 
 def _parser() -> Parser:

@@ -2,7 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Code that all commands share: quiet libraries, one-line errors, exit codes, argument types.
 
-Results go to stdout and to files, everything else goes to stderr. Exit codes: 0 success, 2 error, 130 interrupted.
+Results go to stdout and to files, everything else goes to stderr. Exit codes: 0 success, 2 error, 130 interrupted by
+Ctrl+C or SIGTERM.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
 from ..model.checks import CalibrationWarning, UnknownWordsWarning
+from ..signals import terminated_like_ctrl_c
 
 # help of `--refine-features`
 REFINE_FEATURES = "zero-shot head on refined features (default: the setting of the checkpoint)"
@@ -23,13 +25,14 @@ BACKGROUND = (
 )
 
 EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
+INTERRUPTED = "interrupted; run the same command again"
 
 
 class Command(Protocol):
     """A command module of this package.
 
     It can also have `check(options)`, which finds errors in the arguments before `run` imports what takes seconds. What
-    `check` finds for `run` it adds to the options.
+    `check` finds for `run` it adds to the options. `INTERRUPTED` says how to go on after Ctrl+C or SIGTERM.
     """
 
     def make_parser(self, prog: str) -> argparse.ArgumentParser:
@@ -66,7 +69,7 @@ def execute(
     """
     try:
         options = command.make_parser(prog).parse_args(arguments)
-        with warnings.catch_warnings():
+        with terminated_like_ctrl_c(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
             for ours in (UnknownWordsWarning, CalibrationWarning):
                 warnings.simplefilter("once", ours)
@@ -83,7 +86,7 @@ def execute(
         print_error(prog, error)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        print_error(prog, getattr(command, "INTERRUPTED", "interrupted"))
+        print_error(prog, getattr(command, "INTERRUPTED", INTERRUPTED))
         return EXIT_INTERRUPTED
 
 

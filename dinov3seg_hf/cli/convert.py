@@ -8,6 +8,8 @@ import shlex
 from ..about import DTYPES
 from .console import EXIT_OK, Parser
 
+INTERRUPTED = "interrupted; nothing was written; run the same command again"
+
 
 def make_parser(prog: str) -> Parser:
     """Returns the parser of `dinov3seg convert`."""

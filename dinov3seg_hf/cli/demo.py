@@ -3,9 +3,11 @@
 """`dinov3seg demo`: serves the web page that segments photos by words."""
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
 from ..checkpoint_names import resolve_checkpoint
-from .console import EXIT_OK, Parser
+from .console import EXIT_OK, Parser, positive
 from .model_options import add_model
 from .server_limits import add_limits, limits_of
 
@@ -13,6 +15,7 @@ EXAMPLES = """\
 examples:
   dinov3seg demo
   dinov3seg demo --model DIR_OR_HUB_ID --examples photos/ --open
+  dinov3seg demo --host 0.0.0.0 --auth users.txt --max-requests 60
 """
 
 
@@ -41,18 +44,53 @@ def make_parser(prog: str) -> Parser:
     server.add_argument(
         "--port", type=int, help="port (default: $GRADIO_SERVER_PORT, or the first free port from 7860)"
     )
+    server.add_argument(
+        "--auth",
+        type=Path,
+        metavar="FILE",
+        help="file with a line name:password for each user (default: everyone who reaches the port)",
+    )
     server.add_argument("--open", action="store_true", help="open the page in a browser")
-    add_limits(parser, max_queue=40)
+    bounds = add_limits(parser, max_queue=40)
+    bounds.add_argument(
+        "--max-seconds", type=positive, default=300, metavar="S", help="time of a request (default: %(default)s)"
+    )
+    bounds.add_argument(
+        "--max-requests",
+        type=positive,
+        default=120,
+        metavar="N",
+        help="requests of a client per minute (default: %(default)s)",
+    )
+    bounds.add_argument(
+        "--max-uploads",
+        type=positive,
+        default=2048,
+        metavar="MIB",
+        help="size of the uploads of all clients together; older ones are removed (default: %(default)s)",
+    )
     return parser
 
 
 def check(options: argparse.Namespace) -> None:
-    """Checks the name of the checkpoint.
+    """Checks the name of the checkpoint, and adds the names and passwords to the options.
 
     Raises:
-        ValueError: If the checkpoint does not exist.
+        ValueError: If the checkpoint does not exist, or the file of passwords cannot be read.
     """
     resolve_checkpoint(options.model)
+    options.users = [] if options.auth is None else _users(options.auth)
+
+
+def _users(file: Path) -> list[tuple[str, str]]:
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"The file of passwords {str(file)!r} cannot be read ({error}). Check the path.") from error
+    users = [(name, password) for name, _, password in (line.partition(":") for line in lines)]
+    if not users or not all(name and password for name, password in users):
+        raise ValueError(f"{str(file)!r} is no file of passwords; expected a line name:password for each user.")
+    return users
 
 
 def run(options: argparse.Namespace) -> int:
@@ -67,7 +105,13 @@ def run(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         queue_size=options.max_queue,
-        limits=limits_of(options),
+        limits=replace(
+            limits_of(options),
+            seconds=options.max_seconds,
+            requests_per_minute=options.max_requests,
+            upload_bytes=options.max_uploads * 2**20,
+        ),
         open_browser=options.open,
+        auth=options.users,
     )
     return EXIT_OK

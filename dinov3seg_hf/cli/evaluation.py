@@ -51,10 +51,14 @@ class Task:
     def check_output(self) -> None:
         """Checks that existing results are not replaced without `--overwrite`.
 
+        Results beside a progress log belong to an interrupted run over several benchmarks, which goes on.
+
         Raises:
             ValueError: If results already exist and `--overwrite` is not set.
         """
-        if self.folder is not None and (self.folder / RESULTS).exists() and not self.options.overwrite:
+        if self.folder is None or self.options.overwrite or (self.folder / PROGRESS).exists():
+            return
+        if (self.folder / RESULTS).exists():
             raise ValueError(
                 f"{str(self.folder / RESULTS)!r} already exists. Choose another --output, or replace the results with "
                 "--overwrite."
@@ -152,7 +156,6 @@ def evaluate_all(options: argparse.Namespace) -> int:
         if accelerator.is_main_process:
             if task.folder is not None:
                 result.save(task.folder / RESULTS, confusion=options.confusion)
-                shutil.rmtree(task.folder / PROGRESS)
             for reason in result.skipped:
                 print(f"skipped: {reason}", file=sys.stderr)
     if accelerator.is_main_process:
@@ -162,6 +165,8 @@ def evaluate_all(options: argparse.Namespace) -> int:
         print(text)
         if options.output is not None:
             write_atomically(options.output / "results.txt", f"{text}\n".encode())
+            for task in tasks:  # not before: an interrupted run must find what is scored
+                shutil.rmtree(task.folder / PROGRESS)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return EXIT_OK

@@ -26,6 +26,7 @@ examples:
   dinov3seg segment clip.mp4 --labels "road, car, sky" --every 5 --output overlay.mp4 --mask masks/
   dinov3seg segment map.tif --labels "forest, field, water" --model DIR --tile --mask labels.tif
 """
+INTERRUPTED = "interrupted; run the same command again to finish, with --skip-existing to keep what is done"
 
 
 def make_parser(prog: str) -> Parser:

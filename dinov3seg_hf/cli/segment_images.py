@@ -16,6 +16,7 @@ from ..annotations import AnnotatedImage
 from ..batches import IMAGE_ERRORS, segment_each
 from ..checkpoint_names import title_of
 from ..loading import load_pipeline
+from ..model.files import is_of_full_disk
 from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
@@ -67,7 +68,7 @@ def segment_images(options: argparse.Namespace) -> int:
                         maps, source = (result.label_map, result.score_map), task.input.stored_source
                         writer.add(AnnotatedImage(task.input.file_name, *maps, source=source, image=result.image))
                 except IMAGE_ERRORS as error:
-                    if not several:
+                    if not several or is_of_full_disk(error):  # which all others would fail on, too
                         raise
                     with bar.external_write_mode(file=sys.stderr):
                         print_error("dinov3seg segment", error)  # an error in one image must not stop the others

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ..serving.limits import Limits
 
 
-def add_limits(parser: argparse.ArgumentParser, max_queue: int) -> None:
-    """Adds the flags `--max-queue`, with its default, and those of `limits_of`."""
+def add_limits(parser: argparse.ArgumentParser, max_queue: int) -> argparse._ArgumentGroup:
+    """Adds the flags `--max-queue`, with its default, and those of `limits_of`; returns their group."""
     bounds = parser.add_argument_group("limits")
     bounds.add_argument(
         "--max-queue",
@@ -37,6 +37,7 @@ def add_limits(parser: argparse.ArgumentParser, max_queue: int) -> None:
         metavar="MIB",
         help="size of the stored features of all clients together (default: %(default)s)",
     )
+    return bounds
 
 
 def limits_of(options: argparse.Namespace) -> "Limits":

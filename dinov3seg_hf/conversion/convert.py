@@ -32,7 +32,7 @@ from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, conve
 from .reading import Source
 from .report import ConversionReport
 from .tokenizer import TokenizerOf, find_tokenizer
-from .writer import refuse_full_disk, write_checkpoint
+from .writer import recover, refuse_full_disk, write_checkpoint
 
 
 def convert(
@@ -204,6 +204,7 @@ def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int, overwrit
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:
+    recover(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {output} is a file; expected a folder. Choose another path.")
     if not output.is_dir() or not any(output.iterdir()):

@@ -6,6 +6,7 @@ Gradio manages the sessions and the uploaded files; the engine computes the resu
 """
 
 import logging
+import re
 import uuid
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class Endpoints:
                 progress(0.9, desc="Drawing the result")
                 answer = view_of(result, engine.colors(session, result.vocabulary), engine.model_facts)
         except (ValueError, MemoryError) as error:
-            shown, answer = None, {"error": str(error)}
+            shown, answer = None, {"error": _message(error)}
         except gr.Error:  # of ZeroGPU: the visitor's GPU time is used up, for example
             raise
         except Exception:  # otherwise the viewer would still show the previous result
@@ -209,4 +210,15 @@ def _errors_for_clients():
     try:
         yield
     except (ValueError, TypeError, MemoryError) as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise gr.Error(_message(error), print_exception=False) from error
+    except gr.Error:  # of ZeroGPU
+        raise
+    except Exception as error:
+        _log.exception("A request failed.")
+        raise gr.Error(FAILED, print_exception=False) from error
+
+
+def _message(error: Exception) -> str:
+    """Returns the message of an error, with names of files, but without the folders of the server."""
+    folder = re.escape(get_upload_folder())
+    return re.sub(rf"{folder}(?:/[^/'\"\s]+)*/", "", str(error))

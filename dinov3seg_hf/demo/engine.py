@@ -175,7 +175,8 @@ class DemoEngine:
             progress: Called with the progress, from 0 to 1, and a description of the current step.
 
         Raises:
-            ValueError: If the image, the words or the settings are invalid; the message contains the remedy.
+            ValueError: If the image, the words or the settings are invalid, or the request takes more than
+                `Limits.seconds`; the message contains the remedy.
             MemoryError: If there are too many words for the memory of the device.
         """
         inference = self.pipe.default_inference if inference is None else inference
@@ -190,7 +191,7 @@ class DemoEngine:
         progress(0.0, "Reading the image")
         with _timed(seconds, "read"):
             photo = self.photo(session, path)
-        with self._compute:
+        with self._compute, self._time_limit():
             model_key = self._model_key()
             image_key = (photo.digest, model_key, inference, head)
             key = hashlib.sha256(repr((image_key, vocabulary.fingerprint, refine)).encode()).hexdigest()
@@ -263,6 +264,25 @@ class DemoEngine:
         """Returns the stored features of a photo; `None` if there are none."""
         known = None if session is None else self.memory.get(session, ("features", image_key))
         return None if known is None else replace(known, size=(photo.shown.height, photo.shown.width))
+
+    @contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        """Raises an error between two layers of the model if the block takes more than `Limits.seconds`."""
+        deadline = time.monotonic() + self.limits.seconds
+
+        def refuse_late(module: torch.nn.Module, arguments: Any) -> None:
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"The request took more than {self.limits.seconds:g} s, the limit of this server. Use fewer words, "
+                    "a smaller image, or the inference mode whole."
+                )
+
+        handles = [module.register_forward_pre_hook(refuse_late) for module in self.pipe.model.modules()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _inputs(
         self,

@@ -3,21 +3,24 @@
 """The server of the demo, for `dinov3seg demo` and for a Space: loads the model, serves the page, stops cleanly."""
 
 import os
-import signal
 import tempfile
-import threading
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+
+from starlette.middleware import Middleware
 
 from ..about import EMBEDDED, EMBEDDED_TITLE
 from ..checkpoint_names import is_embedded
 from ..loading import load_pipeline
 from ..serving.allocator import give_back_freed_memory
 from ..serving.limits import Limits
+from ..signals import terminated_like_ctrl_c
+from .clients import ClientRates
 from .engine import DemoEngine
 from .examples import copied_into, drawn_examples, examples_in
 from .page import build_demo
 from .theme import launch_options
+from .uploads import swept
 from .zero_gpu import on_zero_gpu
 
 
@@ -32,6 +35,7 @@ def serve(
     queue_size: int = 40,
     limits: Limits | None = None,
     open_browser: bool = False,
+    auth: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Loads a model and serves the demo page until interrupted.
 
@@ -45,6 +49,7 @@ def serve(
         queue_size: Maximum number of waiting requests.
         limits: Limits on the requests and on the values kept in memory. Default: `Limits()`.
         open_browser: Whether to open the page in a browser.
+        auth: Names and passwords; without them, everyone who reaches the port can use the demo.
 
     Raises:
         ValueError: If the model cannot be loaded or has no tokenizer, no examples are found in `examples`, or the port
@@ -63,19 +68,18 @@ def serve(
             shown = drawn_examples(folder)
         else:  # next to the uploads, because the demo reads files only from this folder
             shown = [replace(example, path=copied_into(example.path, folder, i)) for i, example in enumerate(shown)]
+        kept = {example.path for example in shown}
         demo = build_demo(engine, shown, queue_size=queue_size, drawn_world=drawn_world)
-        _end_cleanly_when_terminated()
         try:
-            demo.launch(server_name=host, server_port=port, inbrowser=open_browser, **launch_options(limits))
+            # at SIGTERM, too, the uploads are removed
+            with terminated_like_ctrl_c(), swept(folder, kept, limits.upload_bytes):
+                demo.launch(
+                    server_name=host,
+                    server_port=port,
+                    inbrowser=open_browser,
+                    auth=list(auth) or None,
+                    app_kwargs={"middleware": [Middleware(ClientRates, limits.requests_per_minute)]},
+                    **launch_options(limits),
+                )
         except OSError as error:
             raise ValueError(f"The demo cannot listen on the port: {error} Choose another --port.") from error
-
-
-def _end_cleanly_when_terminated() -> None:
-    """Makes SIGTERM, which stops services, end the server like Ctrl+C, so that the uploads are removed."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():  # only the main thread can set handlers
-        signal.signal(signal.SIGTERM, interrupt)

@@ -18,6 +18,7 @@ from ..distributed import Processes
 from ..model.image_stages import EncodedImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
+from ..model.workers import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def prepared_batches(
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # the default generator is torch's global one, which training also uses
     )
     return iter(loader), len(share)

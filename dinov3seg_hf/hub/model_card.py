@@ -9,6 +9,7 @@ text before the first section, and the sections "Training" and "Limits".
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,17 @@ class AuthorsNotes:
 def without_relative_links(text: str) -> str:
     """Replaces relative links by their text, because their targets do not exist on the Hub. Keeps images."""
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)[^)]*\)", r"\1", text)
+
+
+def as_plain_markdown(text: Any) -> str:
+    """Escapes what Markdown and HTML would take for more than text. Labels and names come from other people's files."""
+    return re.sub(r"([\\`*_\[\]<>|&~#!$])", r"\\\1", " ".join(str(text).split()))
+
+
+def as_code(text: Any) -> str:
+    """Returns a value as code in a table of Markdown, in one line."""
+    text = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"
 
 
 @dataclass(frozen=True)
@@ -234,6 +246,7 @@ def make_card(
     )
     try:
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        environment.filters |= {"plain": as_plain_markdown, "code": as_code, "shell": shlex.quote}
         compiled = environment.from_string(Path(template).read_text(encoding="utf-8"))
         text = compiled.render(
             card_data=data.to_yaml(),

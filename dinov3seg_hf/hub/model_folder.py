@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from ..about import MAX_SHARD_SIZE, __version__
 from ..checkpoint_names import is_hub_id
 from ..file_names import CONVERSION_REPORT, RUN_DESCRIPTION
-from ..loading import licenses_of_copy, load_model, load_processor
+from ..loading import leads_outside, licenses_of_copy, load_model, load_processor
 from ..model.checks import load_json
 from ..model.default_vocabulary import names_of
 from ..model.fingerprints import weights_fingerprint
@@ -43,6 +43,12 @@ from .upload import PublishingError
 CODE_LICENSE = "apache-2.0"
 
 CHECK_TIMEOUT_SECONDS = 1800
+
+# In front of the script of the check: standard input ends with the process that started it.
+END_WITH_PARENT = """\
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+"""
 
 SCORE_TOLERANCE = 2e-3  # scores are float16, whose resolution near 1 is 5e-4
 
@@ -69,6 +75,7 @@ def build_model_folder(
         The folder.
     """
     source, output = Path(model), Path(output)
+    refuse_links(source)
     pipe, processor = _load(source)
     conversion = _read_json(source / CONVERSION_REPORT)
     try:
@@ -133,6 +140,20 @@ def _load(folder: Path) -> tuple[OpenVocabularySegmentationPipeline, Dinov3SegPr
     except ValueError as error:
         raise PublishingError(f"{error} The checkpoint needs weights as safetensors, and a processor.") from error
     return OpenVocabularySegmentationPipeline(model=model, processor=processor, device="cpu"), processor
+
+
+def refuse_links(folder: Path) -> None:
+    """Checks that no file of the folder is a link to a file elsewhere, whose content would be published.
+
+    Raises:
+        PublishingError: If a link leads outside.
+    """
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if leads_outside(path, folder):
+            raise PublishingError(
+                f"{str(path)!r} is a link to a file outside of the folder, which would be published; expected the file "
+                "itself. Remove the link, or put a copy in its place."
+            )
 
 
 def _check_code(folder: Path) -> None:
@@ -211,11 +232,13 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
         # a new HF_HOME with an empty cache; no token, because the check must not access the Hub
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
         environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1"}
-        script = Path(__file__).with_name("published_check.py").read_text(encoding="utf-8")
+        script = END_WITH_PARENT + Path(__file__).with_name("published_check.py").read_text(encoding="utf-8")
         command = [sys.executable, "-c", script, *map(str, (folder.resolve(), example.image.resolve(), example.labels))]
+        read_end, write_end = os.pipe()
         try:
             done = subprocess.run(
                 [*command, str(output)],
+                stdin=read_end,
                 cwd=scratch,
                 env=environment,
                 capture_output=True,
@@ -227,6 +250,9 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
                 f"Loading the folder {str(folder)!r} and segmenting the example took more than "
                 f"{CHECK_TIMEOUT_SECONDS} s. Nothing was published. Use a smaller example image or a faster machine."
             ) from error
+        finally:
+            os.close(read_end)
+            os.close(write_end)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["unknown error"]
             raise PublishingError(

@@ -7,6 +7,7 @@ and the demo with pinned requirements. A new process that cannot import this pac
 must give the same segmentation as the checkpoint. After this check, the folders are uploaded, each in one commit.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from huggingface_hub import HfApi
 
 from ..about import MAX_SHARD_SIZE, __version__
@@ -25,6 +27,10 @@ from .example import Example
 from .model_folder import build_model_folder
 from .space import build_space_folder
 from .upload import PublishingError, Upload, check_access, upload_folder
+
+# The folders that are built, and the mark of a call that has not ended.
+MODEL, SPACE, BEGUN = "model", "space", ".publishing"
+REMEDY = "Free disk space, or choose another --output. Nothing was published."
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ def publish(
     Args:
         model: The folder of a checkpoint.
         repo_id: The target repository of the model, "owner/name".
-        output: A new or empty folder, in which the folders to upload are built.
+        output: A new or empty folder, in which the folders to upload are built; or the folder of an interrupted call,
+            which starts again there.
         card_template: The path of `model_card.md`.
         example: The example, which is segmented to check the folder and shown on the card.
         space_id: The target repository of the Space, "owner/name". Default: no Space.
@@ -82,53 +89,87 @@ def publish(
         PublishingError: If something is missing or wrong; the message contains a remedy.
     """
     api = HfApi() if api is None else api
+    output = _checked_output(output)
     if not dry_run:  # checked before the slow steps
         for name in filter(None, (repo_id, space_id)):
             check_access(name, api)
-    output = _empty_folder(output)
-    remedy = "Free disk space, or choose another --output. Nothing was published."
-    with disk_errors_as_value_errors(f"The folders in {str(output)!r}", remedy, PublishingError), _removed(output):
-        model_folder = build_model_folder(
-            model,
-            repo_id,
-            output / "model",
-            card_template=card_template,
-            example=example,
-            space_id=space_id,
-            results=results,
-            metadata=metadata,
-            vocabulary=vocabulary,
-            code_license=code_license,
-            max_shard_size=max_shard_size,
-        )
-        space_folder = None
-        if space_id is not None:
-            space_folder = build_space_folder(
-                demo, repo_id, space_id, output / "space", example=example, constraints=constraints
+    with _claimed(output):
+        with disk_errors_as_value_errors(f"The folders in {str(output)!r}", REMEDY, PublishingError), _removed(output):
+            model_folder = build_model_folder(
+                model,
+                repo_id,
+                output / MODEL,
+                card_template=card_template,
+                example=example,
+                space_id=space_id,
+                results=results,
+                metadata=metadata,
+                vocabulary=vocabulary,
+                code_license=code_license,
+                max_shard_size=max_shard_size,
             )
-    uploads = []
-    if not dry_run:
-        message = f"Publish with dinov3seg_hf {__version__}"
-        upload = partial(upload_folder, private=private, message=message, api=api)
-        uploads.append(upload(model_folder, repo_id))
-        if space_folder is not None and space_id is not None:  # after the model, which the Space loads
-            uploads.append(upload(space_folder, space_id, repo_type="space"))
+            space_folder = None
+            if space_id is not None:
+                space_folder = build_space_folder(
+                    demo, repo_id, space_id, output / SPACE, example=example, constraints=constraints
+                )
+        uploads = []
+        if not dry_run:
+            message = f"Publish with dinov3seg_hf {__version__}"
+            upload = partial(upload_folder, private=private, message=message, api=api)
+            uploads.append(upload(model_folder, repo_id))
+            if space_folder is not None and space_id is not None:  # after the model, which the Space loads
+                uploads.append(upload(space_folder, space_id, repo_type="space"))
     return Publication(model_folder, space_folder, tuple(uploads))
 
 
 @contextmanager
-def _removed(output: Path) -> Iterator[None]:
-    """Removes unfinished folders if there is an error, so that the same command works again."""
+def _claimed(output: Path) -> Iterator[None]:
+    """Marks the folder until all is done, so that the same command works again after a kill or a failed upload."""
+    mark, is_new = output / BEGUN, not output.exists()
+    lock, is_kept = FileLock(mark), False
+    with disk_errors_as_value_errors(f"The folder {str(output)!r}", REMEDY, PublishingError):
+        output.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise PublishingError(
+                f"Another process publishes from {str(output)!r}. Wait for it, or choose another --output."
+            ) from None
+        _remove_built(output)
     try:
         yield
     except BaseException:
-        for unfinished in (output / "model", output / "space"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        is_kept = (output / MODEL).exists()
+        raise
+    finally:
+        lock.release()
+        mark.touch() if is_kept else mark.unlink(missing_ok=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # not empty
+                output.rmdir()
+
+
+@contextmanager
+def _removed(output: Path) -> Iterator[None]:
+    """Removes unfinished folders if there is an error."""
+    try:
+        yield
+    except BaseException:
+        _remove_built(output)
         raise
 
 
-def _empty_folder(path: str | os.PathLike) -> Path:
+def _remove_built(output: Path) -> None:
+    for name in (MODEL, SPACE):
+        shutil.rmtree(output / name, ignore_errors=True)
+
+
+def _checked_output(path: str | os.PathLike) -> Path:
+    """Returns an empty folder, or that of an interrupted call, which is known by its mark: its files are our own."""
     path = Path(path)
+    if path.is_dir() and (path / BEGUN).is_file() and {entry.name for entry in path.iterdir()} <= {BEGUN, MODEL, SPACE}:
+        return path
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise PublishingError(
             f"output {str(path)!r} is not an empty folder; expected a new or empty folder. Choose another folder."

@@ -31,7 +31,7 @@ class Parts:
     def __init__(self, output: Path, run: dict[str, Any]):
         self.folder = output.with_name(f"{output.name}.parts")
         description = json.dumps(run, sort_keys=True, ensure_ascii=False, indent=1, default=str)
-        with disk_errors_as_value_errors(repr(str(self.folder)), "Choose a path in a writable folder."):
+        with disk_errors_as_value_errors(repr(str(self.folder))):
             self.folder.mkdir(exist_ok=True)
             known = self.folder / RUN
             if known.exists() and (old := known.read_text(encoding="utf-8")) != description:

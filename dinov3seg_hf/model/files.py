@@ -1,8 +1,16 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Atomic file writes, and one error message for disks that are full, missing or not writable."""
+"""Atomic file writes, and one error message for disks that are full, missing or not writable.
 
+A process that is killed leaves its temporary files behind. The next process that writes to the folder removes them;
+those of running processes are locked.
+"""
+
+import contextlib
+import errno
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +19,26 @@ from typing import BinaryIO
 
 from .checks import first_line
 
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers stay
+    fcntl = None  # type: ignore[assignment]
+
+FREE_SPACE = "Free disk space, and run the same again; what was written before is complete."
+
+TEMPORARY_FILE = re.compile(r"\.[0-9a-f]{32}\.tmp")
+_swept: set[str] = set()
+
 
 @contextmanager
-def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueError] = ValueError) -> Iterator[None]:
+def disk_errors_as_value_errors(
+    what: str, remedy: str | None = None, error_class: type[ValueError] = ValueError
+) -> Iterator[None]:
     """Converts an `OSError` or `SafetensorError` inside the `with` block to a `ValueError` with a remedy.
 
     Args:
         what: The object that is written, as the beginning of a sentence.
-        remedy: The remedy, as a full sentence.
+        remedy: The remedy, as a full sentence. Default: another folder, or more space on a full disk.
         error_class: The class of the error that is raised.
 
     Raises:
@@ -30,7 +50,18 @@ def disk_errors_as_value_errors(what: str, remedy: str, error_class: type[ValueE
         if isinstance(error, ValueError) or not _is_of_a_disk(error):
             raise
         reason = getattr(error, "strerror", None) or first_line(error)
+        if remedy is None:
+            remedy = FREE_SPACE if is_of_full_disk(error) else "Choose a path in a writable folder."
         raise error_class(f"{what} cannot be written: {reason}. {remedy}") from error
+
+
+def is_of_full_disk(error: BaseException | None) -> bool:
+    """Returns whether a full disk or an exceeded quota is among the causes of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_of_a_disk(error: Exception) -> bool:
@@ -48,16 +79,75 @@ def open_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ValueError: If the path cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    with disk_errors_as_value_errors(repr(str(path)), "Choose a path in a writable folder."):
+    with disk_errors_as_value_errors(repr(str(path))):
+        if (folder := os.path.abspath(path.parent)) not in _swept:
+            _swept.add(folder)
+            remove_leftovers(path.parent, TEMPORARY_FILE)
+        temporary, file = _new_temporary(path.parent)
         try:
-            with open(temporary, "xb") as file:
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+                if fcntl is not None:
+                    os.replace(temporary, path)  # before the lock ends with the file
+            if fcntl is None:
+                os.replace(temporary, path)  # Windows renames closed files only
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _new_temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        temporary = folder / f".{uuid.uuid4().hex}.tmp"
+        file = open(temporary, "xb")
+        lock(file.fileno())
+        if temporary.exists():
+            return temporary, file
+        file.close()  # removed by another process before it was locked
+
+
+def lock(descriptor: int) -> None:
+    """Marks an open file or folder as in use until it is closed; see `remove_leftovers`."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks, on which nothing is removed
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Marks a folder as in use inside the `with` block; see `remove_leftovers`."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, name: re.Pattern[str]) -> None:
+    """Removes the temporary files and folders of killed processes; those in use are locked, and stay.
+
+    Args:
+        folder: The folder, which may not exist.
+        name: The names of the temporary files and folders.
+    """
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [Path(entry) for entry in entries if name.fullmatch(entry.name) and not entry.is_symlink()]
+        for leftover in found:
+            with contextlib.suppress(OSError):  # in use, or removed by another process
+                is_folder = leftover.is_dir()
+                descriptor = os.open(leftover, os.O_RDONLY if is_folder else os.O_RDWR)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(leftover) if is_folder else leftover.unlink()
+                finally:
+                    os.close(descriptor)
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

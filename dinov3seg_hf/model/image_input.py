@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from .checks import checked_integer
 
@@ -239,7 +239,8 @@ def _upright(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
     width, height = image.size
     _check_size(height, width, max_pixels, name)
     image.load()
-    return ImageOps.exif_transpose(image)
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if is_turned else image  # no copy, as `exif_transpose` makes
 
 
 def _check_size(height: int, width: int, max_pixels: int, name: str) -> None:
@@ -267,11 +268,15 @@ def _pil_pixels(image: Image.Image, name: str) -> torch.Tensor:
         return _to_8_bit(torch.from_numpy(values.astype(np.uint16)), name)[None]
     if image.has_transparency_data:
         # PIL converts premultiplied La to RGBA only via LA
-        image = image.convert({"La": "LA"}.get(image.mode, image.mode)).convert("RGBA")
+        image = _converted(image.convert("LA") if image.mode == "La" else image, "RGBA")
     else:
-        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+        image = _converted(image, "L" if image.mode in ("1", "L") else "RGB")
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which would be a copy
 
 
 def _pil_labels(image: Image.Image, name: str) -> torch.Tensor:

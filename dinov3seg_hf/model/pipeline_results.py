@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .checks import checked_integer
 from .image_stages import LabeledImage
+from .workers import end_with_parent
 
 
 class ShownInNotebooks:
@@ -112,6 +113,7 @@ class SegmentationResults:
             batch_size=batch_size,
             num_workers=num_workers if is_sized else min(num_workers, 1),
             collate_fn=list,
+            worker_init_fn=end_with_parent,
         )
 
     def __len__(self) -> int:

@@ -25,6 +25,9 @@ class Limits:
         prompts: Maximum number of prompts (words times templates).
         cache_bytes: Maximum size in bytes of the stored values of all sessions together. The least recently used values
             are evicted first.
+        upload_bytes: Maximum size in bytes of all uploaded and written files of the demo. The oldest are removed first.
+        seconds: Maximum time to compute a request of the demo.
+        requests_per_minute: Maximum number of requests of a client of the demo per minute.
     """
 
     file_bytes: int = 32 * 2**20
@@ -36,3 +39,6 @@ class Limits:
     templates: int = 12
     prompts: int = 10_000
     cache_bytes: int = 768 * 2**20
+    upload_bytes: int = 2 * 2**30
+    seconds: float = 300
+    requests_per_minute: int = 120

@@ -34,6 +34,7 @@ from ..model.inference_settings import InferenceSettings
 from ..model.loss import is_labeled
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.vocabulary import Vocabulary
+from ..model.workers import end_with_parent
 from ..visualization.files import save_image
 from .accelerate_setup import (
     IMAGE_TRACKERS,
@@ -228,6 +229,7 @@ class Trainer:
             collate_fn=collate,
             drop_last=True,
             num_workers=self.config.num_workers,
+            worker_init_fn=end_with_parent,
             pin_memory=self.accelerator.device.type == "cuda",
         )
 

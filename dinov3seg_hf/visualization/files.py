@@ -44,7 +44,7 @@ def check_writable(path: str | os.PathLike, suffixes: Sequence[str] | None = Non
         with contextlib.suppress(FileNotFoundError):
             path.stat()  # raises another error if the name is too long
         probe.touch(exist_ok=False)
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have taken it for a leftover
     except OSError as error:
         raise ValueError(
             f"{str(path)!r} cannot be written ({error.strerror}). Choose a path in a writable folder."

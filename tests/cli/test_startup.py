@@ -39,6 +39,35 @@ def test_help_imports_neither_torch_nor_transformers(arguments):
     assert run(*arguments) == (0, [], "")
 
 
+def test_the_package_run_as_a_command_does_not_register():
+    command = [sys.executable, "-X", "importtime", "-m", "dinov3seg_hf", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0 and "dinov3seg_hf.cli" in done.stderr
+    assert "dinov3seg_hf.registration" not in done.stderr and "torch" not in done.stderr
+
+
+INTERRUPTED_DURING = """
+import builtins, sys
+real = builtins.__import__
+def importing(name, *rest):
+    if name == {name!r}:
+        raise KeyboardInterrupt
+    return real(name, *rest)
+builtins.__import__ = importing
+from dinov3seg_command import main
+sys.exit(main(["segment", "examples/scene.png", "--labels", "cat"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["dinov3seg_hf.cli", "huggingface_hub.utils"])
+def test_ctrl_c_during_imports_is_one_line(name):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_DURING.format(name=name)], capture_output=True, text=True, cwd=REPO
+    )
+    assert done.returncode == 130 and done.stderr.count("\n") == 1
+    assert "interrupted; run the same command again" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

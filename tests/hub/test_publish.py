@@ -563,6 +563,22 @@ def test_output_that_is_in_use_is_left_alone(checkpoint, example, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_output_of_a_killed_call_is_built_again(example, tmp_path):
+    output = tmp_path / "output"
+    (output / "model").mkdir(parents=True)
+    (output / "model" / "config.json").write_text("{")
+    (output / ".publishing").touch()
+    arguments = {"card_template": REPO / "model_card.md", "example": example, "dry_run": True}
+    with pytest.raises(PublishingError, match=r"Checkpoint folder .* was not found"):  # not: is not an empty folder
+        publish(tmp_path / "nowhere", "org/model", output, **arguments)
+    assert list(output.iterdir()) == []
+    (output / ".publishing").touch()
+    (output / "mine.txt").touch()
+    with pytest.raises(PublishingError, match="is not an empty folder"):
+        publish(tmp_path / "nowhere", "org/model", output, **arguments)
+    assert sorted(path.name for path in output.iterdir()) == [".publishing", "mine.txt"]
+
+
 def test_full_disk_is_told(checkpoint, example, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

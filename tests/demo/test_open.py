@@ -1,0 +1,193 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The demo in the open: sweeping uploads, limits of clients and time, errors that tell nothing of the server."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+
+import gradio as gr
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf.cli import demo as command
+from dinov3seg_hf.demo.clients import MAX_CLIENTS, ClientRates
+from dinov3seg_hf.demo.endpoints import Endpoints
+from dinov3seg_hf.demo.engine import DemoEngine
+from dinov3seg_hf.demo.uploads import sweep, swept
+from dinov3seg_hf.serving.limits import Limits
+
+
+@pytest.fixture
+def engine(tiny_model, tiny_processor):
+    pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
+    return DemoEngine(pipe)
+
+
+@pytest.fixture
+def upload(tmp_path, monkeypatch, sample_image):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    path = tmp_path / "uploads" / "0123" / "photo.png"
+    path.parent.mkdir(parents=True)
+    sample_image.save(path)
+    return path
+
+
+# --- uploads ----------------------------------------------------------------------------------------------------------
+
+
+def make_files(folder: Path, sizes: list[int]) -> list[Path]:
+    """Files in folders of their own, the oldest first."""
+    paths = []
+    for number, size in enumerate(sizes):
+        paths.append(folder / f"{number:04d}" / "photo.png")
+        paths[-1].parent.mkdir(parents=True)
+        paths[-1].write_bytes(bytes(size))
+        time.sleep(0.02)
+    return paths
+
+
+def test_old_uploads_are_removed_and_examples_stay(tmp_path):
+    first, example, last = make_files(tmp_path, [10, 10, 10])
+    sweep(tmp_path, {str(example)}, 1000, max_age=time.time() - (example.stat().st_ctime + last.stat().st_ctime) / 2)
+    assert not first.exists() and example.exists() and last.exists()
+    sweep(tmp_path, {str(example)}, 1000, max_age=0)
+    sweep(tmp_path, {str(example)}, 1000, max_age=0)  # and the folders, once they are empty
+    assert sorted(tmp_path.rglob("*")) == [example.parent, example]
+
+
+def test_the_oldest_uploads_go_when_all_are_too_large_together(tmp_path):
+    files = make_files(tmp_path, [100] * 5)
+    sweep(tmp_path, (), 250)
+    assert [file.exists() for file in files] == [False, False, False, True, True]
+
+
+def test_links_are_removed_and_not_followed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    (uploads / "file").symlink_to(tmp_path / "mine" / "file")
+    (uploads / "folder").symlink_to(tmp_path / "mine")
+    for _ in range(2):
+        sweep(uploads, (), 0, max_age=0)
+    assert (tmp_path / "mine" / "file").read_text() == "x" and not (uploads / "file").is_symlink()
+
+
+def test_sweeping_goes_on_after_an_error(tmp_path, monkeypatch):
+    calls = []
+
+    def broken(*_):
+        calls.append(1)
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr("dinov3seg_hf.demo.uploads.sweep", broken)
+    monkeypatch.setattr("dinov3seg_hf.demo.uploads.INTERVAL_SECONDS", 0.01)
+    with swept(tmp_path, (), 0):
+        deadline = time.monotonic() + 10
+        while len(calls) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(calls) >= 3
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+
+def client_of(per_minute: int, clock, address: str = "10.0.0.1") -> TestClient:
+    def answer(request):
+        return PlainTextResponse("done")
+
+    routes = [Route(f"/gradio_api{path}", answer, methods=["GET", "POST"]) for path in ("/upload", "/queue/join")]
+    app = Starlette(routes=routes, middleware=[Middleware(ClientRates, per_minute, clock)])
+    client = TestClient(app, client=(address, 1))
+    client.get("/")  # builds the application
+    return client
+
+
+def test_a_client_with_too_many_requests_is_told_when_to_come_again():
+    now = [0.0]
+    client = client_of(6, lambda: now[0])
+    codes = [client.post("/gradio_api/upload").status_code for _ in range(4)]
+    assert codes == [200, 200, 200, 429]  # half a minute's requests at once
+    refused = client.post("/gradio_api/queue/join")
+    assert refused.status_code == 503 and refused.headers["retry-after"] == "10"
+    assert refused.json() == {"detail": "Too many requests from your address. Wait 10 s."}
+    assert client.get("/gradio_api/upload").status_code == 200  # the page itself is not limited
+    other = TestClient(client.app, client=("10.0.0.2", 1))
+    assert other.post("/gradio_api/upload").status_code == 200
+    now[0] = 10
+    assert [client.post("/gradio_api/upload").status_code for _ in range(2)] == [200, 429]
+
+
+def test_addresses_of_many_clients_take_no_memory():
+    rates = ClientRates(None, 60)
+    for number in range(MAX_CLIENTS + 100):
+        rates._seconds_to_wait(str(number))
+    assert len(rates._left) == MAX_CLIENTS
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_takes_too_long_is_ended_and_the_next_one_is_served(engine, upload):
+    engine.limits = dataclasses.replace(Limits(), seconds=0)
+    with pytest.raises(ValueError, match="took more than 0 s, the limit of this server"):
+        engine.segment(None, upload, "red circle")
+    engine.limits = Limits()
+    assert engine.segment(None, upload, "red circle, star").counts.sum() > 0
+    assert not any(module._forward_pre_hooks for module in engine.pipe.model.modules())
+
+
+class Request:
+    session_hash = None
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (
+            lambda path: ValueError(f"{str(path)!r} cannot be written: No space left on device."),
+            "'photo.png' cannot be",
+        ),
+        (lambda path: RuntimeError(f"secret {path}"), "Something went wrong on the server"),
+        (lambda path: OSError(f"secret {path}"), "Something went wrong on the server"),
+    ],
+)
+def test_errors_have_no_traceback_and_no_folder_of_the_server(engine, upload, error, shown, monkeypatch):
+    def fail(*_, **__):
+        raise error(upload)
+
+    monkeypatch.setattr(engine, "segment", fail)
+    endpoints, image = Endpoints(engine), {"path": str(upload), "orig_name": "photo.png"}
+    with pytest.raises(gr.Error) as caught:
+        endpoints.segment(image, "cat", None, None, None, 0.0, False, Request())
+    answer = endpoints.run(image, "cat", None, None, None, False, Request())
+    for message in (caught.value.message, answer["error"]):
+        assert shown in message and str(upload.parent) not in message and "secret" not in message
+    assert not caught.value.print_exception
+
+
+@pytest.mark.parametrize("word", ["cat\u200b", "cat\u202egod"])
+def test_words_that_look_like_others_are_refused(engine, upload, word):
+    with pytest.raises(ValueError, match="invisible character"):
+        engine.segment(None, upload, f"cat, {word}")
+
+
+def test_names_and_passwords_are_read_from_a_file(tmp_path):
+    (tmp_path / "users.txt").write_text("ann:one:two\n\nbob:three\n")
+    options = command.make_parser("demo").parse_args(["--auth", os.fspath(tmp_path / "users.txt")])
+    command.check(options)
+    assert options.users == [("ann", "one:two"), ("bob", "three")]
+    for content in ("", "ann\n", ":x\n"):
+        (tmp_path / "users.txt").write_text(content)
+        with pytest.raises(ValueError, match="is no file of passwords"):
+            command.check(options)

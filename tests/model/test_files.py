@@ -1,0 +1,114 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Atomic writes: what a killed process left is removed, what another process writes is not."""
+
+import fcntl
+import multiprocessing
+import os
+import re
+import signal
+import time
+import uuid
+
+import psutil
+import pytest
+
+from dinov3seg_hf.model import files
+from dinov3seg_hf.model.files import open_atomically, remove_leftovers, write_atomically
+from dinov3seg_hf.model.workers import end_with_parent
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """As in a new process."""
+    monkeypatch.setattr(files, "_swept", set())
+
+
+def leftover(folder):
+    path = folder / f".{uuid.uuid4().hex}.tmp"
+    path.write_bytes(b"half")
+    return path
+
+
+def test_the_next_write_to_a_folder_removes_what_a_killed_process_left(tmp_path):
+    leftover(tmp_path)
+    others = [tmp_path / name for name in (".mine.tmp", "0123.tmp", f".{uuid.uuid4().hex}")]
+    for other in others:
+        other.touch()
+    write_atomically(tmp_path / "a", b"whole")
+    assert set(tmp_path.iterdir()) == {*others, tmp_path / "a"} and (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_what_another_process_writes_stays(tmp_path):
+    path = leftover(tmp_path)
+    with open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_atomically(tmp_path / "a", b"")
+        assert path.exists()
+    files._swept.clear()
+    write_atomically(tmp_path / "b", b"")
+    assert not path.exists()
+
+
+def test_a_file_is_in_use_until_it_has_its_name(tmp_path):
+    with open_atomically(tmp_path / "a") as file:
+        file.write(b"1")
+        remove_leftovers(tmp_path, files.TEMPORARY_FILE)
+    assert (tmp_path / "a").read_bytes() == b"1" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_temporary_file_that_was_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch):
+    removed = []
+
+    def lock_too_late(descriptor):
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+
+    monkeypatch.setattr(files, "lock", lock_too_late)
+    write_atomically(tmp_path / "a", b"whole")
+    assert removed and (tmp_path / "a").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_links_are_not_followed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    (tmp_path / "folder" / ".link").symlink_to(tmp_path / "mine")
+    remove_leftovers(tmp_path / "folder", re.compile(r"\.link"))
+    assert (tmp_path / "mine" / "file").exists()
+
+
+def _parent(pids):
+    context = multiprocessing.get_context("fork")
+    for _ in range(2):
+        process = context.Process(target=_child, args=(pids,))
+        process.start()
+    time.sleep(60)
+
+
+def _child(pids):
+    end_with_parent(0)
+    pids.put(os.getpid())
+    time.sleep(60)
+
+
+def test_workers_end_with_their_parent():
+    context = multiprocessing.get_context("fork")
+    pids = context.Queue()
+    parent = context.Process(target=_parent, args=(pids,))
+    parent.start()
+    workers = [pids.get(timeout=30) for _ in range(2)]
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(map(_runs, workers)):
+        time.sleep(0.05)
+    assert not any(map(_runs, workers))
+
+
+def _runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
