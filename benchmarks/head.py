@@ -1,0 +1,161 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""The full head alone, at the sizes of the paper: 40 x 40 patches, 128 channels, two layers.
+
+    python benchmarks/head.py
+    python benchmarks/head.py --classes 847 --repeats 1
+    python benchmarks/head.py --chunks 1 2 4 8 16 --classes 150    # how the size of chunks was chosen
+    python benchmarks/head.py --device cuda --dtype bfloat16
+    python benchmarks/head.py --classes 150 --cat-seg CAT-Seg      # a clone; needs einops and timm
+
+The plain twin pads the map to whole windows and processes 64 classes at once, like the first release. Times are
+seconds of one thread (on a GPU: on the clock), medians of alternating runs. Memory is the peak above that of the
+inputs, of a process of its own. CAT-Seg's aggregator has windows of 10 x 10, because its 12 x 12 do not divide 40.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from dinov3seg_hf import Dinov3SegConfig, Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.model import late_refinement
+from dinov3seg_hf.model.window_attention import attend_in_padded_windows, attend_in_windows
+
+WIDTH = 64  # of the encoders, which are not measured
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
+    parser.add_argument("--patches", type=int, default=40, help="side of the patch grid (default: 40)")
+    parser.add_argument("--chunks", type=int, nargs="+", help="compare these sizes of chunks")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--cat-seg", type=Path, metavar="CLONE", help="also measure the aggregator of CAT-Seg")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # in the process of a row
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.measure:
+        print(json.dumps(memory(options, **json.loads(options.measure))))
+        return
+    twins: dict[str, dict] = {"plain twin": {"padded": True, "chunk": 64}, "ours": {"padded": False, "chunk": "auto"}}
+    if options.chunks:
+        twins = {f"chunks of {size}": {"padded": False, "chunk": size} for size in options.chunks}
+    if options.cat_seg:
+        twins["CAT-Seg"] = {"padded": False, "chunk": "CAT-Seg"}
+    print("| classes | |", " | ".join(f"{name}, s | MiB" for name in twins), "|")
+    print("|---|---|", "---|" * (2 * len(twins)), sep="")
+    for num_classes in options.classes:
+        heads = {name: make_head(options, num_classes, **twin) for name, twin in twins.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in twins}
+        for _ in range(options.repeats):
+            for name, head in heads.items():
+                seconds[name].append(timed(head, options.device))
+        del heads
+        cells = []
+        for name, twin in twins.items():
+            command = [
+                sys.executable,
+                __file__,
+                *sys.argv[1:],
+                "--measure",
+                json.dumps({"classes": num_classes, **twin}),
+            ]
+            mib = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+            cells.append(f"{statistics.median(seconds[name]):.1f} | {mib:.0f}")
+        print(f"| {num_classes} | {options.dtype} |", " | ".join(cells), "|", flush=True)
+
+
+def head_and_inputs(options: argparse.Namespace, num_classes: int) -> tuple[torch.nn.Module, dict]:
+    """A model with a head of the paper's size behind small encoders, and the inputs of this head."""
+    torch.manual_seed(0)
+    small = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = {"projection_dim": 2 * WIDTH, "vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2}
+    config = Dinov3SegConfig(
+        vision_config={**small, "patch_size": 16}, text_config={**small, **words}, prior_config=None
+    )
+    model = Dinov3SegForSemanticSegmentation(config).eval().to(options.device, getattr(torch, options.dtype))
+    pixels = torch.randn(1, 3, 16 * options.patches, 16 * options.patches).to(model.device, model.dtype)
+    with torch.inference_mode():
+        features = model.get_image_features(pixels, head="full")
+    text = F.normalize(torch.randn(num_classes, 2, WIDTH), dim=-1).to(model.device, model.dtype)
+    return model, {"image_features": features, "text_embeds": text}
+
+
+def make_head(options: argparse.Namespace, classes: int, padded: bool, chunk: int | str) -> Callable[[], object]:
+    """Returns a function that computes the logits of all classes."""
+    if chunk == "CAT-Seg":
+        return cat_seg(options, classes)
+    model, inputs = head_and_inputs(options, classes)
+
+    def head() -> object:
+        late_refinement.attend_in_windows = attend_in_padded_windows if padded else attend_in_windows
+        model.config.class_chunk_size = chunk
+        return model(**inputs)
+
+    return head
+
+
+def cat_seg(options: argparse.Namespace, num_classes: int) -> Callable[[], object]:
+    """The aggregator of CAT-Seg with the same number of layers and channels, for all classes at once."""
+    spec = spec_from_file_location("cat_seg_aggregator", options.cat_seg / "cat_seg/modeling/transformer/model.py")
+    assert spec is not None and spec.loader is not None
+    code = module_from_spec(spec)
+    spec.loader.exec_module(code)
+    side = options.patches
+    sizes = {"feature_resolution": (side, side), "window_size": 10, "pooling_size": (2, 2), "pad_len": 0}
+    widths = {"text_guidance_dim": WIDTH, "appearance_guidance_dim": WIDTH, "decoder_guidance_dims": (WIDTH, WIDTH)}
+    aggregator = (
+        code.Aggregator(num_layers=2, **sizes, **widths).eval().to(options.device, getattr(torch, options.dtype))
+    )
+    like = next(aggregator.parameters())
+    guidance = [torch.randn(1, WIDTH, scale * side, scale * side).to(like) for scale in (1, 2, 4)]
+    text = torch.randn(1, num_classes, 1, WIDTH).to(like)
+    return lambda: aggregator(guidance[0], text, guidance)
+
+
+@torch.inference_mode()
+def timed(head: Callable[[], object], device: str) -> float:
+    """Seconds of one call of the head."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    start = clock()
+    head()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def memory(options: argparse.Namespace, classes: int, **twin) -> float:
+    """MiB that a call takes above its inputs."""
+    head = make_head(options, classes, **twin)
+    if options.device == "cpu":
+        with open("/proc/self/clear_refs", "w") as file:  # Linux: begins a new peak
+            file.write("5")
+        before = peak_mib()
+        timed(head, options.device)
+        return peak_mib() - before
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    timed(head, options.device)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def peak_mib() -> float:
+    """The largest resident memory of this process since the last reset."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+
+if __name__ == "__main__":
+    main()
