@@ -171,6 +171,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             raise ValueError("Got no images; expected at least one.")
         _check_statistics(kwargs)
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
+        for image in pixels:
+            _check_statistics(kwargs, len(image))
         source_sizes = [size_of(image) for image in pixels]
         sizes = source_sizes
         if do_resize:
@@ -374,17 +376,22 @@ def _check_integers(**values: Any) -> None:
             checked_integer(value, name, least=1)
 
 
-def _check_statistics(options: dict[str, Any]) -> None:
-    """Raises an error for a mean or standard deviation that would make pixels infinite or NaN."""
+def _check_statistics(options: dict[str, Any], num_channels: int | None = None) -> None:
+    """Raises an error for a mean or standard deviation that would make pixels infinite or NaN, or has other channels."""
     for name in ("image_mean", "image_std") if options.get("do_normalize") else ():
         if name not in options:
             continue
         given = options.get(name)
         values = given if isinstance(given, (list, tuple)) else [given]
-        if len(values) not in (1, 3) or not all(is_number(value) for value in values):
+        # images that are not converted to RGB can have other channels than three
+        if (
+            not values
+            or len(values) not in (1, num_channels or len(values))
+            or not all(is_number(value) for value in values)
+        ):
             raise ValueError(
-                f"{name} is {quoted(given)}; expected one finite number, or one for each of three channels. Pass "
-                f"the {name} that the model was trained with."
+                f"{name} is {quoted(given)}; expected one finite number, or one for each of "
+                f"{num_channels or 'three'} channels. Pass the {name} that the model was trained with."
             )
         value = torch.as_tensor(values, dtype=torch.float64)
         if not value.isfinite().all() or (name == "image_std" and (value <= 0).any()):
