@@ -377,7 +377,7 @@ def _check_integers(**values: Any) -> None:
 
 
 def _check_statistics(options: dict[str, Any], num_channels: int | None = None) -> None:
-    """Raises an error for a mean or standard deviation that would make pixels infinite or NaN, or has other channels."""
+    """Raises an error for a mean or standard deviation that would make pixels infinite or has other channels."""
     for name in ("image_mean", "image_std") if options.get("do_normalize") else ():
         if name not in options:
             continue
