@@ -171,8 +171,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             raise ValueError("Got no images; expected at least one.")
         _check_statistics(kwargs)
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
-        for image in pixels:
-            _check_statistics(kwargs, len(image))
+        for num_channels in {len(array) for array in pixels}:
+            _check_statistics(kwargs, num_channels)
         source_sizes = [size_of(image) for image in pixels]
         sizes = source_sizes
         if do_resize:
