@@ -36,6 +36,8 @@ from .windows import cut_windows, plan_windows, size_of
 
 MAX_SIDE = 2**20  # of a label map, in pixels
 
+STATISTICS = ("image_mean", "image_std")
+
 
 class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
     r"""Options of the image processor.
@@ -131,9 +133,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         """
         if kwargs.get("size") is not None and not isinstance(kwargs["size"], (int, SizeDict)):
             check_size(kwargs["size"])
-        for name in ("image_mean", "image_std"):
-            if kwargs.get("do_normalize", self.do_normalize) and name in kwargs:
-                _check_statistics({"do_normalize": True, name: kwargs[name]})
+        if kwargs.get("do_normalize", self.do_normalize):  # before transformers' own checks of the types
+            _check_statistics({name: kwargs[name] for name in STATISTICS if name in kwargs})
         with strict_errors_as_value_errors():
             return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -169,10 +170,10 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         _check_integers(size_divisor=size_divisor)
         if not images:
             raise ValueError("Got no images; expected at least one.")
-        _check_statistics(kwargs)
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
-        for num_channels in {len(array) for array in pixels}:
-            _check_statistics(kwargs, num_channels)
+        if kwargs.get("do_normalize"):
+            for num_channels in {len(array) for array in pixels}:
+                _check_statistics({name: kwargs[name] for name in STATISTICS if name in kwargs}, num_channels)
         source_sizes = [size_of(image) for image in pixels]
         sizes = source_sizes
         if do_resize:
@@ -376,28 +377,26 @@ def _check_integers(**values: Any) -> None:
             checked_integer(value, name, least=1)
 
 
-def _check_statistics(options: dict[str, Any], num_channels: int | None = None) -> None:
-    """Raises an error for a mean or standard deviation that would make pixels infinite or has other channels."""
-    for name in ("image_mean", "image_std") if options.get("do_normalize") else ():
-        if name not in options:
-            continue
-        given = options.get(name)
+def _check_statistics(statistics: dict[str, Any], num_channels: int | None = None) -> None:
+    """Raises an error for a mean or a standard deviation that would make pixels infinite, or is of other channels.
+
+    The number of channels is that of the images: 3, or what they have if they are not converted to RGB.
+    """
+    for name, given in statistics.items():
         values = given if isinstance(given, (list, tuple)) else [given]
-        # images that are not converted to RGB can have other channels than three
-        if (
-            not values
-            or len(values) not in (1, num_channels or len(values))
-            or not all(is_number(value) for value in values)
-        ):
+        if not values or not all(is_number(value) for value in values):
             raise ValueError(
-                f"{name} is {quoted(given)}; expected one finite number, or one for each of "
-                f"{num_channels or 'three'} channels. Pass the {name} that the model was trained with."
+                f"{name} is {quoted(given)}; expected one finite number, or one for each channel. Pass the {name} that "
+                "the model was trained with."
             )
-        value = torch.as_tensor(values, dtype=torch.float64)
-        if not value.isfinite().all() or (name == "image_std" and (value <= 0).any()):
+        if name == "image_std" and min(values) <= 0:
             raise ValueError(
-                f"{name} is {options[name]}; expected finite numbers{', all positive' if name == 'image_std' else ''}. "
-                f"Pass the {name} that the model was trained with."
+                f"{name} is {quoted(given)}; expected finite numbers, all positive. Pass the {name} of the model."
+            )
+        if num_channels and len(values) not in (1, num_channels):
+            raise ValueError(
+                f"{name} has {len(values)} numbers; expected 1 or {num_channels}, the channels of the image. Convert the "
+                f"image (do_convert_rgb), or pass a {name} that fits."
             )
 
 

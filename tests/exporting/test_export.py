@@ -30,18 +30,7 @@ from dinov3seg_hf.model.tokenization import stack_prompts, tokenize_prompts
 from dinov3seg_hf.model.vocabulary import Vocabulary
 
 from places import REPO
-
-SAM = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "output_channels": 12,
-    "image_size": 48,
-    "patch_size": 8,
-    "window_size": 4,
-    "global_attn_indexes": [1],
-    "mlp_dim": 32,
-}
+from tiny import SAM
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,20 @@ from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProc
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 
+# a prior encoder with all that it has: windows, and a layer with global attention
+SAM = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "output_channels": 12,
+    "image_size": 48,
+    "patch_size": 8,
+    "window_size": 4,
+    "global_attn_indexes": [1],
+    "mlp_dim": 32,
+    "initializer_range": 0.02,
+}
+
 
 def tiny_config_values(tokenizer):
     """The values of a configuration with every part of the model, as small as it goes; no prior encoder."""

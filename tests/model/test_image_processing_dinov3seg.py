@@ -271,13 +271,13 @@ def outputs_of(logits):
     return SimpleNamespace(logits=logits)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=100)
 @given(
-    st.integers(1, 30), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20),
-    st.integers(1, 2000), st.sampled_from(["sigmoid", "softmax", "none"]), st.sampled_from([1.0, 0.02]),
+    st.integers(1, 30), st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40),
+    st.integers(1, 2000), st.integers(1, 12), st.sampled_from(["sigmoid", "softmax", "none"]), st.sampled_from([1.0, 0.02]),
 )  # fmt: skip
-def test_strips_of_rows_give_the_result_of_all_at_once(
-    pil, classes, h, w, height, width, budget, score_function, temperature
+def test_strips_and_blocks_give_the_result_of_all_at_once(
+    pil, classes, h, w, height, width, budget, block, score_function, temperature
 ):
     logits = torch.rand(2, classes, h, w) if score_function == "none" else torch.randn(2, classes, h, w) * temperature
     resized = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False) / temperature
@@ -285,6 +285,7 @@ def test_strips_of_rows_give_the_result_of_all_at_once(
     expected_scores, expected = scores.max(dim=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label_maps, "MAX_RESIZED_VALUES", budget)
+        patch.setattr(label_maps, "BLOCK_PIXELS", block)  # down to single cells, where most classes are left out
         results = pil.post_process_semantic_segmentation(
             outputs_of(logits),
             [(height, width)] * 2,

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dinov3seg_hf.model.chunking import resolve_chunk_size
 from dinov3seg_hf.model.late_refinement import (
     Dinov3SegClassLayer,
     Dinov3SegLateRefinement,
@@ -140,6 +141,14 @@ def test_chunks_change_nothing(tiny_config, chunk_size):
         refined = module(given := x.clone(), guidance, text, chunk_size)
     torch.testing.assert_close(refined, expected, atol=1e-5, rtol=1e-5)
     assert (refined.data_ptr() == given.data_ptr()) == (chunk_size < x.shape[1])  # not twice in memory
+
+
+def test_chunks_by_memory_are_smaller_for_larger_maps_and_never_empty():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    sizes = [resolve_chunk_size("auto", side * side * 128 * 4, cpu) for side in (12, 40, 400)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
+    assert resolve_chunk_size("auto", 40 * 40 * 128 * 4, gpu) > sizes[1] > 1
+    assert [resolve_chunk_size(size, 10**9, cpu) for size in (7, None)] == [7, None]
 
 
 @pytest.mark.parametrize("switch", ["use_spatial_refinement", "use_class_refinement", "use_guidance"])

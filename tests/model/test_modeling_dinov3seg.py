@@ -14,18 +14,7 @@ from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentati
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
 from dinov3seg_hf.training.optimization import enable_activation_checkpointing
 
-SAM = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "output_channels": 12,
-    "image_size": 48,
-    "patch_size": 8,
-    "window_size": 4,
-    "global_attn_indexes": [1],
-    "mlp_dim": 32,
-    "initializer_range": 0.02,
-}
+from tiny import SAM
 
 
 def build(config) -> Dinov3SegForSemanticSegmentation:
