@@ -395,8 +395,8 @@ def _check_statistics(statistics: dict[str, Any], num_channels: int | None = Non
             )
         if num_channels and len(values) not in (1, num_channels):
             raise ValueError(
-                f"{name} has {len(values)} numbers; expected 1 or {num_channels}, the channels of the image. Convert the "
-                f"image (do_convert_rgb), or pass a {name} that fits."
+                f"{name} has {len(values)} numbers; expected 1 or {num_channels}, the channels of the image. Convert "
+                f"the image (do_convert_rgb), or pass a {name} that fits."
             )
 
 

@@ -204,6 +204,7 @@ def test_settings_survive_saving(backend, tmp_path):
         ([photo(4, 4), "/no/such.png"], {}, "does not exist"),
         (np.full((4, 4, 3), np.nan), {}, "NaN"),
         (np.zeros((4, 4, 3), np.uint8), {"image_std": [0.2, 0.0, 0.2]}, r"image_std is .* all positive"),
+        (np.zeros((4, 4, 3), np.uint8), {"image_std": [0.2] * 4}, "image_std has 4 numbers; expected 1 or 3"),
         (np.zeros((4, 4, 3), np.uint8), {"image_mean": [0.2, float("inf"), 0.2]}, r"image_mean is .* finite"),
         (np.zeros((6, 6, 7)), {}, "channel"),
         (photo(20, 20), {"max_image_pixels": 399}, "20 x 20 pixels"),
@@ -274,7 +275,8 @@ def outputs_of(logits):
 @settings(deadline=None, max_examples=100)
 @given(
     st.integers(1, 30), st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40),
-    st.integers(1, 2000), st.integers(1, 12), st.sampled_from(["sigmoid", "softmax", "none"]), st.sampled_from([1.0, 0.02]),
+    st.integers(1, 2000), st.integers(1, 12), st.sampled_from(["sigmoid", "softmax", "none"]),
+    st.sampled_from([1.0, 0.02]),
 )  # fmt: skip
 def test_strips_and_blocks_give_the_result_of_all_at_once(
     pil, classes, h, w, height, width, budget, block, score_function, temperature
