@@ -134,7 +134,7 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         if kwargs.get("size") is not None and not isinstance(kwargs["size"], (int, SizeDict)):
             check_size(kwargs["size"])
         if kwargs.get("do_normalize", self.do_normalize):  # before transformers' own checks of the types
-            _check_statistics({name: kwargs[name] for name in STATISTICS if name in kwargs})
+            _check_statistics({name: value for name, value in kwargs.items() if name in STATISTICS})
         with strict_errors_as_value_errors():
             return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -173,7 +173,7 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
         if kwargs.get("do_normalize"):
             for num_channels in {len(array) for array in pixels}:
-                _check_statistics({name: kwargs[name] for name in STATISTICS if name in kwargs}, num_channels)
+                _check_statistics({name: kwargs[name] for name in STATISTICS}, num_channels)
         source_sizes = [size_of(image) for image in pixels]
         sizes = source_sizes
         if do_resize:
