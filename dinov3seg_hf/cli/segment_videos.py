@@ -124,11 +124,12 @@ def _planned(options: argparse.Namespace, videos: Sequence[ImageInput]) -> list[
 
         if len(videos) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
             folder = _folder(target, "--output", options)
-            overlays = [folder / f"{video.name}_overlay.mp4" for video in videos]
+            files = [folder / f"{video.name}_overlay.mp4" for video in videos]
         else:
-            overlays = [Path(target)]
+            files = [Path(target)]
             check_writable(target, VIDEO_SUFFIXES)
-        check_encoder(overlays[0])  # type: ignore[arg-type]  # not None
+        check_encoder(files[0])
+        overlays = list(files)
     masks = None if options.mask is None else _folder(options.mask, "--mask", options)
     json = None if options.json is None else _folder(options.json, "--json", options)
 

@@ -22,6 +22,7 @@ from ..about import DTYPES
 from ..file_names import CONVERSION_REPORT
 from ..model.checks import check_flags, checked_choice, checked_integer, checked_path, quoted
 from ..model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
+from ..model.files import recover_folder
 from ..model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
@@ -32,7 +33,7 @@ from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, conve
 from .reading import Source
 from .report import ConversionReport
 from .tokenizer import TokenizerOf, find_tokenizer
-from .writer import recover, refuse_full_disk, write_checkpoint
+from .writer import refuse_full_disk, write_checkpoint
 
 
 def convert(
@@ -204,7 +205,7 @@ def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int, overwrit
 
 
 def _refuse_output(output: Path, overwrite: bool) -> None:
-    recover(output)
+    recover_folder(output)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {output} is a file; expected a folder. Choose another path.")
     if not output.is_dir() or not any(output.iterdir()):

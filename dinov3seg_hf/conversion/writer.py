@@ -2,12 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Writes the folder of a conversion atomically."""
 
-import contextlib
-import glob
 import json
-import re
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,7 @@ from safetensors import SafetensorError
 
 from ..file_names import CONVERSION_REPORT
 from ..model.checks import first_line
-from ..model.files import locked_folder, remove_leftovers
+from ..model.files import open_folder_atomically
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .license import license_target
 from .reading import quiet_library
@@ -35,41 +31,19 @@ def write_checkpoint(
     Raises:
         ValueError: If the folder cannot be written or the free disk space is too small.
     """
-    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
-    earlier = partial.with_suffix(".earlier")
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     try:
         refuse_full_disk(output, needed)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        with locked_folder(partial):
+        with open_folder_atomically(output) as folder:
             with quiet_library():
-                model.save_pretrained(partial, max_shard_size=max_shard_size)
-                processor.save_pretrained(partial)
+                model.save_pretrained(folder, max_shard_size=max_shard_size)
+                processor.save_pretrained(folder)
             if license_file is not None:
-                shutil.copyfile(license_file, partial / license_target(license_file))
+                shutil.copyfile(license_file, folder / license_target(license_file))
             kept = {name: value for name, value in report.to_dict().items() if name != "output"}
-            (partial / CONVERSION_REPORT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            if output.exists():
-                output.rename(earlier)
-            partial.rename(output)
+            (folder / CONVERSION_REPORT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise ValueError(f"output {output} cannot be written ({first_line(error)}). Choose another folder.") from error
-    finally:
-        if earlier.exists() and not output.exists():
-            earlier.rename(output)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(earlier, ignore_errors=True)
-
-
-def recover(output: Path) -> None:
-    """Removes what a killed conversion left beside `output`; an earlier conversion that it moved away comes back."""
-    name = re.escape(output.name)
-    earlier = sorted(output.parent.glob(f".{glob.escape(output.name)}.????????.earlier"))
-    if earlier and not output.exists():
-        with contextlib.suppress(OSError):  # the conversion will name the reason
-            earlier.pop().rename(output)
-    remove_leftovers(output.parent, re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.(partial|earlier)"))
 
 
 def refuse_full_disk(output: Path, needed: float) -> None:

@@ -5,7 +5,6 @@
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..about import __version__
 from ..checkpoint_names import resolve_checkpoint
 from ..loading import licenses_of_copy, load_model, load_processor
 from ..model import text_cleaning
-from ..model.files import disk_errors_as_value_errors
+from ..model.files import disk_errors_as_value_errors, open_folder_atomically
 from ..model.fingerprints import weights_fingerprint
 from ..model.inference_settings import InferenceSettings
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -86,24 +85,17 @@ def export_checkpoint(
     InferenceSettings().resolved(model.config, processor.image_processor)  # refuses a head that is not trained
     settings = {"format": format, **settings_of(model, processor), "templates": list(templates)}
 
-    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     remedy = "Free disk space, or choose another folder. Nothing was written."
-    with disk_errors_as_value_errors(f"output {str(output)!r}", remedy):
-        try:
-            partial.mkdir(parents=True)
-            graphs = {graph.name: graph for graph in graphs_of(model)}
-            differences = _write_programs(graphs, format, partial, progress)
-            settings["files"] = {graph: f"{graph}{ENDINGS[format]}" for graph in graphs}
-            _write_companions(partial, settings, processor, [path.resolve() for path in licenses])
-            names = [path.name for path in licenses]
-            title = folder.resolve().name
-            readme = make_readme(title, format, graphs.values(), settings["files"], settings, differences, names)
-            (partial / "README.md").write_text(readme, encoding="utf-8")
-            if output.is_dir():
-                output.rmdir()  # empty
-            partial.rename(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with disk_errors_as_value_errors(f"output {str(output)!r}", remedy), open_folder_atomically(output) as partial:
+        graphs = {graph.name: graph for graph in graphs_of(model)}
+        differences = _write_programs(graphs, format, partial, progress)
+        settings["files"] = {graph: f"{graph}{ENDINGS[format]}" for graph in graphs}
+        _write_companions(partial, settings, processor, [path.resolve() for path in licenses])
+        names = [path.name for path in licenses]
+        title = folder.resolve().name
+        readme = make_readme(title, format, graphs.values(), settings["files"], settings, differences, names)
+        (partial / "README.md").write_text(readme, encoding="utf-8")
+        _refuse_output(output)  # again: what others wrote there meanwhile stays
     return Export(output, tuple(sorted(path.name for path in output.iterdir())), tuple(differences))
 
 

@@ -8,6 +8,7 @@ those of running processes are locked.
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
@@ -148,6 +149,39 @@ def remove_leftovers(folder: Path, name: re.Pattern[str]) -> None:
                     shutil.rmtree(leftover) if is_folder else leftover.unlink()
                 finally:
                     os.close(descriptor)
+
+
+@contextmanager
+def open_folder_atomically(output: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `output`, which takes its place at the end of the `with` block.
+
+    If the block raises an error, an earlier `output` stays as it was, and the new folder is removed.
+    """
+    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
+    earlier = partial.with_suffix(".earlier")
+    recover_folder(output)
+    try:
+        partial.mkdir(parents=True)
+        with locked_folder(partial):
+            yield partial
+            if output.exists():
+                output.rename(earlier)
+            partial.rename(output)
+    finally:
+        if earlier.exists() and not output.exists():
+            earlier.rename(output)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def recover_folder(output: Path) -> None:
+    """Removes what a killed process left beside a folder that it wrote; an earlier folder comes back."""
+    earlier = sorted(output.parent.glob(f".{glob.escape(output.name)}.????????.earlier"))
+    if earlier and not output.exists():
+        with contextlib.suppress(OSError):  # the process that writes there will name the reason
+            earlier.pop().rename(output)
+    name = re.escape(output.name)
+    remove_leftovers(output.parent, re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.(partial|earlier)"))
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -96,6 +96,27 @@ def test_programs_that_differ_end_with_exit_code_2_and_no_file(untraced, tiny_ch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_leftovers_of_a_killed_export_go_with_the_next(untraced, tiny_checkpoint, tmp_path):
+    (tmp_path / ".out.0123abcd.partial").mkdir()
+    (tmp_path / ".out.0123abcd.partial" / "image.onnx").write_bytes(b"half")
+    export_checkpoint(tiny_checkpoint, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_that_others_write_meanwhile_stay(untraced, tiny_checkpoint, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+
+    def readme(*arguments):
+        output.mkdir()
+        (output / "mine.txt").write_text("mine")
+        return ""
+
+    monkeypatch.setattr(export, "make_readme", readme)
+    with pytest.raises(ValueError, match="not an empty folder"):
+        export_checkpoint(tiny_checkpoint, output)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/mine.txt"]
+
+
 def test_converted_weights_without_a_license_are_refused(tiny_checkpoint, tmp_path):
     (tmp_path / "model").mkdir()
     for name in ("config.json", "conversion_report.json"):
