@@ -224,9 +224,10 @@ def pyproject() -> dict:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A copy of the tree: an old `build` folder in the tree would be packed as well."""
+    """A copy of the tree without what commands leave in it: an old `build` folder would be packed as well."""
     source = tmp_path_factory.mktemp("source") / "clone"
-    others = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "runs", "site", "*.egg-info")
+    left = [line.strip("/") for line in (REPO / ".gitignore").read_text().splitlines()]
+    others = shutil.ignore_patterns(".*", *left)
     shutil.copytree(REPO, source, ignore=others)
     for name in HIDDEN:
         (source / name).parent.mkdir(exist_ok=True)
