@@ -48,6 +48,7 @@ VARIANTS = {
     "no correlation residual": ["use_correlation_residual"],
 }
 OUTCOME, ZERO_SHOT_OUTCOME = "ablation.json", "zero-shot.json"
+NOT_OF_THE_RUN = ("init", "output", "num_workers")  # options that change no score; the weights of `init` are compared
 LARGE = 2  # side of large scenes divided by the side of a training crop
 
 
@@ -108,7 +109,7 @@ def write_outcome(path: Path, outcome: dict) -> None:
 def run_variant(config: TrainingConfig, sets: dict, made_with: dict) -> dict:
     """Trains (or resumes) and scores one variant with one seed, or reads its existing scores."""
     path = Path(config.output) / OUTCOME
-    made_with = {**{key: value for key, value in config.to_dict().items() if key != "output"}, **made_with}
+    made_with = {**{key: value for key, value in config.to_dict().items() if key not in NOT_OF_THE_RUN}, **made_with}
     if (outcome := read_outcome(path, made_with)) is not None:
         return outcome
     trainer = Trainer(config, resume=True)
@@ -135,6 +136,8 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--recipe", default="recipes/drawn_world.yaml", help="recipe of all runs (default: %(default)s)"
     )
+    parser.add_argument("--init", help="checkpoint to start from (default: from the recipe)")
+    parser.add_argument("--num-workers", type=int, help="processes that draw scenes ahead (default: from the recipe)")
     parser.add_argument("--seeds", type=positive, default=3, help="number of runs per variant (default: 3)")
     parser.add_argument("--steps", type=int, help="default: from the recipe")
     parser.add_argument("--batch-size", type=int, help="default: from the recipe")
@@ -163,12 +166,14 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
-    given = {key: getattr(options, key) for key in ("steps", "batch_size", "learning_rate", "feature_noise")}
+def configurations(options: argparse.Namespace) -> dict[tuple[str, int], TrainingConfig]:
+    """Returns a mapping from variant and seed to the configuration of the run."""
+    keys = ("init", "steps", "batch_size", "learning_rate", "feature_noise", "num_workers")
+    given = {key: getattr(options, key) for key in keys}
     given = {key: value for key, value in given.items() if value is not None}
     # no evaluation during training, because this script evaluates at the end
     fixed = {"head": options.head, "eval_split": None, "num_overlays": 0, "keep_checkpoints": 1, "trackers": ["none"]}
-    configs = {
+    return {
         (variant, seed): TrainingConfig.from_yaml(
             options.recipe,
             **fixed,
@@ -180,6 +185,10 @@ def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
         for seed in range(options.seeds)  # all variants of a seed first, so that a table of few seeds is possible
         for variant in options.variants
     }
+
+
+def ablate(options: argparse.Namespace) -> tuple[dict, list[str]]:
+    configs = configurations(options)
     config = next(iter(configs.values()))
     model, processor = load_starting_point(config.init)
     made_with = {"scenes": options.scenes, "weights": weights_fingerprint(model)}
@@ -207,6 +216,7 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
         launcher = ["accelerate", "launch", "--multi_gpu", "--num_processes", str(processes)]
     command = [*launcher, "scripts/drawn_world/ablation.py", *sys.argv[1:]]
     side = config.crop_size
+    source = "the embedded checkpoint" if config.init == "embedded" else config.init
     seeds = f"{options.seeds} seed{'s' * (options.seeds > 1)}"
     classes = (
         f"{' or '.join(map(str, config.sampled_classes))} classes" if config.sampled_classes else "all seen classes"
@@ -221,7 +231,7 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
         f"{config.steps} steps of {config.batch_size} scenes, {classes} per step"
         + f", learning rate {config.learning_rate:g}, feature noise {config.feature_noise:g}"
         + (f", {statistics.mean(seconds):.2f} s per step" if seconds else "")
-        + ". The frozen dino.txt of the embedded checkpoint was used.",
+        + f". The frozen dino.txt of {source} was used.",
         "",
         "```bash",
         shlex.join(command),

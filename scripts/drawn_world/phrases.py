@@ -33,6 +33,9 @@ class Phrases:
             if name in SEEN:
                 for phrase in phrases_of(name):
                     self.truth[label, index[phrase]] = 1.0
+        # background[name]: the seen name is one of a background, in the order of the first group
+        names = self.phrases[self.groups[0]]
+        self.background = torch.tensor([float(name.endswith("background")) for name in names])
         # words[phrase, word]: the words of each phrase with several words, for the additivity of text embeddings
         self.words = torch.zeros(self.groups[4].start, len(self.phrases))
         for phrase in self.phrases[: self.groups[4].start]:
@@ -50,6 +53,13 @@ class Phrases:
                     for chosen in itertools.combinations(range(len(parts)), length):
                         if all(words[part] == others[part] for part in range(len(parts)) if part not in chosen):
                             self.choices[label, index[" ".join(others[part] for part in chosen)]] = 1.0
+
+    def to(self, device: str) -> "Phrases":
+        """Moves all tables to a device."""
+        for name, table in vars(self).items():
+            if isinstance(table, torch.Tensor):
+                setattr(self, name, table.to(device))
+        return self
 
 
 def sample_pool(phrases: Phrases, num_classes: int, rng: np.random.Generator) -> np.ndarray:

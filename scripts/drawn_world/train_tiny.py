@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores.
+"""Trains the embedded checkpoint from scratch on the drawn world, on two CPU cores or one GPU.
 
     export OMP_NUM_THREADS=1     # the layers are small: two processes with one thread are faster than one with two
     # 1: aligns images and words
@@ -10,7 +10,7 @@
 
 dino.txt is frozen in stage 2, which first trains AnyUp, by its own loss, and then the rest of the head. Training uses
 only seen names: no held-out combination of words occurs, neither as an image nor as a text. A stage that was
-interrupted goes on by the same command.
+interrupted goes on by the same command. On a GPU, add `--device cuda --num-workers 4`: the two processes share it.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from phrases import Phrases, sample_pool
 from torch import distributed
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -116,20 +118,38 @@ def normalized(images: np.ndarray) -> torch.Tensor:
     return normalize(torch.from_numpy(images).permute(0, 3, 1, 2), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
-def draw_batch(run: int, step: int, batch_size: int, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws scenes that no other step, process or run (`--seed`) draws."""
-    rank, world = rank_and_world()
-    start = TRAINING + SEEDS_OF_A_RUN * run + (step * world + rank) * batch_size
-    seeds = range(start, start + batch_size)
-    images, labels = batch(seeds, "seen", size)
-    return normalized(images), torch.from_numpy(labels.astype(np.int64))
+def choices_of_step(seed: int, step: int, purpose: int = 0) -> np.random.Generator:
+    """The random choices of a step: the same in every process and after an interruption."""
+    return np.random.default_rng((seed, step, purpose))
+
+
+class Scenes(Dataset):
+    """The scenes of each step of a run (`--seed`): no other step, process or run draws them.
+
+    An item is the normalized images `(B, 3, H, W)` and the labels `(B, H, W)` of a step.
+
+    Args:
+        run: The run.
+        batch_size: Scenes per step and process, B.
+        sizes: Heights and widths, of which each step has one.
+    """
+
+    def __init__(self, run: int, batch_size: int, sizes: tuple[tuple[int, int], ...]):
+        self.run, self.batch_size, self.sizes = run, batch_size, sizes
+        self.rank, self.world = rank_and_world()
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        size = self.sizes[choices_of_step(self.run, step, purpose=1).integers(len(self.sizes))]
+        start = TRAINING + SEEDS_OF_A_RUN * self.run + (step * self.world + self.rank) * self.batch_size
+        images, labels = batch(range(start, start + self.batch_size), "seen", size)
+        return normalized(images), torch.from_numpy(labels.astype(np.int64))
 
 
 def patch_targets(labels: torch.Tensor) -> torch.Tensor:
     """Converts labels `(B, H, W)` to the share of each name in each patch, `(B, h * w, names)`."""
     cells = labels.unfold(1, PATCH_SIZE, PATCH_SIZE).unfold(2, PATCH_SIZE, PATCH_SIZE).flatten(3).flatten(1, 2)
-    shares = torch.zeros(*cells.shape[:2], len(NAMES))
-    return shares.scatter_add_(2, cells, torch.full(cells.shape, 1 / PATCH_SIZE**2))
+    shares = torch.zeros(*cells.shape[:2], len(NAMES), device=labels.device)
+    return shares.scatter_add_(2, cells, torch.full_like(cells, 1 / PATCH_SIZE**2, dtype=shares.dtype))
 
 
 def tokenize(tokenizer, phrases: list[str], template: str) -> torch.Tensor:
@@ -153,7 +173,8 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
     """
     model.eval()
     vocabularies = [NAMES, *phrase_groups().values()]
-    text_embeds = [model.get_text_features(tokenize(tokenizer, list(names), TEMPLATES[0])) for names in vocabularies]
+    prompts = [tokenize(tokenizer, list(names), TEMPLATES[0]) for names in vocabularies]
+    text_embeds = [model.get_text_features(input_ids.to(model.device)) for input_ids in prompts]
     truths = [np.arange(len(NAMES)), *map(true_phrase, vocabularies[1:])]
     scores = {}
     for split in ("unseen", "seen"):
@@ -162,13 +183,13 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
         for start in range(0, num_scenes, 10):
             seeds = range(VALIDATION + start, VALIDATION + min(start + 10, num_scenes))
             images, labels = batch(seeds, split, 96)
-            features = model.get_image_features(normalized(images))
+            features = model.get_image_features(normalized(images).to(model.device))
             for head, (index, embeds) in itertools.product(heads, enumerate(text_embeds)):
                 name, _, refined = head.partition(" ")
                 options = {"head": name, "refine_features": bool(refined)}
                 logits = model(image_features=features, text_embeds=embeds, **options).logits
                 logits = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)
-                predicted = logits.argmax(1).numpy()
+                predicted = logits.argmax(1).cpu().numpy()
                 right[head][index] += (predicted == truths[index][labels]).mean() * len(seeds) / num_scenes
                 if index == 0:
                     matrices[head].update(predicted, labels)
@@ -180,7 +201,7 @@ def validate(model, tokenizer, num_scenes: int, heads: tuple[str, ...]) -> dict[
     return scores
 
 
-def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[torch.Tensor, dict[str, float]]:
+def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     vision = model.vision_model(images)
     text_embeds = model.get_text_features(input_ids).float()  # (phrases, 2, D)
     scale = model.logit_scale.exp().clamp(max=50.0)
@@ -190,8 +211,7 @@ def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[
     patches = F.normalize(vision.patch_tokens.float().flatten(2).transpose(1, 2), dim=-1)
     patch_logits = scale * patches @ text_embeds[:, 1].T  # (B, h w, phrases)
     # objects get a higher weight, because they cover few patches and their names are hard to recognize
-    background = torch.tensor([name.endswith("background") for name in phrases.phrases[phrases.groups[0]]]).float()
-    weights = 1 + 5 * (1 - (targets[..., phrases.groups[0]] * background).sum(-1))
+    weights = 1 + 5 * (1 - (targets[..., phrases.groups[0]] * phrases.background).sum(-1))
     weights = weights / weights.mean()
     # The model must not learn that some combinations never occur, because exactly the held-out combinations would be
     # excluded. So a phrase competes only with phrases that would make a seen name in its place.
@@ -219,7 +239,7 @@ def alignment_loss(model, phrases: Phrases, images, labels, input_ids) -> tuple[
     # with 10 for "additive", backgrounds of held-out pairs of color and pattern lost to seen pairs
     weights = {"patch0": 1.0, "additive": 100.0, "independent": 10.0, "cls": 0.1}
     total = sum(loss * weights.get(key, 0.5) for key, loss in losses.items())
-    return total, {key: loss.item() for key, loss in losses.items()}
+    return total, losses
 
 
 def align(args: argparse.Namespace) -> None:
@@ -228,9 +248,9 @@ def align(args: argparse.Namespace) -> None:
     model = Dinov3SegForSemanticSegmentation(tiny_config(tokenizer))
     if args.init is not None:
         model.load_state_dict(Dinov3SegForSemanticSegmentation.from_pretrained(args.init).state_dict())
-    model.train()
-    phrases = Phrases()
-    inputs = [tokenize(tokenizer, phrases.phrases, template) for template in TEMPLATES]
+    model.train().to(args.device)
+    phrases = Phrases().to(args.device)
+    inputs = [tokenize(tokenizer, phrases.phrases, template).to(args.device) for template in TEMPLATES]
 
     model.vision_model.backbone.embeddings.mask_token.requires_grad_(False)  # used only in the pre-training of DINOv3
     for name, parameter in model.named_parameters():  # the head is trained in stage 2
@@ -240,19 +260,16 @@ def align(args: argparse.Namespace) -> None:
     groups = parameter_groups(model, args.learning_rate, 0.05, encoder_multiplier=1.0)
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
-    rng = np.random.default_rng(args.seed)  # the same choices in every process
-    run = Run(args, model, optimizer, schedule, rng, "align")
+    run = Run(args, model, optimizer, schedule, "align")
 
-    for step in run.steps():
-        size = SIZES[rng.integers(len(SIZES))]
-        batch_size = max(1, round(args.batch_size * 96 * 96 / (size[0] * size[1])))
-        images, labels = draw_batch(args.seed, step, args.batch_size, size)
-        images, labels = images[:batch_size], labels[:batch_size]
-        input_ids = inputs[rng.integers(len(inputs))]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+    for step, images, labels in run.steps(Scenes(args.seed, args.batch_size, SIZES)):
+        batch_size = max(1, round(args.batch_size * 96 * 96 / labels[0].numel()))
+        images, labels = images[:batch_size].to(args.device), labels[:batch_size].to(args.device)
+        input_ids = inputs[choices_of_step(args.seed, step).integers(len(inputs))]
+        with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
             loss, parts = alignment_loss(model, phrases, images, labels, input_ids)
         run.take_step(loss, parameters)
-        run.add(loss=loss.item(), scale=model.logit_scale.exp().item(), **parts)
+        run.add(loss=loss, scale=model.logit_scale.exp(), **parts)
         if run.validates(step):
             run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt",)))
             save(model, tokenizer, args.output)
@@ -295,13 +312,11 @@ def upsample(args: argparse.Namespace, model, tokenizer) -> None:
     parameters = [parameter for name, parameter in refinement.named_parameters() if name != "mixing_weight"]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.upsample_steps, 20))
-    rng = np.random.default_rng(args.seed)
-    run = Run(args, refinement, optimizer, schedule, rng, "upsample")
-    for step in run.steps():
-        images, _ = draw_batch(args.seed, step, 8, (192, 192))
-        loss = upsampling_loss(model, images, rng)
+    run = Run(args, refinement, optimizer, schedule, "upsample")
+    for step, images, _ in run.steps(Scenes(args.seed, 8, ((192, 192),))):
+        loss = upsampling_loss(model, images.to(args.device), choices_of_step(args.seed, step))
         run.take_step(loss, parameters)
-        run.add(loss=loss.item())
+        run.add(loss=loss)
         if run.validates(step):
             run.write(step, **validate(model, tokenizer, args.validation_scenes, ("dinotxt", "dinotxt refined")))
     refinement.requires_grad_(False)
@@ -331,47 +346,44 @@ def refine(args: argparse.Namespace) -> None:
     model.vision_model.load_state_dict(aligned.vision_model.state_dict())
     model.text_model.load_state_dict(aligned.text_model.state_dict())
     model.logit_scale.data.copy_(aligned.logit_scale)
-    model.freeze_encoders().train()
+    model.freeze_encoders().train().to(args.device)
     if args.upsample_steps:
         upsample(args, model, tokenizer)
     noise = FeatureNoise(model.vision_model, args.noise)
     phrases = Phrases()
+    prompts = [tokenize(tokenizer, phrases.phrases, template).to(args.device) for template in TEMPLATES]
     with torch.no_grad():
-        vocabularies = [
-            model.get_text_features(tokenize(tokenizer, phrases.phrases, template)) for template in TEMPLATES
-        ]
+        vocabularies = [model.get_text_features(input_ids) for input_ids in prompts]
 
-    flat = vocabularies[0].flatten(1)  # [global, local], each of unit length
+    flat = vocabularies[0].flatten(1).cpu()  # [global, local], each of unit length
     similarities = (flat @ flat.T / 2).numpy()
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = parameter_groups(model, args.learning_rate, 0.01, encoder_multiplier=1.0)
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 100))
-    rng = np.random.default_rng(args.seed)  # the same choices in every process
-    run = Run(args, model, optimizer, schedule, rng, "refine")
+    run = Run(args, model, optimizer, schedule, "refine")
 
     rank = rank_and_world()[0]
-    for step in run.steps():
-        size = SIZES[rng.integers(len(SIZES))]
+    for step, images, labels in run.steps(Scenes(args.seed, 16, SIZES)):
+        rng = choices_of_step(args.seed, step)
         # users type few words, benchmarks have many
         num_classes = int(rng.choice([1, 3, 8, 24, 64, 140], p=[0.15, 0.1, 0.2, 0.3, 0.15, 0.1]))
         pool = sample_pool(phrases, num_classes, rng)
-        batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / (size[0] * size[1]))))
-        images, labels = draw_batch(args.seed, step, 16, size)
-        images, labels = images[:batch_size], labels[:batch_size]
+        batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / labels[0].numel())))
+        images, labels = images[:batch_size].to(args.device), labels[:batch_size]
         counts = labels.flatten().bincount(minlength=len(NAMES)).float() @ phrases.truth[:, pool]
         near = similarities[np.ix_(pool, pool)]
         chosen = pool[sample_classes(counts, [num_classes], args.seed, step, near, left_out=0.3).numpy()]
-        targets = targets_of(labels, phrases.truth[:, chosen])
+        targets = targets_of(labels, phrases.truth[:, chosen]).to(args.device)
         text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+        with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
             with noise.using(seeds_of(args.seed, step, range(rank * 16, rank * 16 + len(images)))):
                 loss = model(images, text_embeds=text_embeds, labels=targets).loss
             if targets.ndim == 4:  # phrases that overlap reject each other's pixels, as softly as "none" does
                 loss = loss * len(chosen) * REJECTION_WEIGHT
         norm = run.take_step(loss, parameters)
-        run.add(loss=loss.item(), norm=norm)
+        run.add(loss=loss, norm=norm)
         if run.validates(step):
             heads = ("dinotxt", "full") if step + 1 == args.steps else ("full",)
             run.write(step, **validate(model, tokenizer, args.validation_scenes, heads))
@@ -381,45 +393,48 @@ def refine(args: argparse.Namespace) -> None:
 class Run:
     """The state of a stage in its output folder. The same command continues an interrupted stage where it was.
 
-    `align.pt` (named like the stage) holds the weights, the optimizer's moments and the random choices, at least every
-    `SAVE_EVERY` steps; `log.jsonl` gets one line per validation: mean training losses since the last validation,
-    scores, minutes.
+    `align.pt` (named like the stage) holds the weights and the optimizer's moments, at least every `SAVE_EVERY` steps;
+    `log.jsonl` gets one line per validation: mean training losses since the last validation, scores, minutes.
 
     Raises:
         ValueError: If the folder holds a run with other options.
     """
 
     SAVE_EVERY = 100
+    NOT_OF_THE_RUN = frozenset(
+        {"output", "num_workers", "device"}
+    )  # options that change where it runs, not what comes out
 
-    def __init__(self, args: argparse.Namespace, model, optimizer, schedule, rng: np.random.Generator, name: str):
+    def __init__(self, args: argparse.Namespace, model, optimizer, schedule, name: str):
         args.output.mkdir(parents=True, exist_ok=True)
         self.parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-        self.args, self.rng, self.name, self.path = args, rng, name, args.output / f"{name}.pt"
+        self.args, self.name, self.path = args, name, args.output / f"{name}.pt"
         self.num_steps = args.upsample_steps if name == "upsample" else args.steps
-        self.options = {key: str(value) for key, value in vars(args).items() if key != "output"}
+        self.options = {key: str(value) for key, value in vars(args).items() if key not in self.NOT_OF_THE_RUN}
         self.options["processes"] = str(rank_and_world()[1])
         self.first_step, self.values, self.minutes_before, self.start = 0, {}, 0.0, time.time()
         if self.path.exists():
-            state = torch.load(self.path, weights_only=True)
+            state = torch.load(self.path, map_location=args.device, weights_only=True)
             if state["options"] != self.options:
                 changed = {key: value for key, value in state["options"].items() if self.options.get(key) != value}
                 raise ValueError(f"{args.output} holds a run with {changed}; use its options or another --output.")
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-            rng.bit_generator.state = json.loads(state["rng"])
-            torch.set_rng_state(state["torch"])  # DINOv3 augments the coordinates of RoPE
             self.first_step, self.values, self.minutes_before = state["step"], state["values"], state["minutes"]
 
-    def steps(self):
-        """Yields the steps that are left, with a progress bar, and saves the state."""
+    def steps(self, scenes: Scenes) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Yields the steps that are left and their scenes, with a progress bar, and saves the state."""
         quiet = rank_and_world()[0] > 0
+        left = range(self.first_step, self.num_steps)
+        loader = DataLoader(scenes, batch_size=None, sampler=left, num_workers=self.args.num_workers)
         bar = {"initial": self.first_step, "total": self.num_steps, "mininterval": 10, "file": sys.stderr}
-        for step in tqdm(range(self.first_step, self.num_steps), desc=self.name, disable=quiet, **bar):
-            yield step
+        for step, (images, labels) in tqdm(zip(left, loader), desc=self.name, disable=quiet, **bar):
+            torch.manual_seed(self.args.seed * self.num_steps + step)  # DINOv3 augments the coordinates of RoPE
+            yield step, images, labels
             if self.validates(step, every=self.SAVE_EVERY) or self.validates(step):
                 self.save(step + 1)
 
-    def take_step(self, loss: torch.Tensor, parameters: list[torch.nn.Parameter]) -> float:
+    def take_step(self, loss: torch.Tensor, parameters: list[torch.nn.Parameter]) -> torch.Tensor:
         """Takes a step of the optimizer and the schedule; returns the norm of the gradient before it is clipped."""
         self.parts["optimizer"].zero_grad()
         loss.backward()
@@ -427,7 +442,7 @@ class Run:
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         self.parts["optimizer"].step()
         self.parts["schedule"].step()
-        return norm.item()
+        return norm
 
     def minutes(self) -> float:
         return self.minutes_before + (time.time() - self.start) / 60
@@ -440,17 +455,16 @@ class Run:
     def save(self, step: int) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"step": step, "values": self.values, "minutes": self.minutes(), "options": self.options}
-        state["rng"], state["torch"] = json.dumps(self.rng.bit_generator.state), torch.get_rng_state()
         unfinished = self.path.with_suffix(".part")
         torch.save(state, unfinished)
         os.replace(unfinished, self.path)
 
-    def add(self, **values: float) -> None:
-        for key, value in values.items():
-            self.values.setdefault(key, []).append(value)
+    def add(self, **values: torch.Tensor) -> None:
+        for key, value in values.items():  # not as numbers yet: a GPU would have to finish the step first
+            self.values.setdefault(key, []).append(value.detach())
 
     def write(self, step: int, **scores: float | list[float]) -> None:
-        means = {key: round(float(np.mean(values)), 4) for key, values in self.values.items()}
+        means = {key: round(torch.stack(values).mean().item(), 4) for key, values in self.values.items()}
         line = {"stage": self.name, "step": step + 1, "minutes": round(self.minutes(), 2), **scores, **means}
         self.values = {}
         with open(self.args.output / "log.jsonl", "a") as file:
@@ -486,6 +500,10 @@ def main() -> None:
     parser.add_argument("--validation-scenes", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--num-workers", type=int, default=0, help="processes that draw scenes ahead, per process (default: 0)"
+    )
     args = parser.parse_args()
     args.steps = args.steps or STEPS[args.stage]
     if args.stage == "refine" and args.init is None:
