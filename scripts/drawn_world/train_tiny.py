@@ -401,9 +401,8 @@ class Run:
     """
 
     SAVE_EVERY = 100
-    NOT_OF_THE_RUN = frozenset(
-        {"output", "num_workers", "device"}
-    )  # options that change where it runs, not what comes out
+    # options that change where and how fast a run goes, not what comes out
+    NOT_OF_THE_RUN = frozenset({"output", "num_workers", "device"})
 
     def __init__(self, args: argparse.Namespace, model, optimizer, schedule, name: str):
         args.output.mkdir(parents=True, exist_ok=True)
