@@ -46,9 +46,8 @@ def main() -> None:
     model, side, window = make_model(options.model, device, dtype)
     peak = matmul_peak(device, dtype)
     print(f"{options.dtype}; the largest matrix products run at {peak / 1e12:.3g} TFLOP/s\n")
-    print(
-        "| mode | head | classes | batch | encoders, ms | head, ms | labels, ms | images/s | TFLOP/s | of peak | MiB |"
-    )
+    columns = ["mode", "head", "classes", "batch", "encoders, ms", "head, ms", "labels, ms"]
+    print("|", " | ".join([*columns, "images/s", "TFLOP/s", "of peak", "MiB"]), "|")
     print("|---" * 11 + "|")
     for mode in options.modes:
         for head in options.heads:
