@@ -134,7 +134,8 @@ def test_anyup_equals_the_published_code(name):
     inputs = [RECORDED[f"in/{kind}_{size}"].to(DEVICE) for kind in ("features", "image")]
     with torch.no_grad():
         refined = module.to(DEVICE)(*inputs, expected.shape[-2:]).cpu()
-    torch.testing.assert_close(refined, expected, atol=1e-5, rtol=0)
+    # an H200 adds in another order: up to 1.5e-5; the bound of 1e-5 holds on the CPU, where the outputs were recorded
+    torch.testing.assert_close(refined, expected, atol=3e-5, rtol=0)
 
 
 @pytest.mark.parametrize("soft", [False, True])

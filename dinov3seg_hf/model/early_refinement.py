@@ -29,10 +29,12 @@ WINDOW_RADIUS = 0.1
 NUM_GROUPS = 8
 MIXING_SLOPE = 10.0
 KERNEL_SIZE = 5  # of the learned basis of `Dinov3SegFeatureEncoder`
-# Maximum numbers of values in the temporary tensors of attention and encoders; they limit memory, not results.
+# Maximum numbers of values in the temporary tensors of attention and encoders on a CPU; they limit memory, not results.
 MAX_LOGITS = 2**22
 MAX_RESPONSES = 2**25
 MAX_BAND = 2**22
+# On other devices, operations on so few values take less time than their start.
+ELSEWHERE = {"responses": 4, "band": 16, "side of a tile": 2}
 # A traced graph (`torch.compile`, `torch.export`) serves maps of any size, so its number of bands is a constant.
 NUM_TRACED_BANDS = 5
 
@@ -62,17 +64,24 @@ class Dinov3SegPointwiseBlock(GradientCheckpointingLayer):
         return result
 
 
+def elsewhere(limit: str, device: torch.device) -> int:
+    """The factor of a limit on a device: 1 on a CPU."""
+    return 1 if device.type == "cpu" else ELSEWHERE[limit]
+
+
 def normalized_bands(norm: nn.GroupNorm, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yields `(rows, silu(norm(states))[:, :, rows])` for bands of rows; the statistics are those of the whole map."""
     batch_size, width, height, num_columns = states.shape
-    grouped = states.reshape(batch_size * norm.num_groups, -1)
-    statistics = [torch.var_mean(group.float(), correction=0) for group in grouped]  # a float32 copy of one at a time
-    variance, mean = (torch.stack(values).reshape(batch_size, -1) for values in zip(*statistics))  # (B, groups)
+    num_values = MAX_BAND * elsewhere("band", states.device)
+    groups = states.reshape(batch_size * norm.num_groups, -1)
+    at_once = groups.split(max(1, num_values // groups.shape[1]))  # a float32 copy of these
+    statistics = [torch.var_mean(few.float(), dim=1, correction=0) for few in at_once]
+    variance, mean = (torch.cat(values).reshape(batch_size, -1) for values in zip(*statistics))  # (B, groups)
     per_group = width // norm.num_groups
     scale = (variance + norm.eps).rsqrt().repeat_interleave(per_group, dim=1) * norm.weight.float()  # (B, E)
     shift = norm.bias.float() - mean.repeat_interleave(per_group, dim=1) * scale
     scale, shift = scale[:, :, None, None], shift[:, :, None, None]
-    band_height = max(1, MAX_BAND // (batch_size * width * num_columns))
+    band_height = max(1, num_values // (batch_size * width * num_columns))
     for start in range(0, height, band_height):
         rows = slice(start, start + band_height)
         yield rows, F.silu(torch.addcmul(shift, states[:, :, rows].float(), scale), inplace=True).to(states.dtype)
@@ -130,7 +139,8 @@ class Dinov3SegFeatureEncoder(GradientCheckpointingLayer):
             for rows in traced_bands(height, patch_features.device, margin=2 * radius):
                 bands.append(respond(padded.index_select(2, rows), num_taps.index_select(2, rows[: -2 * radius])))
             return self.blocks(torch.cat(bands, dim=2)[:, :, :height])
-        band_height = max(1, MAX_RESPONSES // (batch_size * num_channels * width * num_columns))
+        num_values = MAX_RESPONSES * elsewhere("responses", patch_features.device)
+        band_height = max(1, num_values // (batch_size * num_channels * width * num_columns))
         for start in range(0, height, band_height):
             stop = min(start + band_height, height)
             bands.append(respond(padded[:, :, start : stop + 2 * radius], num_taps[:, :, start:stop]))
@@ -161,7 +171,7 @@ def rotate(states: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return rotated(states, rows)
-    band_height = max(1, MAX_BAND // (states[:, :, :1].numel()))
+    band_height = max(1, MAX_BAND * elsewhere("band", states.device) // states[:, :, :1].numel())
     starts = range(0, height, band_height)
     return torch.cat([rotated(states[:, :, i : i + band_height], rows[:, i : i + band_height]) for i in starts], dim=2)
 
@@ -243,7 +253,8 @@ def window_attention(
     if batch_size * num_attention_heads * math.prod(size) * math.prod(key.shape[-2:]) <= MAX_LOGITS:
         tile_sizes = size  # a single tile: for small maps, many operations cost more than masked pairs
     else:
-        tile_sizes = [max(1, round(length * WINDOW_RADIUS)) for length in size]
+        radius = WINDOW_RADIUS * elsewhere("side of a tile", query.device)
+        tile_sizes = [max(1, round(length * radius)) for length in size]
     row_tiles, column_tiles = (
         plan_tiles(num_queries, num_keys, tile_size)
         for num_queries, num_keys, tile_size in zip(size, key.shape[-2:], tile_sizes)

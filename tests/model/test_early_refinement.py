@@ -71,6 +71,12 @@ def test_the_limits_of_memory_do_not_change_results(published, output, monkeypat
     torch.testing.assert_close(refined, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_the_limits_of_a_gpu_do_not_change_results(published, output, monkeypatch):
+    monkeypatch.setattr(early_refinement, "elsewhere", lambda limit, device: early_refinement.ELSEWHERE[limit])
+    test_the_limits_of_memory_do_not_change_results(published, output, monkeypatch)
+
+
 @settings(max_examples=30, deadline=None)
 @given(num_queries=st.integers(1, 70), num_keys=st.integers(1, 40), tile_size=st.integers(1, 20))
 def test_tiles_cover_every_query_and_its_window(num_queries, num_keys, tile_size):
