@@ -159,7 +159,7 @@ def refuse_links(folder: Path) -> None:
 def _check_code(folder: Path) -> None:
     """Checks that the folder contains exactly the expected code, and does not contain pickles."""
     code = {path.name for path in folder.glob("*.py")}
-    if code != (expected := {path.name for path in remote_files()}):
+    if code != (expected := set(remote_files())):
         raise PublishingError(
             f"The code files in {str(folder)!r} differ from those of the package: {sorted(code ^ expected)}. Reinstall "
             "the package."

@@ -24,8 +24,6 @@ from .tokenization import TokenIds, stack_prompts, tokenize_prompts
 from .vocabulary import Vocabulary, as_vocabulary
 from .vocabulary_files import JSON_KEYS
 
-logger = logging.get_logger(__name__)
-
 # The options of `from_pretrained` that say where a file comes from, and so apply to a tokenizer as well.
 SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
@@ -186,7 +184,7 @@ class Dinov3SegDefaultVocabulary:
             options = {key: value for key, value in options.items() if key in SOURCE_OPTIONS}
             self.set_vocabulary(names, AutoTokenizer.from_pretrained(source, **options))
         except Exception as error:  # transformers raises many types of errors for missing and invalid files
-            logger.warning(
+            logging.get_logger(__name__).warning(
                 f"The names in config.id2label are not used without text: {first_line(error)}. Set them with "
                 "model.set_vocabulary(names, processor)."
             )

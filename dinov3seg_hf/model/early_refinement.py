@@ -147,7 +147,7 @@ class Dinov3SegFeatureEncoder(GradientCheckpointingLayer):
         return self.blocks(torch.cat(bands, dim=2))
 
 
-def rotate(states: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+def rotate_by_frequencies(states: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
     """Rotates channels by their position (RoPE), with coordinates from 0 to 1 along each axis.
 
     Args:
@@ -398,7 +398,7 @@ class Dinov3SegEarlyRefinement(nn.Module):
         self, patch_features: torch.Tensor, pixel_values: torch.Tensor, output_size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Computes queries `(B, E, h', w')` and keys `(B, E, h, w)`."""
-        image = rotate(self.image_encoder(pixel_values), self.frequencies)
+        image = rotate_by_frequencies(self.image_encoder(pixel_values), self.frequencies)
         query = pool(self.query_encoder(image), output_size, self.patch_size // self.scale)
         query = normalize(self.query_norm, self.query_convolution(query).permute(0, 2, 3, 1))
         key = pool(self.key_encoder(image), size_of(patch_features), self.patch_size)
@@ -421,8 +421,8 @@ def initial_mixing_weight(share: float) -> float:
 def initial_frequencies(width: int) -> torch.Tensor:
     """Returns the `(2, width)` frequencies before training: a quarter of the channels for each axis, then repeated.
 
-    The periods go from one side to a hundred sides. Paired channels of `rotate` have different frequencies then, as
-    in the published initialization.
+    The periods go from one side to a hundred sides. Paired channels of `rotate_by_frequencies` have different
+    frequencies then, as in the published initialization.
     """
     powers = 100 ** torch.linspace(0, -1, width // 4)
     frequencies = torch.zeros(2, width)

@@ -203,11 +203,13 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Writes the model and the processor so that `pipeline` can load them again.
 
-        The base class does not write the processor.
+        The base class does not write the processor, and writes the code in its own way.
         """
-        super().save_pretrained(save_directory, **kwargs)
-        if self.processor is not None:
-            self.processor.save_pretrained(save_directory, **kwargs)
+        self.model.save_pretrained(save_directory, **kwargs)
+        parts = (self.tokenizer, self.image_processor) if self.processor is None else (self.processor,)
+        for part in parts:
+            if part is not None:
+                part.save_pretrained(save_directory, **kwargs)
 
     # --- image -------------------------------------------------------------------------------------------------------
 

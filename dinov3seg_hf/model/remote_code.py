@@ -2,20 +2,20 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The code that is saved with a checkpoint, so that `trust_remote_code=True` loads the checkpoint without this package.
 
-Maps the names of transformers to classes, and finds the files that these classes need. A saved object refers to the
-files that are next to this file: all files in the package, only the needed files in a checkpoint that was itself loaded
-from the Hub. (`register_for_auto_class` of transformers stores only one name per class, and neither backends nor
+Maps the names of transformers to classes, and finds the files that these classes need: the modules of the package,
+joined (`joined_code.py`), or what is next to this file in a checkpoint that was itself loaded from the Hub: there, only
+what was needed. (`register_for_auto_class` of transformers stores only one name per class, and neither backends nor
 pipelines.)
 """
 
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
+
+from .joined_code import imported_files, joined_code
 
 _MODEL = "modeling_dinov3seg.Dinov3SegForSemanticSegmentation"
 
@@ -27,8 +27,8 @@ CONFIG_AUTO_MAP = {
 
 IMAGE_PROCESSOR_AUTO_MAP = {
     "AutoImageProcessor": {
-        "torchvision": "image_processing_dinov3seg.Dinov3SegImageProcessor",
-        "pil": "image_processing_pil_dinov3seg.Dinov3SegImageProcessorPil",
+        "torchvision": "processing_dinov3seg.Dinov3SegImageProcessor",
+        "pil": "processing_dinov3seg.Dinov3SegImageProcessorPil",
     }
 }
 
@@ -40,7 +40,7 @@ TASK = "open-vocabulary-segmentation"
 # of `pipeline(model=...)`; `PipelineTasks` answers to the other names.
 CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     "image-segmentation": {
-        "impl": "pipeline.OpenVocabularySegmentationPipeline",
+        "impl": "modeling_dinov3seg.OpenVocabularySegmentationPipeline",
         "pt": ["AutoModelForSemanticSegmentation"],
         "type": "multimodal",
     }
@@ -82,7 +82,7 @@ class PipelineTasks(dict[str, Any]):
 def attach_remote_code(
     target: Any, json_file: str | os.PathLike[str], kind: Literal["config", "image_processor", "processor"]
 ) -> None:
-    """Copies the code of an object next to its JSON file, and stores its class names in the object (`auto_map`).
+    """Writes the code of an object next to its JSON file, and stores its class names in the object (`auto_map`).
 
     Does nothing if the file does not have the name that `save_pretrained` uses: a configuration that is written
     elsewhere (`config.to_json_file("notes.json")`) is written without code.
@@ -98,7 +98,7 @@ def attach_remote_code(
     if kind == "config":
         target.auto_map = {name: code for name, code in CONFIG_AUTO_MAP.items() if _is_here(code)}
         target.custom_pipelines = {name: task for name, task in CUSTOM_PIPELINES.items() if _is_here(task["impl"])}
-        _copy_code(
+        _write_code(
             [*target.auto_map.values(), *(t["impl"] for t in target.custom_pipelines.values())], json_file.parent
         )
         return
@@ -106,41 +106,49 @@ def attach_remote_code(
     backends = IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"]
     backends = {backend: code for backend, code in backends.items() if _is_here(code)}
     image_processor.auto_map = {"AutoImageProcessor": backends}
-    _copy_code(backends.values(), json_file.parent)
+    _write_code(backends.values(), json_file.parent)
     if kind == "processor":
         target.auto_map = dict(PROCESSOR_AUTO_MAP)
-        _copy_code(PROCESSOR_AUTO_MAP.values(), json_file.parent)
+        _write_code(PROCESSOR_AUTO_MAP.values(), json_file.parent)
 
 
-def remote_files() -> list[Path]:
-    """Returns all files of the package that a checkpoint on the Hub needs, sorted by name."""
-    targets = [
-        *CONFIG_AUTO_MAP.values(),
-        *IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"].values(),
-        *PROCESSOR_AUTO_MAP.values(),
-        *(task["impl"] for task in CUSTOM_PIPELINES.values()),
-    ]
-    return sorted(_files_of(targets))
+def remote_files() -> dict[str, str]:
+    """Returns the text of all files that a checkpoint on the Hub needs, by their names (`"modeling_dinov3seg.py"`)."""
+    return _files_of(
+        [
+            *CONFIG_AUTO_MAP.values(),
+            *IMAGE_PROCESSOR_AUTO_MAP["AutoImageProcessor"].values(),
+            *PROCESSOR_AUTO_MAP.values(),
+            *(task["impl"] for task in CUSTOM_PIPELINES.values()),
+        ]
+    )
 
 
-def _module_file(target: str) -> Path:
-    return _HERE / f"{target.partition('.')[0]}.py"
+def _all_files() -> dict[str, str]:
+    if _IS_PACKAGE:
+        return joined_code()
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(_HERE.glob("*.py"))}
 
 
 def _is_here(target: str) -> bool:
-    return _module_file(target).is_file()
+    return f"{target.partition('.')[0]}.py" in _all_files()
 
 
-def _files_of(targets: Iterable[str]) -> set[Path]:
-    """Returns the modules of targets `"module.Class"` and all modules that they import."""
-    entries = {_module_file(target) for target in targets}
-    return entries.union(*(map(Path, get_relative_import_files(entry)) for entry in entries))
+def _files_of(targets: Iterable[str]) -> dict[str, str]:
+    """Returns the files of targets `"module.Class"` and all files that they import."""
+    files, needed = _all_files(), {}
+    waiting = {target.partition(".")[0] for target in targets}
+    while waiting:
+        name = f"{waiting.pop()}.py"
+        needed[name] = files[name]
+        waiting |= {module for module in imported_files(files[name]) if f"{module}.py" not in needed}
+    return needed
 
 
-def _copy_code(targets: Iterable[str], folder: str | os.PathLike[str]) -> None:
+def _write_code(targets: Iterable[str], folder: str | os.PathLike[str]) -> None:
     os.makedirs(folder, exist_ok=True)
-    for file in _files_of(targets):
-        shutil.copyfile(file, Path(folder) / file.name)
+    for name, text in _files_of(targets).items():
+        (Path(folder) / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 __all__ = [

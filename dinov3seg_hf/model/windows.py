@@ -10,7 +10,7 @@ feature maps (local-global inference of the paper) and probabilities (sliding-wi
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F
 
 Box = tuple[int, int, int, int]
 

@@ -329,7 +329,7 @@ def built(tmp_path_factory, checkpoint, demo, example, evaluation):
 @pytest.mark.multiprocess
 def test_model_folder_holds_weights_processor_code_card_and_example(built):
     names = names_in(built.model_folder)
-    code = {path.name for path in remote_files()}
+    code = set(remote_files())
     shards = {name for name in names if name.endswith(".safetensors")}
     assert len(shards) > 1
     assert names - code - shards == {
@@ -454,7 +454,8 @@ def test_built_folders_publish_in_one_commit_each_and_once(
 def test_folder_that_does_not_work_without_the_package_is_refused(built, example, tiny_model, tiny_processor, tmp_path):
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     broken = shutil.copytree(built.model_folder, tmp_path / "broken")
-    (broken / "windows.py").write_text("from dinov3seg_hf import windows\n")
+    with open(broken / "shared_dinov3seg.py", "a") as file:
+        file.write("\nfrom dinov3seg_hf import windows\n")
     with pytest.raises(PublishingError, match=r"does not work without the package: .*dinov3seg_hf.*Nothing was"):
         model_folder.check_model_folder(broken, pipe, example)
 

@@ -17,7 +17,7 @@ from hub_clients.steps import TOKEN, outcome, run_client
 from minihub import MiniHub
 
 LABELS = "red circle, blue square, yellow triangle"
-CODE = {path.name for path in remote_files()}
+CODE = set(remote_files())
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def client(tmp_path_factory, tiny_checkpoint, old_checkpoint, image):
         put(hub, "org/dinov3-seg", tiny_checkpoint)
         arguments = ("org/dinov3-seg", old, image, LABELS, scratch / "logits.pt", scratch / "saved")
         outcomes = run_client("without_package.py", hub.endpoint, scratch, *arguments)
-    return {**outcomes, "scratch": scratch, "old": old}
+        return {**outcomes, "scratch": scratch, "old": old, "requests": hub.requests()}
 
 
 def test_saved_checkpoint_holds_exactly_the_code_that_it_needs(tiny_checkpoint):
@@ -70,12 +70,17 @@ def test_saved_checkpoint_holds_exactly_the_code_that_it_needs(tiny_checkpoint):
     assert list(config["custom_pipelines"]) == ["image-segmentation"]  # the task of the code that the Hub shows
 
 
+def test_everything_that_a_first_load_needs_is_in_few_files(tiny_checkpoint):
+    """Configurations, tokenizer, weights and code: each is a download."""
+    assert len(CODE) == 4 and len([path for path in tiny_checkpoint.rglob("*") if path.is_file()]) <= 10
+
+
 def test_parts_are_saved_with_their_own_code(tiny_processor, tiny_config, tmp_path):
     tiny_processor.image_processor.save_pretrained(tmp_path / "image_processor")
     names = {path.name for path in (tmp_path / "image_processor").glob("*.py")}
-    assert {"image_processing_dinov3seg.py", "image_processing_pil_dinov3seg.py", "windows.py"} <= names < CODE
+    assert names == {"processing_dinov3seg.py", "shared_dinov3seg.py"}
     tiny_config.save_pretrained(tmp_path / "config")
-    assert {path.name for path in (tmp_path / "config").glob("*.py")} >= {"modeling_dinov3seg.py", "pipeline.py"}
+    assert {path.name for path in (tmp_path / "config").glob("*.py")} == CODE  # the model and the pipeline
 
 
 def test_pipeline_is_saved_whole(tiny_model, tiny_processor, image, tmp_path):
@@ -92,6 +97,14 @@ def test_without_trust_transformers_refuses_and_says_how(client):
     assert len(refusals) == 6
     for name, message in refusals.items():
         assert "trust_remote_code=True" in message and "org/dinov3-seg contains custom code" in message, name
+
+
+@pytest.mark.multiprocess
+def test_first_load_of_everything_downloads_at_most_ten_files(client):
+    """Also those that the Hub does not have, of all versions of the repository, are the files of one checkpoint."""
+    asked = [request for request in client["requests"] if request["method"] == "GET" and "/resolve/" in request["path"]]
+    found = {request["path"].rpartition("/")[2] for request in asked if request["status"] < 400}
+    assert CODE < found and len(found) <= 10, found
 
 
 @pytest.mark.multiprocess
@@ -131,7 +144,7 @@ def test_pipeline_travels_with_the_checkpoint(client, tiny_model, tiny_processor
     traveled = outcome(client, "pipeline_travels")
     assert traveled["classes"] == ["OpenVocabularySegmentationPipeline"] * 5
     assert traveled["without_labels"] == "no default vocabulary"
-    assert traveled["module"].endswith(".pipeline") and traveled["module"].startswith("transformers_modules.")
+    assert traveled["module"].endswith(".modeling_dinov3seg") and traveled["module"].startswith("transformers_modules.")
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     expected = pipe(str(image), LABELS, return_label_map=True, inference="whole")["label_map"]
     np.testing.assert_array_equal(traveled["label_map"], expected)
