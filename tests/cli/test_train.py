@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from forked import Script
 from places import HELPERS, REPO
 
 SCRIPT = REPO / "scripts" / "train.py"
@@ -84,15 +85,21 @@ def command(folder: Path, output: str, *flags: object, script: Path = SCRIPT) ->
 
 
 def train(folder: Path, output: str, *flags: object) -> subprocess.CompletedProcess:
-    arguments = [sys.executable, *command(folder, output, *flags)]
-    return subprocess.run(arguments, capture_output=True, text=True, env=environment())
+    return Script(command(folder, output, *flags)).wait()
 
 
 def train_in_two_processes(
     folder: Path, output: str, *flags: object, script: Path = SCRIPT
 ) -> subprocess.CompletedProcess:
+    return Script(command(folder, output, *flags, script=script), 2).wait()
+
+
+def launch_two_processes(
+    folder: Path, output: str, *flags: object, script: Path = SCRIPT
+) -> subprocess.CompletedProcess:
+    """As the script's header says."""
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    arguments = [sys.executable, *launcher, *command(folder, output, *flags, script=script)]
+    arguments = [sys.executable, *launcher, *command(folder, output, *flags)]
     return subprocess.run(arguments, capture_output=True, text=True, env=environment())
 
 
@@ -107,7 +114,8 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(folder):
-    process = train(folder, "uninterrupted")
+    arguments = [sys.executable, *command(folder, "uninterrupted")]
+    process = subprocess.run(arguments, capture_output=True, text=True, env=environment())
     assert process.returncode == 0, process.stderr
     assert "The model is in" in process.stdout
     return folder / "uninterrupted"
@@ -118,21 +126,16 @@ def test_killed_at_any_step_a_run_goes_on_as_if_nothing_had_been(folder, uninter
     """Loss curve and weights, with noise, sampled classes and a moving average."""
     run = folder / "killed"
     chosen = random.Random().randint(CHECKPOINT_EVERY + 1, STEPS - 6)  # any step will do
-    process = subprocess.Popen(
-        [sys.executable, *command(folder, "killed")],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    script = Script(command(folder, "killed"))
+    (process,) = script.processes
     try:
         deadline = time.monotonic() + 900
         while (run / "log.jsonl").exists() is False or len((run / "log.jsonl").read_bytes().splitlines()) < chosen:
-            assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+            assert process.exitcode is None and time.monotonic() < deadline, "it ended before it could be killed"
             time.sleep(0.01)
     finally:
-        process.kill()  # SIGKILL
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+        script.kill()
+    assert script.wait().returncode == -signal.SIGKILL
     assert not (run / "model").exists()
 
     resumed = train(folder, "killed", "--resume")
@@ -148,19 +151,13 @@ def test_killed_at_any_step_a_run_goes_on_as_if_nothing_had_been(folder, uninter
 @pytest.mark.multiprocess
 def test_told_to_stop_a_run_saves_its_step_and_says_how_to_go_on(folder, uninterrupted):
     run = folder / "stopped"
-    process = subprocess.Popen(
-        [sys.executable, *command(folder, "stopped", "--checkpoint-every", 1000)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    script = Script(command(folder, "stopped", "--checkpoint-every", 1000))
     deadline = time.monotonic() + 900
     while len(lines_of(run)) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=900)
-    assert process.returncode == 130 and "Resume the run with --resume" in printed
+    os.kill(script.processes[0].pid, signal.SIGTERM)
+    stopped = script.wait()
+    assert stopped.returncode == 130 and "Resume the run with --resume" in stopped.stdout
     steps = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert steps == [f"step-{lines_of(run)[-1]['step']:08d}"]
     assert losses(run) == losses(uninterrupted)[: len(losses(run))]
@@ -172,7 +169,8 @@ def test_two_processes_give_the_gradients_and_the_scores_of_one(folder, streamin
     flags = ("--steps", 3, "--checkpoint-every", 1, "--keep-checkpoints", 3, "--max-grad-norm", 0, "--ema-decay", 0)
     flags += ("--eval-split", "train", "--eval-images", 5, *streaming)
     names = [f"{count}-{'streamed' if streaming else 'stored'}" for count in ("one", "two")]
-    one, two = train(folder, names[0], *flags), train_in_two_processes(folder, names[1], *flags)
+    start_two = train_in_two_processes if streaming else launch_two_processes
+    one, two = train(folder, names[0], *flags), start_two(folder, names[1], *flags)
     assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
     assert json.loads((folder / names[1] / "run.json").read_text())["num_processes"] == 2
