@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage fuzz hf-common demo-test check-all wheel release-check torture check-deps
+.PHONY: help install check format typecheck docs test test-multiprocess test-all test-slow coverage fuzz hf-common demo-test check-long check-all wheel release-check torture check-deps
 
 PYTHON ?= python
 
@@ -59,7 +59,9 @@ demo-test: ## test the demo in a real browser (installs Chromium with apt-get if
 		|| { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	DINOV3SEG_BROWSER=required $(PYTHON) -m pytest tests/demo
 
-check-all: check typecheck docs test-multiprocess hf-common demo-test ## run the other checks of CI, after `make test`
+check-long: docs test-multiprocess hf-common demo-test ## run the other checks of CI, after `make check test`
+
+check-all: check check-long ## run all checks of CI except `make test`
 
 wheel: ## build the wheel in dist/, after removing earlier builds
 	rm -rf build dist

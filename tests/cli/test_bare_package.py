@@ -32,7 +32,7 @@ class Finder(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 sys.argv = ["dinov3seg", *{arguments!r}]
-from dinov3seg_hf.cli import main
+from dinov3seg_command import main
 sys.exit(main())
 """
 

@@ -10,7 +10,6 @@ import time
 
 import datasets
 import numpy as np
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +21,8 @@ from dinov3seg_hf.data import SegmentationDataset, find_vocabulary, open_dataset
 from dinov3seg_hf.data.parquet import encode_png, to_parquet
 from dinov3seg_hf.dataset_labeling import Shard, ShardedRows, label_dataset
 from dinov3seg_hf.dataset_labeling.folder import LabelFolder
+
+from forked import Script
 
 NAMES = ["red circle", "blue square", "yellow triangle", "green ground"]
 LABELS = ", ".join(NAMES)
@@ -337,16 +338,19 @@ def test_the_command_refuses_in_one_line(command, photos, tmp_path):
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def launch(num_processes, *arguments):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", 1, "--mixed_precision", "no"]
-    command += ["--multi_gpu", "--dynamo_backend", "no", "--main_process_port", 0, "--num_processes", num_processes]
-    command += ["-m", "dinov3seg_hf", "label", "--labels", LABELS, "--device", "cpu", *arguments]
-    return subprocess.Popen(
-        list(map(str, command)),
+def labels_in_two_processes(arguments, launcher):
+    """Forked ones, or those of Accelerate's launcher, as people start them."""
+    command = ["-m", "dinov3seg_hf", "label", "--labels", LABELS, "--device", "cpu", *arguments]
+    if not launcher:
+        return Script(command, 2).wait()
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", 1, "--mixed_precision", "no"]
+    start += ["--multi_gpu", "--dynamo_backend", "no", "--main_process_port", 0, "--num_processes", 2]
+    return subprocess.run(
+        list(map(str, [*start, *command])),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=900,
     )
 
 
@@ -366,18 +370,17 @@ def test_two_processes_one_of_them_killed_and_a_third_run_give_what_one_gives(ti
         return files_in(output)
 
     expected = in_one_process(tmp_path / "1")
-    process = launch(2, *arguments, "--output", tmp_path / "2")
-    out, err = process.communicate(timeout=900)
-    assert process.returncode == 0 and "Labeled 38 images (2 failed)" in out, err
+    process = labels_in_two_processes([*arguments, "--output", tmp_path / "2"], launcher=not streamed)
+    assert process.returncode == 0 and "Labeled 38 images (2 failed)" in process.stdout, process.stderr
     assert files_in(tmp_path / "2") == expected
 
-    process = launch(2, *arguments, "--output", tmp_path / "3")
+    command = ["-m", "dinov3seg_hf", "label", "--labels", LABELS, "--device", "cpu", *arguments]
+    script = Script([*command, "--output", tmp_path / "3"], 2)
     deadline = time.monotonic() + 300
     while len(list((tmp_path / "3").glob("data/*.parquet"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    for each in (*psutil.Process(process.pid).children(recursive=True), process):
-        each.kill()  # SIGKILL; the launcher's processes are groups of their own
-    process.communicate()
+    script.kill()
+    script.wait()
     done = len(list((tmp_path / "3" / ".progress").glob("0*.json")))
     assert 0 < done < 20, "killed too late: no shard was left"
     for unfinished in (tmp_path / "3").rglob("*.tmp"):  # nobody could remove it, and no reader takes it for a shard

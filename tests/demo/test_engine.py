@@ -206,7 +206,8 @@ def test_what_is_remembered_counts_with_the_photo_that_it_keeps_alive(pipe, imag
 
 
 FREED = """
-import resource, threading, numpy
+import resource, threading, numpy, dinov3seg_command
+dinov3seg_command.running = True  # the package comes without torch, whose import takes seconds
 {prelude}
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20

@@ -145,7 +145,8 @@ def test_a_scene_is_a_function_of_its_seed_split_and_size(split):
 @pytest.mark.multiprocess
 def test_another_process_draws_the_same_bytes():
     code = (
-        "import hashlib; from dinov3seg_hf.drawn_world.scenes import batch; "
+        "import hashlib, dinov3seg_command; dinov3seg_command.running = True; "  # without torch, which takes seconds
+        "from dinov3seg_hf.drawn_world.scenes import batch; "
         "print(hashlib.sha256(b''.join(a.tobytes() for a in batch(range(4), 'unseen', 64))).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}

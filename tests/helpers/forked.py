@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Scripts in processes of their own that need not import the libraries: they are forked from a process that has.
 
-That process is a new one, without threads, models or a state of torch, and starts once for all tests of a file. Each
-script still has at least one test that starts it as people do.
+That process is a new one, without threads, models or a state of torch, and starts once in a test run. Other
+tests start scripts as people do: by Python, and by Accelerate's launcher.
 """
 
 import multiprocessing
@@ -16,6 +16,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -49,7 +51,7 @@ class Script:
         several = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         self.processes = []
         for rank in range(count):
-            variables = {"OMP_NUM_THREADS": 1, **({**several, "RANK": rank, "LOCAL_RANK": rank} if count > 1 else {})}
+            variables = {**several, "RANK": rank, "LOCAL_RANK": rank} if count > 1 else {}
             environment = {key: str(value) for key, value in variables.items()}
             log = Path(self.folder.name) / str(rank)
             process = SERVER.Process(target=_run, args=(self.arguments, environment, log, os.getcwd()))
@@ -85,6 +87,7 @@ class Script:
 
 def _run(arguments: list[str], environment: dict[str, str], log: Path, folder: str) -> None:
     os.environ |= environment
+    torch.set_num_threads(1)  # OMP_NUM_THREADS is read when torch is imported
     os.chdir(folder)
     for number, end in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(f"{log}{end}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)

@@ -15,10 +15,18 @@ from transformers import AutoModel
 from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, PATTERNS, SEEN, factors_of, phrases_of
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 
+from forked import Script
 from places import SCRIPTS, load_script
 
 
 def run(script: str, *arguments: object) -> str:
+    process = Script([SCRIPTS / script, *arguments]).wait()
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def run_anew(script: str, *arguments: object) -> str:
+    """As people do."""
     command = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
@@ -30,7 +38,7 @@ def trained(tmp_path_factory):
     """Both stages, two steps each: (folder of the alignment, folder of the refinement)."""
     folder = tmp_path_factory.mktemp("runs")
     short = ("--steps", 2, "--upsample-steps", 2, "--validate-every", 2, "--validation-scenes", 2)
-    run("drawn_world/train_tiny.py", "align", "--output", folder / "align", "--batch-size", 2, *short)
+    run_anew("drawn_world/train_tiny.py", "align", "--output", folder / "align", "--batch-size", 2, *short)
     run(
         "drawn_world/train_tiny.py",
         "refine",
