@@ -22,8 +22,8 @@ from .checks import checked_integer, quoted
 ActiveClasses = int | Literal["auto"]
 
 # The k of "auto", and the number of groups. Chosen on scenes that did not measure them (docs/performance.md).
-AUTO = 4
-NUM_GROUPS = 32
+AUTO = 8
+NUM_GROUPS = 64
 
 # By how much a rejected class stays below the winner; more than the rounding of a resized logit.
 GAP = 0.01

@@ -151,6 +151,7 @@ def _answer(result: Segmented, name: str, format: str) -> Response:
             "inference": settings.inference,
             "refine": settings.refine,
             "threshold": settings.threshold,
+            "active_classes": settings.active_classes,
             "labels": list(labels),
             "segments": segments,
             "cached": result.was_encoded,

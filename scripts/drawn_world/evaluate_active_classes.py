@@ -3,7 +3,7 @@
 """What `active_classes` costs and saves with 1039 names: the drawn ones among the words of ADE20K-847.
 
     python scripts/drawn_world/evaluate_active_classes.py                                # 300 scenes, "auto"
-    python scripts/drawn_world/evaluate_active_classes.py --choice --scenes 40 --rules 2 4 8 --groups 1 16 32 64
+    python scripts/drawn_world/evaluate_active_classes.py --choice --scenes 14 --rules 4 8 --groups 1 32 64
 
 The second command is how `AUTO` and `NUM_GROUPS` were chosen, on other scenes.
 

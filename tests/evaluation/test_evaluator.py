@@ -243,7 +243,9 @@ def test_streamed_data_give_the_same(run, reference):
     assert result.protocol["data"]["fingerprint"] is None
 
 
-@pytest.mark.parametrize("options", [{"inference": "local-global"}, {"inference": "slide"}, {"head": "dinotxt"}])
+@pytest.mark.parametrize(
+    "options", [{"inference": "local-global"}, {"inference": "slide"}, {"head": "dinotxt"}, {"active_classes": 1}]
+)
 def test_every_kind_of_inference_is_another_protocol(run, reference, options):
     result = run(**options)
     assert result.protocol_fingerprint != reference.protocol_fingerprint
@@ -479,6 +481,8 @@ def test_results_are_plain_json_and_whole(run, tmp_path):
         ({"inference": "slide", "window_size": 40}, "slide 96, windows 40/20"),
         ({"inference": "slide", "window_size": 40, "window_stride": 10}, "slide 96, windows 40/10"),
         ({"inference": "whole", "head": "dinotxt"}, "whole 96, zero-shot head"),
+        ({"inference": "whole", "head": "full", "active_classes": "auto"}, "whole 96, active classes auto"),
+        ({"inference": "whole", "head": "dinotxt", "active_classes": 2}, "whole 96, zero-shot head"),
         (
             {"inference": "whole", "head": "dinotxt", "refine_features": True, "refine": "pixels"},
             "whole 96, zero-shot head, refined features, refined pixels",
