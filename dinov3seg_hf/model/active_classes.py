@@ -29,17 +29,18 @@ NUM_GROUPS = 64
 GAP = 0.01
 
 
-def checked_active_classes(value: Any) -> ActiveClasses:
-    """Returns the value if it is `"auto"` or an integer of at least 1.
+def check_active_classes(value: Any, training: bool = False) -> None:
+    """Checks that the value is `"auto"` or an integer of at least 1.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it is something else, or the model is in training mode.
     """
-    if isinstance(value, str) and value == "auto":
-        return "auto"
-    if isinstance(value, str) or value is None:
+    if isinstance(value, str) and value != "auto":
         raise ValueError(f'active_classes is {quoted(value)}; expected "auto" or an integer of at least 1.')
-    return checked_integer(value, "active_classes", least=1)
+    if not isinstance(value, str):
+        checked_integer(value, "active_classes", least=1)
+    if training:
+        raise ValueError("active_classes is set in training mode; expected None. Leave it out, or call eval().")
 
 
 def choose_representatives(coarse_logits: torch.Tensor, active_classes: ActiveClasses) -> torch.Tensor:

@@ -8,6 +8,7 @@ Shapes: B images, C classes, K text halves, h x w patches, E channels of a refin
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
@@ -20,7 +21,7 @@ class Dinov3SegPriorConvolution(nn.Conv2d):
     """
 
 
-class Dinov3SegDecoderStep(nn.Module):
+class Dinov3SegDecoderStep(GradientCheckpointingLayer):
     """One decoder step: a transposed convolution that upsamples by 2, and two convolutions.
 
     The first of the two convolutions also uses the prior feature of the new size.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from .active_classes import ActiveClasses, checked_active_classes
+from .active_classes import ActiveClasses, check_active_classes
 from .checks import check_size, checked_choice, checked_integer, quoted
 
 Inference = Literal["whole", "local-global", "slide"]
@@ -77,7 +77,7 @@ class InferenceSettings:
         if self.refine_features is not None and not isinstance(self.refine_features, bool):
             raise ValueError(f"refine_features is {quoted(self.refine_features)}; expected True, False or None.")
         if self.active_classes is not None:
-            checked_active_classes(self.active_classes)
+            check_active_classes(self.active_classes)
         if self.size is not None:
             check_size(self.size)
         for name in ("window_size", "window_stride"):

@@ -23,7 +23,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
-from .active_classes import ActiveClasses, checked_active_classes, choose_representatives, join_rejected
+from .active_classes import ActiveClasses, check_active_classes, choose_representatives, join_rejected
 from .checks import checked_flag
 from .chunking import map_chunks, resolve_chunk_size
 from .configuration_dinov3seg import Dinov3SegConfig
@@ -126,8 +126,9 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
         "Dinov3SegSpatialLayer",
         "Dinov3SegClassLayer",
     ]
-    _supports_sdpa = True
+    _supports_sdpa = True  # not flash or flex attention, because the late refinement has biases of relative positions
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -403,7 +404,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             refine_features: Whether the zero-shot head uses the features after early refinement. The full head always
                 does. Default: that of the configuration.
             active_classes: How many classes of each patch the full head refines, `"auto"` or an integer; the others
-                cannot win (see `active_classes.py`). Not for training. Default: all.
+                cannot win (see `active_classes.py`). Not for training or compiled graphs. Default: all.
             **kwargs: Options of the backbone: `output_hidden_states`, `output_attentions`; and `return_dict`.
 
         Raises:
@@ -415,9 +416,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             raise ValueError("Got both input_ids and text_embeds; expected one of them, or neither. Omit one.")
         check_one_of(pixel_values=pixel_values, image_features=image_features)
         if active_classes is not None:
-            checked_active_classes(active_classes)
-            if self.training:
-                raise ValueError("active_classes is set in training mode; expected None. Leave it out, or call eval().")
+            check_active_classes(active_classes, self.training)
 
         if input_ids is not None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
