@@ -25,6 +25,7 @@ from head import head_and_inputs, peak_mib
 
 from dinov3seg_hf.model import loss
 from dinov3seg_hf.model.decoder import Dinov3SegDecoderStep
+from dinov3seg_hf.training.optimization import enable_activation_checkpointing
 
 PATCH = 16
 
@@ -72,7 +73,7 @@ def measure(options: argparse.Namespace, part: str, plain: bool) -> tuple[float,
         model.freeze_encoders().train()
         inputs = {name: clone(value) for name, value in inputs.items()}
         if part == "checkpointing":
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable_activation_checkpointing(model)
             for layer in model.modules():
                 if plain and isinstance(layer, Dinov3SegDecoderStep):
                     layer.gradient_checkpointing = False
