@@ -488,7 +488,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             active, place, counts = representatives.unique(return_inverse=True, return_counts=True)
             guides = guidance[image], tuple(features[image] for features in prior_features)
             classes = coarse[image, active], correlation[image, active], text_embeds[active]
-            logits = self._refine(*classes, scale, *guides, class_counts=counts)
+            some = len(active) < len(place)  # without rejected classes, the bits are those of the whole head
+            logits = self._refine(*classes, scale, *guides, class_counts=counts if some else None)
             coarse_logits = self.decoder.correlation_logits(correlation[image], scale, size_of(logits))
             images.append(join_rejected(logits[0], active, place, coarse_logits[0]))
         return torch.stack(images)
