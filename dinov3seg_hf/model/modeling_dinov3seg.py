@@ -415,8 +415,6 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         if input_ids is not None and text_embeds is not None:
             raise ValueError("Got both input_ids and text_embeds; expected one of them, or neither. Omit one.")
         check_one_of(pixel_values=pixel_values, image_features=image_features)
-        if active_classes is not None:
-            check_active_classes(active_classes, self.training)
 
         if input_ids is not None:
             text_embeds = self.get_text_features(input_ids, attention_mask)
@@ -460,6 +458,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
 
         The steps are correlation, late refinement and decoder.
         """
+        if active_classes is not None:
+            check_active_classes(active_classes, self.training)
         refined_features = self._refined_features(image_features, 'head="full"')
         guidance, prior_features = image_features.guidance, image_features.prior_features
         if guidance is None or prior_features is None:
