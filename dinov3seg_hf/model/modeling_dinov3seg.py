@@ -487,8 +487,9 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             representatives = choose_representatives(coarse_logits, active_classes)
             active, place, counts = representatives.unique(return_inverse=True, return_counts=True)
             guides = guidance[image], tuple(features[image] for features in prior_features)
-            classes = coarse[image, active], correlation[image, active], text_embeds[active]
-            some = len(active) < len(place)  # without rejected classes, the bits are those of the whole head
+            some = len(active) < len(place)  # else this is the whole head
+            chosen = active if some else slice(None)
+            classes = coarse[image, chosen], correlation[image, chosen], text_embeds[chosen]
             logits = self._refine(*classes, scale, *guides, class_counts=counts if some else None)
             coarse_logits = self.decoder.correlation_logits(correlation[image], scale, size_of(logits))
             images.append(join_rejected(logits[0], active, place, coarse_logits[0]))

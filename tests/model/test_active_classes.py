@@ -85,8 +85,6 @@ def test_without_rejected_classes_nothing_changes(tiny_model, images):
     for number in (9, 10**6):
         found = tiny_model(images, text_embeds=text, active_classes=number).logits
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # images one by one round otherwise
-    alone = tiny_model(images[:1], text_embeds=text).logits
-    assert torch.equal(tiny_model(images[:1], text_embeds=text, active_classes=9).logits, alone)
     one = text[:1]  # one class is the best everywhere
     torch.testing.assert_close(
         tiny_model(images, text_embeds=one, active_classes=1).logits, tiny_model(images, text_embeds=one).logits

@@ -81,13 +81,6 @@ def test_two_graphs_serve_all_maps_of_late_refinement(tiny_config):
     assert counter.num_graphs <= 2
 
 
-@pytest.mark.parametrize("implementation", ["flash_attention_2", "flex_attention"])
-def test_attention_without_biases_is_refused(tiny_config, implementation):
-    config = Dinov3SegConfig.from_dict(tiny_config.to_dict())
-    with pytest.raises(ValueError, match="does not support"):
-        Dinov3SegForSemanticSegmentation._from_config(config, attn_implementation=implementation)
-
-
 @torch.no_grad()
 @pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True], ids=["whole", "local-global"])
