@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from ..model.checks import CalibrationWarning, UnknownWordsWarning
 from ..signals import terminated_like_ctrl_c
@@ -22,6 +22,9 @@ REFINE_FEATURES = "zero-shot head on refined features (default: the setting of t
 REFINE = "pixels: move edges of the result to edges of the image, without training (default: none)"
 BACKGROUND = (
     'auto: pixels that show none of the labels are "none of these" (default: auto for calibrated labels, else never)'
+)
+ACTIVE_CLASSES = (
+    "classes of each patch that the full head refines, auto or K; saves time with hundreds of names (default: all)"
 )
 
 EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
@@ -141,3 +144,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected an integer of at least 1")
     return int(text)
+
+
+def auto_or_positive(text: str) -> int | Literal["auto"]:
+    """Parses "auto" or an integer of at least 1."""
+    if text == "auto":
+        return "auto"
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(str(error).replace("expected", "expected auto or")) from None

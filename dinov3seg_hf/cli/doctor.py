@@ -4,19 +4,20 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..about import EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from ..doctor.bounds import MIN_IMAGES, SIMILARITY
-from .console import EXIT_OK, Parser, share
+from .console import EXIT_OK, Parser, auto_or_positive, share
 from .inputs import find_images
 from .words import add_words, vocabulary_of
 
 if TYPE_CHECKING:
     from ..doctor.findings import Finding
+    from ..doctor.rejection import Disagreement
 
 KINDS = ("joined", "torn", "meanings", "similar", "everywhere", "nowhere")
 EXAMPLES = """\
@@ -32,7 +33,8 @@ def make_parser(prog: str) -> Parser:
     parser = Parser(
         prog=prog,
         description="Examines class names: words written as one, unknown to the tokenizer or with several meanings; "
-        "classes that the text encoder hardly tells apart; with images, classes that win everywhere or nowhere.",
+        "classes that the text encoder hardly tells apart; with images, classes that win everywhere or nowhere, and "
+        "what --active-classes changes.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,6 +56,12 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--write", metavar="FILE", type=Path, help="vocabulary with all proposals applied (.tsv or .json)"
     )
+    parser.add_argument(
+        "--active-classes",
+        type=auto_or_positive,
+        metavar="K",
+        help="compare segmentations of the images with auto or K active classes per patch with those of all classes",
+    )
     parser.add_argument("--device", help="default: an accelerator if available")
     return parser
 
@@ -66,6 +74,8 @@ def check(options: argparse.Namespace) -> None:
     """
     options.vocabulary = vocabulary_of(options)
     options.image_paths = None if options.images is None else images_in(options.images)
+    if options.active_classes is not None and options.images is None:
+        raise ValueError("Got --active-classes without images to compare; expected both. Pass --images.")
     if options.write is not None and options.write.suffix.lower() not in (".tsv", ".json"):
         raise ValueError(f"--write is {str(options.write)!r}; expected a file that ends in .tsv or .json.")
     resolve_checkpoint(options.model)
@@ -76,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..doctor.findings import apply_findings
+    from ..doctor.rejection import verify_active_classes
     from ..doctor.similarity import find_similar
     from ..doctor.spelling import find_spelling
     from ..doctor.winners import count_winners, find_winners
@@ -93,12 +104,18 @@ def run(options: argparse.Namespace) -> int:
     findings += [
         finding for finding in find_similar(spelled, text, options.similarity) if not torn.intersection(finding.labels)
     ]
+
+    def opened(task: str) -> Iterator[Any]:
+        for path in tqdm(images, desc=task, unit="image", file=sys.stderr):
+            yield open_image(path, max_pixels=pipe.image_processor.max_image_pixels)
+
     if images is not None:
-        opened = (open_image(path, max_pixels=pipe.image_processor.max_image_pixels) for path in images)
-        bar = tqdm(opened, total=len(images), desc="Segmenting", unit="image", file=sys.stderr)
-        findings += find_winners(spelled, count_winners(pipe, bar, text))
+        findings += find_winners(spelled, count_winners(pipe, opened("Segmenting"), text))
     findings = [finding for finding in findings if finding.kind in options.only]
     print(report(findings, len(vocabulary)))
+    if options.active_classes is not None:
+        found = verify_active_classes(pipe, opened("Comparing"), text, options.active_classes)
+        print(comparison(found, options.active_classes))
     if options.write is not None:
         changed = apply_findings(vocabulary, findings)
         changed.save(options.write)
@@ -134,3 +151,13 @@ def report(findings: "Sequence[Finding]", num_classes: int) -> str:
             proposal = " Proposal: one class with both as synonyms."
         lines.append(f"{finding.kind:10}  {finding.message}{proposal}")
     return "\n".join(lines)
+
+
+def comparison(found: "Sequence[Disagreement]", active_classes: int | str) -> str:
+    """Formats what `active_classes` changes and saves, in one line."""
+    changed, worst = sum(image.share for image in found) / len(found), max(image.share for image in found)
+    ratio = sum(image.seconds_of_all for image in found) / sum(image.seconds for image in found)
+    return (
+        f"--active-classes {active_classes}: {100 * changed:.2f} % of the pixels get another label (at most "
+        f"{100 * worst:.2f} % of an image), {ratio:.1f} times as fast."
+    )

@@ -9,7 +9,7 @@ from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from ..data.benchmarks import BENCHMARKS, find_benchmark, prepared_folder
 from ..drawn_world.names import DRAWN_WORLD
-from .console import REFINE, REFINE_FEATURES, Parser
+from .console import ACTIVE_CLASSES, REFINE, REFINE_FEATURES, Parser, auto_or_positive
 
 EXAMPLES = """\
 examples:
@@ -110,6 +110,7 @@ def _add_inference_options(parser: Parser) -> None:
     model.add_argument("--patch-source", choices=("head", "backbone"), help="default: the setting of the checkpoint")
     model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
     model.add_argument("--refine", choices=("pixels", "none"), help=REFINE)
+    model.add_argument("--active-classes", type=auto_or_positive, metavar="K", help=ACTIVE_CLASSES)
     model.add_argument(
         "--shortest-edge",
         type=int,

@@ -182,6 +182,7 @@ def _settings(options: argparse.Namespace, default_inference: Inference) -> Infe
         patch_source=options.patch_source,
         refine_features=options.refine_features,
         refine=options.refine,
+        active_classes=options.active_classes,
         temperature=options.temperature,
         size=size,
         window_size=options.window_size,

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..about import DTYPES, EMBEDDED
-from .console import BACKGROUND, REFINE, REFINE_FEATURES, share
+from .console import ACTIVE_CLASSES, BACKGROUND, REFINE, REFINE_FEATURES, auto_or_positive, share
 
 if TYPE_CHECKING:
     from ..model.inference_settings import InferenceSettings
@@ -44,6 +44,7 @@ def add_model(parser: argparse.ArgumentParser, *, settings: bool = True) -> None
         help='minimum score, 0 to 1; pixels with a lower score are "none of these"',
     )
     model.add_argument("--background", choices=("auto", "never"), help=BACKGROUND)
+    model.add_argument("--active-classes", type=auto_or_positive, metavar="K", help=ACTIVE_CLASSES)
 
 
 def settings_of(options: argparse.Namespace) -> "InferenceSettings":
@@ -61,4 +62,5 @@ def settings_of(options: argparse.Namespace) -> "InferenceSettings":
         refine=options.refine,
         threshold=options.threshold,
         background=options.background,
+        active_classes=options.active_classes,
     )

@@ -178,6 +178,7 @@ def write_files(
             "head": options.head or pipe.model.config.head,
             "inference": options.inference or pipe.default_inference,
             "threshold": options.threshold,
+            "active_classes": options.active_classes,
             "background": options.background or ("never" if vocabulary.calibration is None else "auto"),
             "labels": list(vocabulary.names),
             "segments": segments_as_json(label_map, regions),

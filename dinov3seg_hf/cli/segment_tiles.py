@@ -168,7 +168,7 @@ def _segment(options: argparse.Namespace) -> int:
 
     pipe = load_pipeline(options.model, options.device, options.dtype)
     text = pipe.encode_labels(options.vocabulary, progress=sys.stderr.isatty())
-    names = ("inference", "head", "refine_features", "refine", "threshold", "background")
+    names = ("inference", "head", "refine_features", "refine", "threshold", "background", "active_classes")
     failed = 0
     for task in options.tasks:
         try:

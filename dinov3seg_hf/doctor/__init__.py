@@ -3,8 +3,8 @@
 """Examines and calibrates a vocabulary: words that a model does not know, confuses, or gives to everything.
 
 `spelling` looks at the words, `similarity` at their embeddings, `winners` at what they win in images; `findings` holds
-what they find and applies the proposals. `calibration` measures when a pixel shows none of the classes. This package
-may import `model` only.
+what they find and applies the proposals. `calibration` measures when a pixel shows none of the classes, `rejection`
+what `active_classes` changes. This package may import `model` only.
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from ..lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .findings import Finding, apply_findings
+    from .rejection import Disagreement, verify_active_classes
     from .similarity import find_similar
     from .spelling import find_spelling
     from .winners import count_winners, find_winners
@@ -21,10 +22,20 @@ else:
         __name__,
         {
             ".findings": ("Finding", "apply_findings"),
+            ".rejection": ("Disagreement", "verify_active_classes"),
             ".similarity": ("find_similar",),
             ".spelling": ("find_spelling",),
             ".winners": ("count_winners", "find_winners"),
         },
     )
 
-__all__ = ["Finding", "apply_findings", "count_winners", "find_similar", "find_spelling", "find_winners"]
+__all__ = [
+    "Disagreement",
+    "Finding",
+    "apply_findings",
+    "count_winners",
+    "find_similar",
+    "find_spelling",
+    "find_winners",
+    "verify_active_classes",
+]

@@ -74,4 +74,6 @@ def describe_view(protocol: dict[str, Any]) -> str:
         text += f", windows {side}/{step}"
     if inference.get("head") == "dinotxt":
         text += ", zero-shot head" + (", refined features" if inference.get("refine_features") else "")
+    elif inference.get("active_classes") is not None:
+        text += f", active classes {inference['active_classes']}"
     return text + (", refined pixels" if inference.get("refine") == "pixels" else "")

@@ -8,6 +8,7 @@ Shapes: B images, C classes, K text halves, h x w patches, E channels of a refin
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
@@ -20,7 +21,7 @@ class Dinov3SegPriorConvolution(nn.Conv2d):
     """
 
 
-class Dinov3SegDecoderStep(nn.Module):
+class Dinov3SegDecoderStep(GradientCheckpointingLayer):
     """One decoder step: a transposed convolution that upsamples by 2, and two convolutions.
 
     The first of the two convolutions also uses the prior feature of the new size.
@@ -97,8 +98,28 @@ class Dinov3SegDecoder(nn.Module):
         logits = self.classifier(hidden_states).reshape(batch_size, num_classes, *hidden_states.shape[-2:])
         if not self.use_correlation_residual:
             return logits.float()
-        # in float32 like the correlations
-        with maybe_autocast(logits.device.type, enabled=False):
-            cosine = torch.einsum("bckhw,k->bchw", correlation.float(), self.correlation_weight.float())
-            cosine = F.interpolate(cosine, size=logits.shape[-2:], mode="bilinear", align_corners=False)
-            return logits.float() + scale.float() * (cosine - self.correlation_offset.float())
+        return logits.float() + self.correlation_logits(correlation, scale, logits.shape[-2:])
+
+    def correlation_logits(
+        self, correlation: torch.Tensor, scale: torch.Tensor, size: tuple[int, int] | torch.Size
+    ) -> torch.Tensor:
+        """The logits of the correlations alone, which the decoder's output is added to; classes are independent.
+
+        Without the residual connection, which has the weights, they are the scaled correlations with the local half.
+
+        Args:
+            correlation: The centered correlations, `(B, C, K, h', w')`.
+            scale: The inverse temperature.
+            size: (H, W) of the result.
+
+        Returns:
+            Float32 `(B, C, H, W)`.
+        """
+        with maybe_autocast(correlation.device.type, enabled=False):  # in float32 like the correlations
+            if self.use_correlation_residual:
+                cosine = torch.einsum("bckhw,k->bchw", correlation.float(), self.correlation_weight.float())
+            else:
+                cosine = correlation[:, :, -1].float()
+            cosine = F.interpolate(cosine, size=size, mode="bilinear", align_corners=False)
+            offset = self.correlation_offset.float() if self.use_correlation_residual else 0.0
+            return scale.float() * (cosine - offset)

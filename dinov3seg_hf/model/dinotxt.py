@@ -209,3 +209,18 @@ def encode_prompts(
     halves = unit_length(text_embeds.unflatten(-1, (2, -1)), dim=-1)  # (C P, 2, D)
     halves = (halves * is_prompt[:, None, None].to(halves.dtype)).unflatten(0, (num_classes, num_prompts))
     return unit_length(halves.sum(dim=1), dim=-1)  # (C, 2, D)
+
+
+def choose_states(
+    hidden_states: tuple[torch.Tensor, ...] | None, wanted: bool | list[int] | None
+) -> tuple[torch.Tensor | None, ...] | None:
+    """Returns what transformers returns for `output_hidden_states=wanted`.
+
+    This is all states, `None`, or a tuple with `None` in place of the layers that are not listed.
+    """
+    if hidden_states is None or not wanted:
+        return None
+    if wanted is True:
+        return hidden_states
+    kept = {index % len(hidden_states) for index in wanted}
+    return tuple(states if index in kept else None for index, states in enumerate(hidden_states))

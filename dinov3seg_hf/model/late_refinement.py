@@ -159,10 +159,12 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(config.correlation_hidden_size)
         self.mlp = Dinov3SegFeedForward(config)
 
-    def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, guidance: torch.Tensor | None, counts: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Refines `(B, C, N, E)` at N positions with guidance `(C, G)`; the shape does not change.
 
-        Positions are independent.
+        Positions are independent. A class counts as that many equal classes, if `counts` `(C,)` are given.
         """
         hidden_states = hidden_states.transpose(1, 2)  # (B, N, C, E)
 
@@ -170,14 +172,17 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
             return states.flatten(0, 1).unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
 
         query, key, value = self.attention.project(self.norm1(hidden_states), guidance)
-        attended = self.attention.attend(*(split_heads(states) for states in (query, key, value)))  # (B N, C, heads, d)
+        # a weight of n in the softmax is a bias of log n
+        bias = None if counts is None else counts.log().to(query.dtype)[None, None, None]  # (1, 1, 1, C)
+        states = (split_heads(states) for states in (query, key, value))
+        attended = self.attention.attend(*states, bias)  # (B N, C, heads, d)
         hidden_states = hidden_states + self.attention.output(attended.reshape(hidden_states.shape))
         hidden_states = hidden_states + self.mlp(self.norm2(hidden_states))
         return hidden_states.transpose(1, 2)
 
 
-def guided(layers: Iterable[nn.Module], guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns a function that calls the layers in turn, with their guidance as a positional argument.
+def guided(layers: Iterable[nn.Module], *guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns a function that calls the layers in turn, with their guidance as positional arguments.
 
     Reentrant checkpointing does not support keyword arguments.
     """
@@ -185,7 +190,7 @@ def guided(layers: Iterable[nn.Module], guidance: torch.Tensor | None) -> Callab
 
     def apply(hidden_states: torch.Tensor) -> torch.Tensor:
         for layer in layers:
-            hidden_states = layer(hidden_states, guidance)
+            hidden_states = layer(hidden_states, *guidance)
         return hidden_states
 
     return apply
@@ -217,6 +222,7 @@ class Dinov3SegLateRefinement(nn.Module):
         image_guidance: torch.Tensor | None,
         text_embeds: torch.Tensor,
         class_chunk_size: int | None = None,
+        class_counts: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Refines the embedded correlations; the shape does not change.
 
@@ -227,6 +233,8 @@ class Dinov3SegLateRefinement(nn.Module):
             text_embeds: Text embeddings, `(C, 2, D)`.
             class_chunk_size: Maximum number of classes at once in the spatial layers. The class layers process as many
                 positions at once as need the same memory. `None`: all at once.
+            class_counts: Number of classes that each one represents in the class layers, `(C,)`; see
+                `active_classes.py`. `None`: one each.
         """
         height, width = hidden_states.shape[2:4]
         if image_guidance is not None:
@@ -243,7 +251,7 @@ class Dinov3SegLateRefinement(nn.Module):
                 layers = guided(self.spatial_layers[index].children(), image_guidance)
                 hidden_states = map_chunks(layers, hidden_states, dim=1, chunk_size=class_chunk_size, overwrite=True)
             if self.class_layers:
-                layers = guided([self.class_layers[index]], text_guidance)
+                layers = guided([self.class_layers[index]], text_guidance, class_counts)
                 positions = hidden_states.flatten(2, 3)  # (B, C, h w, E)
                 positions = map_chunks(layers, positions, dim=2, chunk_size=position_chunk_size, overwrite=True)
                 hidden_states = positions.unflatten(2, (height, width))

@@ -2,12 +2,17 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The loss of the logits of the full head.
 
-Shapes: B images, C classes, h x w cells of the logits, H x W pixels.
+Shapes: B images, C classes, h x w cells of the logits, H x W pixels, r rows of them.
 """
+
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from .label_maps import MAX_RESIZED_VALUES, row_positions
 from .tensor_checks import checked_tensor
 
 # Label of a pixel that shows none of the classes. Other negative labels are ignored.
@@ -63,8 +68,8 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
         checked_tensor(labels, "labels", "integers")
     elif labels.is_complex():
         raise ValueError(f"labels has dtype {labels.dtype}; expected targets between 0 and 1. Convert it.")
-    logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if labels.ndim == 4:
+        logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
         # a training step does not wait for the device
         looks = not logits.requires_grad and not torch.compiler.is_compiling()
         if looks and not ((labels >= 0) & (labels <= 1)).all():
@@ -77,11 +82,46 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
             f"labels contains {int(labels.max())}; expected 0 to {num_classes - 1}, because there are {num_classes} "
             f"classes. Map the annotation to the vocabulary, and ignored pixels to {IGNORED}."
         )
-    valid = is_labeled(labels)
-    log_sum = torch.logsumexp(logits, dim=1)  # (B, H, W)
-    of_label = logits.gather(1, labels.clamp(min=0)[:, None].long())[:, 0]
+    sum_of_band: Callable[..., torch.Tensor] = _sum_of_band
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        sum_of_band = partial(checkpoint, _sum_of_band, use_reentrant=False, preserve_rng_state=False)
+    sums = [sum_of_band(*band) for band in _bands(logits.float(), labels)]
+    return torch.stack(sums).sum() / is_labeled(labels).sum().clamp(min=1)
+
+
+def _bands(logits: torch.Tensor, labels: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Cuts the rows of the labels into bands with the rows of the logits beside them: arguments of `_sum_of_band`."""
+    batch_size, num_classes, num_rows, _ = logits.shape
+    height, width = labels.shape[1:]
+    # a traced graph has a single band: their number depends on the sizes
+    whole = torch.compiler.is_compiling() or batch_size * num_classes * height * width <= MAX_RESIZED_VALUES
+    step = height if whole else max(1, MAX_RESIZED_VALUES // (batch_size * num_classes * width))
+    upper, lower, weight = row_positions(num_rows, height, logits.device)
+    for start in range(0, height, step):
+        rows = slice(start, start + step)
+        yield logits, labels[:, rows], upper[rows], lower[rows], weight[rows]
+
+
+def _sum_of_band(
+    logits: torch.Tensor, labels: torch.Tensor, upper: torch.Tensor, lower: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Returns the sum of the losses of the pixels of a band, which the backward pass resizes a second time.
+
+    So the resized logits of all classes are never in memory at once.
+
+    Args:
+        logits: `(B, C, h, w)`.
+        labels: `(B, r, W)`, the rows of the band.
+        upper: `(r,)`, the row of the logits above each row.
+        lower: `(r,)`, the row below.
+        weight: `(r,)`, the weight of the lower row.
+    """
+    rows = torch.lerp(logits.index_select(2, upper), logits.index_select(2, lower), weight[:, None])
+    resized = F.interpolate(rows, size=labels.shape[1:], mode="bilinear", align_corners=False)
+    log_sum = torch.logsumexp(resized, dim=1)  # (B, r, W)
+    of_label = resized.gather(1, labels.clamp(min=0)[:, None].long())[:, 0]
     ranking = torch.where(labels >= 0, log_sum - of_label, 0.0)
     # softplus(log_sum) is log(1 + sum of exp): 1 for none of the classes
-    rejection = torch.where(valid, F.softplus(log_sum) - torch.where(labels >= 0, of_label, 0.0), 0.0)
-    weight = REJECTION_WEIGHT if num_classes > 1 else 1.0
-    return (ranking + weight * rejection).sum() / valid.sum().clamp(min=1)
+    rejection = F.softplus(log_sum) - torch.where(labels >= 0, of_label, 0.0)
+    rejection = torch.where(is_labeled(labels), rejection, 0.0)
+    return (ranking + (REJECTION_WEIGHT if logits.shape[1] > 1 else 1.0) * rejection).sum()

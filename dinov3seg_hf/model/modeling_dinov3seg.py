@@ -23,13 +23,14 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
+from .active_classes import ActiveClasses, check_active_classes, choose_representatives, join_rejected
 from .checks import checked_flag
 from .chunking import map_chunks, resolve_chunk_size
 from .configuration_dinov3seg import Dinov3SegConfig
 from .correlation import Dinov3SegCorrelationEmbedding, Dinov3SegTextThreshold, correlate
 from .decoder import Dinov3SegDecoder, Dinov3SegPriorConvolution
 from .default_vocabulary import Dinov3SegDefaultVocabulary
-from .dinotxt import Dinov3SegVisionTower, encode_prompts
+from .dinotxt import Dinov3SegVisionTower, choose_states, encode_prompts
 from .early_refinement import (
     Dinov3SegEarlyRefinement,
     Dinov3SegFeatureEncoder,
@@ -125,8 +126,9 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
         "Dinov3SegSpatialLayer",
         "Dinov3SegClassLayer",
     ]
-    _supports_sdpa = True
+    _supports_sdpa = True  # not flash or flex attention, because the late refinement has biases of relative positions
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -381,6 +383,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         head: Head | None = None,
         patch_source: PatchSource | None = None,
         refine_features: bool | None = None,
+        active_classes: ActiveClasses | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> Dinov3SegOutput:
         r"""Segments images by texts, or by the default vocabulary without `input_ids` and `text_embeds`.
@@ -400,6 +403,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             patch_source: `"head"` or `"backbone"`. Default: that of the configuration.
             refine_features: Whether the zero-shot head uses the features after early refinement. The full head always
                 does. Default: that of the configuration.
+            active_classes: How many classes of each patch the full head refines, `"auto"` or an integer; the others
+                cannot win (see `active_classes.py`). Not for training or compiled graphs. Default: all.
             **kwargs: Options of the backbone: `output_hidden_states`, `output_attentions`; and `return_dict`.
 
         Raises:
@@ -435,7 +440,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
                 features = self._refined_features(image_features, "refine_features=True")
             logits = correlate(features, text_embeds[:, 1:])[:, :, 0]
         else:
-            logits = self._segment(image_features, text_embeds)
+            logits = self._segment(image_features, text_embeds, active_classes)
 
         return Dinov3SegOutput(
             loss=None if labels is None else segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index),
@@ -446,13 +451,18 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             attentions=image_features.attentions,
         )
 
-    def _segment(self, image_features: Dinov3SegImageFeatures, text_embeds: torch.Tensor) -> torch.Tensor:
+    def _segment(
+        self, image_features: Dinov3SegImageFeatures, text_embeds: torch.Tensor, active_classes: ActiveClasses | None
+    ) -> torch.Tensor:
         """Computes the logits of the full head, `(B, C, 2**steps h, 2**steps w)`.
 
         The steps are correlation, late refinement and decoder.
         """
+        if active_classes is not None:
+            check_active_classes(active_classes, self.training)
         refined_features = self._refined_features(image_features, 'head="full"')
-        if image_features.guidance is None:
+        guidance, prior_features = image_features.guidance, image_features.prior_features
+        if guidance is None or prior_features is None:
             raise ValueError(
                 'image_features were computed with head="dinotxt"; expected head="full". Compute image_features again.'
             )
@@ -463,23 +473,50 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         correlation = self.correlation_embedding.center(correlation, text_embeds)
         # late refinement stays on the patch grid; the residual connection keeps the finer grid of early refinement
         coarse = correlation
-        if size_of(refined_features) != size_of(image_features.guidance):
+        if size_of(refined_features) != size_of(guidance):
             # a factor of 2 or 4, by which this average is exact like `F.adaptive_avg_pool3d`
             coarse = F.avg_pool3d(correlation, (1, *(2 * [self.config.early_refinement_scale])))
+        scale = self.logit_scale.exp().detach()  # that of dino.txt, not trained here
+        if active_classes is None:
+            return self._refine(coarse, correlation, text_embeds, scale, guidance, prior_features)
+
+        images = []
+        for index in range(len(coarse)):  # each image has its own active classes
+            image = slice(index, index + 1)
+            coarse_logits = self.decoder.correlation_logits(coarse[image], scale, size_of(coarse))[0]
+            representatives = choose_representatives(coarse_logits, active_classes)
+            active, place, counts = representatives.unique(return_inverse=True, return_counts=True)
+            guides = guidance[image], tuple(features[image] for features in prior_features)
+            some = len(active) < len(place)  # else this is the whole head
+            chosen = active if some else slice(None)
+            classes = coarse[image, chosen], correlation[image, chosen], text_embeds[chosen]
+            logits = self._refine(*classes, scale, *guides, class_counts=counts if some else None)
+            coarse_logits = self.decoder.correlation_logits(correlation[image], scale, size_of(logits))
+            images.append(join_rejected(logits[0], active, place, coarse_logits[0]))
+        return torch.stack(images)
+
+    def _refine(
+        self,
+        coarse: torch.Tensor,
+        correlation: torch.Tensor,
+        text_embeds: torch.Tensor,
+        scale: torch.Tensor,
+        guidance: torch.Tensor,
+        prior_features: tuple[torch.Tensor, ...],
+        class_counts: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Late refinement of the correlations on the patch grid, `(B, C, K, h, w)`, and their decoder."""
         chunk_size = None
         if not (self.training or torch.compiler.is_compiling()):
             class_bytes = coarse[:, :1, 0].numel() * self.config.correlation_hidden_size * self.dtype.itemsize
             chunk_size = resolve_chunk_size(self.config.class_chunk_size, class_bytes, coarse.device)
         hidden_states = map_chunks(self.correlation_embedding, coarse, dim=1, chunk_size=chunk_size)  # (B, C, h, w, E)
-        hidden_states = self.late_refinement(hidden_states, image_features.guidance, text_embeds, chunk_size)
-        scale = self.logit_scale.exp().detach()  # that of dino.txt, not trained here
-        return map_chunks(
-            lambda *classes: self.decoder(*classes, scale, image_features.prior_features),
-            hidden_states,
-            correlation,
-            dim=1,
-            chunk_size=chunk_size,
-        )
+        hidden_states = self.late_refinement(hidden_states, guidance, text_embeds, chunk_size, class_counts)
+
+        def decode(*classes: torch.Tensor) -> torch.Tensor:
+            return self.decoder(*classes, scale, prior_features)
+
+        return map_chunks(decode, hidden_states, correlation, dim=1, chunk_size=chunk_size)
 
     def _refines_features(self, refine_features: bool | None) -> bool:
         """Whether the zero-shot head uses refined features."""
@@ -508,21 +545,6 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
                 'The full head of this checkpoint is not trained, so its logits are random. Use head="dinotxt", or '
                 "train the head."
             )
-
-
-def choose_states(
-    hidden_states: tuple[torch.Tensor, ...] | None, wanted: bool | list[int] | None
-) -> tuple[torch.Tensor | None, ...] | None:
-    """Returns what transformers returns for `output_hidden_states=wanted`.
-
-    This is all states, `None`, or a tuple with `None` in place of the layers that are not listed.
-    """
-    if hidden_states is None or not wanted:
-        return None
-    if wanted is True:
-        return hidden_states
-    kept = {index % len(hidden_states) for index in wanted}
-    return tuple(states if index in kept else None for index, states in enumerate(hidden_states))
 
 
 __all__ = ["Dinov3SegForSemanticSegmentation", "Dinov3SegImageFeatures", "Dinov3SegOutput", "Dinov3SegPreTrainedModel"]

@@ -154,8 +154,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             **kwargs: Options of this call:
 
                 - `inference`, `head`, `patch_source`, `refine_features`, `refine`, `threshold`, `background`,
-                  `temperature`, `size`, `window_size`, `window_stride`: see `InferenceSettings`. If the image is not
-                  larger than a window, `"local-global"` equals `"whole"`.
+                  `temperature`, `size`, `window_size`, `window_stride`, `active_classes`: see `InferenceSettings`. If
+                  the image is not larger than a window, `"local-global"` equals `"whole"`.
                 - `return_label_map` (`bool`): whether to also return the dense label map.
                 - `return_scores` (`bool`): whether to also return the scores of all labels at every position.
                 - `return_masks` (`bool`): whether to return a mask per segment. `False` saves the time of making one
@@ -468,6 +468,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             head=settings.head,
             patch_source=settings.patch_source,
             refine_features=settings.refine_features,
+            active_classes=settings.active_classes,
         ).logits
         function: ScoreFunction = "sigmoid" if settings.head == "full" else "softmax"
         return [
@@ -490,6 +491,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             patch_source=settings.patch_source,
             temperature=temperature if settings.head == "dinotxt" else 1.0,
             refine_features=settings.refine_features,
+            active_classes=settings.active_classes,
         )
         return _finite(maps)
 

@@ -8,6 +8,7 @@ Handles tensors only. Local-global inference, which merges features and decodes 
 import torch
 from torch.nn import functional as F
 
+from .active_classes import ActiveClasses
 from .inference_settings import Head, PatchSource
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .windows import Box, cut_windows, merge_windows, plan_windows, size_of
@@ -28,6 +29,7 @@ def segment_windows(
     temperature: float = 1.0,
     window_batch_size: int = 8,
     refine_features: bool | None = None,
+    active_classes: ActiveClasses | None = None,
 ) -> torch.Tensor:
     """Segments every window of the images separately and averages the results where windows overlap.
 
@@ -50,6 +52,7 @@ def segment_windows(
             `1 / model.logit_scale.exp()`, as in training, separates the probabilities.
         window_batch_size: Maximum number of windows per batch.
         refine_features: Whether the zero-shot head uses refined features. Default: that of the configuration.
+        active_classes: How many classes of each patch the full head refines, in each window. Default: all.
 
     Returns:
         Float32 `(B, C, H, W)`: probabilities of the zero-shot head, or logits of the full head.
@@ -76,6 +79,7 @@ def segment_windows(
                 head=head,
                 patch_source=patch_source,
                 refine_features=refine_features,
+                active_classes=active_classes,
             ).logits.float()
             for batch in windows.split(window_batch_size)
         ]

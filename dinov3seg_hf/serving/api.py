@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..about import __version__
+from ..model.active_classes import ActiveClasses
 from ..model.inference_settings import Background, Head, Inference, InferenceSettings, Refine
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
@@ -87,11 +88,20 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
         refine: Annotated[Refine | None, Form()] = None,
         threshold: Annotated[float | None, Form(description="pixels with a lower score get no label")] = None,
         background: Annotated[Background | None, Form()] = None,
+        active_classes: Annotated[
+            ActiveClasses | None,
+            Form(description="classes per patch that the full head refines: auto, or a number"),
+        ] = None,
     ) -> Response:
         """Segments an image by words."""
         words = _vocabulary(engine, labels, vocabulary, templates, default)
         settings = InferenceSettings(
-            inference=inference, head=head, refine=refine, threshold=threshold, background=background
+            inference=inference,
+            head=head,
+            refine=refine,
+            threshold=threshold,
+            background=background,
+            active_classes=active_classes,
         )
         result = await segmented(engine, await image.read(), words, settings)
         return await run_in_threadpool(_answer, result, name, format)
@@ -141,6 +151,7 @@ def _answer(result: Segmented, name: str, format: str) -> Response:
             "inference": settings.inference,
             "refine": settings.refine,
             "threshold": settings.threshold,
+            "active_classes": settings.active_classes,
             "labels": list(labels),
             "segments": segments,
             "cached": result.was_encoded,

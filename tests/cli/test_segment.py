@@ -116,6 +116,18 @@ def test_threshold_leaves_none_of_these(segment, tmp_path):
     assert json.loads((tmp_path / "data.json").read_text())["segments"] == []
 
 
+def test_active_classes_are_auto_or_a_number(segment, tmp_path):
+    for value in ("auto", "100"):
+        files = ("--mask", tmp_path / f"{value}.png", "--json", tmp_path / f"{value}.json")
+        assert segment("--active-classes", value, *files)[0] == 0
+        assert str(json.loads((tmp_path / f"{value}.json").read_text())["active_classes"]) == value
+    assert segment("--mask", tmp_path / "all.png")[0] == 0
+    assert (read_label_map(tmp_path / "all.png") == read_label_map(tmp_path / "100.png")).all()
+    for value in ("0", "all", "1.5", "-1"):
+        code, _, err = segment("--active-classes", value)
+        assert code == 2 and "expected auto or an integer of at least 1" in err
+
+
 def test_background_leaves_pixels_that_show_none(segment, tmp_path):
     labels, words = {}, "cat, dog, sky, grass"
     for background in ("never", "auto"):

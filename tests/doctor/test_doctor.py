@@ -8,8 +8,19 @@ import torch
 from PIL import Image
 
 from dinov3seg_hf.cli import main
-from dinov3seg_hf.doctor import Finding, apply_findings, count_winners, find_similar, find_spelling, find_winners
+from dinov3seg_hf.doctor import (
+    Finding,
+    apply_findings,
+    count_winners,
+    find_similar,
+    find_spelling,
+    find_winners,
+    verify_active_classes,
+)
 from dinov3seg_hf.doctor.spelling import MEANINGS, known_words, separated
+from dinov3seg_hf.drawn_world.names import COLORS, KINDS
+from dinov3seg_hf.model import active_classes
+from dinov3seg_hf.model.pipeline import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.model.text_embeddings import TextEmbeddings
 from dinov3seg_hf.model.vocabulary import Vocabulary
 
@@ -144,6 +155,26 @@ def test_shares_are_those_of_the_label_map():
     np.testing.assert_array_equal(shares, [[0.5, 0, 0.25]] * 2)
 
 
+def test_disagreement_with_all_classes_is_the_share_of_pixels_that_change(
+    tiny_model, tiny_processor, sample_image, monkeypatch
+):
+    monkeypatch.setattr(active_classes, "NUM_GROUPS", 1)
+    options = {"active_classes": 1}  # the default of this pipeline
+    pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu", **options)
+    text = pipe.encode_labels([f"{color} {kind}" for color in COLORS for kind in KINDS])
+    few, every = (
+        pipe(sample_image, text, active_classes=number, inference="slide", return_label_map=True)["label_map"]
+        for number in (1, 1000)
+    )
+    assert (few != every).any()
+    (found,) = verify_active_classes(pipe, [sample_image], text, 1, inference="slide")
+    assert found.share == (few != every).mean() and found.seconds > 0 < found.seconds_of_all
+    (found,) = verify_active_classes(pipe, [sample_image], text, len(text))
+    assert found.share == 0
+    with pytest.raises(ValueError, match=r'head is "dinotxt".* Leave out active_classes'):
+        verify_active_classes(pipe, [sample_image], text, head="dinotxt")
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +190,8 @@ def test_the_command_reports_and_writes(tmp_path, capsys, tiny_checkpoint):
     assert {"traffic light", "necktie"} <= {
         word for words in Vocabulary.from_file(tmp_path / "better.tsv").synonyms for word in words
     }
+    assert main([*command, "--images", str(tmp_path / "photos"), "--active-classes", "auto"]) == 0
+    assert "--active-classes auto: 0.00 % of the pixels get another label" in capsys.readouterr().out  # 3 classes
     assert main([*command, "--only", "meanings", "--write", str(tmp_path / "one.json")]) == 0
     assert Vocabulary.from_file(tmp_path / "one.json").names == ("TrafficLight", "necktie", "sky")
 
@@ -168,6 +201,7 @@ def test_the_command_reports_and_writes(tmp_path, capsys, tiny_checkpoint):
     [
         (("--images", "nowhere"), "'nowhere' was not found"),
         (("--write", "better.txt"), "expected a file that ends in .tsv or .json"),
+        (("--active-classes", "auto"), "Pass --images"),
     ],
 )
 def test_wrong_arguments_are_named_before_a_model_is_loaded(more, message, capsys):

@@ -26,6 +26,7 @@ from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.evaluation.protocol import describe_view
 from dinov3seg_hf.evaluation.results import results_table, seen_classes
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix, ImageCounts, bootstrap_intervals
+from dinov3seg_hf.model import active_classes
 from dinov3seg_hf.model.calibration import Calibration
 
 VOCABULARY = Vocabulary(["red circle", "blue square", "yellow triangle", "green ground"])
@@ -57,8 +58,9 @@ def run(tiny_model, tiny_processor):
     def run(data=None, **options):
         model = options.pop("model", tiny_model)
         data = make_data() if data is None else data
-        inference, head = options.pop("inference", "whole"), options.pop("head", None)
-        options["settings"] = InferenceSettings(inference=inference, head=head)
+        names = ("head", "active_classes")
+        settings = {"inference": "whole", **{name: options.pop(name) for name in names if name in options}}
+        options["settings"] = InferenceSettings(**settings).updated(inference=options.pop("inference", None))
         return evaluate(model, tiny_processor, data, progress=False, **{"num_resamples": 50, **options})
 
     return run
@@ -249,6 +251,15 @@ def test_every_kind_of_inference_is_another_protocol(run, reference, options):
     assert result.protocol_fingerprint != reference.protocol_fingerprint
     assert not np.array_equal(result.confusion, reference.confusion)
     assert result.confusion.sum() == reference.confusion.sum()
+
+
+def test_rejected_classes_are_another_protocol(run, reference, monkeypatch):
+    result = run(active_classes=1)
+    assert result.protocol["inference"]["active_classes"] == 1 and "active classes 1" in result.table()
+    assert result.protocol_fingerprint != reference.protocol_fingerprint
+    np.testing.assert_array_equal(result.confusion, reference.confusion)  # too few classes to reject any
+    monkeypatch.setattr(active_classes, "NUM_GROUPS", 1)
+    assert not np.array_equal(run(active_classes=1).confusion, reference.confusion)
 
 
 def test_protocol_names_all_that_decides_but_the_weights(run, reference, tiny_model):
@@ -479,6 +490,8 @@ def test_results_are_plain_json_and_whole(run, tmp_path):
         ({"inference": "slide", "window_size": 40}, "slide 96, windows 40/20"),
         ({"inference": "slide", "window_size": 40, "window_stride": 10}, "slide 96, windows 40/10"),
         ({"inference": "whole", "head": "dinotxt"}, "whole 96, zero-shot head"),
+        ({"inference": "whole", "head": "full", "active_classes": "auto"}, "whole 96, active classes auto"),
+        ({"inference": "whole", "head": "dinotxt", "active_classes": 2}, "whole 96, zero-shot head"),
         (
             {"inference": "whole", "head": "dinotxt", "refine_features": True, "refine": "pixels"},
             "whole 96, zero-shot head, refined features, refined pixels",

@@ -131,6 +131,7 @@ def test_regions_of_files_and_arrays_are_the_same(pixels, tmp_path):
         ({"size": {"height": 64, "width": 64}}, "tile and scale"),
         ({"inference": "slide"}, 'inference is "slide"'),
         ({"head": "dinotxt", "background": "auto"}, "different bounds"),
+        ({"active_classes": 0}, "integer of at least 1"),
         ({"bands": [1, 2]}, "bands is"),
         ({"scores": "labels.png"}, "expected .tif"),
     ],

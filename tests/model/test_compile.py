@@ -85,6 +85,7 @@ def test_two_graphs_serve_all_maps_of_late_refinement(tiny_config):
 @pytest.mark.slow
 @pytest.mark.parametrize("windows", [False, True], ids=["whole", "local-global"])
 def test_two_graphs_serve_all_sizes_and_numbers_of_classes(smallest_model, windows):
+    assert smallest_model._can_compile_fullgraph
     counter = Counter()
     compiled = torch.compile(smallest_model, backend=counter, fullgraph=True, dynamic=True)
     for size in SIZES[:3] if windows else SIZES:

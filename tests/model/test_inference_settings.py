@@ -24,6 +24,7 @@ CONFIG = SimpleNamespace(head="full", head_trained=True, patch_source="head", re
         ("threshold", True, "between 0 and 1"),
         ("threshold", "0.5", "between 0 and 1"),
         ("temperature", 0, "positive"),
+        ("active_classes", 0, "at least 1"),
         ("temperature", float("inf"), "positive"),
         ("temperature", float("nan"), "positive"),
     ],

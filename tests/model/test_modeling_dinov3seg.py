@@ -6,8 +6,11 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoConfig, SamVisionConfig
 
+from dinov3seg_hf.model import loss as loss_module
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.loss import NO_CLASS, REJECTION_WEIGHT, segmentation_loss
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -432,6 +435,35 @@ def test_the_loss_of_extreme_logits_is_finite(value):
     loss = segmentation_loss(logits, torch.tensor([[[0, 1], [NO_CLASS, -1]]]))
     loss.backward()
     assert loss.isfinite() and logits.grad.isfinite().all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    cells=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    pixels=st.tuples(st.integers(1, 17), st.integers(1, 17)),
+    num_classes=st.integers(1, 4),
+    at_once=st.integers(1, 400),
+    seed=st.integers(0, 99),
+)
+def test_the_loss_in_bands_is_that_of_the_resized_logits(cells, pixels, num_classes, at_once, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, num_classes, *cells, generator=generator).requires_grad_()
+    labels = torch.randint(-2, num_classes, (2, *pixels), generator=generator)
+    resized = torch.nn.functional.interpolate(logits, size=pixels, mode="bilinear", align_corners=False)
+    expected = segmentation_loss(resized, labels)
+    (gradient,) = torch.autograd.grad(expected, logits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss_module, "MAX_RESIZED_VALUES", at_once)
+        found = segmentation_loss(logits, labels)
+        close(found, expected)
+        close(torch.autograd.grad(found, logits)[0], gradient)
+
+
+def test_a_training_step_keeps_no_resized_logits():
+    logits, saved = torch.randn(1, 7, 6, 6, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.numel()) or tensor, lambda x: x):
+        segmentation_loss(logits, torch.zeros(1, 40, 40, dtype=torch.long))
+    assert max(saved, default=0) <= 40 * 40
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -219,3 +219,27 @@ def test_the_background_is_measured_as_its_header_says(tmp_path):
         "calibrated with masks",
     }
     assert "wrongly none" in output
+
+
+@pytest.mark.multiprocess
+def test_rejected_classes_are_compared_with_all_classes_scene_by_scene(tmp_path):
+    options = (
+        "--scenes",
+        2,
+        "--words",
+        "none",
+        "--rules",
+        1,
+        "auto",
+        "--groups",
+        2,
+        "--output",
+        tmp_path / "scores.json",
+    )
+    printed = run("drawn_world/evaluate_active_classes.py", "--choice", *options)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["scenes"], scores["names"]) == (2, len(NAMES)) and printed.startswith("192 names, 2 scenes")
+    assert list(scores["rules"]) == ["None, 0 groups", "1, 2 groups", "auto, 2 groups"]
+    every, few, some = scores["rules"].values()
+    assert every["gain"] == every["changed"] == 0 and every["ratio"] == 1
+    assert few["ratio"] > 1 and few["changed"] > some["changed"]

@@ -113,6 +113,12 @@ def test_a_vocabulary_by_name_and_a_default(client, content):
     assert client.post("/segment", files={"image": content}).json()["labels"] == NAMES
 
 
+def test_active_classes_are_a_number_or_auto(post):
+    for value in ("1", "auto"):
+        answer = post(active_classes=value).json()
+        assert str(answer["active_classes"]) == value and answer["segments"]
+
+
 def test_requests_that_cannot_be_answered_say_why(post, client, content):
     for fields, status, message in (
         ({"image": b"no image"}, 400, "known image format"),
@@ -123,6 +129,8 @@ def test_requests_that_cannot_be_answered_say_why(post, client, content):
         ({"vocabulary": "pascal-voc-20"}, 400, "expected one of them"),
         ({"threshold": "2"}, 400, "between 0 and 1"),
         ({"head": "best"}, 422, "dinotxt"),
+        ({"active_classes": "0"}, 400, "integer of at least 1"),
+        ({"active_classes": "all"}, 422, "auto"),
         ({"image": bytes(2**16 + 1)}, 400, "expected at most 0 MiB"),
         ({"image": bytes(2**21)}, 413, "too large"),
     ):

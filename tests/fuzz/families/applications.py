@@ -156,7 +156,14 @@ def command(draw: Draw, world: World) -> Case:
         *(("--mask", f"{out}/m.png"), ("--json", f"{out}/j.json"), ("--inference", "slide"), ("--head", "dinotxt")),
         *(("--format", "coco"), ("--original",), ("--annotations", f"{out}/c.json"), ("--skip-existing",)),
         *(("--templates", "none"), ("--templates", "x"), ("--min-area", "-1"), ("--device", "cpu"), ("--seed", "x")),
-        *(("--device", "nonsense"), ("--dtype", "float16"), ("--batch-size", "0"), ("--preset", "ade20k-150")),
+        *(
+            ("--device", "nonsense"),
+            ("--active-classes", "auto"),
+            ("--active-classes", "0"),
+            ("--dtype", "float16"),
+            ("--batch-size", "0"),
+            ("--preset", "ade20k-150"),
+        ),
         *(("--output", "/proc/x/y.png"), ("--output", f"{photo}"), ("--mask", "/dev/full"), ("--alpha", "nan")),
     )
     name = draw.choice(("segment",) * 5 + tuple(commands))

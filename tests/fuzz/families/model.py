@@ -324,6 +324,7 @@ def pipeline(draw: Draw, world: World) -> Case:
             "refine": lambda: draw.choice(("pixels", "none")),
             "threshold": lambda: draw.choice((0, 0.5, 1)),
             "background": lambda: draw.choice(("auto", "never")),
+            "active_classes": lambda: draw.choice(("auto", 1, 2)),
             "temperature": lambda: draw.choice((0.01, 1)),
             "size": lambda: draw.choice(({"height": 16, "width": 24}, {"shortest_edge": 16})),
             "window_size": lambda: draw.choice((8, 16)),

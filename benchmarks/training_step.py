@@ -1,0 +1,124 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""A training step of the head at the sizes of the paper, behind small encoders: one image, 171 classes, 384 pixels.
+
+    python benchmarks/training_step.py
+    python benchmarks/training_step.py --parts loss                # the loss alone
+    python benchmarks/training_step.py --classes 32 --crop 192
+    python benchmarks/training_step.py --device cuda --dtype bfloat16
+
+The plain twins resize the logits of all classes at once. "Checkpointing" is `gradient_checkpointing`, whose plain twin
+keeps what the decoder computes. Seconds are of one thread (on a GPU: on the clock), of one forward and backward pass.
+Memory is the peak above that of the inputs, each in a process of its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from unittest.mock import patch
+
+import torch
+from head import head_and_inputs, peak_mib
+
+from dinov3seg_hf.model import loss
+from dinov3seg_hf.model.decoder import Dinov3SegDecoderStep
+from dinov3seg_hf.training.optimization import enable_activation_checkpointing
+
+PATCH = 16
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=171)
+    parser.add_argument("--crop", type=int, default=384, help="side of the crop in pixels (default: 384)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=("loss", "step", "checkpointing"), default=["loss", "step", "checkpointing"]
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # in the process of a row
+    options = parser.parse_args()
+    options.patches = options.crop // PATCH
+    torch.set_num_threads(1)
+    if options.measure:
+        print(json.dumps(measure(options, **json.loads(options.measure))))
+        return
+    print("| part | classes | crop | plain twin | ours | memory, ratio |\n|---|---|---|---|---|---|")
+    for part in options.parts:
+        cells = []
+        for plain in (True, False):
+            command = [sys.executable, __file__, *sys.argv[1:], "--measure", json.dumps({"part": part, "plain": plain})]
+            cells.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+        texts = [f"{seconds:.1f} s, {mib:.0f} MiB" for seconds, mib in cells]
+        ratio = cells[0][1] / cells[1][1]
+        print(f"| {part} | {options.classes} | {options.crop} | {' | '.join(texts)} | {ratio:.1f} |", flush=True)
+
+
+def measure(options: argparse.Namespace, part: str, plain: bool) -> tuple[float, float]:
+    """Returns the seconds of a step and its memory in MiB."""
+    torch.manual_seed(0)
+    labels = torch.randint(-1, options.classes, (1, options.crop, options.crop), device=options.device)
+    if part == "loss":
+        logits = torch.randn(1, options.classes, 4 * options.patches, 4 * options.patches, device=options.device)
+        logits.requires_grad_()
+
+        def step() -> None:
+            loss.segmentation_loss(logits, labels).backward()
+    else:
+        model, inputs = head_and_inputs(options, options.classes)
+        model.freeze_encoders().train()
+        inputs = {name: clone(value) for name, value in inputs.items()}
+        if part == "checkpointing":
+            enable_activation_checkpointing(model)
+            for layer in model.modules():
+                if plain and isinstance(layer, Dinov3SegDecoderStep):
+                    layer.gradient_checkpointing = False
+
+        def step() -> None:
+            model(**inputs, labels=labels).loss.backward()
+
+    if not plain:
+        return timed(step, options.device)
+    with patch.object(loss, "MAX_RESIZED_VALUES", 2**62), patch.object(loss, "checkpoint", kept):
+        return timed(step, options.device)
+
+
+def kept(function: Callable, *arguments, **_) -> torch.Tensor:
+    """In place of `checkpoint`: keeps all that the backward pass needs."""
+    return function(*arguments)
+
+
+def clone(value):
+    """Copies of the tensors of the inputs, which were made in inference mode."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, tuple):
+        return tuple(map(clone, value))
+    return type(value)(**{name: clone(item) for name, item in value.items()})
+
+
+def timed(step: Callable[[], None], device: str) -> tuple[float, float]:
+    """Returns the seconds of a step and its memory in MiB."""
+    if device != "cpu":
+        step()  # compiles kernels
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start, (torch.cuda.max_memory_allocated() - before) / 2**20
+    with open("/proc/self/clear_refs", "w") as file:  # Linux: begins a new peak
+        file.write("5")
+    before = peak_mib()
+    start = time.process_time()
+    step()
+    return time.process_time() - start, peak_mib() - before
+
+
+if __name__ == "__main__":
+    main()
