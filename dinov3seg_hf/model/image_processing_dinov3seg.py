@@ -171,7 +171,7 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         if not images:
             raise ValueError("Got no images; expected at least one.")
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
-        if kwargs.get("do_rescale") and not is_number(kwargs["rescale_factor"]):
+        if do_rescale and not is_number(kwargs["rescale_factor"]):
             raise ValueError(f"rescale_factor is {quoted(kwargs['rescale_factor'])}; expected a number, such as 1/255.")
         if kwargs.get("do_normalize"):
             for num_channels in {len(array) for array in pixels}:

@@ -76,7 +76,7 @@ def _surroundings(row: Block, column: Block, shares: torch.Tensor, num_pixels: t
     """What the refined pixels of a block depend on, as blocks of the resize from shares to pixels."""
     above, beside = (
         block_of(grow(block.source, REACH, length), cells, length)
-        for block, cells, length in zip((row, column), shares.shape, num_pixels)
+        for block, cells, length in zip((row, column), shares.shape[:2], num_pixels)
     )
     return above, beside
 
@@ -112,7 +112,7 @@ def _can_win(shares: torch.Tensor, row: Block, column: Block, num_pixels: torch.
 
 def _cost(row: Block, column: Block, num_pixels: torch.Size) -> float:
     """The number of pixels that all steps compute for a block."""
-    areas = 1
+    areas = torch.ones(NUM_STEPS)
     for block, length in zip((row, column), num_pixels):
         grown = [grow(block.source, step * max(DILATIONS), length) for step in range(NUM_STEPS)]
         areas = areas * torch.tensor([part.stop - part.start for part in grown])
