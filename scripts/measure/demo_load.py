@@ -217,10 +217,7 @@ def _together(url: str, pid: int, scenes: list[Path], bad_files: dict[str, Path]
         thread.join(60)
 
     print(f"{args.clients} clients, {args.seconds:.0f} s:")
-    for endpoint, values in sorted(latencies.items()):
-        values.sort()
-        median, late = values[len(values) // 2], values[int(0.95 * (len(values) - 1))]
-        print(f"  {endpoint:12s} {len(values):5d} answers, median {median:.2f} s, 95 % within {late:.2f} s")
+    _print_latencies(latencies)
     print(f"  failed {len(failures)}; other outcomes:")
     for outcome, count in sorted(outcomes.items()):
         print(f"    {outcome} {count}")
@@ -234,6 +231,13 @@ def _together(url: str, pid: int, scenes: list[Path], bad_files: dict[str, Path]
     end = statistics.median(mib for _, mib in memory[-3:])
     print(f"  after warm-up {warm:.0f} MiB, at the end {end:.0f} MiB ({100 * (end / warm - 1):+.1f} %)")
     return int(bool(failures) or not latencies or end > (1 + args.growth) * warm)
+
+
+def _print_latencies(latencies: dict[str, list[float]]) -> None:
+    for endpoint, values in sorted(latencies.items()):
+        values.sort()
+        median, late = values[len(values) // 2], values[int(0.95 * (len(values) - 1))]
+        print(f"  {endpoint:12s} {len(values):5d} answers, median {median:.2f} s, 95 % within {late:.2f} s")
 
 
 def _is_busy(error: Exception) -> bool:
