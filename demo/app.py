@@ -9,9 +9,10 @@ DINOV3SEG_EXAMPLES: folder of example images; default: drawn scenes for the embe
 import os
 
 from dinov3seg_hf.about import EMBEDDED
+from dinov3seg_hf.demo.clients import PRIVATE_NETWORKS
 from dinov3seg_hf.demo.server import serve
 
 if __name__ == "__main__":
     if "SPACE_ID" in os.environ:  # behind the proxy of the Hub, which tells the addresses of the clients
-        os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", PRIVATE_NETWORKS)
     serve(os.environ.get("DINOV3SEG_MODEL", EMBEDDED), examples=os.environ.get("DINOV3SEG_EXAMPLES"))

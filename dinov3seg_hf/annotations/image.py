@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..extras import require_extra
 from ..model.checks import checked_flag, checked_integer, checked_path, is_number, quoted
-from ..visualization.pictures import checked_label_map
+from ..visualization.pictures import as_array, checked_label_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class AnnotatedImage:
     image: Image.Image | None = None
 
     def __post_init__(self) -> None:
-        if self.file_name != "":  # which has no ending, see below
-            checked_path(self.file_name, "The file name")
+        if not (isinstance(self.file_name, str) and self.file_name == ""):  # which has no ending, see below
+            object.__setattr__(self, "file_name", checked_path(self.file_name, "The file name"))
         if self.source is not None:
             checked_path(self.source, f"The source of {self.file_name!r}")
         if self.image is not None and not isinstance(self.image, Image.Image):
@@ -58,7 +58,7 @@ class AnnotatedImage:
                 "'street/0001.jpg'. Pass the name of the image below the folder of images."
             )
         object.__setattr__(self, "label_map", checked_label_map(self.label_map))
-        sizes = {"score map": None if self.score_map is None else np.shape(self.score_map)}
+        sizes = {"score map": None if self.score_map is None else as_array(self.score_map, "The score map").shape}
         sizes["image"] = None if self.image is None else self.image.size[::-1]
         for what, size in sizes.items():
             if size not in (None, self.label_map.shape):

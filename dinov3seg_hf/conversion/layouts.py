@@ -33,7 +33,14 @@ def _one_more_axis(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
 
 
 def _thirds(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
-    return tensors[key].chunk(3)  # queries, keys, values
+    """Queries, keys and values."""
+    shape = tuple(tensors[key].shape)
+    if not shape or shape[0] % 3 or 0 in shape:
+        raise ValueError(
+            f"{key} has the shape {shape}; expected queries, keys and values, so a multiple of 3. Pass the published "
+            "file, unchanged."
+        )
+    return tensors[key].chunk(3)
 
 
 def _query_and_key(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
@@ -48,7 +55,8 @@ def _masked_bias(tensors: Tensors, key: str) -> tuple[torch.Tensor, ...]:
             f"{key}_mask contains NaN; expected finite values. The file was saved from a model that was never "
             f"initialized. Pass the published file, {PUBLISHED_BACKBONE}."
         )
-    query, keys, value = (tensors[key] * mask.to(tensors[key].dtype)).chunk(3)
+    pairs = zip(_thirds(tensors, key), _thirds(tensors, f"{key}_mask"))
+    query, keys, value = (part * share.to(part.dtype) for part, share in pairs)
     if keys.any():
         raise ValueError(
             f"{key} is not zero for the keys after its mask; expected zero, as in the published DINOv3 models, because "

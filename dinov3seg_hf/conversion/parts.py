@@ -33,6 +33,7 @@ from .reading import (
     load_library_config,
     load_library_tensors,
     means_file,
+    published_shapes,
     read_tensors,
     refuse_differences,
     require_kind,
@@ -79,7 +80,8 @@ def convert_backbone(source: Source) -> Part:
     path = Path(name).expanduser()
     if re.search(r"sat-?493m", name, re.IGNORECASE):
         raise ValueError(f"backbone {name} is the satellite backbone: its name contains SAT-493M. {SATELLITE}")
-    part = _convert_published_backbone(path) if means_file(path) else _convert_transformers_backbone(name)
+    with published_shapes("backbone", path):
+        part = _convert_published_backbone(path) if means_file(path) else _convert_transformers_backbone(name)
     return part.under("vision_model.backbone.")
 
 
@@ -93,14 +95,14 @@ def _convert_published_backbone(path: Path) -> Part:
     periods = tensors["rope_embed.periods"].float()
     gated = "blocks.0.mlp.w1.weight" in tensors
     biased = "blocks.0.attn.qkv.bias" in tensors
-    _, num_channels, patch_size, _ = tensors["patch_embed.proj.weight"].shape
+    patches = tensors["patch_embed.proj.weight"].shape
     config = DINOv3ViTConfig(
         hidden_size=width,
         intermediate_size=tensors["blocks.0.mlp.w1.weight" if gated else "blocks.0.mlp.fc1.weight"].shape[0],
         num_hidden_layers=num_blocks(tensors, ""),
         num_attention_heads=width // (4 * len(periods)),  # RoPE: sine and cosine, of rows and columns
-        patch_size=patch_size,
-        num_channels=num_channels,
+        patch_size=patches[2],
+        num_channels=patches[1],
         num_register_tokens=tensors["storage_tokens"].shape[1],
         rope_theta=_rope_theta(periods, path),
         use_gated_mlp=gated,
@@ -162,11 +164,17 @@ def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tup
         The converted part with the configuration of the text tower, and the sizes of the vision head.
     """
     path = Path(source).expanduser()
+    with published_shapes("dinotxt", path):
+        return _convert_published_dinotxt(path, text_num_attention_heads)
+
+
+def _convert_published_dinotxt(path: Path, text_num_attention_heads: int | None) -> tuple[Part, VisionHead]:
     tensors = read_tensors(path, "dinotxt")
     require_kind(tensors, "dinotxt", path)
     converted, keys = apply_rules(dinotxt_rules(tensors), tensors, "dinotxt", path)
 
-    vocab_size, width = tensors["text_model.backbone.token_embedding.weight"].shape
+    words = tensors["text_model.backbone.token_embedding.weight"].shape
+    vocab_size, width = words[0], words[1]
     num_heads = width // 64 if text_num_attention_heads is None else text_num_attention_heads
     if text_num_attention_heads is None and width % 64 != 0:
         raise ValueError(
@@ -208,7 +216,8 @@ def convert_dinotxt(source: Source, text_num_attention_heads: int | None) -> tup
 def convert_prior(source: Source, image_size: int) -> Part:
     name = os.fspath(source)
     path = Path(name).expanduser()
-    part = _convert_published_sam(path) if means_file(path) else _convert_transformers_sam(name)
+    with published_shapes("prior", path):
+        part = _convert_published_sam(path) if means_file(path) else _convert_transformers_sam(name)
     return _resize_prior(part, image_size).under(PRIOR_ENCODER)
 
 
@@ -219,7 +228,8 @@ def _convert_published_sam(path: Path) -> Part:
 
     encoder = {key.removeprefix("image_encoder."): tensor for key, tensor in tensors.items()}
     grid = encoder["pos_embed"].shape[1]
-    width, num_channels, patch_size, _ = encoder["patch_embed.proj.weight"].shape
+    patches = encoder["patch_embed.proj.weight"].shape
+    width, num_channels, patch_size = patches[0], patches[1], patches[2]
     num_layers = num_blocks(encoder, "")
     tables = [encoder[f"blocks.{index}.attn.rel_pos_h"] for index in range(num_layers)]  # each (2 side - 1, head size)
     window_sizes = [(len(table) + 1) // 2 for table in tables if len(table) != 2 * grid - 1]

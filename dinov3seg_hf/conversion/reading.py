@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ..model.checks import first_line
+from ..model.checks import first_line, plain_reason
 from .layouts import PUBLISHED_ANYUP, PUBLISHED_BACKBONE, PUBLISHED_DINOTXT, Rule, Tensors
 from .report import ConvertedKey
 
@@ -101,9 +101,24 @@ def apply_rules(rules: list[Rule], tensors: Tensors, role: str, path: Path) -> t
     converted: Tensors = {}
     for rule in rules:
         if rule.targets:
-            parts = map(own_storage, rule.compute(tensors, rule.source))
-            converted.update(zip(rule.targets, parts, strict=True))
+            if not tensors[rule.source].numel():
+                raise ValueError(f"{role} {path}: {rule.source} is empty; expected values. Pass the published file.")
+            with published_shapes(role, path):
+                parts = map(own_storage, rule.compute(tensors, rule.source))
+                converted.update(zip(rule.targets, parts, strict=True))
     return converted, [ConvertedKey(role, rule.source, rule.action, rule.targets, rule.reason) for rule in rules]
+
+
+@contextmanager
+def published_shapes(role: str, path: Path) -> Iterator[None]:
+    """Says of tensors whose shapes do not fit together that the file is not the published one."""
+    try:
+        yield
+    except (IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"{role} {path} has tensors of other shapes than the published layout ({plain_reason(error)}). Pass the "
+            f"published files ({PUBLISHED_BACKBONE}, {PUBLISHED_DINOTXT}, {PUBLISHED_ANYUP}), unchanged."
+        ) from error
 
 
 def refuse_differences(what: str, expected: set[str], given: set[str]) -> None:

@@ -3,7 +3,9 @@
 """Limits the uploads and the requests of one client, so that one client cannot keep the demo from the others.
 
 A client is an address. Behind a proxy, uvicorn takes the address from `X-Forwarded-For` if it trusts the proxy: one on
-the same machine, or one that the environment variable `FORWARDED_ALLOW_IPS` names.
+the same machine, or one that the environment variable `FORWARDED_ALLOW_IPS` names. Of several addresses, it takes the
+last one that it does not trust: a proxy adds the address that it sees behind those that the client claims. If it
+trusts all ("*"), it takes the first one, which the client can make up.
 """
 
 import math
@@ -17,6 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 # Requests that make work or files. For a full queue, Gradio's clients expect 503.
 LIMITED = {"/upload": 429, "/queue/join": 503, "/call/": 503, "/run/": 503, "/api/": 503, "/login": 429}
 MAX_CLIENTS = 10_000
+
+# Where the proxies of a Space are: networks that no visitor comes from.
+PRIVATE_NETWORKS = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,::1,fc00::/7"
 
 
 class ClientRates:

@@ -37,7 +37,7 @@ from ..visualization.colors import label_palette
 from ..visualization.pictures import MIN_DISPLAY_SIDE
 from .photos import Photo, open_photo
 from .segmentation import LEVELS, NUM_LEVELS, Segmentation
-from .zero_gpu import move_to_borrowed_gpu, on_zero_gpu, with_borrowed_gpu
+from .zero_gpu import move_to_borrowed_gpu, on_zero_gpu, seconds_of_a_request, with_borrowed_gpu
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,13 +267,14 @@ class DemoEngine:
 
     @contextmanager
     def _time_limit(self) -> Iterator[None]:
-        """Raises an error between two layers of the model if the block takes more than `Limits.seconds`."""
-        deadline = time.monotonic() + self.limits.seconds
+        """Raises an error between two layers of the model if the block takes too long, see `Limits.seconds`."""
+        limit = seconds_of_a_request(self.limits.seconds)
+        deadline = time.monotonic() + limit
 
         def refuse_late(module: torch.nn.Module, arguments: Any) -> None:
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"The request took more than {self.limits.seconds:g} s, the limit of this server. Use fewer words, "
+                    f"The request took more than {limit:g} s, the limit of this server. Use fewer words, "
                     "a smaller image, or the inference mode whole."
                 )
 

@@ -20,6 +20,8 @@ except ImportError:
 
 # The longest time of one request, in seconds. A visitor of the Space needs that much left of the day's quota.
 GPU_SECONDS = 60
+# What the model's move to the GPU and the way back of the answer may take of it.
+SPARE_SECONDS = 10
 
 Steps = TypeVar("Steps", bound=Callable[..., Iterator])
 
@@ -32,6 +34,11 @@ def on_zero_gpu() -> bool:
 def with_borrowed_gpu(steps: Steps) -> Steps:
     """Returns a generator function that runs where a GPU is lent; the function itself if `spaces` is not installed."""
     return steps if spaces is None else spaces.GPU(duration=GPU_SECONDS)(steps)
+
+
+def seconds_of_a_request(limit: float) -> float:
+    """Returns the time limit of a request: below that of a borrowed GPU, whose end says nothing about the remedy."""
+    return min(limit, GPU_SECONDS - SPARE_SECONDS) if on_zero_gpu() else limit
 
 
 def move_to_borrowed_gpu(model: nn.Module) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
-from .checks import checked_integer
+from .checks import checked_integer, quoted
 
 # Allows the 108 megapixels of phone cameras. A decoded pixel takes four bytes, and processing makes a few copies.
 MAX_IMAGE_PIXELS = 120_000_000
@@ -393,5 +393,7 @@ def _name(source: Any) -> str:
         return f"The image of {len(source)} bytes"
     if hasattr(source, "read"):
         return f"The image in the file {getattr(source, 'name', type(source).__name__)!r}"
+    if not isinstance(source, (str, os.PathLike)):
+        return f"The image {quoted(source)}"
     text = str(source)
     return f"The image {text if len(text) <= 200 else text[:100] + '...'!r}"

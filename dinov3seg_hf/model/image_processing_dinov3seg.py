@@ -171,11 +171,11 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         if not images:
             raise ValueError("Got no images; expected at least one.")
         pixels = [read_pixels(image, max_image_pixels, bool(do_convert_rgb), input_data_format) for image in images]
+        _check_rescale_factor(kwargs["rescale_factor"] if do_rescale else 1)
         if kwargs.get("do_normalize"):
             for num_channels in {len(array) for array in pixels}:
                 _check_statistics({name: kwargs[name] for name in STATISTICS}, num_channels)
-        source_sizes = [size_of(image) for image in pixels]
-        sizes = source_sizes
+        sizes = source_sizes = [size_of(image) for image in pixels]
         if do_resize:
             sizes = [_resized_size(source, size, size_divisor, max_image_pixels) for source in source_sizes]
 
@@ -375,6 +375,11 @@ def _check_integers(**values: Any) -> None:
     for name, value in values.items():
         if value is not None:
             checked_integer(value, name, least=1)
+
+
+def _check_rescale_factor(factor: Any) -> None:
+    if not is_number(factor):
+        raise ValueError(f"rescale_factor is {quoted(factor)}; expected a number, such as 1/255.")
 
 
 def _check_statistics(statistics: dict[str, Any], num_channels: int | None = None) -> None:

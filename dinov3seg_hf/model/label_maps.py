@@ -99,18 +99,17 @@ def possible_winners(
     margin = ROUNDING * float(source.abs().max())
     if score_function == "softmax":  # what classes below add to the sum is less than its last digit
         margin += temperature * (NEGLIGIBLE + math.log(len(logits)))
-    columns = list(blocks(source.shape[1], size[1]))
-    for row in blocks(source.shape[0], size[0]):
+    rows, columns = (
+        list(blocks(length, target, max(1, round(BLOCK_PIXELS * length / target))))
+        for length, target in zip(source.shape, size)
+    )
+    for row in rows:
         possible = _can_win(source[row.source], margin)
         for column in columns:
             classes = possible[:, column.source].any(dim=1).any(dim=0).nonzero()[:, 0]
             corners = source[row.source, column.source].index_select(2, classes)  # (k, k', c)
-            num_rows = max(1, MAX_RESIZED_VALUES // (len(classes) * len(column.weights)))
-            for start in range(0, len(row.weights), num_rows):
-                weights = row.weights[start : start + num_rows]
-                first = row.target.start + start
-                strip = resize_block(corners, weights, column.weights)
-                yield slice(first, first + len(weights)), column.target, classes.int(), strip.permute(2, 0, 1)
+            for target, strip in block_strips(corners, row, column):
+                yield target, column.target, classes.int(), strip
 
 
 def _can_win(source: torch.Tensor, margin: float) -> torch.Tensor:
@@ -144,20 +143,39 @@ class Block:
     weights: torch.Tensor
 
 
-def blocks(length: int, target_length: int) -> Iterator[Block]:
-    """Cuts an axis that is resized into blocks of about `BLOCK_PIXELS` target positions."""
-    upper, lower, weight = row_positions(length, target_length, torch.device("cpu"))
-    cells = max(1, round(BLOCK_PIXELS * length / target_length))
+def blocks(length: int, target_length: int, cells: int) -> Iterator[Block]:
+    """Cuts an axis that is resized into blocks of `cells` positions; the last one may be shorter."""
+    upper, _, _ = row_positions(length, target_length, torch.device("cpu"))
     block = upper // cells
     starts = [0, *((block[1:] != block[:-1]).nonzero()[:, 0] + 1).tolist()]
     for start, stop in zip(starts, [*starts[1:], target_length]):
-        target, first = slice(start, stop), int(upper[start])
-        source = slice(first, int(lower[stop - 1]) + 1)
-        weights = torch.zeros(stop - start, source.stop - first)
-        position = torch.arange(stop - start)
-        weights[position, upper[target] - first] += 1 - weight[target]
-        weights[position, lower[target] - first] += weight[target]
-        yield Block(target, source, weights)
+        yield block_of(slice(start, stop), length, target_length)
+
+
+def block_of(target: slice, length: int, target_length: int) -> Block:
+    """Returns the block of some target positions of an axis that is resized."""
+    upper, lower, weight = (part[target] for part in row_positions(length, target_length, torch.device("cpu")))
+    first = int(upper[0])
+    source = slice(first, int(lower[-1]) + 1)
+    weights = torch.zeros(len(upper), source.stop - first)
+    position = torch.arange(len(upper))
+    weights[position, upper - first] += 1 - weight
+    weights[position, lower - first] += weight
+    return Block(target, source, weights)
+
+
+def block_strips(corners: torch.Tensor, row: Block, column: Block) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Resizes a block of `(k, k', c)` in strips of rows, with bounded memory.
+
+    Yields:
+        The target rows of a strip, and the strip `(c, r, columns)`.
+    """
+    row_weights, column_weights = row.weights.to(corners.device), column.weights.to(corners.device)
+    num_rows = max(1, MAX_RESIZED_VALUES // (corners.shape[2] * len(column_weights)))
+    for start in range(0, len(row_weights), num_rows):
+        weights = row_weights[start : start + num_rows]
+        first = row.target.start + start
+        yield slice(first, first + len(weights)), resize_block(corners, weights, column_weights).permute(2, 0, 1)
 
 
 def resize_block(corners: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor) -> torch.Tensor:
@@ -198,4 +216,14 @@ def resize_rows(upper: torch.Tensor, lower: torch.Tensor, weight: torch.Tensor, 
     return F.interpolate(rows, size=(rows.shape[2], width), mode="bilinear", align_corners=False)[0]
 
 
-__all__ = ["ScoreFunction", "label_and_score", "resized_strips"]
+__all__ = [
+    "Block",
+    "ScoreFunction",
+    "block_of",
+    "block_strips",
+    "blocks",
+    "channels_last",
+    "label_and_score",
+    "resize_block",
+    "resized_strips",
+]

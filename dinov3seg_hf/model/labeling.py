@@ -17,7 +17,8 @@ from .calibration import Calibration
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import InferenceSettings
 from .label_maps import ScoreFunction
-from .pixel_refinement import BAND_MAPS, neighbor_weights, refine_maps
+from .pixel_refinement import neighbor_weights
+from .refined_label_maps import label_and_score_refined
 from .windows import size_of
 
 
@@ -109,25 +110,14 @@ def label_refined_pixels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Like `label_resized_maps`, with score maps that follow the edges of the image.
 
-    Only labels that win somewhere are refined, a few maps at a time.
+    Only labels that win somewhere are refined.
     """
     pixels = image.pixels.to(maps.maps.device)
-    size = size_of(pixels)
-    shares = maps.shares()
     winners = image_processor.post_process_semantic_segmentation(
-        SimpleNamespace(logits=maps.maps[None]), target_sizes=[size]
+        SimpleNamespace(logits=maps.maps[None]), target_sizes=[size_of(pixels)]
     )[0]
-    weights = neighbor_weights(pixels)
-    labels = torch.zeros(image.size, dtype=torch.int32, device=maps.maps.device)
-    best = torch.full(image.size, -1.0, device=maps.maps.device)
-    for present in winners.unique().long().split(BAND_MAPS):
-        upsampled = F.interpolate(shares[present][None], size=size, mode="bilinear", align_corners=False)[0]
-        refined = ScoreMaps(refine_maps(upsampled, weights), "none")
-        chunk_labels, chunk_best = label_resized_maps(refined, image, image_processor)
-        wins = chunk_best > best
-        labels = torch.where(wins, present.to(torch.int32)[chunk_labels.long()], labels)
-        best = torch.where(wins, chunk_best, best)
-    return labels, best
+    classes = winners.unique().long()
+    return label_and_score_refined(maps.shares()[classes], classes, neighbor_weights(pixels), image.size)
 
 
 __all__ = ["ScoreMaps", "label_pixels"]

@@ -6,7 +6,7 @@ Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels" (arXi
 average of its neighbors at several distances, weighted by how similar their colors are, some times in a row. So edges
 of the score maps move to edges of the image. Handles tensors only.
 
-Shapes: C classes, H x W pixels, N neighbors.
+Shapes: C classes, H x W pixels, h x w of them, N neighbors.
 """
 
 import itertools
@@ -18,20 +18,14 @@ DILATIONS = (1, 2, 4, 8)
 NUM_STEPS = 10
 # Color differences count in units of this share of the local standard deviation of the colors.
 CONTRAST = 0.1
-# Rows and maps that are computed at once: such a band of maps and weights fits into the caches of a CPU.
+# Rows that are computed at once: such a band of maps and weights fits into the caches of a CPU.
 BAND_HEIGHT = 16
-BAND_MAPS = 8
 
 
 def neighbor_offsets(dilations: tuple[int, ...] = DILATIONS) -> list[tuple[int, int]]:
     """Returns the (row, column) offsets of the neighbors: the 8 around a pixel, at every dilation."""
     around = [offset for offset in itertools.product((-1, 0, 1), repeat=2) if offset != (0, 0)]
     return [(row * dilation, column * dilation) for dilation in dilations for row, column in around]
-
-
-def padded(maps: torch.Tensor, margin: int) -> torch.Tensor:
-    """Pads maps `(C, H, W)` with copies of their border."""
-    return F.pad(maps[None], [margin] * 4, mode="replicate")[0]
 
 
 def neighbor_weights(pixels: torch.Tensor, dilations: tuple[int, ...] = DILATIONS) -> torch.Tensor:
@@ -45,12 +39,12 @@ def neighbor_weights(pixels: torch.Tensor, dilations: tuple[int, ...] = DILATION
         dilations: Distances of the neighbors in pixels.
 
     Returns:
-        Float32 `(N, H, W)`, summing to 1 over N, in the order of `neighbor_offsets`.
+        Float32 `(H, W, N)`, summing to 1 over N, in the order of `neighbor_offsets`.
     """
     height, width = pixels.shape[1:]
     offsets, margin = neighbor_offsets(dilations), max(dilations)
-    surrounded = padded(pixels.float(), margin)
-    weights = pixels.new_empty((len(offsets), height, width), dtype=torch.float32)
+    surrounded = F.pad(pixels.float()[None], [margin] * 4, mode="replicate")[0]
+    weights = pixels.new_empty((height, width, len(offsets)), dtype=torch.float32)
     for top in range(0, height, BAND_HEIGHT):
         rows = min(BAND_HEIGHT, height - top)
         center = surrounded[:, margin + top : margin + top + rows, margin : margin + width]
@@ -67,46 +61,108 @@ def neighbor_weights(pixels: torch.Tensor, dilations: tuple[int, ...] = DILATION
         variance = differences.square().sum(dim=0) / count - mean.square()
         scale = CONTRAST * variance.clamp_(min=0).sqrt_() + 1e-8
         logits = differences.abs_().div_(scale).mean(dim=1).neg_()
-        weights[:, top : top + rows] = logits.softmax(dim=0)
+        weights[top : top + rows] = logits.softmax(dim=0).permute(1, 2, 0)
     return weights
+
+
+def grow(part: slice, margin: int, length: int) -> slice:
+    """Adds a margin to both sides of a part of an axis, as far as the axis goes."""
+    return slice(max(0, part.start - margin), min(length, part.stop + margin))
 
 
 def refine_maps(
     maps: torch.Tensor,
     weights: torch.Tensor,
+    rows: slice | None = None,
+    columns: slice | None = None,
     dilations: tuple[int, ...] = DILATIONS,
     num_steps: int = NUM_STEPS,
 ) -> torch.Tensor:
     """Replaces every value by the weighted average of its neighbors, `num_steps` times.
 
-    Maps are independent. Every result is a convex combination of values of the same map.
+    Maps are independent. Every result is a convex combination of values of the same map. A part of an image depends on
+    `num_steps * max(dilations)` pixels around it; its result is the same as in the whole image.
 
     Args:
-        maps: `(C, H, W)`.
-        weights: `(N, H, W)` from `neighbor_weights` with the same dilations.
+        maps: `(h, w, C)`, the maps of the part and what is around it: of `grow(rows, num_steps * max(dilations), H)`,
+            and so for columns.
+        weights: `(H, W, N)` from `neighbor_weights` with the same dilations, of the whole image.
+        rows: The rows of the part. Default: all.
+        columns: The columns of the part. Default: all.
         dilations: Distances of the neighbors in pixels.
         num_steps: Number of steps.
 
     Returns:
-        Float32 `(C, H, W)`.
+        Float32 `(rows, columns, C)`.
     """
-    height, width = maps.shape[1:]
-    offsets, margin = neighbor_offsets(dilations), max(dilations)
-    result = torch.empty_like(maps, dtype=torch.float32)
-    for first in range(0, len(maps), BAND_MAPS):
-        current = maps[first : first + BAND_MAPS].float()
-        for _ in range(num_steps):
-            surrounded = padded(current, margin)
-            current = torch.zeros_like(current)
-            for top in range(0, height, BAND_HEIGHT):
-                rows = min(BAND_HEIGHT, height - top)
-                band = current[:, top : top + rows]
-                for weight, (down, right) in zip(weights, offsets):
-                    start = (margin + top + down, margin + right)
-                    neighbor = surrounded[:, start[0] : start[0] + rows, start[1] : start[1] + width]
-                    band.addcmul_(weight[top : top + rows], neighbor)
-        result[first : first + BAND_MAPS] = current
-    return result
+    (height, width), margin = weights.shape[:2], max(dilations)
+    rows, columns = rows or slice(0, height), columns or slice(0, width)
+    top, left = (max(0, part.start - num_steps * margin) for part in (rows, columns))
+    # two buffers in turn: fresh memory for each step would cost as much as the step
+    buffers = [maps.new_empty(_surrounded_size(maps.shape, margin).numel(), dtype=torch.float32) for _ in range(2)]
+    surrounded = _surrounded(buffers[0], maps.shape, margin)
+    _inside(surrounded, margin).copy_(maps)
+    for step in range(1, num_steps + 1):
+        _copy_border(surrounded, margin)
+        # what later steps depend on around the part, less with each of them
+        around = (num_steps - step) * margin
+        part_rows, part_columns = grow(rows, around, height), grow(columns, around, width)
+        part_weights = weights[part_rows, part_columns]
+        averages = _surrounded(buffers[step % 2], torch.Size([*part_weights.shape[:2], maps.shape[2]]), margin)
+        place = (part_rows.start - top, part_columns.start - left)
+        _average_neighbors(surrounded, part_weights, place, dilations, out=_inside(averages, margin))
+        surrounded, top, left = averages, part_rows.start, part_columns.start
+    return _inside(surrounded, margin)
 
 
-__all__ = ["neighbor_weights", "refine_maps"]
+def _average_neighbors(
+    surrounded: torch.Tensor,
+    weights: torch.Tensor,
+    place: tuple[int, int],
+    dilations: tuple[int, ...],
+    out: torch.Tensor,
+) -> None:
+    """Writes the average of the neighbors of each pixel of a part, which begins at `place` of the surrounded maps.
+
+    An average of neighbors is a weighted sum of rows of a table: `embedding_bag`, for all maps in one pass.
+    """
+    (num_rows, num_columns), width = weights.shape[:2], surrounded.shape[1]
+    margin = max(dilations)
+    table = surrounded.flatten(0, 1)
+    row, column = (torch.arange(count, device=table.device) for count in (BAND_HEIGHT, num_columns))
+    steps = [(margin + down) * width + margin + right for down, right in neighbor_offsets(dilations)]
+    neighbors = ((row * width)[:, None] + column).flatten()[:, None] + torch.tensor(steps, device=table.device)
+    neighbors = neighbors.int()  # half the memory to read
+    for start in range(0, num_rows, BAND_HEIGHT):
+        band = weights[start : start + BAND_HEIGHT]
+        first = (place[0] + start) * width + place[1]
+        size = band.shape[0] * num_columns
+        averages = F.embedding_bag(
+            neighbors[:size], table[first:], mode="sum", per_sample_weights=band.reshape(size, -1)
+        )
+        out[start : start + BAND_HEIGHT] = averages.unflatten(0, band.shape[:2])
+
+
+def _surrounded_size(size: torch.Size, margin: int) -> torch.Size:
+    return torch.Size([size[0] + 2 * margin, size[1] + 2 * margin, size[2]])
+
+
+def _surrounded(buffer: torch.Tensor, size: torch.Size, margin: int) -> torch.Tensor:
+    """The start of a buffer as maps of a size `(h, w, C)`, with a margin around them."""
+    size = _surrounded_size(size, margin)
+    return buffer[: size.numel()].view(size)
+
+
+def _inside(surrounded: torch.Tensor, margin: int) -> torch.Tensor:
+    return surrounded[margin:-margin, margin:-margin]
+
+
+def _copy_border(surrounded: torch.Tensor, margin: int) -> None:
+    """Fills the margin with copies of the border."""
+    surrounded[:, :margin] = surrounded[:, margin : margin + 1]
+    surrounded[:, -margin:] = surrounded[:, -margin - 1 : -margin]
+    surrounded[:margin] = surrounded[margin]
+    surrounded[-margin:] = surrounded[-margin - 1]
+
+
+__all__ = ["grow", "neighbor_weights", "refine_maps"]

@@ -201,9 +201,10 @@ def _prompts_of_classes(text: Any, templates: str | Sequence[str] | None) -> lis
         prompts = [list(row) for row in classes]
         empty = next((row for row in prompts if not row or not all(prompt.strip() for prompt in row)), None)
     else:
+        kinds = ", ".join(type(item).__name__ for item in classes[:3])
         raise ValueError(
-            f"The text is a list of {[type(item).__name__ for item in classes[:3]]}; expected class names (a list of "
-            "strings) or ready prompts (a list of strings per class). Use one of the two forms for all classes."
+            f"The text is a list of {kinds}; expected class names (a list of strings) or ready prompts (a list of "
+            "strings per class). Use one of the two forms for all classes."
         )
     if empty is not None:
         raise ValueError(f"A class is {empty!r}; expected a name or prompts for every class. Remove empty classes.")

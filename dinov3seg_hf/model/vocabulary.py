@@ -412,7 +412,12 @@ def _sequence(values: Any, what: str) -> list[Any]:
         raise ValueError(
             f"{what} are of type {type(values).__name__}; expected a list of strings, in the order of the labels."
         )
-    return list(values)
+    try:
+        return list(values)
+    except TypeError as error:  # an array without axes
+        raise ValueError(
+            f"{what} are {quoted(values)}; expected a list of strings, in the order of the labels."
+        ) from error
 
 
 def _clean(word: Any, what: str) -> str:

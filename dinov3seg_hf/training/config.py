@@ -405,7 +405,7 @@ def _coerced(value: Any, hint: Any) -> Any:
                 return value
     if isinstance(value, tuple):
         value = list(value)
-    if hint == (str | None) and value == "none":  # lets a flag remove a value of the file
+    if hint == (str | None) and isinstance(value, str) and value == "none":  # lets a flag remove a value of the file
         return None
     if hint == list[float] and isinstance(value, list):
         return [_coerced(item, float) for item in value]

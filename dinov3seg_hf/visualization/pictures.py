@@ -9,10 +9,12 @@ in all images of a vocabulary, in overlays, legends and mask files.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..model.checks import quoted
 from .colors import NONE_COLOR, PAPER, color_palette
 
 NONE_NAME = "none of these"
@@ -146,13 +148,27 @@ def _near_borders(label_map: np.ndarray, width: int) -> np.ndarray:
     return near
 
 
+def as_array(values: Any, what: str) -> np.ndarray:
+    """Returns nested values as an array.
+
+    Raises:
+        ValueError: If the values are no array: rows of different lengths, or nested without end.
+    """
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{what} is {quoted(values)}; expected an array of shape (height, width). Pass a numpy array."
+        ) from error
+
+
 def checked_label_map(label_map: np.ndarray, num_labels: int | None = None) -> np.ndarray:
     """Returns a label map as int32 `(H, W)`.
 
     Raises:
         ValueError: If `label_map` is not a label map, or contains a label of at least `num_labels`.
     """
-    label_map = np.asarray(label_map)
+    label_map = as_array(label_map, "The label map")
     if label_map.ndim != 2 or label_map.size == 0 or not np.issubdtype(label_map.dtype, np.integer):
         raise ValueError(
             f"The label map has dtype {label_map.dtype} and shape {label_map.shape}; expected integers of shape "

@@ -4,15 +4,18 @@
 
 python scripts/measure/demo_load.py                                  # 16 clients for two minutes, embedded checkpoint
 python scripts/measure/demo_load.py --clients 4 --seconds 20
+python scripts/measure/demo_load.py --clients 32 --seconds 600 --bad 0.3 # bad input among the good
 
-Each client is a session that segments drawn scenes, adds and removes words, and requests files through gradio_client.
-From time to time, a client starts a new session. Before the load test, a single client measures the time of a full run
-and of one more word. The exit code is 1 if a request failed for another reason than a full queue, if no request
-succeeded, or if the memory grew by more than --growth after the first third.
+Each client is a session that segments drawn scenes, adds and removes words, and requests files through gradio_client,
+from an address of its own, as behind a proxy. From time to time, a client starts a new session. Before the load test, a
+single client measures the time of a full run and of one more word. The exit code is 1 if a good request failed for
+another reason than a full queue or its rate, if a bad one did not get a polite refusal (a sentence, no traceback and no
+path of the server), if no request succeeded, or if the memory grew by more than --growth after the first third.
 """
 
 import argparse
 import random
+import re
 import signal
 import socket
 import statistics
@@ -22,7 +25,9 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from gradio_client import Client, handle_file
 from PIL import Image
@@ -41,6 +46,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--max-queue", type=int, default=40)
     parser.add_argument("--cache", type=int, default=64, help="MiB; small, so that the test includes evictions")
+    parser.add_argument("--bad", type=float, default=0.0, help="share of requests with bad input (default: 0)")
+    parser.add_argument("--pause", type=float, default=0.3, help="longest pause of a client, seconds (default: 0.3)")
     parser.add_argument(
         "--growth", type=float, default=0.10, help="allowed growth of the memory after the first third (default: 0.1)"
     )
@@ -57,7 +64,7 @@ def main() -> int:
         process, url = _start(args)
         try:
             _alone(url, scenes[0])
-            return _together(url, process.pid, scenes, args)
+            return _together(url, process.pid, scenes, _bad_files(Path(folder)), args)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -108,20 +115,74 @@ def _timed(client: Client, scene: Path, words: str, inference: str) -> float:
     return time.perf_counter() - start
 
 
-def _together(url: str, pid: int, scenes: list[Path], args: argparse.Namespace) -> int:
+def _bad_files(folder: Path) -> dict[str, Path]:
+    """Files that are no images, or too large."""
+    Image.new("RGB", (200, 200)).save(folder / "good.png")
+    content = (folder / "good.png").read_bytes()
+    Image.new("1", (12_000, 12_000)).save(folder / "bomb.png")
+    (folder / "text.png").write_text("no image")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
+    (folder / "large.png").write_bytes(content + bytes(40 * 2**20))
+    return {name: folder / f"{name}.png" for name in ("bomb", "text", "empty", "cut", "large")}
+
+
+def _bad_request(rng: random.Random, scene: Path, files: dict[str, Path]) -> tuple[str, Any, str, dict]:
+    """Draws a bad request: its kind, the image, the words and the options."""
+    wrong_words = {
+        "no words": "",
+        "an invisible character": "cat\u200b, dog",
+        "text from right to left": "cat\u202e, dog",
+        "5,000 words": ", ".join(f"word {index}" for index in range(5000)),
+        "the same word twice": "cat, cat",
+        "a long word": "a" * 100_000,
+    }
+    wrong_options = {"an unknown mode": {"inference": "none"}, "an unknown head": {"head": "../head"}}
+    kind = rng.choice([*files, *wrong_words, *wrong_options, "a file of the server"])
+    image: Any = handle_file(files.get(kind, scene))
+    if kind == "a file of the server":
+        image = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    return kind, image, wrong_words.get(kind, "red circle, blue square"), wrong_options.get(kind, {})
+
+
+def _is_polite(error: Exception) -> bool:
+    """Whether a refusal is a sentence, without the inside of the server."""
+    text = str(error)
+    return len(text) > 20 and not re.search(r"Traceback|site-packages|dinov3seg-demo-|File \"|/tmp/", text)
+
+
+def _together(url: str, pid: int, scenes: list[Path], bad_files: dict[str, Path], args: argparse.Namespace) -> int:
     stop, lock = threading.Event(), threading.Lock()
     latencies: dict[str, list[float]] = {}
-    full_queue, failures = 0, []
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+
+    def ask_badly(client: Client, rng: random.Random, scene: Path) -> None:
+        kind, image, words, options = _bad_request(rng, scene, bad_files)
+        try:
+            client.predict(image, words, **options, api_name="/segment")
+            outcome = "answered"
+        except Exception as error:
+            outcome = "refused" if _is_polite(error) else "refused without a sentence"
+            if _is_busy(error):
+                outcome = "busy"
+            message = f"{type(error).__name__}: {error}"[:300]
+        with lock:
+            outcomes[f"{kind}: {outcome}"] += 1
+            if outcome == "refused without a sentence":
+                failures.append(f"{kind}: {message}")
 
     def visit(number: int) -> None:
-        nonlocal full_queue
         rng = random.Random(number)
         while not stop.is_set():
-            client = Client(url, verbose=False, download_files=False)
+            client = Client(url, verbose=False, download_files=False, headers={"X-Forwarded-For": f"10.0.0.{number}"})
             scene, words = rng.choice(scenes), rng.sample(NAMES, 5)
             for _ in range(rng.randint(4, 12)):
-                if stop.is_set():
+                if stop.wait(rng.uniform(0, args.pause)):
                     return
+                if rng.random() < args.bad:
+                    ask_badly(client, rng, scene)
+                    continue
                 if rng.random() < 0.6 or len(words) < 3:
                     words.append(f"{rng.choice(NAMES)} {rng.randrange(1000)}")
                 else:
@@ -137,12 +198,11 @@ def _together(url: str, pid: int, scenes: list[Path], args: argparse.Namespace) 
                         latencies.setdefault(endpoint, []).append(time.perf_counter() - start)
                 except Exception as error:
                     with lock:
-                        if "Queue is full" in str(error):
-                            full_queue += 1
+                        if _is_busy(error):
+                            outcomes["good: busy"] += 1
                         else:
                             failures.append(f"{type(error).__name__}: {error}")
                     stop.wait(0.5)
-                stop.wait(rng.uniform(0, 0.3))
 
     threads = [threading.Thread(target=visit, args=(number,), daemon=True) for number in range(args.clients)]
     begin = time.monotonic()
@@ -157,11 +217,10 @@ def _together(url: str, pid: int, scenes: list[Path], args: argparse.Namespace) 
         thread.join(60)
 
     print(f"{args.clients} clients, {args.seconds:.0f} s:")
-    for endpoint, values in sorted(latencies.items()):
-        values.sort()
-        median, late = values[len(values) // 2], values[int(0.95 * (len(values) - 1))]
-        print(f"  {endpoint:12s} {len(values):5d} answers, median {median:.2f} s, 95 % within {late:.2f} s")
-    print(f"  rejected by a full queue {full_queue}, failed {len(failures)}")
+    _print_latencies(latencies)
+    print(f"  failed {len(failures)}; other outcomes:")
+    for outcome, count in sorted(outcomes.items()):
+        print(f"    {outcome} {count}")
     for failure in sorted(set(failures))[:5]:
         print(f"    {failure}")
     print(
@@ -172,6 +231,18 @@ def _together(url: str, pid: int, scenes: list[Path], args: argparse.Namespace) 
     end = statistics.median(mib for _, mib in memory[-3:])
     print(f"  after warm-up {warm:.0f} MiB, at the end {end:.0f} MiB ({100 * (end / warm - 1):+.1f} %)")
     return int(bool(failures) or not latencies or end > (1 + args.growth) * warm)
+
+
+def _print_latencies(latencies: dict[str, list[float]]) -> None:
+    for endpoint, values in sorted(latencies.items()):
+        values.sort()
+        median, late = values[len(values) // 2], values[int(0.95 * (len(values) - 1))]
+        print(f"  {endpoint:12s} {len(values):5d} answers, median {median:.2f} s, 95 % within {late:.2f} s")
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether the queue is full, or the address has used up its rate."""
+    return any(words in str(error) for words in ("Queue is full", "queue is full", "Too many requests"))
 
 
 def _resident_mib(pid: int) -> float:

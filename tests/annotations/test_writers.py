@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,28 @@ def test_a_generator_is_read_once_and_a_bad_image_leaves_nothing(annotated, tmp_
     if name == "coco":
         assert [entry["id"] for entry in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
         assert all(0.3 < entry["score"] < 0.7 for entry in content["annotations"])
+
+
+def nested(depth):
+    return [] if depth == 0 else [nested(depth - 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file_name": np.array(["a.png", "b.png"])}, r"The file name is array.*expected a path"),
+        ({"label_map": nested(100)}, r"The label map is .*; expected an array"),
+        ({"label_map": [[1, 2], [3]]}, r"The label map is .*; expected an array"),
+        ({"score_map": nested(100)}, r"The score map is .*; expected an array"),
+    ],
+)
+def test_images_that_are_none_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        AnnotatedImage(**{"file_name": "a.png", "label_map": np.zeros((2, 3), dtype=np.int32)} | change)
+
+
+def test_the_name_of_an_image_can_be_a_path():
+    assert AnnotatedImage(Path("street/a.png"), np.zeros((2, 3), dtype=np.int32)).file_name == "street/a.png"
 
 
 @pytest.mark.parametrize("name", PHOTO_FORMATS)

@@ -418,6 +418,23 @@ def test_a_tensor_of_another_size_is_named(run, changed):
         run(changed("backbone", {"blocks.1.mlp.fc1.bias": torch.ones(255)}))
 
 
+@pytest.mark.parametrize(
+    ("key", "shape", "message"),
+    [
+        ("blocks.0.attn.qkv.bias_mask", (191,), r"qkv\.bias_mask has the shape \(191,\); expected queries, keys and"),
+        ("blocks.0.attn.qkv.bias", (1,), r"qkv\.bias has the shape \(1,\); expected queries, keys and values"),
+        ("blocks.0.attn.qkv.bias", (93,), "other shapes than the published layout"),
+        ("blocks.0.attn.qkv.weight", (), r"qkv\.weight has the shape \(\); expected"),
+        ("cls_token", (), "other shapes than the published layout"),
+        ("storage_tokens", (3,), "other shapes than the published layout"),
+        ("norm.weight", (0,), r"norm\.weight is empty; expected values"),
+    ],
+)
+def test_shapes_that_do_not_fit_together_are_refused(run, changed, key, shape, message):
+    with pytest.raises(ValueError, match=message):
+        run(changed("backbone", {key: torch.ones(shape)}))
+
+
 def test_files_of_different_width_are_refused(run, tmp_path):
     small_backbone().save_pretrained(tmp_path / "small")
     with pytest.raises(ValueError, match=r"head of width 64 and text embeddings of width 128; expected 32 and 64"):

@@ -17,10 +17,11 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.cli import demo as command
-from dinov3seg_hf.demo.clients import MAX_CLIENTS, ClientRates
+from dinov3seg_hf.demo.clients import MAX_CLIENTS, PRIVATE_NETWORKS, ClientRates
 from dinov3seg_hf.demo.endpoints import Endpoints
 from dinov3seg_hf.demo.engine import DemoEngine
 from dinov3seg_hf.demo.uploads import sweep, swept
@@ -126,6 +127,27 @@ def test_a_client_with_too_many_requests_is_told_when_to_come_again():
     assert other.post("/gradio_api/upload").status_code == 200
     now[0] = 10
     assert [client.post("/gradio_api/upload").status_code for _ in range(2)] == [200, 429]
+
+
+def test_an_address_that_a_client_claims_does_not_count():
+    """Behind the proxies of a Space, as `demo/app.py` sets it: they add the address that they see."""
+
+    def answer(request):
+        return PlainTextResponse("done")
+
+    limited = [
+        Middleware(ProxyHeadersMiddleware, trusted_hosts=PRIVATE_NETWORKS),
+        Middleware(ClientRates, 6, lambda: 0.0),
+    ]
+    app = Starlette(routes=[Route("/upload", answer, methods=["POST"])], middleware=limited)
+    proxy = TestClient(app, client=("10.1.2.3", 1))
+
+    def upload(*addresses: str) -> int:
+        return proxy.post("/upload", headers={"X-Forwarded-For": ", ".join(addresses)}).status_code
+
+    claims = ("1.1.1.1", "8.8.8.8", "127.0.0.1", "9.9.9.9")
+    assert [upload(claim, "203.0.113.7", "10.9.9.9") for claim in claims] == [200, 200, 200, 429]
+    assert upload("203.0.113.7", "198.51.100.1") == 200  # nor does a claim use up what another client has
 
 
 def test_addresses_of_many_clients_take_no_memory():

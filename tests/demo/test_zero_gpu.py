@@ -89,3 +89,10 @@ def test_nothing_is_borrowed_without_the_library(monkeypatch):
         yield 1
 
     assert zero_gpu.with_borrowed_gpu(steps) is steps and not zero_gpu.on_zero_gpu()
+
+
+def test_a_request_ends_with_our_words_before_the_gpu_is_taken_back(spaces, pipe, image, monkeypatch):
+    assert zero_gpu.seconds_of_a_request(300) < zero_gpu.GPU_SECONDS and zero_gpu.seconds_of_a_request(20) == 20
+    monkeypatch.setattr(zero_gpu, "GPU_SECONDS", zero_gpu.SPARE_SECONDS)
+    with pytest.raises(ValueError, match="took more than 0 s, the limit of this server"):
+        DemoEngine(pipe).segment("visitor", image, LABELS)

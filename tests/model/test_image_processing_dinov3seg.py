@@ -393,3 +393,20 @@ def test_each_image_gets_its_own_target_size(pil):
 def test_outputs_that_make_no_map_are_refused(pil, outputs, options, words):
     with pytest.raises(ValueError, match=words):
         pil.post_process_semantic_segmentation(outputs, **options)
+
+
+@pytest.mark.parametrize("factor", [{}, [1.0, 2.0], float("nan"), "1/255"])
+def test_a_rescale_factor_that_is_no_number_is_refused(factor):
+    processor = Dinov3SegImageProcessorPil(size={"height": 32, "width": 32}, do_windows=False)
+    processor.rescale_factor = factor  # as a folder's JSON file sets it
+    with pytest.raises(ValueError, match="rescale_factor"):
+        processor(Image.new("RGB", (32, 32)), return_tensors="np")
+
+
+def test_a_list_nested_without_end_is_no_image():
+    image: list = []
+    for _ in range(100_000):
+        image = [image]
+    processor = Dinov3SegImageProcessorPil(size={"height": 32, "width": 32}, do_windows=False)
+    with pytest.raises((ValueError, TypeError)):
+        processor([image], return_tensors="np")

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
-from dinov3seg_hf.model import pixel_refinement
+from dinov3seg_hf.model import pixel_refinement, refined_label_maps
 from dinov3seg_hf.model.labeling import ScoreMaps
-from dinov3seg_hf.model.pixel_refinement import CONTRAST, neighbor_offsets, neighbor_weights, refine_maps
+from dinov3seg_hf.model.pixel_refinement import (
+    CONTRAST,
+    DILATIONS,
+    NUM_STEPS,
+    grow,
+    neighbor_offsets,
+    neighbor_weights,
+    refine_maps,
+)
+from dinov3seg_hf.model.refined_label_maps import label_and_score_refined
 
 LABELS = ["cat", "dog", "grass"]
 
@@ -39,36 +49,92 @@ def one_step_by_definition(maps, pixels, dilations):
             spread = torch.cat([colors, own[None]]).std(dim=0, correction=0)
             weights = (-(colors - own).abs() / (CONTRAST * spread + 1e-8)).mean(dim=1).softmax(dim=0)
             for weight, (y, x) in zip(weights, places):
-                result[:, row, column] += weight * maps[:, y, x]
+                result[row, column] += weight * maps[y, x]
     return result
+
+
+def plain_twin(maps, weights):
+    """All steps for whole maps, one neighbor after the other."""
+    margin, (height, width) = max(DILATIONS), maps.shape[:2]
+    for _ in range(NUM_STEPS):
+        around = F.pad(maps.permute(2, 0, 1)[None], [margin] * 4, mode="replicate")[0].permute(1, 2, 0)
+        maps = sum(
+            weight[..., None] * around[margin + down :, margin + right :][:height, :width]
+            for weight, (down, right) in zip(weights.unbind(dim=2), neighbor_offsets())
+        )
+    return maps
 
 
 @pytest.mark.parametrize("dilations", [(1,), (1, 2), (3,)])
 def test_a_step_is_the_definition(dilations):
-    pixels, maps = torch.rand(3, 9, 7, dtype=torch.float64).float(), torch.rand(2, 9, 7)
+    pixels, maps = torch.rand(3, 9, 7, dtype=torch.float64).float(), torch.rand(9, 7, 2)
     weights = neighbor_weights(pixels, dilations)
-    torch.testing.assert_close(weights.sum(dim=0), torch.ones(9, 7))
-    refined = refine_maps(maps, weights, dilations, num_steps=1)
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(9, 7))
+    refined = refine_maps(maps, weights, dilations=dilations, num_steps=1)
     torch.testing.assert_close(refined, one_step_by_definition(maps, pixels, dilations), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("height", "maps"), [(1, 1), (5, 2), (1000, 1000)])
-def test_bands_change_nothing(height, maps, monkeypatch):
-    pixels, values = torch.rand(3, 37, 23), torch.rand(5, 37, 23)
-    expected = refine_maps(values, neighbor_weights(pixels))
+@pytest.mark.parametrize("height", [1, 5, 1000])
+def test_bands_change_nothing(height, monkeypatch):
+    pixels, values = torch.rand(3, 37, 23), torch.rand(37, 23, 5)
+    expected = plain_twin(values, neighbor_weights(pixels))
     monkeypatch.setattr(pixel_refinement, "BAND_HEIGHT", height)
-    monkeypatch.setattr(pixel_refinement, "BAND_MAPS", maps)
     torch.testing.assert_close(refine_maps(values, neighbor_weights(pixels)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"), [((0, 40), (0, 30)), ((100, 130), (0, 200)), ((101, 102), (90, 97)), ((150, 190), (150, 200))]
+)
+def test_a_part_of_an_image_is_refined_as_in_the_whole_image(rows, columns):
+    weights, maps = neighbor_weights(torch.rand(3, 190, 200)), torch.rand(190, 200, 3)
+    rows, columns, reach = slice(*rows), slice(*columns), NUM_STEPS * max(DILATIONS)
+    around = maps[grow(rows, reach, 190), grow(columns, reach, 200)]
+    part = refine_maps(around, weights, rows, columns)
+    assert torch.equal(part, refine_maps(maps, weights)[rows, columns])
+
+
+@pytest.mark.parametrize("size", [(30, 210), (50, 400), (20, 90)])
+@pytest.mark.parametrize(("contrast", "sides"), [(0.3, (70,)), (3.0, (1000,)), (30.0, (70, 110))])
+def test_blocks_of_classes_that_can_win_give_the_labels_of_all_classes(size, contrast, sides, monkeypatch):
+    """Vague and clear shares, in small and large blocks, at other sizes than that of the image."""
+    monkeypatch.setattr(refined_label_maps, "BLOCK_SIDES", sides)
+    monkeypatch.setattr(refined_label_maps, "MAX_CLASSES", 3)
+    generator = torch.Generator().manual_seed(0)
+    shares = (contrast * torch.randn(12, 2, 15, generator=generator)).softmax(dim=0)
+    weights = neighbor_weights(torch.rand(3, 30, 210, generator=generator))
+    classes = torch.arange(12) * 2 + 1
+    labels, scores = label_and_score_refined(shares, classes, weights, size)
+
+    upsampled = F.interpolate(shares[None], size=(30, 210), mode="bilinear")[0].permute(1, 2, 0)
+    refined = plain_twin(upsampled, weights).permute(2, 0, 1)
+    expected = F.interpolate(refined[None], size=size, mode="bilinear")[0]
+    best, winners = expected.max(dim=0)
+    torch.testing.assert_close(scores, best, rtol=1e-5, atol=1e-6)
+    chosen = expected.gather(0, (labels.long()[None] - 1) // 2)[0]
+    torch.testing.assert_close(chosen, best, rtol=1e-5, atol=1e-6)  # of equals, either may win
+    assert (labels == classes[winners]).float().mean() > 0.999
+
+
+def test_classes_that_cannot_win_nearby_are_not_refined(monkeypatch):
+    refined, refine = [], refined_label_maps.refine_maps
+    monkeypatch.setattr(refined_label_maps, "BLOCK_SIDES", (100,))
+    monkeypatch.setattr(
+        refined_label_maps, "refine_maps", lambda maps, *others: refined.append(maps.shape[2]) or refine(maps, *others)
+    )
+    shares = torch.full((50, 1, 30), 0.01)
+    shares[0], shares[49, :, 24:] = 0.5, 0.51  # the last one can win on the right alone
+    label_and_score_refined(shares, torch.arange(50), neighbor_weights(torch.rand(3, 10, 300)), (10, 300))
+    assert refined == [1, 2, 2]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (12, 3), (40, 40)])
 def test_results_are_convex_combinations_for_any_size(size):
-    pixels, maps = torch.rand(3, *size), torch.rand(3, *size)
+    pixels, maps = torch.rand(3, *size), torch.rand(*size, 3)
     refined = refine_maps(maps, neighbor_weights(pixels))
-    low, high = maps.amin(dim=(1, 2)), maps.amax(dim=(1, 2))
-    assert (refined.amin(dim=(1, 2)) >= low - 1e-5).all() and (refined.amax(dim=(1, 2)) <= high + 1e-5).all()
-    constant = refine_maps(torch.full((1, *size), 0.3), neighbor_weights(pixels))
-    torch.testing.assert_close(constant, torch.full((1, *size), 0.3))
+    low, high = maps.amin(dim=(0, 1)), maps.amax(dim=(0, 1))
+    assert (refined.amin(dim=(0, 1)) >= low - 1e-5).all() and (refined.amax(dim=(0, 1)) <= high + 1e-5).all()
+    constant = refine_maps(torch.full((*size, 1), 0.3), neighbor_weights(pixels))
+    torch.testing.assert_close(constant, torch.full((*size, 1), 0.3))
 
 
 def test_brightness_and_contrast_do_not_matter():
@@ -83,9 +149,9 @@ def test_edges_move_to_the_edges_of_the_image():
     pixels += 0.01 * torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(0))
     left = torch.zeros(48, 48)
     left[:, :20] = 1  # four columns too narrow
-    refined = refine_maps(torch.stack([left, 1 - left]), neighbor_weights(pixels))
+    refined = refine_maps(torch.stack([left, 1 - left], dim=2), neighbor_weights(pixels))
     truth = torch.arange(48).expand(48, 48) >= 24
-    wrong = (refined.argmax(dim=0).bool() != truth).float().mean()
+    wrong = (refined.argmax(dim=2).bool() != truth).float().mean()
     assert wrong < 0.01 < ((1 - left).bool() != truth).float().mean()
 
 
@@ -119,15 +185,13 @@ def test_an_encoded_image_is_refined_like_the_image(pipe):
     np.testing.assert_array_equal(whole["label_map"], encoded["label_map"])
 
 
-def test_many_labels_are_refined_in_parts(pipe):
+def test_many_labels_are_refined_in_parts(pipe, monkeypatch):
     """The parts, and labels that win nowhere, change nothing."""
     image, labels = random_image(60, 90), [f"thing {index}" for index in range(30)]
     expected = pipe(image, labels, refine="pixels", return_label_map=True)["label_map"]
-    for maps in (1, 100):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dinov3seg_hf.model.labeling.BAND_MAPS", maps)
-            label_map = pipe(image, labels, refine="pixels", return_label_map=True)["label_map"]
-        assert (label_map == expected).mean() > 0.999
+    monkeypatch.setattr(refined_label_maps, "MAX_CLASSES", 1)
+    label_map = pipe(image, labels, refine="pixels", return_label_map=True)["label_map"]
+    assert (label_map == expected).mean() > 0.999
 
 
 def test_a_threshold_holds_after_the_refinement(pipe):

@@ -699,3 +699,9 @@ def test_classes_without_a_synonym_of_known_words_are_named():
     vocabulary = Vocabulary.from_list(["red circle", "dog", "ball|Blue Circle", "red dog"])
     assert vocabulary.unknown_to(["red", "blue", "Circle"]) == ["dog", "red dog"]
     assert vocabulary.unknown_to([]) == list(vocabulary.names)
+
+
+@pytest.mark.parametrize("names", [torch.tensor(3, dtype=torch.uint8), np.array(3)])
+def test_an_array_without_axes_is_no_list_of_names(names):
+    with pytest.raises(ValueError, match="expected a list of strings, in the order of the labels"):
+        Vocabulary(names)
