@@ -23,7 +23,7 @@ ActiveClasses = int | Literal["auto"]
 
 # The k of "auto", and the number of groups. Chosen on scenes that did not measure them (docs/performance.md).
 AUTO = 8
-NUM_GROUPS = 64
+MAX_GROUPS = 64
 
 # By how much a rejected class stays below the winner; more than the rounding of a resized logit.
 GAP = 0.01
@@ -57,7 +57,7 @@ def choose_representatives(coarse_logits: torch.Tensor, active_classes: ActiveCl
     is_rejected[coarse_logits.topk(min(best, num_classes), dim=0).indices.flatten()] = False
     order = coarse_logits.flatten(1).mean(dim=1).argsort(descending=True, stable=True)
     rejected = order[is_rejected[order]]
-    num_groups = min(NUM_GROUPS, len(rejected))
+    num_groups = min(MAX_GROUPS, len(rejected))
     if num_groups:
         bounds = torch.arange(num_groups + 1, device=rejected.device) * len(rejected) // num_groups
         middles = rejected[(bounds[:-1] + bounds[1:]) // 2]

@@ -174,8 +174,8 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
         query, key, value = self.attention.project(self.norm1(hidden_states), guidance)
         # a weight of n in the softmax is a bias of log n
         bias = None if counts is None else counts.log().to(query.dtype)[None, None, None]  # (1, 1, 1, C)
-        states = (split_heads(states) for states in (query, key, value))
-        attended = self.attention.attend(*states, bias)  # (B N, C, heads, d)
+        query, key, value = map(split_heads, (query, key, value))
+        attended = self.attention.attend(query, key, value, bias)  # (B N, C, heads, d)
         hidden_states = hidden_states + self.attention.output(attended.reshape(hidden_states.shape))
         hidden_states = hidden_states + self.mlp(self.norm2(hidden_states))
         return hidden_states.transpose(1, 2)

@@ -37,8 +37,9 @@ def vocabulary_within(
         raise ValueError(f"Got {len(labels)} labels; expected at most {limits.labels}. Use fewer labels.")
     if isinstance(templates, str) and "\n" in templates:
         templates = [line for line in templates.splitlines() if line.strip()]
-    is_given = templates is not None and not (isinstance(templates, (str, list, tuple)) and not templates)
-    templates = resolve_templates(templates if is_given else DEFAULT_TEMPLATE)
+    if templates is None or (isinstance(templates, (str, list, tuple)) and not templates):
+        templates = DEFAULT_TEMPLATE
+    templates = resolve_templates(templates)
     if len(templates) > limits.templates or max(map(len, templates)) > 4 * limits.word_length:
         raise ValueError(
             f"Got {len(templates)} templates with up to {max(map(len, templates))} characters; expected at most "

@@ -5,7 +5,7 @@
     python scripts/drawn_world/evaluate_active_classes.py                                # 300 scenes, "auto"
     python scripts/drawn_world/evaluate_active_classes.py --choice --scenes 14 --rules 4 8 --groups 1 32 64
 
-The second command is how `AUTO` and `NUM_GROUPS` were chosen, on other scenes.
+The second command is how `AUTO` and `MAX_GROUPS` were chosen, on other scenes.
 
 Scenes have seen and unseen names. Scores are the mIoU in % of one confusion matrix over all scenes, times are CPU
 seconds of the head in one thread. Intervals are 95 % of a bootstrap over scenes, paired: each resample takes the same
@@ -78,7 +78,7 @@ def segment(pipe, scene: Scene, text_embeds: torch.Tensor, rules: Sequence[Rule]
     """Returns the label map of each rule, and the seconds of the head."""
     features = pipe.encode_image(Image.fromarray(scene.image), inference="whole", head="full").features
     found = []
-    for rule, active_classes.NUM_GROUPS in rules:
+    for rule, active_classes.MAX_GROUPS in rules:
         start = time.process_time()
         logits = pipe.model(image_features=features, text_embeds=text_embeds, active_classes=rule).logits
         seconds = time.process_time() - start
@@ -99,7 +99,7 @@ def main() -> None:
         "--groups",
         type=int,
         nargs="+",
-        default=[active_classes.NUM_GROUPS],
+        default=[active_classes.MAX_GROUPS],
         help="numbers of groups of rejected classes (default: %(default)s)",
     )
     parser.add_argument("--words", default="ade20k-847", help="preset whose words are added to the drawn ones, or none")

@@ -158,7 +158,7 @@ def test_shares_are_those_of_the_label_map():
 def test_disagreement_with_all_classes_is_the_share_of_pixels_that_change(
     tiny_model, tiny_processor, sample_image, monkeypatch
 ):
-    monkeypatch.setattr(active_classes, "NUM_GROUPS", 1)
+    monkeypatch.setattr(active_classes, "MAX_GROUPS", 1)
     options = {"active_classes": 1}  # the default of this pipeline
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu", **options)
     text = pipe.encode_labels([f"{color} {kind}" for color in COLORS for kind in KINDS])

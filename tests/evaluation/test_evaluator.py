@@ -258,7 +258,7 @@ def test_rejected_classes_are_another_protocol(run, reference, monkeypatch):
     assert result.protocol["inference"]["active_classes"] == 1 and "active classes 1" in result.table()
     assert result.protocol_fingerprint != reference.protocol_fingerprint
     np.testing.assert_array_equal(result.confusion, reference.confusion)  # too few classes to reject any
-    monkeypatch.setattr(active_classes, "NUM_GROUPS", 1)
+    monkeypatch.setattr(active_classes, "MAX_GROUPS", 1)
     assert not np.array_equal(run(active_classes=1).confusion, reference.confusion)
 
 

@@ -27,7 +27,7 @@ def random_text(num_classes, seed=0):
 @pytest.fixture(autouse=True)
 def few_groups(monkeypatch):
     """Rejects classes of short lists, too."""
-    monkeypatch.setattr(active_classes, "NUM_GROUPS", 3)
+    monkeypatch.setattr(active_classes, "MAX_GROUPS", 3)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_best_of_a_patch_are_active_and_the_others_are_represented_by_groups
     means = logits.mean(dim=(1, 2))
     rejected = sorted((~is_best).nonzero()[:, 0].tolist(), key=lambda index: -means[index])
     groups = [list(group) for _, group in itertools.groupby(rejected, key=lambda index: int(representatives[index]))]
-    assert len(groups) == min(active_classes.NUM_GROUPS, len(rejected))  # each one in a row: means do not interleave
+    assert len(groups) == min(active_classes.MAX_GROUPS, len(rejected))  # each one in a row: means do not interleave
     assert all(int(representatives[group[0]]) == group[len(group) // 2] for group in groups)
     assert max(map(len, groups), default=0) - min(map(len, groups), default=0) <= 1
 
