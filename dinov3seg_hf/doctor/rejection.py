@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..model.active_classes import ActiveClasses
+from ..model.inference_settings import ActiveClasses
 from ..model.text_embeddings import TextEmbeddings
 
 

@@ -12,14 +12,10 @@ costs and saves is measured in docs/performance.md.
 Shapes: C classes, c of them active, h x w patches, H x W logits.
 """
 
-from typing import Any, Literal
-
 import torch
 from torch.nn import functional as F
 
-from .checks import checked_integer, quoted
-
-ActiveClasses = int | Literal["auto"]
+from .inference_settings import ActiveClasses
 
 # The k of "auto", and the number of groups. Chosen on scenes that did not measure them (docs/performance.md).
 AUTO = 8
@@ -27,20 +23,6 @@ MAX_GROUPS = 64
 
 # By how much a rejected class stays below the winner; more than the rounding of a resized logit.
 GAP = 0.01
-
-
-def check_active_classes(value: Any, training: bool = False) -> None:
-    """Checks that the value is `"auto"` or an integer of at least 1.
-
-    Raises:
-        ValueError: If it is something else, or the model is in training mode.
-    """
-    if isinstance(value, str) and value != "auto":
-        raise ValueError(f'active_classes is {quoted(value)}; expected "auto" or an integer of at least 1.')
-    if not isinstance(value, str):
-        checked_integer(value, "active_classes", least=1)
-    if training:
-        raise ValueError("active_classes is set in training mode; expected None. Leave it out, or call eval().")
 
 
 def choose_representatives(coarse_logits: torch.Tensor, active_classes: ActiveClasses) -> torch.Tensor:

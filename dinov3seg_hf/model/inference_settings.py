@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from .active_classes import ActiveClasses, check_active_classes
 from .checks import check_size, checked_choice, checked_integer, quoted
 
 Inference = Literal["whole", "local-global", "slide"]
@@ -14,6 +13,7 @@ Head = Literal["full", "dinotxt"]
 PatchSource = Literal["head", "backbone"]
 Refine = Literal["pixels", "none"]
 Background = Literal["auto", "never"]
+ActiveClasses = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -159,3 +159,17 @@ def choose_patch_source(config: Any, patch_source: PatchSource | None) -> PatchS
 
 def _is_between(value: Any, low: float, high: float) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def check_active_classes(value: Any, training: bool = False) -> None:
+    """Checks that the value is `"auto"` or an integer of at least 1.
+
+    Raises:
+        ValueError: If it is something else, or the model is in training mode.
+    """
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f'active_classes is {quoted(value)}; expected "auto" or an integer of at least 1.')
+    if not isinstance(value, str):
+        checked_integer(value, "active_classes", least=1)
+    if training:
+        raise ValueError("active_classes is set in training mode; expected None. Leave it out, or call eval().")

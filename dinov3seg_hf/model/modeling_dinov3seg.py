@@ -23,7 +23,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
-from .active_classes import ActiveClasses, check_active_classes, choose_representatives, join_rejected
+from .active_classes import choose_representatives, join_rejected
 from .checks import checked_flag
 from .chunking import map_chunks, resolve_chunk_size
 from .configuration_dinov3seg import Dinov3SegConfig
@@ -37,7 +37,7 @@ from .early_refinement import (
     initial_frequencies,
     initial_mixing_weight,
 )
-from .inference_settings import Head, PatchSource, choose_head, choose_patch_source
+from .inference_settings import ActiveClasses, Head, PatchSource, check_active_classes, choose_head, choose_patch_source
 from .input_checks import check_image_features, check_images, check_one_of, check_prompts, check_text_embeds
 from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .loss import segmentation_loss

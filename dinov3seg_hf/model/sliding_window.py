@@ -8,8 +8,7 @@ Handles tensors only. Local-global inference, which merges features and decodes 
 import torch
 from torch.nn import functional as F
 
-from .active_classes import ActiveClasses
-from .inference_settings import Head, PatchSource
+from .inference_settings import ActiveClasses, Head, PatchSource
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .windows import Box, cut_windows, merge_windows, plan_windows, size_of
 

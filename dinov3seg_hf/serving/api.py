@@ -17,8 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..about import __version__
-from ..model.active_classes import ActiveClasses
-from ..model.inference_settings import Background, Head, Inference, InferenceSettings, Refine
+from ..model.inference_settings import ActiveClasses, Background, Head, Inference, InferenceSettings, Refine
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import mask_as_png, segments_as_json

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
@@ -581,10 +582,10 @@ def test_output_of_a_killed_call_is_built_again(example, tmp_path):
 
 
 def test_full_disk_is_told(checkpoint, example, tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(PublishingError, match=r"No space left on device. Free disk space, or choose another --output"):
         publish(
             checkpoint,

@@ -336,7 +336,7 @@ def test_the_heads_compile_without_graph_breaks(model, words):
     refine = torch.compile(model.early_refinement, fullgraph=True, backend="eager")
     for size in ((56, 72), (96, 64)):
         features = model.get_image_features(images(*size))
-        close(compiled(features, embeds), model._segment(features, embeds))
+        close(compiled(features, embeds, None), model._segment(features, embeds, None))
         close(refine(features.patch_features, images(*size)), features.refined_features)
 
 
