@@ -14,10 +14,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -88,6 +90,8 @@ class Script:
 def _run(arguments: list[str], environment: dict[str, str], log: Path, folder: str) -> None:
     os.environ |= environment
     torch.set_num_threads(1)  # OMP_NUM_THREADS is read when torch is imported
+    # tqdm's own lock is shared with all forks, and stays taken if one of them is killed while it draws
+    tqdm.set_lock(threading.RLock())
     os.chdir(folder)
     for number, end in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(f"{log}{end}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from tqdm import tqdm
 
 from dinov3seg_hf.cli import main
 
@@ -80,6 +82,8 @@ class Command:
 
 def _run(arguments: Sequence[str], rank: int, count: int, port: int, log: Path, ready) -> None:
     os.setsid()
+    # tqdm's own lock is shared with all forks, and stays taken if one of them is killed while it draws
+    tqdm.set_lock(threading.RLock())
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1), os.dup2(file, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
