@@ -71,3 +71,13 @@ def sample_image():
     draw.rectangle((45, 20, 80, 50), fill=(30, 60, 210))
     draw.polygon([(30, 58), (50, 58), (40, 40)], fill=(240, 220, 40))
     return image
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate keeps the options of the first Accelerator of a process; afterwards they are forgotten."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()

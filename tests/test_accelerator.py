@@ -12,7 +12,6 @@ import os
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -31,9 +30,12 @@ from dinov3seg_hf.training.trainer import Trainer
 from places import FIXTURES
 
 DEVICE = os.environ.get("DINOV3SEG_TEST_DEVICE", "cuda")
-pytestmark = pytest.mark.skipif(
-    DEVICE == "cuda" and not torch.cuda.is_available(), reason="no accelerator; see DINOV3SEG_TEST_DEVICE"
-)
+pytestmark = [
+    pytest.mark.usefixtures("fresh_accelerate"),
+    pytest.mark.skipif(
+        DEVICE == "cuda" and not torch.cuda.is_available(), reason="no accelerator; see DINOV3SEG_TEST_DEVICE"
+    ),
+]
 RECORDED = load_file(FIXTURES / "anyup_tiny.safetensors")
 OUTPUTS = sorted(key for key in RECORDED if key.startswith("out/"))
 MODES = ("whole", "local-global", "slide")
@@ -44,13 +46,6 @@ def exact_float32():
     """Products of float32 keep all of its digits; by default, convolutions of new GPUs round to TF32."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture(scope="module")

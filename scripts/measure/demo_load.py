@@ -148,7 +148,8 @@ def _bad_request(rng: random.Random, scene: Path, files: dict[str, Path]) -> tup
 def _is_polite(error: Exception) -> bool:
     """Whether a refusal is a sentence, without the inside of the server."""
     text = str(error)
-    return len(text) > 20 and not re.search(r"Traceback|site-packages|dinov3seg-demo-|File \"|/tmp/", text)
+    inside = rf"Traceback|site-packages|dinov3seg-demo-|File \"|{re.escape(tempfile.gettempdir())}"
+    return len(text) > 20 and not re.search(inside, text)
 
 
 def _together(url: str, pid: int, scenes: list[Path], bad_files: dict[str, Path], args: argparse.Namespace) -> int:

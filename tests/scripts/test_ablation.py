@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 
 from dinov3seg_hf import TINY
 from dinov3seg_hf.cli.console import execute
@@ -14,6 +13,8 @@ from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.training.config import SWITCHES
 
 from places import SCRIPTS, load_script
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 SCRIPT = SCRIPTS / "drawn_world" / "ablation.py"
 
@@ -26,13 +27,6 @@ def ablation():
 @pytest.fixture(scope="module")
 def table_module():
     return load_script(SCRIPTS / "drawn_world" / "ablation_table.py")
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture

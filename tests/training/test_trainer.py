@@ -15,7 +15,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -53,15 +52,9 @@ from dinov3seg_hf.training.trainer import Trainer
 
 from places import REPO
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 NAMES = ["red", "green", "blue", "gray"]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps the options of the first Accelerator of a process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @pytest.fixture(scope="module")
