@@ -15,27 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinov3seg_hf import Dinov3SegConfig, Dinov3SegForSemanticSegmentation
-
-
-class Counter(TorchDispatchMode):
-    """Counts the operations that read or write memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.kernels, self.bytes = 0, 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: tuple = (), options: dict | None = None) -> Any:
-        result = function(*arguments, **(options or {}))
-        if not function.is_view and "empty" not in str(function):
-            self.kernels += 1
-            tensors = [leaf for leaf in tree_leaves((arguments, result)) if isinstance(leaf, torch.Tensor)]
-            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        return result
+from dinov3seg_hf.compat import work_of
 
 
 @torch.no_grad()
@@ -59,9 +42,10 @@ def main() -> None:
 
 def counted(name: str, part: Callable[[], Any]) -> Any:
     """Prints a row; returns what the part returns."""
-    with Counter() as counter, FlopCounterMode(display=False) as products:
+    with work_of() as operations, FlopCounterMode(display=False) as products:
         result = part()
-    print(f"| {name} | {counter.kernels} | {counter.bytes / 1e9:.1f} | {products.get_total_flops() / 1e12:.2f} |")
+    num_bytes = sum(size for _, size in operations)
+    print(f"| {name} | {len(operations)} | {num_bytes / 1e9:.1f} | {products.get_total_flops() / 1e12:.2f} |")
     return result
 
 

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HTTPError as TransportError  # from the HTTP 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["TransportError", "actions_of", "with_features", "without_mixed_precision"]
+__all__ = ["TransportError", "actions_of", "with_features", "without_mixed_precision", "work_of"]
 
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -40,3 +40,27 @@ def without_mixed_precision(model: "nn.Module") -> Iterator[None]:
     finally:
         if wrapped is not None:
             model.__dict__["forward"] = wrapped
+
+
+@contextmanager
+def work_of() -> "Iterator[list[tuple[Any, int]]]":
+    """Lists the operations of torch inside the context that are no views, each with the bytes that it reads and writes.
+
+    torch does not have a public API for this; its profiler does not know the sizes on the device "meta".
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    done: list[tuple[Any, int]] = []
+
+    class Listing(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if not function.is_view and "empty" not in str(function):
+                tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+                done.append((function, sum(tensor.numel() * tensor.element_size() for tensor in tensors)))
+            return result
+
+    with Listing():
+        yield done

@@ -51,3 +51,10 @@ def test_what_a_hub_that_is_not_there_raises_is_a_transport_error(monkeypatch):
     with pytest.raises(compat.TransportError):
         HfApi(endpoint="http://127.0.0.1:9").model_info("org/model", timeout=1)
     assert issubclass(httpx.ConnectError, compat.TransportError) or compat.TransportError.__module__ != "httpx"
+
+
+def test_work_is_what_reads_or_writes_memory():
+    one = torch.ones(3, 4, device="meta")
+    with compat.work_of() as operations:
+        torch.transpose(one[1:] + 1, 0, 1)
+    assert [(str(function), size) for function, size in operations] == [("aten.add.Tensor", 2 * 8 * 4)]
