@@ -271,8 +271,18 @@ def _pil_pixels(image: Image.Image, name: str) -> torch.Tensor:
         image = _converted(image.convert("LA") if image.mode == "La" else image, "RGBA")
     else:
         image = _converted(image, "L" if image.mode in ("1", "L") else "RGB")
-    pixels = torch.from_numpy(np.array(image))
+    pixels = torch.from_numpy(_array_of(image))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _array_of(image: Image.Image) -> np.ndarray:
+    """Returns an image of 8 bits as an array `(H, W)` or `(H, W, C)`. `np.array` would make three copies at once."""
+    (width, height), bands = image.size, image.getbands()
+    array = np.empty((height, width) if len(bands) == 1 else (height, width, len(bands)), np.uint8)
+    num_rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, num_rows):
+        array[top : top + num_rows] = np.asarray(image.crop((0, top, width, min(height, top + num_rows))))
+    return array
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import SizeDict
 from transformers.processing_utils import Unpack
 
 from .image_processing_dinov3seg import Dinov3SegImageProcessing, Dinov3SegImageProcessorKwargs
@@ -20,6 +21,14 @@ class Dinov3SegImageProcessorPil(Dinov3SegImageProcessing, PilBackend):
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> np.ndarray:
         return tensor.cpu().numpy()
+
+    def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
+        """Resizes `(C, H, W)` one channel after the other.
+
+        PIL does the same with all channels at once, after copies that take more than twice the memory of the image.
+        """
+        resize = super().resize
+        return np.concatenate([resize(channel[None], size, resample, **kwargs) for channel in image])
 
 
 __all__ = ["Dinov3SegImageProcessorPil"]

@@ -350,7 +350,7 @@ def test_masks_in_lossy_formats_are_refused(tmp_path, ending, options, lossy):
         np.asarray(opened)  # the file is still where it was
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "I;16"])
 def test_strips_give_what_the_whole_image_gives(mode, monkeypatch):
     rng = np.random.default_rng(0)
     if mode == "I;16":

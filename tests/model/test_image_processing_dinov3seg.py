@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import SizeDict
 from transformers.utils import is_torchvision_available
 
 from dinov3seg_hf.model import image_processing_dinov3seg, label_maps
@@ -104,6 +106,19 @@ def test_the_short_side_is_reached_within_half_a_patch(height, width, shortest, 
 def test_sizes(backend, source, size, expected):
     batch = backend(size=size, do_windows=False)(photo(*source), return_tensors="pt")
     assert batch["pixel_values"].shape == (1, 3, *expected)
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    target=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    channels=st.sampled_from((1, 3)),
+    resample=st.sampled_from(list(Image.Resampling)),
+)
+def test_channels_are_resized_one_by_one_as_pil_resizes_them_together(pil, size, target, channels, resample):
+    pixels = np.random.default_rng(sum(size)).integers(0, 256, (*size, channels), np.uint8).transpose(2, 0, 1)
+    target = SizeDict(height=target[0], width=target[1])
+    together = PilBackend.resize(pil, pixels, target, resample)
+    np.testing.assert_array_equal(pil.resize(pixels, target, resample), together)
 
 
 def test_an_image_that_is_not_resized_keeps_its_size(backend):
