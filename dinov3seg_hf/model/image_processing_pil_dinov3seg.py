@@ -22,13 +22,15 @@ class Dinov3SegImageProcessorPil(Dinov3SegImageProcessing, PilBackend):
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> np.ndarray:
         return tensor.cpu().numpy()
 
-    def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
+    def resize(
+        self, image: np.ndarray, size: SizeDict, resample: Any = None, reducing_gap: int | None = None, **kwargs: Any
+    ) -> np.ndarray:
         """Resizes `(C, H, W)` one channel after the other.
 
         PIL does the same with all channels at once, after copies that take more than twice the memory of the image.
         """
         resize = super().resize
-        return np.concatenate([resize(channel[None], size, resample, **kwargs) for channel in image])
+        return np.concatenate([resize(channel[None], size, resample, reducing_gap, **kwargs) for channel in image])
 
 
 __all__ = ["Dinov3SegImageProcessorPil"]
