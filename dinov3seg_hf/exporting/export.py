@@ -15,6 +15,7 @@ from huggingface_hub.utils import tqdm
 
 from ..about import __version__
 from ..checkpoint_names import resolve_checkpoint
+from ..extras import require_extra
 from ..loading import licenses_of_copy, load_model, load_processor
 from ..model import text_cleaning
 from ..model.files import disk_errors_as_value_errors, open_folder_atomically
@@ -23,9 +24,10 @@ from ..model.inference_settings import InferenceSettings
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
 from ..model.prompts import DEFAULT_TEMPLATE, resolve_templates
+from .formats import FORMATS, Format, check_format
 from .graphs import ExportedGraph, graphs_of
-from .parity import Difference, compare, num_comparisons, reference, refuse_differences
-from .programs import ENDINGS, Format, load_program, require_format, write_program
+from .parity import Difference, compare, num_comparisons, reference, refuse_differences, tolerance_of
+from .programs import load_program, write_program
 from .readme import make_readme
 
 # Sizes while a graph is traced: every size that is not constant is at least 2, and no two are equal.
@@ -53,16 +55,18 @@ def export_checkpoint(
     output: str | os.PathLike,
     format: Format = "onnx",
     *,
+    int8: bool = False,
     templates: str | Sequence[str] = DEFAULT_TEMPLATE,
     progress: bool = False,
 ) -> Export:
-    """Exports a checkpoint in float32, with its default head.
+    """Exports a checkpoint with its default head.
 
     Args:
         name: A folder, or `"embedded"`.
         output: A new or empty folder. It is there if the export is complete and its programs compute what the model
             computes, and else unchanged.
-        format: `"onnx"`, or `"torch"` for `torch.export`.
+        format: `"onnx"`, `"openvino"`, or `"torch"` for `torch.export`.
+        int8: Whether matrices have weights of 8 bits; `"onnx"` only. Everything else is float32.
         templates: Prompt templates that `run.py` uses.
         progress: Whether to show a progress bar.
 
@@ -70,7 +74,7 @@ def export_checkpoint(
         ValueError: If a library is missing, the checkpoint cannot be loaded, its head is not trained, its license is
             missing, a graph cannot be exported, or a program differs from the model.
     """
-    require_format(format)
+    check_format(format, int8, require_extra)
     templates = resolve_templates(templates)
     output, folder = Path(output).expanduser(), Path(resolve_checkpoint(name))
     _refuse_output(output)
@@ -83,13 +87,13 @@ def export_checkpoint(
     model = load_model(name, torch.float32).eval().requires_grad_(False)
     processor = load_processor(name)
     InferenceSettings().resolved(model.config, processor.image_processor)  # refuses a head that is not trained
-    settings = {"format": format, **settings_of(model, processor), "templates": list(templates)}
+    settings = {"format": format, "int8": int8, **settings_of(model, processor), "templates": list(templates)}
 
     remedy = "Free disk space, or choose another folder. Nothing was written."
     with disk_errors_as_value_errors(f"output {str(output)!r}", remedy), open_folder_atomically(output) as partial:
         graphs = {graph.name: graph for graph in graphs_of(model)}
-        differences = _write_programs(graphs, format, partial, progress)
-        settings["files"] = {graph: f"{graph}{ENDINGS[format]}" for graph in graphs}
+        differences = _write_programs(graphs, format, int8, partial, progress)
+        settings["files"] = {graph: f"{graph}{FORMATS[format].ending}" for graph in graphs}
         _write_companions(partial, settings, processor, [path.resolve() for path in licenses])
         names = [path.name for path in licenses]
         title = folder.resolve().name
@@ -131,7 +135,9 @@ def settings_of(model: Dinov3SegForSemanticSegmentation, processor: Dinov3SegPro
     }
 
 
-def _write_programs(graphs: dict[str, ExportedGraph], format: Format, folder: Path, progress: bool) -> list[Difference]:
+def _write_programs(
+    graphs: dict[str, ExportedGraph], format: Format, int8: bool, folder: Path, progress: bool
+) -> list[Difference]:
     """Writes the programs of all graphs and compares what the files compute with the model.
 
     Raises:
@@ -142,13 +148,13 @@ def _write_programs(graphs: dict[str, ExportedGraph], format: Format, folder: Pa
         inputs = reference(graphs, *TRACED_SIZES).inputs
         for name, graph in graphs.items():
             bar.set_description(f"Exporting the {name} graph")
-            programs[name] = load_program(write_program(graph, inputs[name], format, folder))
+            programs[name] = load_program(write_program(graph, inputs[name], format, folder, int8))
             bar.update()
         bar.set_description("Comparing with the model")
         for found in compare(graphs, programs):
             differences += found
             bar.update()
-    refuse_differences(differences)
+    refuse_differences(differences, tolerance_of(format, int8))
     return list(dict.fromkeys(differences))
 
 
@@ -159,7 +165,7 @@ def _write_companions(
     processor.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     code = [Path(text_cleaning.__file__)]
-    if settings["format"] == "onnx":
+    if FORMATS[settings["format"]].runtime:
         code.append(Path(__file__).with_name("run.py"))
     for path in (*licenses, *code):
         shutil.copyfile(path, folder / path.name)

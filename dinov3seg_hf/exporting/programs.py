@@ -3,54 +3,47 @@
 """Programs of graphs in the formats of an export: traced, written to files and loaded again to be run.
 
 `torch.export` and `torch.onnx` are called directly, not through `transformers.exporters`: see docs/decisions.md.
+OpenVINO and ONNX Runtime's quantization read the ONNX file.
 """
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from ..extras import require_extra
 from ..model.checks import first_line
+from .formats import FORMATS, Format
 from .graphs import ExportedGraph
 
-Format = Literal["onnx", "torch"]
-ENDINGS: dict[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
+MAX_PROTOBUF = 2**31 - 1  # bytes of an ONNX file; larger weights are beside it
 
 # Takes the inputs of a graph in its order and returns its outputs.
 Program = Callable[..., Sequence[torch.Tensor]]
 
 
-def require_format(format: Format) -> None:
-    """Checks that the libraries of a format are installed.
-
-    Raises:
-        ValueError: If a library is missing; the message contains the installation command.
-    """
-    if format == "onnx":
-        require_extra("onnx", "onnx", "onnxscript", "onnxruntime", what="The format onnx")
-
-
-def write_program(graph: ExportedGraph, example: Sequence[torch.Tensor], format: Format, folder: Path) -> Path:
+def write_program(
+    graph: ExportedGraph, example: Sequence[torch.Tensor], format: Format, folder: Path, int8: bool = False
+) -> Path:
     """Traces a graph and writes its program.
 
     Args:
         graph: The graph.
         example: Inputs of the graph; every size without a constant value is at least 2.
         format: The format of the file.
-        folder: The folder of the file, which exists. Weights of more than 2 GB get a file of their own there.
+        folder: The folder of the file, which exists. Weights that do not fit into it get a file of their own there.
+        int8: Whether matrices have weights of 8 bits, with a scale for each row, and products of 8 bits; `"onnx"` only.
 
     Returns:
-        The path, `<graph.name>.onnx` or `<graph.name>.pt2`.
+        The path, `<graph.name>` with the ending of the format.
 
     Raises:
         ValueError: If the graph cannot be traced or converted.
     """
-    path = folder / f"{graph.name}{ENDINGS[format]}"
+    path = folder / f"{graph.name}{FORMATS[format].ending}"
     with _quiet(), _errors_of(graph, format):
         traced = trace(graph, example)
         if format == "torch":
@@ -65,8 +58,34 @@ def write_program(graph: ExportedGraph, example: Sequence[torch.Tensor], format:
             verbose=False,
         )
         assert program is not None
-        program.save(path)
+        if format == "onnx" and not int8:
+            program.save(path)
+            return path
+        with tempfile.TemporaryDirectory() as scratch:
+            source = Path(scratch) / f"{graph.name}.onnx"
+            program.save(source)
+            (_quantize if int8 else _convert_to_openvino)(source, path)
     return path
+
+
+def _convert_to_openvino(source: Path, path: Path) -> None:
+    import openvino
+
+    openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)
+
+
+def _quantize(source: Path, path: Path) -> None:
+    """Replaces the products with weights of an ONNX file by products of 8 bits; activations get scales as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        path,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=source.stat().st_size > MAX_PROTOBUF or any(source.parent.glob("*.data")),
+    )
 
 
 def trace(graph: ExportedGraph, example: Sequence[torch.Tensor]) -> torch.export.ExportedProgram:
@@ -84,10 +103,24 @@ def trace(graph: ExportedGraph, example: Sequence[torch.Tensor]) -> torch.export
 
 def load_program(path: Path) -> Program:
     """Loads a program to run it on the CPU."""
-    if path.suffix == ENDINGS["torch"]:
+    if path.suffix == FORMATS["torch"].ending:
         module = torch.export.load(path).module()
         return torch.no_grad()(module)
-    return _onnx_program(path)
+    return _openvino_program(path) if path.suffix == FORMATS["openvino"].ending else _onnx_program(path)
+
+
+def _openvino_program(path: Path) -> Program:
+    import openvino
+
+    # some CPUs would compute in bfloat16
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.Core().compile_model(path, "CPU", options)
+
+    def program(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        results = compiled([tensor.numpy() for tensor in inputs])
+        return [torch.from_numpy(results[output].copy()) for output in compiled.outputs]
+
+    return program
 
 
 def _onnx_program(path: Path) -> Program:
@@ -109,15 +142,17 @@ def _onnx_program(path: Path) -> Program:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hides the warnings of the tracer and the converter, which are about their own code."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "")]  # ONNX Runtime's quantization has none
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -133,4 +168,4 @@ def _errors_of(graph: ExportedGraph, format: Format) -> Iterator[None]:
         ) from error
 
 
-__all__ = ["ENDINGS", "Format", "Program", "load_program", "require_format", "trace", "write_program"]
+__all__ = ["Program", "load_program", "trace", "write_program"]

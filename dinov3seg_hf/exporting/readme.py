@@ -5,14 +5,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .formats import FORMATS, Format
 from .graphs import ExportedGraph, Tensor
-from .parity import TOLERANCE, Difference, table
+from .parity import Difference, table, tolerance_of
 
-ONNX_USE = """\
+RUN_USE = """\
 ## Use
 
 ```bash
-pip install numpy onnxruntime pillow tokenizers
+pip install numpy {runtime} pillow tokenizers
 python run.py photo.jpg --labels "dog, grass, sky|clouds" --output labels.png
 ```
 
@@ -34,7 +35,7 @@ features = image(pixel_values)
 
 def make_readme(
     name: str,
-    format: str,
+    format: Format,
     graphs: Iterable[ExportedGraph],
     files: Mapping[str, str],
     settings: Mapping[str, Any],
@@ -45,22 +46,24 @@ def make_readme(
 
     Args:
         name: The checkpoint.
-        format: "onnx" or "torch".
+        format: The format of the graphs.
         graphs: The exported graphs.
         files: The file of each graph, by its name.
         settings: The content of `export.json`.
         differences: The measured parity.
         licenses: The names of the license files in the folder.
     """
+    runtime, tolerance = FORMATS[format].runtime, tolerance_of(format, settings["int8"])
     parts = [
         f"# {name}, exported as {format}",
         "Open-vocabulary semantic segmentation with dinov3.seg in three graphs: an image is encoded once for any "
         "words, and words once for any images. Exported by dinov3seg_hf "
         f"{settings['package_version']} from weights with the fingerprint `{settings['weights'][:12]}`.",
-        ONNX_USE if format == "onnx" else TORCH_USE,
+        RUN_USE.format(runtime=runtime) if runtime else TORCH_USE,
         "## Graphs\n\nA graph serves any number of classes and images of any size. `rows` and `columns` are those of "
         f"the patches: the sides of an image are multiples of {settings['patch_size']} pixels. Inference is `whole`: "
-        "there are no windows. All classes are in memory at once.",
+        "there are no windows. All classes are in memory at once."
+        + (" Matrices have weights of 8 bits." if settings["int8"] else ""),
         *(_describe(graph, files[graph.name]) for graph in graphs),
         "## Pixels and prompts\n\n"
         f"RGB pixels are resized ({_size(settings)}, PIL filter {settings['resample']}), multiplied by "
@@ -69,7 +72,7 @@ def make_readme(
         f"`text_cleaning.py`, tokenized to at most {settings['max_tokens']} tokens, and padded on the right with "
         f"{settings['pad_token_id']}. Synonyms of a class are prompts of the same class.",
         "## Parity\n\nDifferences from the model in float32 on random inputs, on the CPU. An export with a difference "
-        f"above {TOLERANCE:.0e} of the largest value is refused. A stage gets what the model computed before it; "
+        f"above {tolerance:.0e} of the largest value is refused. A stage gets what the model computed before it; "
         f"the whole gets pixels and token ids.\n\n{table(differences)}",
     ]
     if licenses:

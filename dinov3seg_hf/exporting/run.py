@@ -1,8 +1,9 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Segments an image by words with the ONNX graphs in the folder of this file.
+"""Segments an image by words with the graphs in the folder of this file, on ONNX Runtime or OpenVINO.
 
-    pip install numpy onnxruntime pillow tokenizers
+    pip install numpy onnxruntime pillow tokenizers    # for .onnx
+    pip install numpy openvino pillow tokenizers       # for .xml
     python run.py photo.jpg --labels "dog, grass, sky|clouds" --output labels.png
 
 Needs nothing else, in particular neither torch nor transformers. An export contains this file, `text_cleaning.py` and
@@ -12,17 +13,19 @@ the settings in `export.json`.
 import argparse
 import colorsys
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
 from text_cleaning import clean_text
 from tokenizers import Tokenizer
 
 MAX_LABELS = 256  # of a PNG with a palette
+
+# Takes the arrays of a graph by name and returns its results by name.
+Graph = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class Segmenter:
@@ -30,17 +33,18 @@ class Segmenter:
 
     Args:
         folder: The folder of the export.
-        providers: The execution providers of ONNX Runtime. Default: the CPU.
+        device: Where the graphs run: a name of OpenVINO's, such as "CPU" or "GPU", or of a provider of ONNX Runtime,
+            such as "CPU" or "CUDA".
     """
 
-    def __init__(self, folder: Path, providers: Sequence[str] = ("CPUExecutionProvider",)):
+    def __init__(self, folder: Path, device: str = "CPU"):
         self.settings: dict[str, Any] = json.loads((folder / "export.json").read_text(encoding="utf-8"))
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a label is text, not the end of the prompt
+        files = self.settings["files"]
         self.image, self.text, self.head = (
-            onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=list(providers))
-            for name in ("image", "text", "head")
+            load_graph(folder / files[name], device) for name in ("image", "text", "head")
         )
 
     def encode_words(self, labels: Sequence[str]) -> np.ndarray:
@@ -67,7 +71,7 @@ class Segmenter:
             for column, tokens in enumerate(of_label):
                 input_ids[row, column, : len(tokens)] = tokens
                 attention_mask[row, column, : len(tokens)] = 1
-        return self.text.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+        return self.text({"input_ids": input_ids, "attention_mask": attention_mask})["text_embeds"]
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """Resizes and normalizes an RGB image: float32 `(1, 3, H, W)`, H and W multiples of the patch size."""
@@ -79,11 +83,9 @@ class Segmenter:
 
     def segment(self, image: Image.Image, text_embeds: np.ndarray) -> np.ndarray:
         """Returns the index of the label of each pixel of an RGB image, int32 `(H, W)`."""
-        names = [output.name for output in self.image.get_outputs()]
-        features = dict(zip(names, self.image.run(None, {"pixel_values": self.prepare(image)})))
-        wanted = [tensor.name for tensor in self.head.get_inputs()]
-        feeds = {name: text_embeds if name == "text_embeds" else features[name] for name in wanted}
-        (logits,) = self.head.run(None, feeds)  # (1, C, h, w)
+        features = self.image({"pixel_values": self.prepare(image)})
+        del features["cls_embeds"]  # for retrieval; the head does not take it
+        logits = self.head({"text_embeds": text_embeds, **features})["logits"]  # (1, C, h, w)
         labels = np.zeros((image.height, image.width), np.int32)
         best = np.full(labels.shape, -np.inf, np.float32)
         for label, logit_map in enumerate(logits[0]):  # one at a time, to save memory
@@ -91,6 +93,21 @@ class Segmenter:
             wins = logit_map > best
             labels[wins], best[wins] = label, logit_map[wins]
         return labels
+
+
+def load_graph(path: Path, device: str) -> Graph:
+    """Loads a graph of ONNX or OpenVINO; the ending of the file tells which."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=[f"{device}ExecutionProvider"])
+        outputs = [output.name for output in session.get_outputs()]
+        return lambda feeds: dict(zip(outputs, session.run(None, dict(feeds))))
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, device, {"INFERENCE_PRECISION_HINT": "f32"})
+    names = {output: output.any_name for output in compiled.outputs}
+    return lambda feeds: {names[output]: value.copy() for output, value in compiled(dict(feeds)).items()}
 
 
 def resized_size(size: tuple[int, int], settings: dict[str, Any]) -> tuple[int, int]:
