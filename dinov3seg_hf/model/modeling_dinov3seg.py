@@ -354,17 +354,16 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         patch_source: PatchSource,
     ) -> torch.Tensor:
         """Encodes the windows and merges their features, averaged where windows overlap: `(B, D, h, w)`."""
-        batch_size, num_windows = window_pixel_values.shape[:2]
-        windows = window_pixel_values.flatten(0, 1)
         # a traced graph encodes any number of windows, and so all at once
         at_once = self.training or torch.compiler.is_compiling()
+        if not at_once and size_of(window_pixel_values) == size_of(pixel_values):
+            return patch_features  # the only window is the image, which is encoded already
+        windows = window_pixel_values.flatten(0, 1)
         chunks = [windows] if at_once else windows.split(WINDOW_BATCH_SIZE)
         tokens = torch.cat([self.vision_model(chunk, patch_source=patch_source).patch_tokens for chunk in chunks])
+        tokens = tokens.unflatten(0, window_pixel_values.shape[:2])  # (B, N, D, h', w')
         return merge_windows(
-            tokens.unflatten(0, (batch_size, num_windows)),
-            window_boxes,
-            output_size=size_of(patch_features),
-            source_size=size_of(pixel_values),
+            tokens, window_boxes, output_size=size_of(patch_features), source_size=size_of(pixel_values)
         )
 
     # --- the whole method --------------------------------------------------------------------------------------------

@@ -158,15 +158,16 @@ def test_local_global_fusion_of_a_constant_map_is_that_map(model, monkeypatch):
 
 
 @torch.no_grad()
-def test_one_window_over_the_whole_image_changes_nothing(model, words):
+def test_one_window_over_the_whole_image_changes_nothing_and_is_not_encoded(model, words, monkeypatch):
     pixels = images(56, 72)
-    expected = model(pixels, input_ids=words).logits
-    close(
-        model(
-            pixels, input_ids=words, window_pixel_values=pixels[:, None], window_boxes=torch.tensor([[0, 0, 56, 72]])
-        ).logits,
-        expected,
+    views, encode = [], model.vision_model.forward
+    monkeypatch.setattr(
+        model.vision_model, "forward", lambda *args, **kwargs: views.append(0) or encode(*args, **kwargs)
     )
+    expected = model(pixels, input_ids=words).logits
+    window = {"window_pixel_values": pixels[:, None], "window_boxes": torch.tensor([[0, 0, 56, 72]])}
+    assert torch.equal(model(pixels, input_ids=words, **window).logits, expected)
+    assert len(views) == 2
     boxes = torch.tensor(plan_windows((56, 72), 32, 16))
     local = model(pixels, input_ids=words, window_pixel_values=cut_windows(pixels, boxes), window_boxes=boxes).logits
     assert local.shape == expected.shape and (local - expected).abs().max() > 1e-3

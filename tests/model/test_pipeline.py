@@ -298,9 +298,11 @@ def test_an_image_is_decoded_once_and_made_a_picture_again_only_to_be_resized(
     opened, made = [], []
     open_file, from_array = Image.open, Image.fromarray
     monkeypatch.setattr(Image, "open", lambda *args, **kwargs: opened.append(1) or open_file(*args, **kwargs))
-    monkeypatch.setattr(Image, "fromarray", lambda *args, **kwargs: made.append(1) or from_array(*args, **kwargs))
+    monkeypatch.setattr(
+        Image, "fromarray", lambda array, *args, **kwargs: made.append(array.size) or from_array(array, *args, **kwargs)
+    )
     pipe(path, LABELS, return_masks=False)
-    assert (len(opened), len(made)) == (1, 1)
+    assert (len(opened), sum(made)) == (1, 3 * sample_image.width * sample_image.height)  # one channel after the other
 
 
 def test_a_misspelt_option_is_named_with_the_one_that_is_meant(pipe, sample_image):
