@@ -5,6 +5,8 @@
 import errno
 import json
 import logging
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -383,6 +385,9 @@ def test_card_shows_how_to_use_this_model_and_nothing_that_is_not_there(built):
     assert 'pipeline("open-vocabulary-segmentation", "org/dinov3-seg")' in text
     assert 'pipeline("image-segmentation", "org/dinov3-seg", trust_remote_code=True)' in text
     assert "photo.jpg" not in text.partition("On the command line")[0]
+    (install,) = re.findall(r"^pip install (.+)$", text, flags=re.MULTILINE)
+    needed = re.search(r"^dependencies = \[(.+?)^\]", (REPO / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    assert set(shlex.split(install)) < set(re.findall(r'"(.+?)"', needed[1]))  # the others come with transformers
     assert "https://huggingface.co/org/dinov3-seg/resolve/main/examples/shapes.png" in text
     config = json.loads((built.model_folder / "config.json").read_text())
     assert list(config["id2label"].values()) == LABELS.split(", ")  # the checkpoint has no vocabulary of its own
