@@ -511,6 +511,14 @@ def test_weights_without_a_license_are_not_published(build, tiny_checkpoint):
         build(tiny_checkpoint)
 
 
+@pytest.mark.parametrize("given, name", [(None, "LICENSE"), ("apache-2.0", "LICENSE"), ("mit", "LICENSE-CODE")])
+def test_license_of_the_code_is_that_of_the_repository_if_the_weights_share_it(build, given, name):
+    """The command passes all options, those that were not given as None."""
+    folder = build(metadata={"license": given, "datasets": None}, code_license=REPO / "LICENSE")
+    assert [path.name for path in folder.glob("LICENSE*")] == [name]
+    assert ModelCard.load(folder / "README.md").data.license == (given or "apache-2.0")
+
+
 def test_template_that_cannot_be_filled_is_named(build, tmp_path):
     template = tmp_path / "template.md"
     template.write_text("{{ card_data }} {{ nothing }}")
