@@ -455,6 +455,7 @@ def test_phone_shows_everything_within_its_width(open_page):
     box, field = page.locator("#words .box").bounding_box(), page.locator("#words input").bounding_box()
     assert field["y"] + field["height"] <= box["y"] + box["height"]  # however many words are above it
     assert len(chips(page)) >= 7 and page.locator("#words .chips").bounding_box()["height"] < 250
+    assert set(page.locator("#viewer .names span").all_inner_texts()) == set(legend(page))  # where there is little room
     page.locator("#viewer .row").first.tap()
     assert page.locator("#viewer .row").first.get_attribute("aria-pressed") == "true"
     page.locator("#viewer .row").first.tap()
