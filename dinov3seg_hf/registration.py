@@ -3,6 +3,7 @@
 """Makes the classes known to transformers: to its Auto classes and to `pipeline`."""
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, AutoProcessor
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .about import TINY
@@ -21,6 +22,10 @@ def register() -> None:
     AutoConfig.register(Dinov3SegConfig.model_type, Dinov3SegConfig, exist_ok=True)
     AutoModel.register(Dinov3SegConfig, Dinov3SegForSemanticSegmentation, exist_ok=True)
     AutoModelForSemanticSegmentation.register(Dinov3SegConfig, Dinov3SegForSemanticSegmentation, exist_ok=True)
+    # The stock pipeline for images looks here, and logs an error about models that are missing although they work.
+    MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[Dinov3SegConfig.model_type] = (
+        Dinov3SegForSemanticSegmentation.__name__
+    )
     AutoImageProcessor.register(Dinov3SegConfig, image_processor_classes=_image_processors(), exist_ok=True)
     AutoProcessor.register(Dinov3SegConfig, Dinov3SegProcessor, exist_ok=True)
     if TASK not in PIPELINE_REGISTRY.get_supported_tasks():

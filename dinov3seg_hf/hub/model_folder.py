@@ -100,7 +100,8 @@ def build_model_folder(
         source.resolve().parent / RUN_DESCRIPTION
     )  # in the parent folder, if the checkpoint is the folder `model` of a run
     license_link = {"license_link": licenses[0].name} if licenses else {}
-    fields = {**_metadata_of_conversion(conversion), **license_link, **notes.metadata, **(metadata or {})}
+    given = {key: value for key, value in (metadata or {}).items() if value}  # options that were not passed are None
+    fields = {**_metadata_of_conversion(conversion), **license_link, **notes.metadata, **given}
     if code_license is not None:
         # of the code; weights under another license have theirs beside it
         name = "LICENSE" if fields.get("license") == CODE_LICENSE and not licenses else "LICENSE-CODE"

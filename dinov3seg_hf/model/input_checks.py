@@ -73,15 +73,18 @@ def check_prompts(input_ids: Any, attention_mask: Any, text_config: Any, values:
 
 def check_images(
     pixel_values: Any, window_pixel_values: Any, window_boxes: Any, channels: int, values: bool = True
-) -> None:
+) -> Any:
     """Checks images and their windows; see `forward`.
 
     Args:
         pixel_values: `(B, C, H, W)`.
         window_pixel_values: `(B, N, C, S, S')`, or `None`.
-        window_boxes: `(N, 4)`, or `None`.
+        window_boxes: `(N, 4)`, or `None`. A collator of transformers repeats them for each image: `(B * N, 4)`.
         channels: The number of channels of an image.
         values: Whether to check that all values are finite and all windows inside of the image.
+
+    Returns:
+        The boxes, once.
 
     Raises:
         ValueError: If a shape or dtype is invalid, a window is outside of its image, or a value is not finite.
@@ -99,10 +102,11 @@ def check_images(
             "neither."
         )
     if window_pixel_values is None or window_boxes is None:
-        return
+        return None
     checked_tensor(window_pixel_values, "window_pixel_values", "floats")
     if not isinstance(window_boxes, (list, tuple)):
         checked_tensor(window_boxes, "window_boxes", "integers")
+        window_boxes = _without_repetitions(window_boxes, window_pixel_values)
     num_windows = len(window_boxes) if isinstance(window_boxes, (list, tuple)) or window_boxes.ndim else 0
     expected = (pixel_values.shape[0], num_windows, channels)
     if window_pixel_values.ndim != 5 or window_pixel_values.shape[:3] != expected or 0 in window_pixel_values.shape:
@@ -114,6 +118,17 @@ def check_images(
     if values and _has_readable_values(pixel_values):
         as_boxes(window_boxes, size_of(pixel_values))
     _refuse_infinite(window_pixel_values, "window_pixel_values", values)
+    return window_boxes
+
+
+def _without_repetitions(boxes: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """The boxes of one image, if those of all images of the batch follow each other and are the same."""
+    if windows.ndim != 5 or boxes.ndim != 2 or len(boxes) == windows.shape[1]:
+        return boxes
+    batch_size, num_windows = windows.shape[:2]
+    if len(boxes) != batch_size * num_windows or not torch.equal(boxes, boxes[:num_windows].repeat(batch_size, 1)):
+        return boxes
+    return boxes[:num_windows]
 
 
 def check_text_embeds(text_embeds: Any, width: int, values: bool = True) -> None:

@@ -304,7 +304,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         """
         head, patch_source = choose_head(self.config, head), choose_patch_source(self.config, patch_source)
         channels = self.config.vision_config.num_channels
-        check_images(pixel_values, window_pixel_values, window_boxes, channels, values=not self.training)
+        window_boxes = check_images(pixel_values, window_pixel_values, window_boxes, channels, values=not self.training)
         if patch_source == "backbone" and head == "full" and self.config.patch_source != "backbone":
             raise ValueError(
                 'patch_source is "backbone", but the full head was trained on patch_source="head"; expected "head". '

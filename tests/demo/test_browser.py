@@ -34,6 +34,7 @@ MISSING += [] if BROWSER else ["chromium"]
 pytestmark = pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=f"needs {', '.join(MISSING)}: make demo-test")
 
 PATIENCE = 300_000  # ms: machines of CI are shared
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
 WORDS = "black plain background, red plain triangle, yellow plain triangle, purple striped square"
 
 
@@ -444,13 +445,17 @@ def test_bad_file_is_refused_in_words(open_page, tmp_path):
 
 
 def test_phone_shows_everything_within_its_width(open_page):
-    page = open_page(viewport={"width": 390, "height": 844}, device_scale_factor=2, has_touch=True, is_mobile=True)
+    page = open_page(**PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for selector in ("#photo", "#words", "#viewer", "#preset", "#mode", "#downloads"):
         box = page.locator(selector).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     tops = [page.locator(selector).bounding_box()["y"] for selector in ("#words", "#viewer", "#preset")]
     assert tops == sorted(tops)  # the result right after the words
+    box, field = page.locator("#words .box").bounding_box(), page.locator("#words input").bounding_box()
+    assert field["y"] + field["height"] <= box["y"] + box["height"]  # however many words are above it
+    assert len(chips(page)) >= 7 and page.locator("#words .chips").bounding_box()["height"] < 250
+    assert set(page.locator("#viewer .names span").all_inner_texts()) == set(legend(page))  # where there is little room
     page.locator("#viewer .row").first.tap()
     assert page.locator("#viewer .row").first.get_attribute("aria-pressed") == "true"
     page.locator("#viewer .row").first.tap()
@@ -487,7 +492,7 @@ def axe_findings(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_in(open_page, scheme):
+def test_axe_finds_nothing_in(open_page, scheme, tmp_path):
     page = open_page(color_scheme=scheme)
     page.click("#advanced button")
     page.fill("#words input", "blue")  # a word that waits
@@ -496,9 +501,30 @@ def test_axe_finds_nothing_in(open_page, scheme):
     page.check("#viewer input[value=heat]", force=True)
     page.click("#words .as-text")
     assert axe_findings(page) == []
+    page.click("#words .as-text")
     page.click("#photo button[aria-label='Remove Image']")
     page.wait_for_selector("#viewer .viewer[data-state=empty]")
     assert axe_findings(page) == []
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"this is no image")
+    page.set_input_files("#photo input[type=file]", path)
+    page.wait_for_selector("#viewer .viewer[data-state=error]")
+    page.click("#words .as-text")
+    page.fill("#words textarea", "\n".join(f"{i}" for i in range(1001)))
+    page.click("#words .as-text")
+    assert "too many" in page.inner_text("#words .notice")
+    assert axe_findings(page) == []
+    screenshot(page, f"refused_{scheme}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_a_phone_in(open_page, scheme):
+    page = open_page(color_scheme=scheme, **PHONE)
+    assert axe_findings(page) == []
+    page.click("#advanced button")
+    page.locator("#viewer .row").first.tap()
+    assert axe_findings(page) == []
+    screenshot(page, f"phone_{scheme}")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,6 +5,8 @@
 import errno
 import json
 import logging
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -383,6 +385,9 @@ def test_card_shows_how_to_use_this_model_and_nothing_that_is_not_there(built):
     assert 'pipeline("open-vocabulary-segmentation", "org/dinov3-seg")' in text
     assert 'pipeline("image-segmentation", "org/dinov3-seg", trust_remote_code=True)' in text
     assert "photo.jpg" not in text.partition("On the command line")[0]
+    (install,) = re.findall(r"^pip install (.+)$", text, flags=re.MULTILINE)
+    needed = re.search(r"^dependencies = \[(.+?)^\]", (REPO / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
+    assert set(shlex.split(install)) < set(re.findall(r'"(.+?)"', needed[1]))  # the others come with transformers
     assert "https://huggingface.co/org/dinov3-seg/resolve/main/examples/shapes.png" in text
     config = json.loads((built.model_folder / "config.json").read_text())
     assert list(config["id2label"].values()) == LABELS.split(", ")  # the checkpoint has no vocabulary of its own
@@ -504,6 +509,14 @@ def test_results_of_the_drawn_world_are_read(tmp_path):
 def test_weights_without_a_license_are_not_published(build, tiny_checkpoint):
     with pytest.raises(PublishingError, match=r"license of the weights is unknown. Pass --license"):
         build(tiny_checkpoint)
+
+
+@pytest.mark.parametrize("given, name", [(None, "LICENSE"), ("apache-2.0", "LICENSE"), ("mit", "LICENSE-CODE")])
+def test_license_of_the_code_is_that_of_the_repository_if_the_weights_share_it(build, given, name):
+    """The command passes all options, those that were not given as None."""
+    folder = build(metadata={"license": given, "datasets": None}, code_license=REPO / "LICENSE")
+    assert [path.name for path in folder.glob("LICENSE*")] == [name]
+    assert ModelCard.load(folder / "README.md").data.license == (given or "apache-2.0")
 
 
 def test_template_that_cannot_be_filled_is_named(build, tmp_path):

@@ -4,12 +4,13 @@
 
 import copy
 import json
+import logging
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModel, AutoModelForSemanticSegmentation, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation, pipeline
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, TextEmbeddings, Vocabulary
 
@@ -177,14 +178,39 @@ def test_the_pipeline_falls_back_on_it(model, tiny_processor, sample_image):
     assert (pipe(sample_image, return_label_map=True)["label_map"] == expected["label_map"]).all()
 
 
-def test_the_stock_pipeline_segments_by_it(model, tiny_processor, sample_image, tmp_path):
+def test_the_stock_pipeline_segments_by_it(model, tiny_processor, sample_image, tmp_path, caplog):
     model.set_vocabulary(WORDS, tiny_processor).save_pretrained(tmp_path)
     tiny_processor.save_pretrained(tmp_path)
-    pipe = pipeline("image-segmentation", model=str(tmp_path), device="cpu")
+    with caplog.at_level(logging.WARNING):
+        logging.getLogger("transformers").addHandler(caplog.handler)  # it does not propagate
+        pipe = pipeline("image-segmentation", model=str(tmp_path), device="cpu")
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert not caplog.records  # "The model ... is not supported", although it works
     segments = pipe(sample_image)
     ours = pipeline("open-vocabulary-segmentation", model=str(tmp_path), device="cpu")(sample_image, WORDS)
     assert [segment["label"] for segment in segments] == [segment["label"] for segment in ours]
     assert all(a["mask"].tobytes() == b["mask"].tobytes() for a, b in zip(segments, ours))
+
+
+def test_the_stock_pipeline_segments_batches_with_windows(model, tiny_processor, sample_image, tmp_path):
+    """It puts what the image processor returns for each image behind each other, the boxes of windows too."""
+    model.set_vocabulary(WORDS, tiny_processor).save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    image_processor = AutoImageProcessor.from_pretrained(tmp_path, do_windows=True)
+    pipe = pipeline("image-segmentation", model=str(tmp_path), image_processor=image_processor, device="cpu")
+    images = [sample_image, sample_image.rotate(180)]
+    for one, other in zip(map(pipe, images), pipe(images, batch_size=2)):
+        assert [segment["label"] for segment in one] == [segment["label"] for segment in other]
+        assert all(a["mask"].tobytes() == b["mask"].tobytes() for a, b in zip(one, other))
+
+    inputs = image_processor(images, return_tensors="pt")
+    boxes = inputs.pop("window_boxes")
+    assert len(boxes) > 1
+    with torch.no_grad():
+        repeated = model(**inputs, window_boxes=boxes.repeat(2, 1)).logits
+        assert torch.equal(repeated, model(**inputs, window_boxes=boxes).logits)
+    with pytest.raises(ValueError, match="matches pixel_values and window_boxes"):
+        model(**inputs, window_boxes=torch.cat([boxes, boxes.flip(0)]))
 
 
 def test_the_package_s_pipeline_is_found_without_a_task_and_under_its_alias(checkpoint, tiny_processor):

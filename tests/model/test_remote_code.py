@@ -3,6 +3,7 @@
 """A checkpoint on the Hub where the package is missing: the code that travels with it, with trust and without."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -107,6 +108,39 @@ def test_first_load_of_everything_downloads_at_most_ten_files(client):
     assert CODE < found and len(found) <= 10, found
 
 
+PROGRESS = re.compile(r"[^:]+: +\d+%\|.*\| \d+\S*/\d+\S* \[.*\]")  # a bar of tqdm
+NOTICE = re.compile(  # of transformers, once for each file of code that it asks for; `revision=` silences it
+    r"\[transformers\] A new version of the following files was downloaded from \S+:\n((?:- \w+\.py\n)+)"
+    r"\. Make sure to double-check they do not contain any added malicious code\..* you can pin a revision\.\n"
+)
+
+
+def noise(stderr):
+    """What somebody reads beside progress."""
+    lines = [line.strip() for line in re.split(r"[\r\n]", stderr)]
+    return [line for line in lines if line and not PROGRESS.fullmatch(line)]
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("origin", ["folder", "revision", "branch"])
+def test_first_load_says_nothing_but_progress(origin, tiny_checkpoint, image, tmp_path):
+    """In a fresh process with empty caches. Without a revision, transformers names the code that it downloaded."""
+    with MiniHub(tmp_path / "hub") as hub:
+        hub.create("model", "org/dinov3-seg", False, None)
+        commit = put(hub, "org/dinov3-seg", tiny_checkpoint)
+        name = tiny_checkpoint if origin == "folder" else "org/dinov3-seg"
+        arguments = (name, commit if origin == "revision" else "", image, LABELS)
+        loaded = run_client("first_load.py", hub.endpoint, tmp_path, *arguments)
+    assert outcome(loaded, "first_load") == LABELS.split(", ")
+    stderr = loaded["stderr"]
+    assert "Loading weights" in stderr  # the bars are on stderr, and so would be all else
+    if origin == "branch":
+        named = [name for notice in NOTICE.findall(stderr) for name in re.findall(r"\w+\.py", notice)]
+        assert set(named) == CODE and len(NOTICE.findall(stderr)) == len(CODE)
+        stderr = NOTICE.sub("", stderr)
+    assert noise(stderr) == []
+
+
 @pytest.mark.multiprocess
 def test_with_trust_every_class_loads_by_name(client):
     assert {name: kind for name, (kind, _) in outcome(client, "loads_with_trust").items()} == {
@@ -121,13 +155,13 @@ def test_with_trust_every_class_loads_by_name(client):
 
 
 @pytest.mark.multiprocess
-def test_logits_are_those_of_the_package(client, tiny_model, tiny_processor, image, old_checkpoint):
+def test_logits_are_bit_for_bit_those_of_the_package(client, tiny_model, tiny_processor, image, old_checkpoint):
     outcome(client, "logits")
     found = torch.load(client["scratch"] / "logits.pt", weights_only=True)
     inputs = tiny_processor(images=str(image), text=LABELS.split(", "), do_windows=True)
     for version, model in {"main": tiny_model, "old": AutoModel.from_pretrained(old_checkpoint).eval()}.items():
         with torch.no_grad():
-            torch.testing.assert_close(found[version], model(**inputs).logits, atol=1e-6, rtol=0)
+            assert torch.equal(found[version], model(**inputs).logits), version  # as many threads as the client has
     assert (found["main"] - found["old"]).abs().max() > 1e-3
 
 

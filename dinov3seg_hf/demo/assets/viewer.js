@@ -175,11 +175,12 @@ function paintNames(only) {
         left + width + 2 < other.left || other.left + other.width + 2 < left ||
         top + height + 2 < other.top || other.top + other.height + 2 < top);
     };
-    const spot = candidates.map(({ radius, x, y }) => ({
+    // where it would cover another name, some lines above or below
+    const spot = [0, -1, 1, -2, 2].flatMap((lines) => candidates.map(({ radius, x, y }) => ({
       radius,
       left: Math.max(2, Math.min(x * box.width - width / 2, box.width - width - 2)),
-      top: Math.max(2, Math.min(y * box.height - height / 2, box.height - height - 2)),
-    })).find(fits);
+      top: Math.max(2, Math.min(y * box.height - height / 2 + lines * (height + 3), box.height - height - 2)),
+    }))).find(fits);
     if (!spot) { tag.remove(); continue; }
     tag.style.left = spot.left + "px";
     tag.style.top = spot.top + "px";

@@ -43,6 +43,7 @@ function add(text) {
   const known = new Set(words.map(keyOf)), fresh = parse(text);
   const added = fresh.filter((label) => !known.has(keyOf(label)));
   if (added.length && !commit([...words, ...added], `Added ${added.slice(0, 8).join(", ")}`)) return false;
+  chips.scrollTop = chips.scrollHeight; // the new words are the last ones
   for (const label of fresh) if (known.has(keyOf(label))) flash(keyOf(label));
   return true;
 }
@@ -80,7 +81,7 @@ function notice(text) {
 
 function flash(key) {
   const chip = [...chips.children].find((item) => item.dataset.key === key);
-  if (chip) { chip.classList.remove("flash"); void chip.offsetWidth; chip.classList.add("flash"); }
+  if (chip) { chip.scrollIntoView({ block: "nearest" }); chip.classList.remove("flash"); void chip.offsetWidth; chip.classList.add("flash"); }
   notice("This word is already in the list.");
 }
 
@@ -92,7 +93,7 @@ function wait() {
 }
 
 function render() {
-  const visible = open ? words : words.slice(0, SHOWN);
+  const visible = open ? words : words.slice(0, SHOWN), place = chips.scrollTop;
   chips.replaceChildren(...visible.filter((label) => label !== editing).map((label) => {
     const [name, ...synonyms] = label.split("|");
     const item = document.createElement("li"), text = document.createElement("button"), cross = document.createElement("button");
@@ -137,6 +138,7 @@ function render() {
     item.append(button);
     chips.append(item);
   }
+  chips.scrollTop = place;
   input.placeholder = words.length ? "Add a word" : "Type what to look for";
   find(".count").textContent = words.length ? String(words.length) : "";
   find(".undo").disabled = !earlier.length;

@@ -19,7 +19,7 @@ CLIENTS = Path(__file__).parent
 
 
 def run_client(script: str, endpoint: str, scratch: Path, *arguments: Any) -> dict[str, Any]:
-    """Runs `script` against the Hub at `endpoint`: what each step returned, and "output", all that was printed."""
+    """Runs `script` against the Hub at `endpoint`: what each step returned, "stderr", and "output" (with stdout)."""
     scratch.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE_"))}
     environment |= {
@@ -29,7 +29,7 @@ def run_client(script: str, endpoint: str, scratch: Path, *arguments: Any) -> di
         "HF_HUB_DISABLE_XET": "1",  # the stand-in has none
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": os.environ.get("DINOV3SEG_TEST_THREADS", "1"),  # those of the tests, for equal bits
         "PYTHONPATH": str(CLIENTS),
     }
     outcomes = scratch / "outcomes.json"
@@ -42,7 +42,7 @@ def run_client(script: str, endpoint: str, scratch: Path, *arguments: Any) -> di
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return {**json.loads(outcomes.read_text()), "output": done.stdout + done.stderr}
+    return {**json.loads(outcomes.read_text()), "stderr": done.stderr, "output": done.stdout + done.stderr}
 
 
 class Steps:
