@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
+from dinov3seg_hf.video import new_video
 
 from places import FIXTURES
 from tiny import make_tiny_config, make_tiny_model, make_tiny_processor
@@ -70,6 +72,14 @@ SCENARIOS = {
         "segment {data}/images --model {data}/model --labels {labels} --output {out}/pictures --mask {out}/masks/ "
         "--json {out}/json"
     ),
+    "video": Scenario(
+        "segment {data}/clip.mp4 --model {data}/model --labels {labels} --smoothing 0.1 --output {out}/clip.mp4 "
+        "--mask {out}/masks --json {out}/json"
+    ),
+    "tiles": Scenario(
+        "segment {data}/large.png --model {data}/model --labels {labels} --tile 64 --mask {out}/labels.tif "
+        "--scores {out}/scores.tif"
+    ),
     "annotations": Scenario(
         "segment {data}/images --model {data}/model --labels {labels} --format coco --annotations {out}/coco.json"
     ),
@@ -84,10 +94,15 @@ SCENARIOS = {
         processes=(1, 2),
     ),
     "prepare": Scenario("prepare drawn-world --output {out}/prepared --scenes 40 --size 64"),
-    "train": Scenario("train --config {data}/recipe.json --output {out}/run", ["--resume"], trained),
+    "train": Scenario("train --config {data}/recipe.json --output {out}/run", ["--resume"], trained, processes=(1, 2)),
+    "calibrate": Scenario(
+        "calibrate --model {data}/model --labels {labels} --head dinotxt --images {data}/images "
+        "--write {out}/classes.tsv"
+    ),
     "convert": Scenario(
         "convert --backbone {data}/backbone.pth --dinotxt {data}/dinotxt.pth --license none --output {out}/converted"
     ),
+    "export": Scenario("export {data}/model --format torch --output {out}/exported"),
     "publish": Scenario(
         "publish --model {data}/model --repo org/model --space org/demo --dry-run --output {out}/built"
     ),
@@ -95,13 +110,17 @@ SCENARIOS = {
 
 
 def make_data(folder: Path) -> Path:
-    """Images, a data set with masks, a tiny random checkpoint, and tiny published files."""
+    """Images, a video, a data set with masks, a tiny random checkpoint, and tiny published files."""
     tokenizer = make_tokenizer()
     make_tiny_model(make_tiny_config(tokenizer)).save_pretrained(folder / "model")
     make_tiny_processor(tokenizer).save_pretrained(folder / "model")
     (folder / "images").mkdir()
     for seed in range(16):
         Image.fromarray(draw_scene(seed).image).save(folder / "images" / f"{seed:02d}.png")
+    with new_video(folder / "clip.mp4", frame_rate=Fraction(10)) as video:
+        for number in range(12):
+            video.add(draw_scene(number).image, number / 10)
+    Image.fromarray(np.tile(draw_scene(0).image, (3, 3, 1))).save(folder / "large.png")
     rng = np.random.default_rng(0)
     columns = {
         "image": [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(16)],
