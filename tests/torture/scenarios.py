@@ -104,7 +104,7 @@ SCENARIOS = {
     ),
     "export": Scenario("export {data}/model --format torch --output {out}/exported"),
     "publish": Scenario(
-        "publish --model {data}/model --repo org/model --space org/demo --dry-run --output {out}/built"
+        "publish --model {data}/model --repo org/model --space org/demo --license mit --dry-run --output {out}/built"
     ),
 }
 
