@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..extras import require_extra
+from ..model.checks import checked_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
     require_extra("video", "av", what="Reading videos")
     import av
 
-    path = Path(path)
+    path = Path(checked_path(path, "The video"))
     if not path.is_file():
         raise ValueError(f"The video {str(path)!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
     try:
