@@ -177,3 +177,16 @@ def test_an_interrupted_video_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"expected \.mp4"), new_video(tmp_path / "a.gif"):
         pass
+
+
+def test_frames_with_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    write_clip(tmp_path / "clip.mov", noise(2))
+    monkeypatch.setattr("dinov3seg_hf.video.reading.MAX_IMAGE_PIXELS", 24 * 32 - 1)
+    with (
+        pytest.raises(ValueError, match=r"24 x 32 \(height x width\); expected at most 767 pixels"),
+        open_video(tmp_path / "clip.mov"),
+    ):
+        pass
+    monkeypatch.setattr("dinov3seg_hf.video.reading.MAX_IMAGE_PIXELS", 24 * 32)
+    with open_video(tmp_path / "clip.mov") as video:
+        assert len(list(video.frames())) == 2
