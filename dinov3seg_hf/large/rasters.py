@@ -6,6 +6,7 @@ Georeference is copied, never changed. GDAL reads TIFF, JPEG 2000, PNG, JPEG and
 `(H, W, C)`, also of `np.memmap` or zarr, is read by slices.
 """
 
+import errno
 import json
 import os
 import warnings
@@ -320,7 +321,11 @@ def label_dtype(num_labels: int) -> tuple[type[np.unsignedinteger], int]:
 def new_raster(
     path: Path, size: tuple[int, ...], dtype: Any, block: int, georeference: dict[str, Any], nodata: int | None
 ) -> Iterator[Any]:
-    """Opens a new tiled TIFF with one band, lossless, and renames it to `path` when it is complete."""
+    """Opens a new tiled TIFF with one band, lossless, and renames it to `path` when it is complete.
+
+    Raises:
+        OSError: If not all of it was written, because the disk is full, for example.
+    """
     import rasterio
 
     temporary = path.with_name(f".{path.name}.writing.tif")
@@ -340,9 +345,22 @@ def new_raster(
             **georeference,
         ) as file:
             yield file
+        _read_back(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _read_back(path: Path) -> None:
+    """Reads all blocks of a file that was written: GDAL tells nobody that a disk was full when it closed the file."""
+    import rasterio
+
+    try:
+        with rasterio.open(path) as file:
+            for _, window in file.block_windows(1):
+                file.read(1, window=window)
+    except rasterio.errors.RasterioError as error:
+        raise OSError(errno.ENOSPC, "not all of it was written; the disk may be full", str(path)) from error
 
 
 def describe_labels(file: Any, names: Sequence[str], palette: np.ndarray, none_value: int) -> None:

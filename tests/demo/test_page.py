@@ -421,3 +421,27 @@ def test_occupied_port_is_refused(url, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
     with pytest.raises(ValueError, match="--port"):
         serve(device="cpu", port=int(url.rsplit(":", 1)[1]))
+
+
+def test_without_a_password_nothing_is_read_or_computed(engine, image):
+    demo = build_demo(engine)
+    _, url, _ = demo.launch(
+        prevent_thread_lock=True, quiet=True, auth=[("ann", "secret")], **launch_options(engine.limits)
+    )
+    try:
+        with httpx.Client(base_url=url) as client:
+
+            def codes():
+                body = {"data": [], "fn_index": 0, "session_hash": "a"}
+                posts = (client.post(f"gradio_api/{path}", json=body) for path in ("queue/join", "call/segment"))
+                files = {"files": ("a.png", Path(image).read_bytes())}
+                gets = (client.get(path) for path in ("config", "gradio_api/info"))
+                return {answer.status_code for answer in (*posts, *gets, client.post("gradio_api/upload", files=files))}
+
+            assert codes() == {401}
+            assert client.post("login", data={"username": "ann", "password": "guess"}).status_code == 400
+            assert codes() == {401}
+            assert client.post("login", data={"username": "ann", "password": "secret"}).status_code == 200
+            assert codes() == {200}
+    finally:
+        demo.close()

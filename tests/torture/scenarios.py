@@ -12,8 +12,10 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import rasterio
 import torch
 from PIL import Image
+from pyogrio import raw
 from safetensors import safe_open
 
 from dinov3seg_hf.conversion.convert import convert
@@ -29,12 +31,20 @@ Snapshot = dict[str, str]
 
 
 def digests(folder: Path) -> Snapshot:
-    """All files, bit by bit."""
+    """All files, bit by bit; of a GeoPackage, which contains times, its rows."""
     return {
-        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): sha256(
+            polygons(path) if path.suffix == ".gpkg" else path.read_bytes()
+        ).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def polygons(path: Path) -> bytes:
+    """The rows of a GeoPackage."""
+    _, _, geometry, columns = raw.read(path)
+    return repr([geometry.tolist(), *(column.tolist() for column in columns)]).encode()
 
 
 def trained(folder: Path) -> Snapshot:
@@ -77,8 +87,8 @@ SCENARIOS = {
         "--mask {out}/masks --json {out}/json"
     ),
     "tiles": Scenario(
-        "segment {data}/large.png --model {data}/model --labels {labels} --tile 64 --mask {out}/labels.tif "
-        "--scores {out}/scores.tif"
+        "segment {data}/large.tif --model {data}/model --labels {labels} --tile 64 --mask {out}/labels.tif "
+        "--scores {out}/scores.tif --format geopackage --annotations {out}/labels.gpkg"
     ),
     "annotations": Scenario(
         "segment {data}/images --model {data}/model --labels {labels} --format coco --annotations {out}/coco.json"
@@ -120,7 +130,11 @@ def make_data(folder: Path) -> Path:
     with new_video(folder / "clip.mp4", frame_rate=Fraction(10)) as video:
         for number in range(12):
             video.add(draw_scene(number).image, number / 10)
-    Image.fromarray(np.tile(draw_scene(0).image, (3, 3, 1))).save(folder / "large.png")
+    pixels = np.tile(draw_scene(0).image, (3, 3, 1)).transpose(2, 0, 1)
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)}
+    shape = {"count": 3, "height": pixels.shape[1], "width": pixels.shape[2], "dtype": "uint8"}
+    with rasterio.open(folder / "large.tif", "w", driver="GTiff", **shape, **place) as file:
+        file.write(pixels)
     rng = np.random.default_rng(0)
     columns = {
         "image": [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(16)],
