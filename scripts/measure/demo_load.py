@@ -31,6 +31,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("demo", "gradio_client")
+
 import httpx
 from gradio_client import Client, handle_file
 from PIL import Image
