@@ -11,7 +11,9 @@ from places import REPO
 
 LIBRARIES = ("accelerate", "datasets", "evaluate", "gradio", "gradio_client", "requests")
 PROGRAM = f"""
-import os, runpy, sys
+import os, runpy, sys, types
+if sys.argv[1].count("/") > 1:  # no registration with transformers, which takes seconds; commands do without anyway
+    sys.modules["dinov3seg_command"] = types.SimpleNamespace(running=True)
 for library in {LIBRARIES}:
     sys.modules[library] = None
 sys.argv = [sys.argv[1], "--help"]
