@@ -4,6 +4,8 @@
 
 import importlib
 import importlib.util
+import os
+import sys
 
 
 def require_installed(extra: str | None, *modules: str, what: str = "This command") -> None:
@@ -33,6 +35,15 @@ def require_extra(extra: str | None, *modules: str, what: str = "This command") 
             importlib.import_module(module)
         except ImportError as error:
             raise _missing(extra, module, what, str(error)) from error
+
+
+def exit_without_extra(extra: str, *modules: str) -> None:
+    """For scripts, before they import more: ends the process with one line if a library of an extra is missing."""
+    try:
+        require_installed(extra, *modules, what="This script")
+    except ValueError as error:
+        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _missing(extra: str | None, module: str, what: str, reason: str) -> ValueError:

@@ -165,7 +165,20 @@ def test_links_of_the_cache_of_the_hub_are_followed(tmp_path):
 
 @pytest.mark.parametrize(
     "word",
-    ["cat\u200b", "\ufeffcat", "c\u00adat", "cat\u202egod", "ca\u2066t", "c\u200dat", "cat\u200d", "\U000e0041cat"],
+    [
+        *(
+            "cat\u200b",
+            "\ufeffcat",
+            "c\u00adat",
+            "cat\u202egod",
+            "ca\u2066t",
+            "c\u200dat",
+            "cat\u200d",
+            "\U000e0041cat",
+        ),
+        *("cat\u3164", "c\u2800at", "ca\u034ft", "\u115fcat", "cat\uffa0", "cat\ufe0f", "cat\U000e0100", "c\u180bat"),
+        *("é\u200dté", "мы\u200cшь", "\u0645\u200c\u200c\u062e", "\u0645\u200d", "4\ufe0f", "葛\U000e0100"),
+    ],
 )
 def test_words_that_are_not_what_they_look_like_are_refused(word):
     with pytest.raises(ValueError, match=r"invisible character U\+[0-9A-F]{4}"):
@@ -173,7 +186,20 @@ def test_words_that_are_not_what_they_look_like_are_refused(word):
 
 
 @pytest.mark.parametrize(
-    "word", ["\u0645\u06cc\u200c\u062e\u0648", "👩\u200d👩\u200d👧", "\u0915\u094d\u200d\u0937", "naïve café"]
+    "word",
+    [
+        *("\u0645\u06cc\u200c\u062e\u0648", "👩\u200d👩\u200d👧", "\u0915\u094d\u200d\u0937", "naïve café"),
+        *(
+            "❤\ufe0f",
+            "👁\ufe0f\u200d🗨\ufe0f",
+            "4\ufe0f\u20e3",
+            "‼\ufe0f",
+            "👩🏽\u200d🚀",
+            "\u182d\u180b",
+            "한국",
+            "日本",
+        ),
+    ],
 )
 def test_scripts_that_need_joiners_keep_them(word):
     assert Vocabulary([word]).names == (word,)

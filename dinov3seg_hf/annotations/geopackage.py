@@ -6,7 +6,9 @@ The layer `labels` has the columns image, label (the name), index (its number), 
 those of the images, never reprojected, so all images of a file have one reference system. Written with pyogrio (GDAL).
 """
 
+import contextlib
 import os
+import sqlite3
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,7 +188,7 @@ class _Layer:
 
     def _flush(self) -> None:
         import shapely
-        from pyogrio import errors, raw
+        from pyogrio import raw
 
         columns = list(zip(*self._rows)) or [()] * len(FIELDS)
         try:
@@ -201,7 +203,7 @@ class _Layer:
                 crs=self._crs.to_wkt(),
                 append=self._temporary.exists(),
             )
-        except errors.DataSourceError as error:  # and its subclasses: a full disk, for example
+        except RuntimeError as error:  # of which the errors of pyogrio are: a full disk has several
             self._is_damaged = True
             raise ValueError(f"{str(self._path)!r} cannot be written: {error}. {FREE_SPACE}") from error
         self._rows, self._polygons = [], []
@@ -214,7 +216,16 @@ class _Layer:
             return
         if self._rows or not self._temporary.exists():
             self._flush()
+        if not self._is_complete():
+            raise ValueError(f"{str(self._path)!r} cannot be written: its index is missing. {FREE_SPACE}")
         os.replace(self._temporary, self._path)
+
+    def _is_complete(self) -> bool:
+        """Whether all rows and their index are there: GDAL writes the index when it closes the file, without errors."""
+        with contextlib.closing(sqlite3.connect(self._temporary)) as database:
+            (num_rows,) = database.execute(f'SELECT COUNT(*) FROM "{LAYER}"').fetchone()
+            index = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (f"rtree_{LAYER}_geom",)).fetchone()
+        return num_rows == self.num_rows and (index is not None or not num_rows)
 
     def discard(self) -> None:
         """Removes what is not finished."""

@@ -13,8 +13,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..serving.body_limit import BodyLimit
+from ..serving.limits import Limits
+from .uploads import MAX_AGE_SECONDS
 
 # Requests that make work or files. For a full queue, Gradio's clients expect 503.
 LIMITED = {"/upload": 429, "/queue/join": 503, "/call/": 503, "/run/": 503, "/api/": 503, "/login": 429}
@@ -24,40 +29,97 @@ MAX_CLIENTS = 10_000
 PRIVATE_NETWORKS = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,::1,fc00::/7"
 
 
+# The share of all uploads that one client may send at once, and again in the hour for which uploads are kept.
+UPLOAD_SHARE = 1 / 4
+# More than the image of a request: words, options and the frame of a form.
+FORM_BYTES = 2**20
+
+
+def middleware_of(limits: Limits) -> list[Middleware]:
+    """Returns the middleware that holds clients to the limits."""
+    return [
+        Middleware(BodyLimit, limits.file_bytes + FORM_BYTES),
+        Middleware(ClientRates, limits.requests_per_minute, upload_bytes=int(limits.upload_bytes * UPLOAD_SHARE)),
+    ]
+
+
+class Allowance:
+    """What each client may still use: it grows with time, up to a maximum.
+
+    Args:
+        capacity: The maximum.
+        rate: The growth per second.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, capacity: float, rate: float, clock: Callable[[], float]):
+        self.capacity, self.rate, self.clock = capacity, rate, clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when it was counted
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def seconds_until(self, client: str, amount: float) -> int:
+        """Returns 0 if the client may use an amount now, else the seconds until it may."""
+        left = self.use(client, 0)
+        return 0 if left >= amount else math.ceil((amount - left) / self.rate)
+
+    def use(self, client: str, amount: float) -> float:
+        """Uses an amount; returns what is left, below 0 if it was too much."""
+        now = self.clock()
+        left, counted = self._left.pop(client, (self.capacity, now))
+        left = min(self.capacity, left + (now - counted) * self.rate) - amount
+        self._left[client] = (left, now)
+        if len(self._left) > MAX_CLIENTS:
+            self._left.popitem(last=False)
+        return left
+
+
 class ClientRates:
-    """Middleware that answers clients with too many requests itself.
+    """Middleware that answers clients with too many requests or uploads itself.
 
     Args:
         app: The application.
         per_minute: Requests of a client per minute; half as many may come at once.
         clock: Returns seconds.
+        upload_bytes: Bytes of uploads of a client at once, and again per hour. The last one may exceed them.
     """
 
-    def __init__(self, app: ASGIApp, per_minute: int, clock: Callable[[], float] = time.monotonic):
-        self.app, self.clock = app, clock
-        self.rate, self.capacity = per_minute / 60, max(1.0, per_minute / 2)
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, and when they were counted
+    def __init__(
+        self,
+        app: ASGIApp,
+        per_minute: int,
+        clock: Callable[[], float] = time.monotonic,
+        upload_bytes: float = 2**29,
+    ):
+        self.app = app
+        self.requests = Allowance(max(1.0, per_minute / 2), per_minute / 60, clock)
+        self.bytes = Allowance(upload_bytes, upload_bytes / MAX_AGE_SECONDS, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or refuses it with the time to wait."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/gradio_api")
             status = next((status for start, status in LIMITED.items() if path.startswith(start)), None)
-            wait = 0 if status is None else self._seconds_to_wait((scope.get("client") or ("", 0))[0])
-            if status is not None and wait:
-                detail = f"Too many requests from your address. Wait {wait} s."
-                answer = JSONResponse({"detail": detail}, status, headers={"Retry-After": str(wait)})
-                await answer(scope, receive, send)
-                return
+            client = (scope.get("client") or ("", 0))[0]
+            if status is not None:
+                detail, wait = "Too many requests", self.requests.seconds_until(client, 1)
+                if path.startswith("/upload"):
+                    receive = self._counted(receive, client)
+                    if not wait:
+                        detail, wait = "Too many bytes of uploads", self.bytes.seconds_until(client, 1)
+                if wait:
+                    detail = f"{detail} from your address. Wait {wait} s."
+                    answer = JSONResponse({"detail": detail}, status, headers={"Retry-After": str(wait)})
+                    await answer(scope, receive, send)
+                    return
+                self.requests.use(client, 1)
         await self.app(scope, receive, send)
 
-    def _seconds_to_wait(self, client: str) -> int:
-        """Counts a request; returns 0 if there is one left, else the seconds until there is."""
-        now = self.clock()
-        left, counted = self._left.pop(client, (self.capacity, now))
-        left = min(self.capacity, left + (now - counted) * self.rate)
-        wait = 0 if left >= 1 else math.ceil((1 - left) / self.rate)
-        self._left[client] = (left - (wait == 0), now)
-        if len(self._left) > MAX_CLIENTS:
-            self._left.popitem(last=False)
-        return wait
+    def _counted(self, receive: Receive, client: str) -> Receive:
+        async def counted() -> Message:
+            message = await receive()
+            self.bytes.use(client, len(message.get("body", b"")))
+            return message
+
+        return counted

@@ -18,6 +18,7 @@ from ..drawn_world.names import COLORS, KINDS, NAMES, PATTERNS
 from ..model.prompts import DEFAULT_TEMPLATE, TEMPLATES
 from ..model.vocabulary import Vocabulary
 from .address import MAX_ADDRESS
+from .blocks import PoliteBlocks
 from .endpoints import HINT, Endpoints
 from .engine import DemoEngine
 from .examples import PHOTO_WORDS, Example, topics_of
@@ -90,7 +91,7 @@ def build_demo(
     """
     endpoints = Endpoints(engine, examples)
     presets = _presets(engine.limits.labels, drawn_world)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CLEANING_SECONDS) as demo:
+    with PoliteBlocks(title=TITLE, analytics_enabled=False, delete_cache=CLEANING_SECONDS) as demo:
         gr.HTML(_intro(drawn_world), apply_default_css=False)
         with gr.Row(equal_height=False, elem_id="layout"):
             with gr.Column(scale=4, min_width=320):

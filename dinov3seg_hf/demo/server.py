@@ -7,15 +7,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 
-from starlette.middleware import Middleware
-
 from ..about import EMBEDDED, EMBEDDED_TITLE
 from ..checkpoint_names import is_embedded
 from ..loading import load_pipeline
 from ..serving.allocator import give_back_freed_memory
 from ..serving.limits import Limits
 from ..signals import terminated_like_ctrl_c
-from .clients import ClientRates
+from .clients import middleware_of
 from .engine import DemoEngine
 from .examples import copied_into, drawn_examples, examples_in
 from .page import build_demo
@@ -78,7 +76,7 @@ def serve(
                     server_port=port,
                     inbrowser=open_browser,
                     auth=list(auth) or None,
-                    app_kwargs={"middleware": [Middleware(ClientRates, limits.requests_per_minute)]},
+                    app_kwargs={"middleware": middleware_of(limits)},
                     **launch_options(limits),
                 )
         except OSError as error:

@@ -6,6 +6,7 @@ Georeference is copied, never changed. GDAL reads TIFF, JPEG 2000, PNG, JPEG and
 `(H, W, C)`, also of `np.memmap` or zarr, is read by slices.
 """
 
+import errno
 import json
 import os
 import warnings
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..extras import require_extra
-from ..model.checks import quoted
+from ..model.checks import checked_integer, plain_reason, quoted
 from ..model.image_input import ImageError, read_pixels
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
 from ..model.windows import Box
@@ -52,6 +53,11 @@ class ArraySource:
     """An array `(H, W, C)` or `(H, W)` that is read by slices."""
 
     def __init__(self, array: Any):
+        if not all(hasattr(array, name) for name in ("shape", "dtype", "__getitem__")):
+            raise ImageError(
+                f"The image is of type {type(array).__name__}; expected a path, or an array (H, W, C) or (H, W). "
+                "Convert it with numpy.asarray."
+            )
         if len(array.shape) not in (2, 3) or 0 in array.shape:
             raise ImageError(f"The image has shape {tuple(array.shape)}; expected (H, W, C) or (H, W).")
         self._array = array
@@ -102,7 +108,7 @@ class FileSource:
             ) from error
         file = self._file
         self.size = (file.height, file.width)
-        self._bands = list(file.indexes if bands is None else bands)
+        self._path, self._bands = path, _checked_bands(bands) or list(file.indexes)
         is_color = all(file.colorinterp[i - 1] != ColorInterp.alpha for i in self._bands[:3] if 1 <= i <= file.count)
         if (
             not set(self._bands) <= set(file.indexes)
@@ -132,16 +138,30 @@ class FileSource:
         from rasterio.windows import Window
 
         window = Window(box[1], box[0], box[3], box[2])
-        mask = self._file.dataset_mask(window=window) > 0 if self._has_mask else None
-        return self._pixels(self._file.read(self._bands, window=window)), mask
+        with self._read_errors():
+            mask = self._file.dataset_mask(window=window) > 0 if self._has_mask else None
+            return self._pixels(self._file.read(self._bands, window=window)), mask
 
     def overview(self, size: tuple[int, int]) -> np.ndarray:
         from rasterio.enums import Resampling
 
-        if self._colors is not None:  # indices cannot be averaged
-            return self._pixels(self._file.read(self._bands, out_shape=(1, *size)))
-        shape = (len(self._bands), *size)
-        return self._pixels(self._file.read(self._bands, out_shape=shape, resampling=Resampling.average))
+        with self._read_errors():
+            if self._colors is not None:  # indices cannot be averaged
+                return self._pixels(self._file.read(self._bands, out_shape=(1, *size)))
+            shape = (len(self._bands), *size)
+            return self._pixels(self._file.read(self._bands, out_shape=shape, resampling=Resampling.average))
+
+    @contextmanager
+    def _read_errors(self) -> Iterator[None]:
+        from rasterio.errors import RasterioError
+
+        try:
+            yield
+        except RasterioError as error:
+            raise ImageError(
+                f"The image {str(self._path)!r} cannot be decoded ({plain_reason(error.__cause__ or error)}). It may "
+                "be truncated or damaged. Save or download it again."
+            ) from error
 
     def close(self) -> None:
         self._file.close()
@@ -154,6 +174,15 @@ class FileSource:
                 table[index] = color[:3]
             return table[np.minimum(bands[0], len(table) - 1)]
         return _rgb(bands.transpose(1, 2, 0))
+
+
+def _checked_bands(bands: Any) -> list[int]:
+    """Returns the numbers of the bands; an empty list if none are given."""
+    if bands is None:
+        return []
+    if isinstance(bands, (str, bytes)) or not isinstance(bands, Sequence) or not bands:
+        raise ValueError(f"bands is {quoted(bands)}; expected a list of the numbers of 1 or 3 bands, from 1.")
+    return [checked_integer(band, "A band", least=1) for band in bands]
 
 
 def _place_of(file: Any) -> dict[str, Any]:
@@ -292,7 +321,11 @@ def label_dtype(num_labels: int) -> tuple[type[np.unsignedinteger], int]:
 def new_raster(
     path: Path, size: tuple[int, ...], dtype: Any, block: int, georeference: dict[str, Any], nodata: int | None
 ) -> Iterator[Any]:
-    """Opens a new tiled TIFF with one band, lossless, and renames it to `path` when it is complete."""
+    """Opens a new tiled TIFF with one band, lossless, and renames it to `path` when it is complete.
+
+    Raises:
+        OSError: If not all of it was written, because the disk is full, for example.
+    """
     import rasterio
 
     temporary = path.with_name(f".{path.name}.writing.tif")
@@ -312,9 +345,22 @@ def new_raster(
             **georeference,
         ) as file:
             yield file
+        _read_back(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _read_back(path: Path) -> None:
+    """Reads all blocks of a file that was written: GDAL tells nobody that a disk was full when it closed the file."""
+    import rasterio
+
+    try:
+        with rasterio.open(path) as file:
+            for _, window in file.block_windows(1):
+                file.read(1, window=window)
+    except rasterio.errors.RasterioError as error:
+        raise OSError(errno.ENOSPC, "not all of it was written; the disk may be full", str(path)) from error
 
 
 def describe_labels(file: Any, names: Sequence[str], palette: np.ndarray, none_value: int) -> None:

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from ..about import __version__
+from ..model.checks import check_flags, checked_integer, is_number, quoted
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_stages import EncodedImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
@@ -104,6 +105,7 @@ def segment_large(
             belong to another image or other settings.
     """
     files = _checked_files(image, output, scores)
+    check_flags(context=context)
     settings = _checked_settings(pipe, options)
     text = pipe.encode_labels(candidate_labels)
     if settings.background == "auto" and settings.head == "dinotxt" and text.calibration is None:
@@ -142,8 +144,11 @@ def tile_sizes(image_processor: Any, tile: int | None, overlap: int | None, scal
     Raises:
         ValueError: If a size or the scale is invalid.
     """
-    if not (isinstance(scale, (int, float)) and 0 < scale <= 16):
-        raise ValueError(f"scale is {scale!r}; expected a number above 0 and at most 16.")
+    if not is_number(scale, 0, 16) or scale == 0:
+        raise ValueError(f"scale is {quoted(scale)}; expected a number above 0 and at most 16.")
+    for name, value in (("tile", tile), ("overlap", overlap)):
+        if value is not None:
+            checked_integer(value, name, least=0)
     if tile is None:
         size = image_processor.size
         longest = size.get("longest_edge") or size.get("height") or size.get("shortest_edge")
@@ -250,9 +255,10 @@ def _checked_settings(pipe: OpenVocabularySegmentationPipeline, options: dict[st
 
 def _checked_files(image: Any, output: str | os.PathLike[str], scores: str | os.PathLike[str] | None) -> list[Path]:
     """The files to write: labels and, if asked for, scores."""
-    files = [Path(path) for path in (output, scores) if path is not None]
-    for path in files:
+    given = [output] if scores is None else [output, scores]
+    for path in given:
         check_writable(path, TIFF_ENDINGS)
+    files = [Path(path) for path in given]
     paths = [*files, *([Path(image)] if isinstance(image, (str, os.PathLike)) else [])]
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError("The image, output and scores have the same path; expected different ones. Rename one.")

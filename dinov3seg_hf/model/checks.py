@@ -8,11 +8,20 @@ Imports neither numpy nor torch: commands check their arguments before they impo
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
 Choice = TypeVar("Choice")
+
+JOINERS = "\u200c\u200d"  # of Persian and Indic words, and of emoji
+# The beginnings of the names of letters that are never joined so; "ZERO" are the joiners themselves.
+WITHOUT_JOINERS = frozenset(
+    "LATIN GREEK CYRILLIC ARMENIAN GEORGIAN HEBREW CJK HIRAGANA KATAKANA HANGUL COMBINING ZERO".split()
+)
+BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159")  # printable, and seen as nothing
+KEYCAP = "\u20e3"
 
 
 def quoted(value: Any) -> str:
@@ -157,6 +166,28 @@ def checked_choice(value: Any, what: str, choices: Sequence[Choice]) -> Choice:
         raise ValueError(f"{what} is {quoted(value)}; expected {', '.join(others)} or {last}.")
     chosen: Choice = value
     return chosen
+
+
+def invisible_character(word: str) -> int | None:
+    """Returns the place of a character that hides in a word or turns its direction; `None` if there is none.
+
+    Joiners stay in scripts that need them and in emoji, variation selectors with symbols and Mongolian letters.
+    """
+    for place, letter in enumerate(word):
+        before, after = word[place - 1 : place], word[place + 1 : place + 2]
+        if letter in BLANKS:
+            return place
+        if unicodedata.category(letter) == "Cf":
+            names = {unicodedata.name(other, "").partition(" ")[0] for other in before}
+            if letter not in JOINERS or not after or before.isascii() or names & WITHOUT_JOINERS:
+                return place
+        elif unicodedata.name(letter, "").startswith("VARIATION SELECTOR"):
+            is_of_symbol = not before.isascii() and unicodedata.category(before)[0] in "SP"
+            if not is_of_symbol and after != KEYCAP:
+                return place
+        elif unicodedata.name(letter, "").startswith("MONGOLIAN FREE") and not "\u1800" <= before <= "\u18af":
+            return place
+    return None
 
 
 class CalibrationWarning(UserWarning):

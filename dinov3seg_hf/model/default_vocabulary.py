@@ -97,6 +97,11 @@ class Dinov3SegDefaultVocabulary:
                     "Got no tokenizer; expected the processor of the model, because class names need a tokenizer. Pass "
                     "processor=AutoProcessor.from_pretrained(...)."
                 )
+            if not hasattr(tokenizer, "model_max_length"):
+                raise ValueError(
+                    f"processor is of type {type(processor).__name__}; expected the processor or the tokenizer of the "
+                    "model. Pass processor=AutoProcessor.from_pretrained(...)."
+                )
             limit = min(tokenizer.model_max_length, self.config.text_config.max_position_embeddings)
             token_ids = tokenize_prompts(tokenizer, vocabulary.prompts(), limit)
             self._drop_vocabulary()

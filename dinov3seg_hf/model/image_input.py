@@ -37,6 +37,10 @@ DOWNLOAD_TIMEOUT_SECONDS = 30
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
 
+# Formats that are lossy, or in which it cannot be seen whether a file is; and lossy compressions inside of TIFF.
+LOSSY_FORMATS = frozenset({"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF", "DDS", "BLP", "FTEX"})
+LOSSY_COMPRESSIONS = frozenset({"jpeg", "tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24"})
+
 _CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 
 _HALF_A_GRAY_LEVEL = 0.5 / 255  # tolerance for floats outside [0, 1], which rounding to 8 bits corrects
@@ -164,9 +168,12 @@ def refuse_lossy(mask: Image.Image, name: str) -> None:
     """Raises an error if a mask comes from a file in a lossy format, which changes labels, most along edges.
 
     Raises:
-        ImageError: For JPEG and lossy WebP; a PIL image that was copied or converted does not know its format.
+        ImageError: For `LOSSY_FORMATS`, TIFF with `LOSSY_COMPRESSIONS` and lossy WebP. A PIL image that was copied or
+            converted does not know its format.
     """
-    is_lossy = mask.format in ("JPEG", "MPO")
+    is_lossy = mask.format in LOSSY_FORMATS
+    if mask.format == "TIFF":
+        is_lossy = mask.info.get("compression") in LOSSY_COMPRESSIONS
     file = getattr(mask, "fp", None)
     if mask.format == "WEBP" and file is not None and file.seekable():
         place = file.tell()

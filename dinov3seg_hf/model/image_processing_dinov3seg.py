@@ -9,6 +9,7 @@ on text or class names.
 
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, get_args
 
 import numpy as np
@@ -135,6 +136,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             check_size(kwargs["size"])
         if kwargs.get("do_normalize", self.do_normalize):  # before transformers' own checks of the types
             _check_statistics({name: value for name, value in kwargs.items() if name in STATISTICS})
+        if kwargs.get("do_resize", self.do_resize):
+            _check_resample(kwargs.get("resample", self.resample))
         with strict_errors_as_value_errors():
             return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -375,6 +378,17 @@ def _check_integers(**values: Any) -> None:
     for name, value in values.items():
         if value is not None:
             checked_integer(value, name, least=1)
+
+
+def _check_resample(resample: Any) -> None:
+    """Raises an error for an unknown filter: PIL refuses some, and transformers takes a bilinear one for others."""
+    is_filter = isinstance(resample, Integral) and resample in tuple(PILImageResampling)
+    # torchvision's own enum, which is imported with torchvision only
+    if not is_filter and type(resample).__name__ != "InterpolationMode":
+        raise ValueError(
+            f"resample is {quoted(resample)}; expected a filter of PIL, such as PIL.Image.Resampling.BICUBIC, or its "
+            "number from 0 to 5."
+        )
 
 
 def _check_rescale_factor(factor: Any) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .calibration import Calibration
-from .checks import checked_flag, checked_integer, checked_path, quoted
+from .checks import checked_flag, checked_integer, checked_path, invisible_character, quoted
 from .files import write_atomically
 from .prompts import fill_templates, resolve_templates
 from .vocabulary_files import (
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 IGNORE_8_BIT, IGNORE_16_BIT = 255, 65535
 
 MAX_RAW_ID = 65535
-
-JOINERS = "\u200c\u200d"  # of Persian and Indic words, and of emoji
 
 
 @dataclass(frozen=True, init=False)
@@ -432,22 +430,12 @@ def _clean(word: Any, what: str) -> str:
         raise ValueError(
             f"{what}, {quoted(word)}, contains control characters or broken Unicode. Remove these characters."
         )
-    if (place := _invisible_character(cleaned)) is not None:
+    if (place := invisible_character(cleaned)) is not None:
         raise ValueError(
             f"{what}, {word!a}, contains the invisible character U+{ord(cleaned[place]):04X}, so that it is not the "
             "word that it looks like. Remove this character."
         )
     return cleaned
-
-
-def _invisible_character(word: str) -> int | None:
-    """The place of a character that hides in a word or turns its direction; joiners belong to some scripts."""
-    for place, letter in enumerate(word):
-        if unicodedata.category(letter) == "Cf":
-            around = word[place - 1 : place] + word[place + 1 : place + 2]
-            if letter not in JOINERS or len(around) < 2 or around.isascii():
-                return place
-    return None
 
 
 def word_key(word: str) -> str:

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..about import __version__
 from ..model.inference_settings import ActiveClasses, Background, Head, Inference, InferenceSettings, Refine
@@ -22,6 +21,7 @@ from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import mask_as_png, segments_as_json
 from ..visualization.pictures import regions_of
+from .body_limit import BodyLimit
 from .engine import BusyError, SegmentationEngine, Segmented
 from .words import vocabulary_within
 
@@ -212,35 +212,3 @@ async def _busy(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 507 if isinstance(error, MemoryError) else 400)
-
-
-class BodyLimit:
-    """Refuses requests whose body is larger than a limit, while they arrive: nothing is stored before."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int):
-        self.app, self.max_bytes = app, max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, if it is small enough."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        is_refused, num_bytes = not told.isdigit() or int(told) > self.max_bytes, 0
-
-        async def limited() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self.max_bytes:
-                raise HTTPException(413, self._message)
-            return message
-
-        if is_refused:
-            await JSONResponse({"detail": self._message}, 413)(scope, receive, send)
-        else:
-            await self.app(scope, limited, send)
-
-    @property
-    def _message(self) -> str:
-        return f"The request is too large; expected at most {self.max_bytes / 2**20:.0f} MiB. Shrink the image."

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..extras import require_extra
+from ..model.checks import checked_path
+from ..model.image_input import MAX_IMAGE_PIXELS
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
     require_extra("video", "av", what="Reading videos")
     import av
 
-    path = Path(path)
+    path = Path(checked_path(path, "The video"))
     if not path.is_file():
         raise ValueError(f"The video {str(path)!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
     try:
@@ -116,6 +118,12 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
             raise ValueError(f"{str(path)!r} has no video stream (its streams: {kinds}). Check the file.")
         if container.streams.video[0].codec_context is None:
             raise ValueError(f"The codec of the video {str(path)!r} is unknown. Convert it, for example to H.264.")
+        height, width = (getattr(container.streams.video[0], side) for side in ("height", "width"))
+        if height * width > MAX_IMAGE_PIXELS:
+            raise ValueError(
+                f"The frames of the video {str(path)!r} are {height} x {width} (height x width); expected at most "
+                f"{MAX_IMAGE_PIXELS:,} pixels. Shrink the video first."
+            )
         yield Video(container, path)
 
 

@@ -76,8 +76,7 @@ def segment_video(
         MemoryError: While the results are read, if the labels need too much memory for a frame of this size.
     """
     for name, value in (("every", every), ("batch_size", batch_size)):
-        if checked_integer(value, name) < 1:
-            raise ValueError(f"{name} is {value}; expected an integer of at least 1.")
+        checked_integer(value, name, least=1)
     average = MovingAverage(smoothing)
     settings = pipe.settings.updated(**options)
     text = pipe.encode_labels(candidate_labels)

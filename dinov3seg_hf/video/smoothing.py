@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from ..model.checks import is_number, quoted
 from ..model.labeling import ScoreMaps
 
 
@@ -27,8 +28,8 @@ class MovingAverage:
     """
 
     def __init__(self, seconds: float):
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"smoothing is {seconds!r}; expected a time in seconds of at least 0.")
+        if not is_number(seconds, 0):
+            raise ValueError(f"smoothing is {quoted(seconds)}; expected a time in seconds of at least 0.")
         self._seconds = seconds
         self._average: torch.Tensor | None = None
         self._time = 0.0

@@ -3,11 +3,11 @@
 """Encodes pictures as a video, each at its time, with PyAV (FFmpeg). The file appears when it is complete."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -25,11 +25,39 @@ FORMATS = {
 QUALITY = {"libx264": {"crf": "20"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
 
 
+class _Target:
+    """The file that FFmpeg writes. An error of it is kept, and raised after the call of PyAV, which would print it."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.tell = file, file.tell
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        return self._unless_failed(lambda: self._file.write(data), len(data))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._unless_failed(lambda: self._file.seek(offset, whence), offset)
+
+    def _unless_failed(self, call: Callable[[], int], pretended: int) -> int:
+        if self._error is None:
+            try:
+                return call()
+            except OSError as error:
+                self._error = error
+        return pretended
+
+    def check(self) -> None:
+        """Raises the error that FFmpeg did not see."""
+        if self._error is not None:
+            raise self._error
+
+
 class VideoWriter:
     """Writes pictures, one after the other; see `new_video`."""
 
-    def __init__(self, container: Any, codec: str, time_base: Fraction, frame_rate: Fraction):
-        self._container, self._codec, self._time_base, self._frame_rate = container, codec, time_base, frame_rate
+    def __init__(self, container: Any, target: _Target, codec: str, time_base: Fraction, frame_rate: Fraction):
+        self._container, self._target, self._codec = container, target, codec
+        self._time_base, self._frame_rate = time_base, frame_rate
         self._stream: Any = None
         self._last = -1
 
@@ -55,6 +83,7 @@ class VideoWriter:
         self._last = max(self._last + 1, round(time / self._time_base))
         frame.pts, frame.time_base = self._last, self._time_base
         self._container.mux(self._stream.encode(frame))
+        self._target.check()
 
     def finish(self) -> None:
         """Writes what the encoder still holds."""
@@ -82,13 +111,16 @@ def new_video(
     container_format, codec = FORMATS[Path(path).suffix.lower()]
     rate = Fraction(frame_rate or 25).limit_denominator(1_000_000)
     with open_atomically(path) as file:
+        target = _Target(file)
         try:
-            with av.open(file, "w", format=container_format) as container:
-                writer = VideoWriter(container, codec, time_base or Fraction(1, 90_000), rate)
+            with av.open(target, "w", format=container_format) as container:
+                writer = VideoWriter(container, target, codec, time_base or Fraction(1, 90_000), rate)
                 yield writer
                 writer.finish()
+            target.check()
         except av.error.FFmpegError as error:
-            if isinstance(error, OSError):  # a full disk, which `open_atomically` reports
+            target.check()  # a full disk, which `open_atomically` reports
+            if isinstance(error, OSError):
                 raise
             raise ValueError(f"{str(path)!r} cannot be encoded ({error.strerror}). Choose another suffix.") from error
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..file_names import IMAGE_SUFFIXES
+from ..model.checks import checked_path
 from ..model.files import write_atomically
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
 from .colors import NONE_COLOR, color_palette
@@ -32,7 +33,7 @@ def check_writable(path: str | os.PathLike, suffixes: Sequence[str] | None = Non
         ValueError: If the suffix is not allowed, `path` is a folder, or the parent folder does not exist or is not
             writable.
     """
-    path = Path(path)
+    path = Path(checked_path(path, "The path of a file to write"))
     if suffixes is not None and path.suffix.lower() not in suffixes:
         raise ValueError(f"{str(path)!r} ends in {path.suffix!r}; expected {', '.join(suffixes)}. Choose another name.")
     if os.path.isdir(path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 NOT_CHECKED = 3
+MAX_REASON = 100
 
 
 def main() -> int:
@@ -21,8 +22,14 @@ def main() -> int:
     try:
         packages = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):
-        reason = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        print(f"NOT CHECKED: pip-audit did not get an answer from its database. This takes the network. ({reason})")
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if "No module named pip_audit" in reason:
+            print("NOT CHECKED: pip-audit is not installed. Run `make check-deps`, which installs it.")
+        else:
+            print(
+                "NOT CHECKED: pip-audit got no answer from its database, which is on the network. Run it again where "
+                f"there is one. It said: {reason[:MAX_REASON]}"
+            )
         return NOT_CHECKED
     skipped = [f"{package['name']}: {package['skip_reason']}" for package in packages if "skip_reason" in package]
     found = [

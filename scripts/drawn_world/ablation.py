@@ -20,6 +20,10 @@ import statistics
 import sys
 from pathlib import Path
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("train", "accelerate", "datasets")
+
 from ablation_table import FULL, MARKS, WHOLE, markdown, place_of_table, rows_of, write_table
 
 from dinov3seg_hf.cli.console import EXIT_OK, Parser, execute, positive

@@ -13,6 +13,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("train", "datasets")
+
 import numpy as np
 import torch
 from tqdm import tqdm

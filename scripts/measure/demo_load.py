@@ -7,13 +7,15 @@ python scripts/measure/demo_load.py --clients 4 --seconds 20
 python scripts/measure/demo_load.py --clients 32 --seconds 600 --bad 0.3 # bad input among the good
 
 Each client is a session that segments drawn scenes, adds and removes words, and requests files through gradio_client,
-from an address of its own, as behind a proxy. From time to time, a client starts a new session. Before the load test, a
+from an address of its own, as behind a proxy. Bad requests that gradio_client would not send (files of the server, too
+large files, broken JSON) are sent without it. From time to time, a client starts a new session. Before the load test, a
 single client measures the time of a full run and of one more word. The exit code is 1 if a good request failed for
 another reason than a full queue or its rate, if a bad one did not get a polite refusal (a sentence, no traceback and no
 path of the server), if no request succeeded, or if the memory grew by more than --growth after the first third.
 """
 
 import argparse
+import json
 import random
 import re
 import signal
@@ -29,6 +31,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("demo", "gradio_client")
+
+import httpx
 from gradio_client import Client, handle_file
 from PIL import Image
 
@@ -116,15 +123,14 @@ def _timed(client: Client, scene: Path, words: str, inference: str) -> float:
 
 
 def _bad_files(folder: Path) -> dict[str, Path]:
-    """Files that are no images, or too large."""
+    """Files that are no images, or have too many pixels."""
     Image.new("RGB", (200, 200)).save(folder / "good.png")
     content = (folder / "good.png").read_bytes()
     Image.new("1", (12_000, 12_000)).save(folder / "bomb.png")
     (folder / "text.png").write_text("no image")
     (folder / "empty.png").write_bytes(b"")
     (folder / "cut.png").write_bytes(content[: len(content) // 2])
-    (folder / "large.png").write_bytes(content + bytes(40 * 2**20))
-    return {name: folder / f"{name}.png" for name in ("bomb", "text", "empty", "cut", "large")}
+    return {f"a file: {name}": folder / f"{name}.png" for name in ("bomb", "text", "empty", "cut")}
 
 
 def _bad_request(rng: random.Random, scene: Path, files: dict[str, Path]) -> tuple[str, Any, str, dict]:
@@ -138,15 +144,54 @@ def _bad_request(rng: random.Random, scene: Path, files: dict[str, Path]) -> tup
         "a long word": "a" * 100_000,
     }
     wrong_options = {"an unknown mode": {"inference": "none"}, "an unknown head": {"head": "../head"}}
-    kind = rng.choice([*files, *wrong_words, *wrong_options, "a file of the server"])
-    image: Any = handle_file(files.get(kind, scene))
-    if kind == "a file of the server":
-        image = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    kind = rng.choice([*files, *wrong_words, *wrong_options, *DIRECT])
+    image = handle_file(files.get(kind, scene))
     return kind, image, wrong_words.get(kind, "red circle, blue square"), wrong_options.get(kind, {})
 
 
+# Requests that gradio_client refuses itself, or would change.
+DIRECT = (
+    "a large file",
+    "a file of the server",
+    "a folder of uploads",
+    "an address as a file",
+    "inputs missing",
+    "no JSON",
+)
+
+
+def _ask_directly(kind: str, url: str, headers: dict[str, str], large: bytes) -> None:
+    """Sends a bad request as an attacker does.
+
+    Raises:
+        RuntimeError: With what the server answered, if it refused the request.
+    """
+    api = f"{url}/gradio_api"
+    content = large if kind == "a large file" else b"no image"
+    uploaded = httpx.post(f"{api}/upload", files={"files": ("a.png", content)}, headers=headers, timeout=60)
+    if uploaded.is_error:
+        raise RuntimeError(uploaded.text)
+    path = uploaded.json()[0]
+    if kind in ("a file of the server", "an address as a file"):
+        path = "/etc/passwd" if kind == "a file of the server" else "http://127.0.0.1:1/image.png"
+    elif kind == "a folder of uploads":
+        path = str(Path(path).parent)
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    data = [] if kind == "inputs missing" else [file, "cat, dog", "whole", "full", ["{}"], 0.0, False]
+    body = "{" if kind == "no JSON" else json.dumps({"data": data})
+    headers = {**headers, "Content-Type": "application/json"}
+    asked = httpx.post(f"{api}/call/segment", content=body, headers=headers, timeout=60)
+    if asked.is_error:
+        raise RuntimeError(asked.text)
+    answer = httpx.get(f"{api}/call/segment/{asked.json()['event_id']}", headers=headers, timeout=300).text
+    if "event: complete" not in answer:
+        raise RuntimeError(str(json.loads(answer.partition("data: ")[2])["error"]))
+
+
 def _is_polite(error: Exception) -> bool:
-    """Whether a refusal is a sentence, without the inside of the server."""
+    """Whether the server refused with a sentence, without its inside."""
+    if isinstance(error, (OSError, httpx.TransportError)):  # it did not answer
+        return False
     text = str(error)
     inside = rf"Traceback|site-packages|dinov3seg-demo-|File \"|{re.escape(tempfile.gettempdir())}"
     return len(text) > 20 and not re.search(inside, text)
@@ -158,10 +203,16 @@ def _together(url: str, pid: int, scenes: list[Path], bad_files: dict[str, Path]
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
 
-    def ask_badly(client: Client, rng: random.Random, scene: Path) -> None:
+    large = bytes(40 * 2**20)
+
+    def ask_badly(client: Client, rng: random.Random, scene: Path, address: dict[str, str]) -> None:
         kind, image, words, options = _bad_request(rng, scene, bad_files)
+        message = ""
         try:
-            client.predict(image, words, **options, api_name="/segment")
+            if kind in DIRECT:
+                _ask_directly(kind, url, address, large)
+            else:
+                client.predict(image, words, **options, api_name="/segment")
             outcome = "answered"
         except Exception as error:
             outcome = "refused" if _is_polite(error) else "refused without a sentence"
@@ -170,19 +221,20 @@ def _together(url: str, pid: int, scenes: list[Path], bad_files: dict[str, Path]
             message = f"{type(error).__name__}: {error}"[:300]
         with lock:
             outcomes[f"{kind}: {outcome}"] += 1
-            if outcome == "refused without a sentence":
+            if outcome not in ("refused", "busy"):
                 failures.append(f"{kind}: {message}")
 
     def visit(number: int) -> None:
         rng = random.Random(number)
         while not stop.is_set():
-            client = Client(url, verbose=False, download_files=False, headers={"X-Forwarded-For": f"10.0.0.{number}"})
+            address = {"X-Forwarded-For": f"10.0.0.{number}"}
+            client = Client(url, verbose=False, download_files=False, headers=address)
             scene, words = rng.choice(scenes), rng.sample(NAMES, 5)
             for _ in range(rng.randint(4, 12)):
                 if stop.wait(rng.uniform(0, args.pause)):
                     return
                 if rng.random() < args.bad:
-                    ask_badly(client, rng, scene)
+                    ask_badly(client, rng, scene, address)
                     continue
                 if rng.random() < 0.6 or len(words) < 3:
                     words.append(f"{rng.choice(NAMES)} {rng.randrange(1000)}")

@@ -20,6 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("export", "datasets")
+
 import numpy as np
 import torch
 from PIL import Image, ImageFilter

@@ -17,6 +17,10 @@ import sys
 import threading
 import time
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("dev", "requests")
+
 import numpy as np
 import requests
 from PIL import Image

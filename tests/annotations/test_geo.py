@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import shapely
+from full_disk import files_of_at_most
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -155,3 +156,14 @@ def test_what_cannot_be_a_map_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r'pip install "dinov3seg_hf\[geo\]"'):
         vectorize([source], tmp_path / "a.gpkg")
     assert not list(tmp_path.glob("*.gpkg"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
+def test_a_full_disk_leaves_no_geopackage_and_says_what_to_do(tmp_path, share):
+    labels = label_map_of(30, 40, 0)
+    image = AnnotatedImage("map.tif", labels, source=write_map(tmp_path / "map.tif", labels.shape))
+    export_annotations([image], NAMES, tmp_path / "whole.gpkg", "geopackage")
+    size = (tmp_path / "whole.gpkg").stat().st_size
+    with files_of_at_most(int(share * size)), pytest.raises(ValueError, match=r"cannot be written: .* Free disk space"):
+        export_annotations([image], NAMES, tmp_path / "a.gpkg", "geopackage")
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "whole.gpkg"}

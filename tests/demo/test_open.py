@@ -21,7 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.cli import demo as command
-from dinov3seg_hf.demo.clients import MAX_CLIENTS, PRIVATE_NETWORKS, ClientRates
+from dinov3seg_hf.demo.clients import MAX_CLIENTS, PRIVATE_NETWORKS, ClientRates, middleware_of
 from dinov3seg_hf.demo.endpoints import Endpoints
 from dinov3seg_hf.demo.engine import DemoEngine
 from dinov3seg_hf.demo.uploads import sweep, swept
@@ -153,8 +153,40 @@ def test_an_address_that_a_client_claims_does_not_count():
 def test_addresses_of_many_clients_take_no_memory():
     rates = ClientRates(None, 60)
     for number in range(MAX_CLIENTS + 100):
-        rates._seconds_to_wait(str(number))
-    assert len(rates._left) == MAX_CLIENTS
+        for allowance in (rates.requests, rates.bytes):
+            allowance.use(str(number), 1)
+    assert len(rates.requests) == len(rates.bytes) == MAX_CLIENTS
+
+
+def demo_client(limits: Limits) -> TestClient:
+    """A client of an application that reads what it gets, behind the middleware of the demo."""
+
+    async def answer(request):
+        return PlainTextResponse(str(len(await request.body())))
+
+    routes = [Route(path, answer, methods=["POST"]) for path in ("/gradio_api/upload", "/gradio_api/queue/join")]
+    return TestClient(Starlette(routes=routes, middleware=middleware_of(limits)))
+
+
+def test_one_client_cannot_use_up_the_room_for_uploads():
+    client = demo_client(Limits(upload_bytes=4000))
+    assert [client.post("/gradio_api/upload", content=bytes(400)).status_code for _ in range(4)] == [200, 200, 200, 429]
+    refused = client.post("/gradio_api/upload", content=bytes(400))
+    assert refused.json()["detail"].startswith("Too many bytes of uploads from your address. Wait ")
+    assert 700 < int(refused.headers["retry-after"]) <= 3600 * 201 / 1000 + 1
+    assert client.post("/gradio_api/queue/join").status_code == 200  # what is there can still be segmented
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
+@pytest.mark.parametrize("told", [True, False])
+def test_no_request_is_larger_than_an_image(path, told):
+    """Many files in one upload, or endless words, would fill the disk or the memory before anything is checked."""
+    client, size = demo_client(Limits(file_bytes=2**10)), 2**20 + 2**10
+    for num_bytes, status in ((size, 200), (size + 1, 413)):
+        body = bytes(num_bytes)
+        answer = client.post(path, content=body if told else iter([body[:1000], body[1000:]]))
+        assert answer.status_code == status
+    assert "Shrink the image" in answer.text
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

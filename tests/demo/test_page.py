@@ -3,6 +3,7 @@
 """The demo's API over HTTP, as clients and attackers call it. Needs the extra `demo`."""
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -55,14 +56,19 @@ def uploads(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(engine, image, uploads):
+def demo(engine, image, uploads):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(uploads))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         demo = build_demo(engine, [Example(image, LABELS)], queue_size=3)
-        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options(engine.limits))
-        yield url.rstrip("/")
+        demo.launch(prevent_thread_lock=True, quiet=True, **launch_options(engine.limits))
+        yield demo
         demo.close()
+
+
+@pytest.fixture(scope="module")
+def url(demo):
+    return demo.local_url.rstrip("/")
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +221,7 @@ def test_no_file_but_an_upload_is_read(url, uploads, sample_image, path, meta):
     for endpoint in ("segment", "overlay"):
         event, data = call(url, endpoint, {"path": path, "orig_name": "x.png", **meta}, "cat", *OPTIONS[endpoint])
         assert event == "error" and "segments" not in data and "root:" not in data
+        assert re.search(r"Upload (the|an) image", data) and str(REPO) not in data
 
 
 OPTIONS = {
@@ -231,8 +238,41 @@ def test_calls_of_the_test_before_succeed_with_an_upload(url, image):
 
 @pytest.mark.parametrize("given", ["x", 7, [], {"path": 7}, {"path": ["a"]}, {"url": "data:image/png;base64,AAAA"}])
 def test_what_is_no_file_is_refused(url, given):
-    event, _ = call(url, "segment", given, "cat", *OPTIONS["segment"])
-    assert event == "error"
+    event, data = call(url, "segment", given, "cat", *OPTIONS["segment"])
+    assert event == "error" and "Upload the image first" in data
+
+
+def test_missing_inputs_are_refused_with_a_sentence(url, image):
+    for inputs in ([], [upload(url, image), "cat"]):
+        event, data = call(url, "segment", *inputs)
+        assert event == "error" and "send all inputs" in data
+
+
+def test_folder_of_an_upload_as_a_file_does_not_reach_the_cleaning_of_gradio(demo, url, image):
+    """Gradio's cleaning ended at a folder, and uploads piled up."""
+    file = upload(url, image)
+    folder = {**file, "path": str(Path(file["path"]).parent)}
+    for sent in (folder, {"path": folder["path"]}, [folder], {"x": [folder]}):
+        event, data = call(url, "segment", sent, "cat", *OPTIONS["segment"])
+        assert event == "error" and "Upload the image first" in data
+    call(url, "segment", file, "cat", *OPTIONS["segment"])
+    known = {path for block in demo.blocks.values() for path in getattr(block, "temp_files", ())}
+    assert file["path"] in known and folder["path"] not in known
+
+
+def test_server_downloads_nothing(url, monkeypatch):
+    asked = []
+
+    async def download(address, cache_dir):
+        asked.append(address)
+        raise ValueError
+
+    monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", download)
+    for meta in (FILE, {}, {**FILE, "is_stream": True}):
+        for address in ("http://1.1.1.1/a.png", "https://example.org/a.png"):
+            event, _ = call(url, "segment", {"path": address, "url": address, **meta}, "cat", *OPTIONS["segment"])
+            assert event == "error"
+    assert not asked
 
 
 @pytest.mark.parametrize(
@@ -381,3 +421,27 @@ def test_occupied_port_is_refused(url, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
     with pytest.raises(ValueError, match="--port"):
         serve(device="cpu", port=int(url.rsplit(":", 1)[1]))
+
+
+def test_without_a_password_nothing_is_read_or_computed(engine, image):
+    demo = build_demo(engine)
+    _, url, _ = demo.launch(
+        prevent_thread_lock=True, quiet=True, auth=[("ann", "secret")], **launch_options(engine.limits)
+    )
+    try:
+        with httpx.Client(base_url=url) as client:
+
+            def codes():
+                body = {"data": [], "fn_index": 0, "session_hash": "a"}
+                posts = (client.post(f"gradio_api/{path}", json=body) for path in ("queue/join", "call/segment"))
+                files = {"files": ("a.png", Path(image).read_bytes())}
+                gets = (client.get(path) for path in ("config", "gradio_api/info"))
+                return {answer.status_code for answer in (*posts, *gets, client.post("gradio_api/upload", files=files))}
+
+            assert codes() == {401}
+            assert client.post("login", data={"username": "ann", "password": "guess"}).status_code == 400
+            assert codes() == {401}
+            assert client.post("login", data={"username": "ann", "password": "secret"}).status_code == 200
+            assert codes() == {200}
+    finally:
+        demo.close()

@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from PIL import Image
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, segment_large
-from dinov3seg_hf.large.rasters import open_source
+from dinov3seg_hf.large.rasters import new_raster, open_source, quiet_gdal
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -156,3 +157,20 @@ def test_paths_that_would_lose_data_and_rotated_photos_are_refused(pipe, tiff, p
         segment_large(pipe, tmp_path / "photo.jpg", LABELS, tmp_path / "a.tif", progress=False)
     with pytest.raises(ValueError, match="was not found"):
         segment_large(pipe, tmp_path / "no.tif", LABELS, tmp_path / "a.tif", progress=False)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
+def test_a_full_disk_leaves_no_file_that_looks_complete(tmp_path, share):
+    """GDAL writes a part of a file when it closes it, and its error is not seen."""
+    values = np.random.default_rng(0).integers(0, 9, (200, 300), dtype=np.uint8)
+
+    def write(name):
+        with quiet_gdal(), new_raster(tmp_path / name, values.shape, np.uint8, 64, {}, 255) as file:
+            file.write(values, 1)
+
+    write("whole.tif")
+    with files_of_at_most(int(share * (tmp_path / "whole.tif").stat().st_size)), pytest.raises(OSError):
+        write("cut.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.tif"] and (
+        read(tmp_path / "whole.tif") == values
+    ).all()

@@ -410,6 +410,17 @@ def test_outputs_that_make_no_map_are_refused(pil, outputs, options, words):
         pil.post_process_semantic_segmentation(outputs, **options)
 
 
+@pytest.mark.parametrize("resample", [6, -1, 2**70, "bicubic", 2.5, None, [3]])
+def test_an_unknown_filter_is_refused(resample):
+    image = Image.new("RGB", (40, 40))
+    processor = Dinov3SegImageProcessorPil()
+    with pytest.raises(ValueError, match="expected a filter of PIL"):
+        processor(image, resample=resample)
+    assert processor(image, resample=resample, do_resize=False, do_windows=False)["pixel_values"]
+    for known in (0, 3, Image.Resampling.LANCZOS):
+        assert processor(image, resample=known)["pixel_values"]
+
+
 @pytest.mark.parametrize("factor", [{}, [1.0, 2.0], float("nan"), "1/255"])
 def test_a_rescale_factor_that_is_no_number_is_refused(factor):
     processor = Dinov3SegImageProcessorPil(size={"height": 32, "width": 32}, do_windows=False)

@@ -34,8 +34,12 @@ def spelling(word):
     return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", word).split()).casefold())
 
 
+# characters that are printable, and hide in a word
+HIDDEN = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159\u180b\u180c\u180d\u180f" + "".join(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
 words = st.text(
-    st.characters(exclude_categories=("Cc", "Cf", "Cs"), exclude_characters=","), min_size=1, max_size=8
+    st.characters(exclude_categories=("Cc", "Cf", "Cs"), exclude_characters="," + HIDDEN), min_size=1, max_size=8
 ).filter(lambda word: any(c.isprintable() and c != " " for c in " ".join(unicodedata.normalize("NFC", word).split())))
 
 

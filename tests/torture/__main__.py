@@ -7,6 +7,8 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
@@ -36,7 +38,8 @@ def main() -> int:
         parser.error(f"unknown scenarios: {', '.join(unknown)}")
     torch.set_num_threads(1)
     deadline = time.monotonic() + options.seconds
-    bad = total = 0
+    made: Counter[tuple[str, str]] = Counter()
+    bad: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="dinov3seg-torture-") as scratch:
         os.environ["HF_DATASETS_CACHE"] = f"{scratch}/cache"
         data = Path(scratch) / "data"
@@ -56,13 +59,25 @@ def main() -> int:
             for attempts in places:
                 if time.monotonic() > deadline:
                     break
-                outcome = attempts.run(options.seed + number, kinds[(options.seed + number) % len(kinds)])
-                total, bad = total + 1, bad + bool(outcome.problems)
+                kind = kinds[(options.seed + number) % len(kinds)]
+                outcome = attempts.run(options.seed + number, kind)
+                name = f"{attempts.name} in {attempts.count}"
+                made[name, kind] += 1
+                bad[name] += bool(outcome.problems)
                 state = "; ".join(outcome.problems) or "good"
-                print(f"{attempts.name} in {attempts.count}, {outcome.what}, {outcome.codes}: {state}", flush=True)
+                print(f"{name}, {outcome.what}, {outcome.codes}: {state}", flush=True)
             number += 1
-    print(f"{total} attempts, {bad} bad")
-    return int(bad > 0)
+    print_table(made, bad, kinds)
+    print(f"{made.total()} attempts, {bad.total()} bad")
+    return int(bad.total() > 0)
+
+
+def print_table(made: Counter[tuple[str, str]], bad: Counter[str], kinds: Sequence[str]) -> None:
+    """Prints the number of attempts of each command and kind, and how many were bad."""
+    print(f"| command | {' | '.join(getattr(kind, 'name', kind) for kind in kinds)} | bad |")
+    print("|---" * (len(kinds) + 2) + "|")
+    for name in bad:
+        print(f"| {name} | {' | '.join(str(made[name, kind]) for kind in kinds)} | {bad[name]} |")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,22 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
 
 import datasets
 import numpy as np
+import rasterio
 import torch
 from PIL import Image
+from pyogrio import raw
 from safetensors import safe_open
 
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
+from dinov3seg_hf.video import new_video
 
 from places import FIXTURES
 from tiny import make_tiny_config, make_tiny_model, make_tiny_processor
@@ -27,12 +31,20 @@ Snapshot = dict[str, str]
 
 
 def digests(folder: Path) -> Snapshot:
-    """All files, bit by bit."""
+    """All files, bit by bit; of a GeoPackage, which contains times, its rows."""
     return {
-        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): sha256(
+            polygons(path) if path.suffix == ".gpkg" else path.read_bytes()
+        ).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def polygons(path: Path) -> bytes:
+    """The rows of a GeoPackage."""
+    _, _, geometry, columns = raw.read(path)
+    return repr([geometry.tolist(), *(column.tolist() for column in columns)]).encode()
 
 
 def trained(folder: Path) -> Snapshot:
@@ -70,6 +82,14 @@ SCENARIOS = {
         "segment {data}/images --model {data}/model --labels {labels} --output {out}/pictures --mask {out}/masks/ "
         "--json {out}/json"
     ),
+    "video": Scenario(
+        "segment {data}/clip.mp4 --model {data}/model --labels {labels} --smoothing 0.1 --output {out}/clip.mp4 "
+        "--mask {out}/masks --json {out}/json"
+    ),
+    "tiles": Scenario(
+        "segment {data}/large.tif --model {data}/model --labels {labels} --tile 64 --mask {out}/labels.tif "
+        "--scores {out}/scores.tif --format geopackage --annotations {out}/labels.gpkg"
+    ),
     "annotations": Scenario(
         "segment {data}/images --model {data}/model --labels {labels} --format coco --annotations {out}/coco.json"
     ),
@@ -84,24 +104,37 @@ SCENARIOS = {
         processes=(1, 2),
     ),
     "prepare": Scenario("prepare drawn-world --output {out}/prepared --scenes 40 --size 64"),
-    "train": Scenario("train --config {data}/recipe.json --output {out}/run", ["--resume"], trained),
+    "train": Scenario("train --config {data}/recipe.json --output {out}/run", ["--resume"], trained, processes=(1, 2)),
+    "calibrate": Scenario(
+        "calibrate --model {data}/model --labels {labels} --head dinotxt --images {data}/images "
+        "--write {out}/classes.tsv"
+    ),
     "convert": Scenario(
         "convert --backbone {data}/backbone.pth --dinotxt {data}/dinotxt.pth --license none --output {out}/converted"
     ),
+    "export": Scenario("export {data}/model --format torch --output {out}/exported"),
     "publish": Scenario(
-        "publish --model {data}/model --repo org/model --space org/demo --dry-run --output {out}/built"
+        "publish --model {data}/model --repo org/model --space org/demo --license mit --dry-run --output {out}/built"
     ),
 }
 
 
 def make_data(folder: Path) -> Path:
-    """Images, a data set with masks, a tiny random checkpoint, and tiny published files."""
+    """Images, a video, a data set with masks, a tiny random checkpoint, and tiny published files."""
     tokenizer = make_tokenizer()
     make_tiny_model(make_tiny_config(tokenizer)).save_pretrained(folder / "model")
     make_tiny_processor(tokenizer).save_pretrained(folder / "model")
     (folder / "images").mkdir()
     for seed in range(16):
         Image.fromarray(draw_scene(seed).image).save(folder / "images" / f"{seed:02d}.png")
+    with new_video(folder / "clip.mp4", frame_rate=Fraction(10)) as video:
+        for number in range(12):
+            video.add(draw_scene(number).image, number / 10)
+    pixels = np.tile(draw_scene(0).image, (3, 3, 1)).transpose(2, 0, 1)
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)}
+    shape = {"count": 3, "height": pixels.shape[1], "width": pixels.shape[2], "dtype": "uint8"}
+    with rasterio.open(folder / "large.tif", "w", driver="GTiff", **shape, **place) as file:
+        file.write(pixels)
     rng = np.random.default_rng(0)
     columns = {
         "image": [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(16)],

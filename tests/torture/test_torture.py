@@ -12,7 +12,8 @@ from places import REPO
 
 @pytest.mark.multiprocess
 def test_stopped_or_on_a_full_disk_commands_give_in_the_end_what_one_whole_run_gives():
-    command = [sys.executable, "-m", "tests.torture", "segment", "annotations", "label", "prepare", "evaluate"]
+    scenarios = ["segment", "video", "tiles", "annotations", "label", "prepare", "evaluate"]
+    command = [sys.executable, "-m", "tests.torture", *scenarios]
     done = subprocess.run([*command, "--attempts", "4", "--processes", "1"], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith(" attempts, 0 bad")

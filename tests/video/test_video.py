@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from full_disk import files_of_at_most
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -177,3 +178,35 @@ def test_an_interrupted_video_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"expected \.mp4"), new_video(tmp_path / "a.gif"):
         pass
+
+
+def test_frames_with_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    write_clip(tmp_path / "clip.mov", noise(2))
+    monkeypatch.setattr("dinov3seg_hf.video.reading.MAX_IMAGE_PIXELS", 24 * 32 - 1)
+    with (
+        pytest.raises(ValueError, match=r"24 x 32 \(height x width\); expected at most 767 pixels"),
+        open_video(tmp_path / "clip.mov"),
+    ):
+        pass
+    monkeypatch.setattr("dinov3seg_hf.video.reading.MAX_IMAGE_PIXELS", 24 * 32)
+    with open_video(tmp_path / "clip.mov") as video:
+        assert len(list(video.frames())) == 2
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_a_full_disk_leaves_no_video_and_says_so(tmp_path, suffix, share, capfd):
+    def write(name):
+        with new_video(tmp_path / f"{name}{suffix}") as video:
+            for number, frame in enumerate(noise(12, 64, 64)):
+                video.add(frame, number / 10)
+
+    write("whole")
+    size = (tmp_path / f"whole{suffix}").stat().st_size
+    with (
+        files_of_at_most(int(share * size)),
+        pytest.raises(ValueError, match=r"cannot be written: File too large"),
+    ):
+        write("cut")
+    assert [path.name for path in tmp_path.iterdir()] == [f"whole{suffix}"]
+    assert "Traceback" not in capfd.readouterr().err

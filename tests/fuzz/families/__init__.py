@@ -10,12 +10,12 @@ from collections.abc import Callable
 from ..outcomes import Case
 from ..values import Draw
 from ..world import World
-from . import applications, files, model, words
+from . import applications, files, model, streams, words
 
 Family = Callable[[Draw, World], Case]
 
 FAMILIES: dict[str, Family] = {
-    name: family for module in (model, words, files, applications) for name, family in module.FAMILIES.items()
+    name: family for module in (model, words, files, applications, streams) for name, family in module.FAMILIES.items()
 }
 
 

@@ -143,6 +143,7 @@ def command(draw: Draw, world: World) -> Case:
     model, labels = str(world.checkpoint), ["--labels-file", str(words)]
     commands = {
         "segment": [str(photo), "--labels", ",".join(WORDS), "--model", model, "--output", f"{out}/a.png"],
+        "label": ["--dataset", str(world.folder), *labels, "--model", model, "--output", str(out / "x")],
         "doctor": [*labels, "--model", model, "--images", str(photo)],
         "calibrate": [*labels, "--model", model, "--images", str(photo), "--write", f"{out}/c.tsv"],
         "evaluate": ["--model", model, "--benchmark", "drawn-world", "--images", "1", "--output", str(out)],
@@ -164,6 +165,8 @@ def command(draw: Draw, world: World) -> Case:
             ("--batch-size", "0"),
             ("--preset", "ade20k-150"),
         ),
+        *(("--tile", "48"), ("--tile", "0"), ("--mask", f"{out}/m.tif"), ("--overlap", "-1"), ("--scale", "nan")),
+        *(("--every", "2"), ("--smoothing", "inf"), ("--format", "geotiff"), ("--rows-per-shard", "0")),
         *(("--output", "/proc/x/y.png"), ("--output", f"{photo}"), ("--mask", "/dev/full"), ("--alpha", "nan")),
     )
     name = draw.choice(("segment",) * 5 + tuple(commands))

@@ -1,0 +1,41 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Every script that needs a library of an extra names the extra, in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from places import REPO
+
+LIBRARIES = ("accelerate", "datasets", "evaluate", "gradio", "gradio_client", "requests")
+PROGRAM = f"""
+import os, runpy, sys, types
+if sys.argv[1].count("/") > 1:  # no registration with transformers, which takes seconds; commands do without anyway
+    sys.modules["dinov3seg_command"] = types.SimpleNamespace(running=True)
+for library in {LIBRARIES}:
+    sys.modules[library] = None
+sys.argv = [sys.argv[1], "--help"]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "extra"),
+    [
+        ("scripts/train.py", "train"),
+        ("scripts/evaluate.py", "train"),
+        ("scripts/prepare_benchmark.py", "train"),
+        ("scripts/drawn_world/ablation.py", "train"),
+        ("scripts/drawn_world/explain_ablation.py", "train"),
+        ("scripts/measure/demo_load.py", "demo"),
+        ("scripts/measure/labeling.py", "export"),
+        ("scripts/measure/service_load.py", "dev"),
+    ],
+)
+def test_the_extra_is_named(script, extra):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, script], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 2 and f'pip install "dinov3seg_hf[{extra}]"' in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not done.stdout
