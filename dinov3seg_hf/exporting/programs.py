@@ -47,6 +47,7 @@ def write_program(
     with _quiet(), _errors_of(graph, format):
         traced = trace(graph, example)
         if format == "torch":
+            _forget_code(traced)
             torch.export.save(traced, path)
             return path
         program = torch.onnx.export(
@@ -58,6 +59,7 @@ def write_program(
             verbose=False,
         )
         assert program is not None
+        _forget_code(program)
         if format == "onnx" and not int8:
             program.save(path)
             return path
@@ -66,6 +68,19 @@ def write_program(
             program.save(source)
             (_quantize if int8 else _convert_to_openvino)(source, path)
     return path
+
+
+def _forget_code(program: torch.export.ExportedProgram | torch.onnx.ONNXProgram) -> None:
+    """Removes the lines of code that each node comes from: paths of this machine, and a third of a small file."""
+    if isinstance(program, torch.onnx.ONNXProgram):
+        from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+        ClearMetadataAndDocStringPass()(program.model)
+        return
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def _convert_to_openvino(source: Path, path: Path) -> None:
