@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, DINOv3ViTConfig, PreTrainedConfig, SamVisionConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
 
 from .checks import is_number, quoted
@@ -303,6 +304,8 @@ class Dinov3SegConfig(PreTrainedConfig):
                 given = {name: getattr(config, name) for name in PART_RANGES if hasattr(config, name)}
                 _check_ranges(given, PART_RANGES, f"{part}.")
                 _check_heads(config, part)
+                _check_activation(config, part)
+                _check_image_size(config, part)
         width, text_width = self.vision_config.hidden_size, self.text_config.projection_dim
         if text_width != 2 * width:
             raise ValueError(
@@ -374,6 +377,24 @@ def _check_heads(config: PreTrainedConfig, part: str) -> None:
         raise ValueError(
             f"vision_config.hidden_size / num_attention_heads is {size}/{heads}; expected a multiple of 4, because "
             "RoPE encodes rows and columns in pairs of channels. Change one of them."
+        )
+
+
+def _check_activation(config: PreTrainedConfig, part: str) -> None:
+    name = getattr(config, "hidden_act", None)
+    if name is not None and (not isinstance(name, str) or name not in ACT2FN):
+        raise ValueError(
+            f'{part}.hidden_act is {quoted(name)}; expected an activation of transformers, such as "gelu". Change '
+            f"{part}.hidden_act."
+        )
+
+
+def _check_image_size(config: PreTrainedConfig, part: str) -> None:
+    size = getattr(config, "image_size", None)
+    if isinstance(size, (list, tuple)) and (len(size) != 2 or part == "prior_config"):
+        pair = "" if part == "prior_config" else ", or (height, width)"
+        raise ValueError(
+            f"{part}.image_size is {quoted(size)}; expected a number of pixels{pair}. Change {part}.image_size."
         )
 
 

@@ -112,10 +112,10 @@ SCENARIOS = {
     "convert": Scenario(
         "convert --backbone {data}/backbone.pth --dinotxt {data}/dinotxt.pth --license none --output {out}/converted"
     ),
-    "export": Scenario("export {data}/model --format torch --output {out}/exported"),
     "publish": Scenario(
         "publish --model {data}/model --repo org/model --space org/demo --license mit --dry-run --output {out}/built"
     ),
+    "export": Scenario("export {data}/model --format torch --output {out}/exported"),
 }
 
 

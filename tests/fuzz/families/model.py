@@ -242,7 +242,7 @@ def forward(draw: Draw, world: World) -> Case:
 
 
 def mutated_tensor(draw: Draw, value):
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, torch.Tensor) or not value.numel():
         return draw.anything()
     return draw.one_of(
         draw.anything,
@@ -250,18 +250,18 @@ def mutated_tensor(draw: Draw, value):
         lambda: draw.tensor(),
         lambda: value.numpy(),
         lambda: value.tolist(),
-        lambda: value[0],
+        lambda: torch.atleast_1d(value)[0],
         lambda: value[None],
-        lambda: value[:0],
-        lambda: value[..., :-1],
+        lambda: torch.atleast_1d(value)[:0],
+        lambda: torch.atleast_1d(value)[..., :-1],
         lambda: value.float(),
         lambda: value.double(),
         lambda: value.int(),
         lambda: -value,
         lambda: value + 10**6,
         lambda: value * float("nan"),
-        lambda: torch.cat([value, value]),
-        lambda: value.transpose(0, -1),
+        lambda: torch.cat([torch.atleast_1d(value)] * 2),
+        lambda: torch.atleast_1d(value).transpose(0, -1),
     )
 
 
