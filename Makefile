@@ -57,7 +57,7 @@ demo-test: ## test the demo in a real browser (installs Chromium with apt-get if
 	$(PYTHON) -m pip install -c constraints.txt -e ".[dev,demo]" playwright axe-playwright-python
 	command -v chromium || command -v chromium-browser || command -v google-chrome \
 		|| { apt-get update && apt-get install -y --no-install-recommends chromium; }
-	DINOV3SEG_BROWSER=required $(PYTHON) -m pytest tests/demo
+	DINOV3SEG_BROWSER=required $(PYTHON) -m pytest tests/demo/test_browser.py  # `make test` runs the others
 
 check-long: docs test-multiprocess hf-common demo-test ## run the other checks of CI, after `make check test`
 
