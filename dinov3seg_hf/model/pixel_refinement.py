@@ -100,15 +100,16 @@ def refine_maps(
     top, left = (max(0, part.start - num_steps * margin) for part in (rows, columns))
     # two buffers in turn: fresh memory for each step would cost as much as the step
     buffers = [maps.new_empty(_surrounded_size(maps.shape, margin).numel(), dtype=torch.float32) for _ in range(2)]
-    surrounded = _surrounded(buffers[0], maps.shape, margin)
+    surrounded, num_maps = _surrounded(buffers[0], maps.shape, margin), maps.shape[2]
     _inside(surrounded, margin).copy_(maps)
+    del maps  # frees those that the caller does not need
     for step in range(1, num_steps + 1):
         _copy_border(surrounded, margin)
         # what later steps depend on around the part, less with each of them
         around = (num_steps - step) * margin
         part_rows, part_columns = grow(rows, around, height), grow(columns, around, width)
         part_weights = weights[part_rows, part_columns]
-        averages = _surrounded(buffers[step % 2], torch.Size([*part_weights.shape[:2], maps.shape[2]]), margin)
+        averages = _surrounded(buffers[step % 2], torch.Size([*part_weights.shape[:2], num_maps]), margin)
         place = (part_rows.start - top, part_columns.start - left)
         _average_neighbors(surrounded, part_weights, place, dilations, out=_inside(averages, margin))
         surrounded, top, left = averages, part_rows.start, part_columns.start

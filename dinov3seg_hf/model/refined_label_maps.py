@@ -59,6 +59,7 @@ def label_and_score_refined(
                 wins = best > scores[place]
                 labels[place] = torch.where(wins, classes[group][winners].int(), labels[place])
                 scores[place] = torch.where(wins, best, scores[place])
+            del refined  # before the next one
     return labels, scores
 
 
@@ -68,8 +69,11 @@ def _refined_block(
     """Returns the refined shares `(rows, columns, classes)` of a group of classes in the pixels of a block."""
     above, beside = _surroundings(row, column, shares, weights.shape[:2])
     corners = shares[above.source, beside.source].index_select(2, group)
-    upsampled = resize_block(corners, above.weights.to(shares.device), beside.weights.to(shares.device))
-    return refine_maps(upsampled, weights, row.source, column.source)
+    place = row.source, column.source
+    # without a name here, so that `refine_maps` can free the maps that it has copied
+    return refine_maps(
+        resize_block(corners, above.weights.to(shares.device), beside.weights.to(shares.device)), weights, *place
+    )
 
 
 def _surroundings(row: Block, column: Block, shares: torch.Tensor, num_pixels: torch.Size) -> tuple[Block, Block]:
