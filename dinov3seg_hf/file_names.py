@@ -10,7 +10,7 @@ TRAINING_VOCABULARY = "training_vocabulary.json"  # class names of the training,
 LICENSES = ("LICENSE.md", "LICENSE.pdf", "LICENSE.txt", "LICENSE")  # the license of the weights, next to them
 # lossless formats only: JPEG changes labels along every edge
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # what is an image in a folder
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # what is an image in a folder
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # formats in which pictures are written
 # what is a video; FFmpeg reads more
 VIDEO_ENDINGS = (

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import itertools
+import json
 import re
 import shutil
 import subprocess
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from transformers.dynamic_module_utils import get_relative_import_files
 
 import dinov3seg_hf
+from dinov3seg_hf.cli import COMMANDS
 from dinov3seg_hf.resources import resource
 
 from places import REPO
@@ -278,6 +281,38 @@ def test_wheel_carries_nothing_but_the_package_and_its_metadata(wheel_names):
     others = {name for name in wheel_names if not name.startswith(("dinov3seg_hf/", "dinov3seg_hf-"))}
     assert others == {"dinov3seg_command.py"}  # the entry of the command, which must not import the package
     assert any(name.endswith("licenses/LICENSE") for name in wheel_names)
+
+
+def test_the_image_of_the_service_installs_what_the_wheel_has(clone, wheel_names, tmp_path):
+    """The Dockerfile copies single files and folders; one that it lacks would be missed only in a container."""
+    app = tmp_path / "app"
+    app.mkdir()
+    for line in (REPO / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            *sources, target = line.split()[1:]
+            for source in sources:
+                if (clone / source).is_dir():
+                    shutil.copytree(clone / source, app / target)
+                else:
+                    shutil.copy(clone / source, app / target)
+    with zipfile.ZipFile(build("wheel", app, tmp_path / "wheel")) as archive:
+        assert set(archive.namelist()) == wheel_names
+
+
+def test_the_image_of_the_service_starts_a_command_that_exists(pyproject):
+    text = (REPO / "Dockerfile").read_text()
+    (extras,) = re.findall(r'pip install .*"\.\[([\w,]+)\]"', text)
+    assert set(extras.split(",")) <= set(pyproject["project"]["optional-dependencies"])
+    (python,) = re.findall(r"^FROM python:(\d+\.\d+)", text, flags=re.MULTILINE)
+    assert SpecifierSet(pyproject["project"]["requires-python"]).contains(python)
+    (entry,) = re.findall(r"^ENTRYPOINT (.+)$", text, flags=re.MULTILINE)
+    program, command, *arguments = json.loads(entry)
+    assert program in pyproject["project"]["scripts"] and COMMANDS[command].extra in extras.split(",")
+    module = importlib.import_module(f"dinov3seg_hf.cli.{command}")
+    options = module.make_parser("").parse_args([*arguments, "--model", "/model"])  # a checkpoint is added at the end
+    assert options.host == "0.0.0.0" and options.model == "/model"
+    assert re.findall(r"^EXPOSE (\d+)$", text, flags=re.MULTILINE) == [str(options.port)]
+    assert f"http://localhost:{options.port}/health" in text
 
 
 def test_embedded_checkpoint_is_small_and_complete():

@@ -3,10 +3,11 @@
 """The images that a command is given: files, folders, patterns and addresses, in the order of the command line."""
 
 import glob
+import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
@@ -31,11 +32,13 @@ class ImageInput:
         name: The path of its output files in a folder, without ending: the name of the image, and below a folder that
             was searched recursively also its subfolders.
         frame: The number of the page or frame, from 0; `None`: the file has one, or its first one is meant.
+        content: The bytes of an image on standard input, which can be read only once.
     """
 
     source: str
     name: Path
     frame: int | None = None
+    content: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> Path | None:
@@ -54,6 +57,11 @@ class ImageInput:
         return self.source if self.frame is None else f"{self.source} ({self.frame + 1})"
 
     @property
+    def file(self) -> "str | io.BytesIO":
+        """What PIL opens."""
+        return self.source if self.content is None else io.BytesIO(self.content)
+
+    @property
     def stored_source(self) -> str | None:
         """The source, if its file is this image and nothing else."""
         return None if self.frame is not None or self.source == STDIN else self.source
@@ -64,12 +72,10 @@ class ImageInput:
 
         from ..model.image_input import ImageError, open_image
 
-        if self.source == STDIN:
-            return open_image(sys.stdin.buffer.read(), max_pixels)
         if self.frame is None:
-            return open_image(self.source, max_pixels)
+            return open_image(self.source if self.content is None else self.content, max_pixels)
         try:
-            with Image.open(self.source) as file:
+            with Image.open(self.file) as file:
                 file.seek(self.frame)
                 return open_image(file, max_pixels)
         except (OSError, EOFError) as error:
@@ -115,7 +121,11 @@ def find_images(
     found: dict[object, ImageInput] = {}
     for item in given:
         is_stdin = stdin and item == STDIN
-        images = [ImageInput(STDIN, Path("stdin"))] if is_stdin else _images_of(item, recursive, videos)
+        images: Iterable[ImageInput]
+        if is_stdin:
+            images = [ImageInput(STDIN, Path("stdin"), content=sys.stdin.buffer.read())]
+        else:
+            images = _images_of(item, recursive, videos)
         for image in images:
             path = image.path
             found.setdefault(image.source if path is None else path.resolve(), image)
@@ -124,12 +134,14 @@ def find_images(
 
 def num_frames(image: ImageInput) -> int:
     """The number of pages or frames of a file; 1 if it cannot be read, which is reported where it is read."""
-    if image.path is None or image.path.suffix.lower() in (*ONE_FRAME_ENDINGS, *VIDEO_ENDINGS):
+    if image.content is None and image.path is None:
+        return 1
+    if image.path is not None and image.path.suffix.lower() in (*ONE_FRAME_ENDINGS, *VIDEO_ENDINGS):
         return 1
     from PIL import Image
 
     try:
-        with Image.open(image.path) as file:
+        with Image.open(image.file) as file:
             return getattr(file, "n_frames", 1)
     except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
         return 1
@@ -141,14 +153,17 @@ def warn_of_frames(images: Sequence[ImageInput]) -> None:
     if several:
         (image, number), more = several[0], len(several) - 1
         others = f" and {more} more file{'s' * (more > 1)} have" if more else " has"
+        source = "standard input" if image.source == STDIN else image.source
         print_error(
             "dinov3seg segment",
-            f"{image.source}{others} several pages or frames ({number}); the first one is segmented. Add --all-frames "
-            "for all of them.",
+            f"{source}{others} several pages or frames ({number}); the first one is segmented. Add --all-frames for "
+            "all of them.",
         )
 
 
 def _frames_of(image: ImageInput) -> list[ImageInput]:
+    if is_address(image.source):
+        raise ValueError(f"Got --all-frames and the address {image.source!r}; expected files. Download it first.")
     number = num_frames(image)
     if number == 1:
         return [image]

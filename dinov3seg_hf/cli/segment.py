@@ -48,7 +48,7 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--all-frames",
         action="store_true",
-        help="segment each page or frame of TIFF, GIF, WebP and PNG files (default: the first one)",
+        help="segment each page or frame of TIFF, GIF, WebP and PNG files (default, and of addresses: the first one)",
     )
     parser.add_argument(
         "--skip-existing",

@@ -81,7 +81,7 @@ def find_spelling(vocabulary: Vocabulary, tokenizer: Any = None) -> list[Finding
     findings = []
     for label, words in enumerate(vocabulary.synonyms):
         for word in words:
-            if (spaced := separated(word)) != word:
+            if (spaced := separated(word, tokenizer)) != word:
                 message = f"{word!r} is written as one word; text encoders know {spaced!r}."
                 findings.append(Finding("joined", (label,), message, {word: spaced}))
             elif len(words) == 1 and word.lower() in MEANINGS:
@@ -102,18 +102,23 @@ def find_spelling(vocabulary: Vocabulary, tokenizer: Any = None) -> list[Finding
     return findings
 
 
-def separated(word: str) -> str:
-    """Returns a word with spaces where `_`, `/` or a change of case joins parts, and between two known words."""
+def separated(word: str, tokenizer: Any = None) -> str:
+    """Returns a word with spaces where `_`, `/` or a change of case joins parts, and between two known words.
+
+    Args:
+        word: The word.
+        tokenizer: A word that is one piece to it is known, so it stays whole: "background".
+    """
     parts = re.sub(r"(?<=[a-z])(?=[A-Z])|[_/]+", " ", word).split()
     if parts != word.split():  # "TrafficLight"
         parts = [part.lower() for part in parts]
-    return " ".join(map(_split_at_known_words, parts))
+    return " ".join(_split_at_known_words(part, tokenizer) for part in parts)
 
 
-def _split_at_known_words(word: str) -> str:
+def _split_at_known_words(word: str, tokenizer: Any) -> str:
     known = known_words()
     lower = word.lower()
-    if lower in known or not lower.isalpha():
+    if lower in known or not lower.isalpha() or (tokenizer is not None and _num_pieces(lower, tokenizer) == 1):
         return word
     for place in range(MIN_PART, len(word) - MIN_PART + 1):
         if lower[:place] in known and lower[place:] in known:
@@ -137,6 +142,10 @@ def known_words() -> frozenset[str]:
 
 def torn_part(word: str, tokenizer: Any) -> tuple[str, int] | None:
     """Returns the part of a word with the most pieces for the tokenizer, if it has more than `MAX_PIECES`."""
-    counts = [(len(tokenizer(part, add_special_tokens=False)["input_ids"]), part) for part in word.split()]
+    counts = [(_num_pieces(part, tokenizer), part) for part in word.split()]
     pieces, part = max(counts)
     return (part, pieces) if pieces > MAX_PIECES else None
+
+
+def _num_pieces(word: str, tokenizer: Any) -> int:
+    return len(tokenizer(word, add_special_tokens=False)["input_ids"])

@@ -7,7 +7,6 @@ image. The command line, the demo and the evaluation use this pipeline.
 """
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,8 +23,10 @@ from .label_maps import ScoreFunction
 from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
 from .pipeline_inputs import (
+    CALL_OPTIONS,
     ImageWithLabels,
     are_per_image,
+    check_options,
     may_bring_labels,
     read_rows,
     split_row,
@@ -107,12 +108,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         return_masks: bool | None = None,
         **options: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        known = [field.name for field in dataclasses.fields(InferenceSettings)]
-        if unknown := [name for name in options if name not in known]:
-            known += ["candidate_labels", "templates", "return_label_map", "return_scores", "return_masks"]
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(known)}."
-            raise TypeError(f"Unknown option {unknown[0]!r} of the pipeline. {hint}")
+        check_options(options)
         check_flags(return_label_map=return_label_map, return_scores=return_scores, return_masks=return_masks)
         settings = self.settings.updated(**options)
         forward = {"text": text, "own_templates": own_templates, "settings": settings, "return_scores": return_scores}
@@ -183,6 +179,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             MemoryError: If the labels need too much memory for an image of this size; the message contains remedies.
         """
         images, candidate_labels = take_keywords(images, candidate_labels, kwargs)
+        check_options(name for name in kwargs if name not in CALL_OPTIONS)  # before labels are found missing
         if images is None:
             raise ValueError("Got no images; expected one image or a list of images.")
         images, is_column = read_rows(images)

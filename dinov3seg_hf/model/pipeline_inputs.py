@@ -5,9 +5,10 @@
 Does not open images and does not encode labels.
 """
 
+import difflib
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,32 @@ import torch
 from torch.utils.data import Dataset
 
 from .checks import quoted
+from .inference_settings import InferenceSettings
 from .text_embeddings import TextEmbeddings
 from .vocabulary import Vocabulary
 
 # Other names of the two arguments, in pipelines of transformers.
 IMAGE_KEYWORDS = ("inputs", "image")
 LABEL_KEYWORDS = ("labels", "text")
+OPTIONS = (
+    *(field.name for field in fields(InferenceSettings)),
+    "candidate_labels",
+    "templates",
+    "return_label_map",
+    "return_scores",
+    "return_masks",
+)
+# Options of transformers' own pipelines, and of its base class in a call.
+CALL_OPTIONS = ("batch_size", "num_workers")
+# Words that other libraries use for what an option is here.
+MEANT = {
+    "images": ("img", "imgs", "input", "input_image", "input_images", "picture", "pictures", "pixel_values"),
+    "candidate_labels": (
+        *("categories", "class_names", "classes", "names", "prompt", "prompts", "queries"),
+        *("text_prompt", "text_prompts", "text_queries", "texts", "vocabulary", "words"),
+    ),
+    "templates": ("hypothesis_template", "prompt_template", "template"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +82,33 @@ def take_keywords(images: Any, labels: Any, options: dict[str, Any]) -> tuple[An
     return values["images"], values["candidate_labels"]
 
 
+def check_options(names: Iterable[str]) -> None:
+    """Checks that the names of options are known.
+
+    Raises:
+        TypeError: If one is not; the message has the one that is meant.
+    """
+    for name in names:
+        if name in OPTIONS:
+            continue
+        meant = [option for option, others in MEANT.items() if name.lower() in others]
+        close = meant or difflib.get_close_matches(name, ("images", *OPTIONS), n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(OPTIONS)}."
+        raise TypeError(f"Unknown option {name!r} of the pipeline. {hint}")
+
+
 def read_rows(images: Any) -> tuple[Any, bool]:
     """Returns one image, a list, a generator or a data set of torch; and whether its results are to be listed.
 
     Batches `(N, H, W, C)` or `(N, C, H, W)` and tuples become lists. Columns and data sets of the library `datasets`
     are read row by row; the results of a column are a list, those of a data set are computed while they are read.
+    Several rows of a data set, as `dataset[:8]` gives them (a dictionary of columns), become a list.
+
+    Raises:
+        ValueError: If such columns have different lengths.
     """
+    if isinstance(images, Mapping) and isinstance(images.get("image"), (list, tuple)):
+        return _rows_of_columns({key: images[key] for key in ("image", "candidate_labels") if key in images}), False
     if isinstance(images, tuple) or (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4):
         return list(images), False
     if hasattr(images, "column_names") and hasattr(images, "features"):  # of the library `datasets`
@@ -74,6 +116,13 @@ def read_rows(images: Any) -> tuple[Any, bool]:
     if isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray, list)):
         return Rows(images), True
     return images, False
+
+
+def _rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The columns have the lengths {lengths}; expected one list of labels per image.")
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
 def are_per_image(labels: Any) -> bool:

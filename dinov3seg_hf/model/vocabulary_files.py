@@ -96,7 +96,7 @@ def parse_txt(text: str) -> Fields:
     """Parses text with one class per line, synonyms separated by `|`, and comments after `#`."""
     items = []
     for number, line in enumerate(text.splitlines(), start=1):
-        line = re.sub(r"(^|\s)#.*", "", line)  # "C#" is a word
+        line = re.sub(r"(^|\s)#.*", "", line).rstrip().removesuffix(",")  # "C#" is a word; a comma at the end is none
         if not line.strip():
             continue
         if "," in line:
@@ -150,6 +150,8 @@ def parse_csv(text: str) -> Fields:
     directives = [line for line in lines if line.startswith("#:")]
     content = "\n".join(line for line in lines if not line.startswith("#"))
     rows = [row for row in csv.reader(io.StringIO(content)) if any(cell.strip() for cell in row)]
+    while rows and all(len(row) > 1 and not row[-1].strip() for row in rows):  # commas at the ends of lines
+        rows = [row[:-1] for row in rows]
     if any("\t" in cell for row in rows for cell in row):
         raise ValueError("a cell contains a tab; expected a table of commas. Name the file .tsv if tabs separate it.")
     header = [{"name": "names"}.get(cell.strip().lower(), cell.strip().lower()) for cell in rows[0]] if rows else []
@@ -157,10 +159,16 @@ def parse_csv(text: str) -> Fields:
         if wide := next((row for row in rows if len(row) > 1), None):
             raise ValueError(f"the row {quoted(wide)} has {len(wide)} columns; expected a header with 'names'.")
         return split_synonyms(cell for (cell,) in rows)
-    words = header.index("names") if "names" in header else None
+    if rows and ("names" not in header or not set(header) <= set(TSV_COLUMNS)):
+        raise ValueError(
+            f"the header has the columns {quoted([cell.strip() for cell in rows[0]])}; expected 'names' and optionally "
+            "'label', 'raw_id', 'display' and 'threshold'. Rename or remove the others; without a header, expected one "
+            "name per line."
+        )
+    words = header.index("names") if rows else 0
     table = [header]
     for row in rows[1:]:
-        if words is not None and words < len(row) and "," in row[words]:
+        if words < len(row) and "," in row[words]:
             raise ValueError(f"the cell {quoted(row[words])} contains a comma; expected words separated by '|'.")
         table.append([cell.replace("|", ",") if column == words else cell for column, cell in enumerate(row)])
     return parse_tsv("\n".join([*directives, *("\t".join(row) for row in table)]))

@@ -75,6 +75,35 @@ def test_every_frame_is_an_image_if_asked_for_and_else_told(segment, frames, tmp
         np.testing.assert_array_equal(found, read_label_map(tmp_path / "expected" / "1_mask.png").numpy())
 
 
+def test_pages_on_standard_input_are_told_of_or_segmented(segment, frames, tmp_path, monkeypatch):
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+
+    def from_stdin(*options):
+        content = io.BytesIO((tmp_path / "pages.tif").read_bytes())
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content))
+        return segment("-", *options)
+
+    code, _, err = from_stdin("--mask", tmp_path / "first.png")
+    assert code == 0 and "standard input has several pages or frames (3); the first one is segmented" in err
+    code, _, err = from_stdin("--all-frames", "--mask", tmp_path / "masks")
+    assert (code, err) == (0, "")
+    assert segment(tmp_path / "pages.tif", "--all-frames", "--mask", tmp_path / "expected")[0] == 0
+    for number in (1, 2, 3):
+        found, expected = tmp_path / "masks" / f"stdin_{number}_mask.png", tmp_path / "expected"
+        assert found.read_bytes() == (expected / f"pages_{number}_mask.png").read_bytes()
+    assert found.read_bytes() != (tmp_path / "first.png").read_bytes()
+
+
+def test_all_frames_of_an_address_are_refused(segment):
+    code, _, err = segment("https://example.org/moving.gif", "--all-frames")
+    assert code == 2 and "expected files. Download it first" in err
+
+
+def test_an_animation_in_a_folder_is_an_image(frames, tmp_path):
+    frames[0].save(tmp_path / "moving.GIF", save_all=True, append_images=frames[1:])
+    assert [image.frame for image in find_images([str(tmp_path)], all_frames=True)] == [0, 1, 2]
+
+
 def test_annotations_of_frames_have_pictures_of_their_own(segment, frames, tmp_path):
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
     code, _, _ = segment(tmp_path / "pages.tif", "--all-frames", "--format", "png", "--annotations", tmp_path / "set")

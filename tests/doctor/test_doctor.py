@@ -58,6 +58,14 @@ def test_joined_words_are_separated_and_others_stay(word, expected):
     assert separated(expected) == expected
 
 
+def test_a_word_that_is_one_piece_to_the_tokenizer_is_not_separated():
+    vocabulary = Vocabulary(["plain background", "trafficlight"])
+    tokenizer = Letters("plain", "background", "traffic", "light")
+    assert [finding.labels for finding in find_spelling(vocabulary) if finding.kind == "joined"] == [(0,), (1,)]
+    (finding,) = find_spelling(vocabulary, tokenizer)
+    assert finding.labels == (1,) and finding.words == {"trafficlight": "traffic light"}
+
+
 def test_the_words_of_the_benchmarks_are_known_and_not_separated():
     for preset in Vocabulary.presets():
         found = find_spelling(Vocabulary.from_preset(preset))

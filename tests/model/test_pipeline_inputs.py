@@ -71,6 +71,12 @@ def test_columns_data_sets_and_batches_are_read(pipe, images, expected):
     assert maps_of(pipe(dataset.to_iterable_dataset(), LABELS, return_label_map=True)) == expected
     stored = dataset.cast_column("image", datasets.Image(decode=False))
     assert maps_of(pipe(stored["image"], LABELS, return_label_map=True)) == expected
+    several = dataset[:2]  # a dictionary of columns
+    assert maps_of(pipe(several, LABELS, return_label_map=True)) == expected
+    own = pipe({**several, "candidate_labels": [LABELS[:2], LABELS]}, return_label_map=True)
+    assert [result["labels"] for result in own] == [LABELS[:2], LABELS] and maps_of(own[1:]) == expected[1:]
+    with pytest.raises(ValueError, match=r"lengths \{'image': 2, 'candidate_labels': 1\}"):
+        pipe({**several, "candidate_labels": [LABELS]})
     batch = np.stack([np.asarray(image) for image in images])
     for array in (batch, torch.from_numpy(batch), torch.from_numpy(batch).permute(0, 3, 1, 2), tuple(images)):
         assert maps_of(pipe(array, LABELS, return_label_map=True)) == expected
@@ -97,6 +103,24 @@ def test_other_keywords_of_transformers_mean_the_same(pipe, images, expected):
     assert maps_of([pipe(image=images[0], labels=LABELS, return_label_map=True)]) == expected[:1]
     with pytest.raises(TypeError, match="Got both candidate_labels and labels"):
         pipe(images, LABELS, labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("classes", "candidate_labels"),
+        ("prompt", "candidate_labels"),
+        ("img", "images"),
+        ("candidate_label", "candidate_labels"),
+        ("hypothesis_template", "templates"),
+        ("imagse", "images"),
+        ("retrun_masks", "return_masks"),
+    ],
+)
+def test_of_another_keyword_the_right_one_is_named(pipe, images, given, meant):
+    for arguments in ((), (images[0],), (images[0], LABELS)):  # also where something else is missing
+        with pytest.raises(TypeError, match=f"Unknown option '{given}' of the pipeline. Did you mean '{meant}"):
+            pipe(*arguments, **{given: "cat"})
 
 
 def test_a_comma_at_the_end_is_no_label(pipe, images):

@@ -303,6 +303,8 @@ def test_comments_end_a_line_of_a_text_file_and_words_may_contain_their_sign(tmp
         "name\nsofa|couch\ncat\n",
         "# mine\nlabel,Names\n0,sofa|couch\n\n1,cat\n",
         '"sofa|couch"\n"cat"',
+        "sofa|couch,\ncat,\n",
+        "name,\nsofa|couch,\ncat,\n",
     ],
 )
 def test_a_table_of_commas_is_a_table_of_tabs_with_words_by_bar(content, tmp_path):
@@ -341,6 +343,7 @@ def test_yaml_is_what_json_is_or_a_yolo_data_set(tmp_path):
         ("a.csv", "", "Got no labels"),
         ("a.csv", "cat\ndog,sky\n", "has 2 columns; expected a header with 'names'"),
         ("a.csv", "label,color\n0,red\n", "expected 'names'"),
+        ("a.csv", "id,name\n0,red\n", r"columns \['id', 'name'\]; expected 'names' and optionally 'label'"),
         ("a.csv", 'names,label\n"cat, kitten",0\n', "expected words separated by '|'"),
         ("a.csv", "names,label\ncat\n", "has 1 columns; expected 2"),
         ("a.csv", "names\tlabel\ncat\t0\n", "contains a tab"),

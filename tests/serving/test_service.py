@@ -1,6 +1,10 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""`dinov3seg serve`: answers, batches, stored features, limits, and the contracts of Label Studio and X-AnyLabeling."""
+"""`dinov3seg serve`: answers, batches, stored features, limits, and the contracts of Label Studio and X-AnyLabeling.
+
+The tests with Label Studio's SDK and with X-AnyLabeling's client are skipped where these are not installed. They passed
+with label-studio-sdk 2.0.19 and x-anylabeling-cvhub 4.2.1.
+"""
 
 import base64
 import http.server
@@ -327,6 +331,39 @@ def test_x_anylabeling_gets_polygons_for_its_text_prompt(client, content):
         answer = client.post("/v1/predict", json=request)
         assert answer.status_code == 200 and answer.json()["error"]["code"] == code
     assert client.get("/v1/models/yolo/info").json()["success"] is False
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the client's libraries
+def test_the_client_of_x_anylabeling_draws_what_the_service_answers(client, content, tmp_path, monkeypatch):
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    module = "anylabeling.services.auto_labeling.remote_server"
+    remote = pytest.importorskip(module, reason="pip install x-anylabeling-cvhub")
+
+    class Requests:
+        """The calls of the client, without a network."""
+
+        @staticmethod
+        def get(url, headers, timeout):
+            return client.get(url, headers=headers)
+
+        @staticmethod
+        def post(url, json, headers, timeout):
+            return client.post(url, json=json, headers=headers)
+
+    monkeypatch.setattr(remote, "requests", Requests)
+    (tmp_path / "photo.png").write_bytes(content)
+    messages = []
+    settings = {"remote_server_settings": {"server_url": str(client.base_url)}}  # in a file of the home folder, there
+    monkeypatch.setattr("anylabeling.services.auto_labeling.model.get_config", lambda: settings)
+    server = remote.RemoteServer({"type": "remote_server", "display_name": "ours"}, messages.append)
+    (model_id,) = server.get_available_models()
+    server.set_model_id(model_id)
+    for prompt, names in (("red circle.blue square.", NAMES[:2]), (None, NAMES)):
+        result = server.predict_shapes(object(), str(tmp_path / "photo.png"), prompt)
+        assert result.shapes and result.replace and not messages
+        for shape in result.shapes:
+            assert shape.label in names and shape.shape_type == "polygon" and 0 <= shape.score <= 1
+            assert all(0 <= point.x() <= 90 and 0 <= point.y() <= 60 for point in shape.points)
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
