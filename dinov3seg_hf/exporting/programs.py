@@ -127,8 +127,13 @@ def load_program(path: Path) -> Program:
 def _openvino_program(path: Path) -> Program:
     import openvino
 
-    # some CPUs would compute in bfloat16
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    # Some CPUs would compute in bfloat16. With its cache, OpenVINO 2026.4 computes wrong logits for many classes after
+    # it has computed those for a single one.
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "CPU_RUNTIME_CACHE_CAPACITY": 0,
+    }
     compiled = openvino.Core().compile_model(path, "CPU", options)
 
     def program(*inputs: torch.Tensor) -> list[torch.Tensor]:

@@ -105,7 +105,10 @@ def load_graph(path: Path, device: str) -> Graph:
         return lambda feeds: dict(zip(outputs, session.run(None, dict(feeds))))
     import openvino
 
-    compiled = openvino.Core().compile_model(path, device, {"INFERENCE_PRECISION_HINT": "f32"})
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if device == "CPU":  # its cache makes wrong logits of many classes after those of a single one
+        options["CPU_RUNTIME_CACHE_CAPACITY"] = 0
+    compiled = openvino.Core().compile_model(path, device, options)
     names = {output: output.any_name for output in compiled.outputs}
     return lambda feeds: {names[output]: value.copy() for output, value in compiled(dict(feeds)).items()}
 
