@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from ..extras import require_extra
+from ..kept_errors import FileWithKeptError
 from ..model.checks import first_line
 from .graphs import ExportedGraph
 
@@ -54,7 +55,10 @@ def write_program(graph: ExportedGraph, example: Sequence[torch.Tensor], format:
     with _quiet(), _errors_of(graph, format):
         traced = trace(graph, example)
         if format == "torch":
-            torch.export.save(traced, path)
+            with open(path, "wb") as file:
+                target = FileWithKeptError(file)
+                torch.export.save(traced, target)
+                target.check()
             return path
         program = torch.onnx.export(
             traced,
