@@ -57,7 +57,7 @@ def write_program(graph: ExportedGraph, example: Sequence[torch.Tensor], format:
         if format == "torch":
             with open(path, "wb") as file:
                 target = FileWithKeptError(file)
-                torch.export.save(traced, target)
+                torch.export.save(traced, target)  # type: ignore[arg-type]  # a raw file of Python is no IO for mypy
                 target.check()
             return path
         program = torch.onnx.export(
