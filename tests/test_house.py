@@ -43,6 +43,7 @@ RANKS = {
     "about": 0,
     "checkpoint_names": 2,
     "file_names": 0,
+    "kept_errors": 0,
     "compat": 0,
     "distributed": 0,
     "extras": 0,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from ..kept_errors import FileWithKeptError
 from ..model.checks import first_line
 from .formats import FORMATS, Format
 from .graphs import ExportedGraph
@@ -48,7 +49,10 @@ def write_program(
         traced = trace(graph, example)
         if format == "torch":
             _forget_code(traced)
-            torch.export.save(traced, path)
+            with open(path, "wb") as file:
+                target = FileWithKeptError(file)
+                torch.export.save(traced, target)  # type: ignore[arg-type]  # a raw file of Python is no IO for mypy
+                target.check()
             return path
         program = torch.onnx.export(
             traced,

@@ -3,15 +3,16 @@
 """Encodes pictures as a video, each at its time, with PyAV (FFmpeg). The file appears when it is complete."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..extras import require_extra
+from ..kept_errors import FileWithKeptError
 from ..model.files import open_atomically
 
 # FFmpeg's names of the container and the codec of each suffix. H.264 and VP9 play in browsers.
@@ -25,37 +26,12 @@ FORMATS = {
 QUALITY = {"libx264": {"crf": "20"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
 
 
-class _Target:
-    """The file that FFmpeg writes. An error of it is kept, and raised after the call of PyAV, which would print it."""
-
-    def __init__(self, file: BinaryIO):
-        self._file, self.tell = file, file.tell
-        self._error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        return self._unless_failed(lambda: self._file.write(data), len(data))
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._unless_failed(lambda: self._file.seek(offset, whence), offset)
-
-    def _unless_failed(self, call: Callable[[], int], pretended: int) -> int:
-        if self._error is None:
-            try:
-                return call()
-            except OSError as error:
-                self._error = error
-        return pretended
-
-    def check(self) -> None:
-        """Raises the error that FFmpeg did not see."""
-        if self._error is not None:
-            raise self._error
-
-
 class VideoWriter:
     """Writes pictures, one after the other; see `new_video`."""
 
-    def __init__(self, container: Any, target: _Target, codec: str, time_base: Fraction, frame_rate: Fraction):
+    def __init__(
+        self, container: Any, target: FileWithKeptError, codec: str, time_base: Fraction, frame_rate: Fraction
+    ):
         self._container, self._target, self._codec = container, target, codec
         self._time_base, self._frame_rate = time_base, frame_rate
         self._stream: Any = None
@@ -111,7 +87,7 @@ def new_video(
     container_format, codec = FORMATS[Path(path).suffix.lower()]
     rate = Fraction(frame_rate or 25).limit_denominator(1_000_000)
     with open_atomically(path) as file:
-        target = _Target(file)
+        target = FileWithKeptError(file)
         try:
             with av.open(target, "w", format=container_format) as container:
                 writer = VideoWriter(container, target, codec, time_base or Fraction(1, 90_000), rate)

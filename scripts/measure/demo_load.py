@@ -271,19 +271,29 @@ def _together(url: str, pid: int, scenes: list[Path], bad_files: dict[str, Path]
 
     print(f"{args.clients} clients, {args.seconds:.0f} s:")
     _print_latencies(latencies)
+    _print_outcomes(outcomes, failures)
+    growth = _print_growth(memory, args.seconds)
+    return int(bool(failures) or not latencies or growth > args.growth)
+
+
+def _print_outcomes(outcomes: Counter[str], failures: list[str]) -> None:
     print(f"  failed {len(failures)}; other outcomes:")
     for outcome, count in sorted(outcomes.items()):
         print(f"    {outcome} {count}")
     for failure in sorted(set(failures))[:5]:
         print(f"    {failure}")
+
+
+def _print_growth(memory: list[tuple[float, float]], seconds: float) -> float:
+    """Prints the memory of the server over time; returns its growth after the first third, as a share."""
     print(
         "  resident MiB: "
-        + ", ".join(f"{mib:.0f} ({seconds:.0f} s)" for seconds, mib in memory[:: max(1, len(memory) // 12)])
+        + ", ".join(f"{mib:.0f} ({second:.0f} s)" for second, mib in memory[:: max(1, len(memory) // 12)])
     )
-    warm = max(mib for seconds, mib in memory if seconds <= args.seconds / 3 + 5)
+    warm = max(mib for second, mib in memory if second <= seconds / 3 + 5)
     end = statistics.median(mib for _, mib in memory[-3:])
     print(f"  after warm-up {warm:.0f} MiB, at the end {end:.0f} MiB ({100 * (end / warm - 1):+.1f} %)")
-    return int(bool(failures) or not latencies or end > (1 + args.growth) * warm)
+    return end / warm - 1
 
 
 def _print_latencies(latencies: dict[str, list[float]]) -> None:

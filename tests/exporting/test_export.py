@@ -6,10 +6,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from full_disk import files_of_at_most
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +21,7 @@ from transformers import SamVisionConfig
 
 from dinov3seg_hf import TINY
 from dinov3seg_hf.cli import main
-from dinov3seg_hf.exporting import export, export_checkpoint, parity
+from dinov3seg_hf.exporting import export, export_checkpoint, parity, programs
 from dinov3seg_hf.exporting.formats import FORMATS, check_format
 from dinov3seg_hf.exporting.graphs import ExportedGraph, Tensor, graphs_of
 from dinov3seg_hf.exporting.parity import compare, reference, refuse_differences, tolerance_of
@@ -309,3 +311,14 @@ def test_run_py_segments_like_the_pipeline_without_torch(tmp_path, format, int8,
     pipe = load_pipeline(TINY, "cpu")
     expected = pipe(str(scene), labels, inference="whole", background="never", return_label_map=True)["label_map"]
     assert (np.asarray(Image.open(mask)) == expected).mean() > agreement
+
+
+def test_a_full_disk_is_an_error_and_does_not_end_the_process(tmp_path, monkeypatch):
+    """The writer of torch, in C++, ends the process when a file raises an error."""
+    layer, example = torch.nn.Linear(100, 100).eval(), (torch.zeros(2, 100),)
+    monkeypatch.setattr(programs, "trace", lambda graph, example: torch.export.export(layer, example))
+    path = write_program(SimpleNamespace(name="image"), example, "torch", tmp_path)
+    assert torch.equal(load_program(path)(*example), layer(*example))
+    for share in (0, 0.3, 0.6, 0.9):
+        with files_of_at_most(int(share * path.stat().st_size)), pytest.raises(OSError, match="File too large"):
+            write_program(SimpleNamespace(name="cut"), example, "torch", tmp_path)

@@ -109,6 +109,9 @@ class Attempts:
         """On a small file system of its own, which is full before all is written, and then has room."""
         size = max(4096, int(draw * 0.9 * self.reference.num_bytes))
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", self._out], check=True)
+        filler = self._out / "filler"
+        if size >= self.reference.num_bytes:  # the result would fit into one page
+            filler.write_bytes(bytes(size))
         try:
             codes = self._start().wait(PATIENCE_SECONDS)
             printed = self._log.read_text(errors="replace")
@@ -118,6 +121,7 @@ class Attempts:
                 problems.append(f"exit codes {codes}, {len(errors)} lines of errors: {printed[-2000:]}")
             room = 4 * self.reference.num_bytes + 2**24
             subprocess.run(["mount", "-o", f"remount,size={room}", self._out], check=True)
+            filler.unlink(missing_ok=True)
             return Outcome(f"{FULL_DISK}: {size} of {self.reference.num_bytes} bytes", codes, problems + self._again())
         finally:
             subprocess.run(["umount", self._out], check=True)
