@@ -148,7 +148,7 @@ def tile_sizes(image_processor: Any, tile: int | None, overlap: int | None, scal
         raise ValueError(f"scale is {quoted(scale)}; expected a number above 0 and at most 16.")
     for name, value in (("tile", tile), ("overlap", overlap)):
         if value is not None:
-            checked_integer(value, name, least=0)
+            checked_integer(value, name)
     if tile is None:
         size = image_processor.size
         longest = size.get("longest_edge") or size.get("height") or size.get("shortest_edge")

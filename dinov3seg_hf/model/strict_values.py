@@ -32,6 +32,10 @@ def strict_errors_as_value_errors() -> Iterator[None]:
         raise ValueError(reason_of(error)) from error
     except RecursionError as error:  # the message of the library contains the value
         raise ValueError("A value is nested too deeply; expected a plain value. Change it.") from error
+    except (ValueError, RuntimeError) as error:  # numpy's and torch's, of an array that is compared with a choice
+        if "ambiguous" not in str(error):
+            raise
+        raise ValueError("A value is an array; expected a plain value, such as text or a number. Change it.") from error
 
 
 def with_value_errors(cls: Class) -> Class:

@@ -131,6 +131,11 @@ def _token_limit(tokenizer: Any, text_model: Any) -> int:
     return int(min(tokenizer.model_max_length, text_model.config.max_position_embeddings))
 
 
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that can be stored; halves of characters cannot."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 @dataclass(frozen=True, eq=False)
 class TextEmbeddings:
     """The text embeddings of a vocabulary, made by one model.
@@ -153,10 +158,10 @@ class TextEmbeddings:
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.names, (list, tuple)) or not all(isinstance(name, str) for name in self.names):
+        if not isinstance(self.names, (list, tuple)) or not all(map(_is_text, self.names)):
             raise ValueError(f"names is {quoted(self.names)}; expected one string per class. Encode the classes again.")
         for what in ("vocabulary_fingerprint", "model_fingerprint"):
-            if not isinstance(getattr(self, what), str):
+            if not _is_text(getattr(self, what)):
                 raise ValueError(
                     f"{what} is {quoted(getattr(self, what))}; expected the text of a fingerprint. Encode the classes "
                     "again."

@@ -182,6 +182,8 @@ class TrainingConfig:
                 raise ValueError(f"{reason_of(error)} {_flag_help(field)}") from None
             except RecursionError:
                 raise ValueError(f"{field.name} is nested too deeply; expected a plain value. Change it.") from None
+            except (ValueError, RuntimeError):  # numpy's and torch's, of an array that is compared with a choice
+                raise ValueError(f"{field.name} is {quoted(value)}; expected a plain value. Change it.") from None
             numbers = value if isinstance(value, list) else [value]
             if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
                 raise ValueError(f"{field.name} is {quoted(value)}; expected finite numbers. {_flag_help(field)}")
