@@ -76,7 +76,7 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measures the bounds, writes the vocabulary and prints what changes."""
-    from ..doctor.calibration import calibrate, check_masks
+    from ..doctor.calibration import calibrate, check_head
     from ..loading import load_pipeline
     from ..model.inference_settings import InferenceSettings
 
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         inference=options.inference, head=options.head, refine_features=options.refine_features
     ).resolved(pipe.model.config, pipe.image_processor)
     assert settings.head is not None  # resolved
-    check_masks(settings.head, masks is not None)
+    check_head(settings.head, masks is not None, len(vocabulary))
     text = pipe.encode_labels(vocabulary, progress=sys.stderr.isatty())
     measured = list(measured_images(pipe, images, masks, vocabulary, text, settings))
     calibration = calibrate(measured, text, settings.head)

@@ -92,13 +92,13 @@ def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: H
         head: The head that made the scores.
 
     Raises:
-        ValueError: If there are no images, or no masks although the head is the full one.
+        ValueError: If there are no images, or the head cannot be calibrated (see `check_head`).
     """
     measured = list(measurements)
     if not measured:
         raise ValueError("Got no images; expected typical images of what the vocabulary is for.")
     has_masks = all(image.truth is not None for image in measured)
-    check_masks(head, has_masks)
+    check_head(head, has_masks, len(text))
     if not has_masks:
         bound = bound_between(
             torch.cat([image.best for image in measured]), torch.cat([image.runner_up for image in measured])
@@ -126,12 +126,17 @@ def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: H
     return Calibration(tuple(thresholds), head, text.model_fingerprint)
 
 
-def check_masks(head: Head, has_masks: bool) -> None:
+def check_head(head: Head, has_masks: bool, num_labels: int) -> None:
     """Checks that a head can be calibrated.
 
     Raises:
-        ValueError: If there are no masks for the full head.
+        ValueError: If there are no masks for the full head, or fewer than three labels for the zero-shot head.
     """
+    if head == "dinotxt" and num_labels < 3:
+        raise ValueError(
+            f"Got {num_labels} labels; expected at least 3 for the zero-shot head, which knows only which label fits "
+            "better. Add labels of other things that the images show."
+        )
     if head == "full" and not has_masks:
         raise ValueError(
             "Got no masks for the full head; expected masks, because without them its scores, which are probabilities, "

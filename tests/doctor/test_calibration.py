@@ -86,6 +86,8 @@ def test_what_cannot_be_calibrated_is_refused():
         calibrate([], embeddings(), "dinotxt")
     with pytest.raises(ValueError, match="Got no masks for the full head"):
         calibrate([measured([0], [0.5])], embeddings(), "full")
+    with pytest.raises(ValueError, match="Got 2 labels; expected at least 3"):
+        calibrate([measured([0], [0.5])], embeddings(2), "dinotxt")
 
 
 def test_values_without_a_class_are_no_class_and_the_ignore_label_stays_ignored():
