@@ -17,6 +17,7 @@ import torch
 
 from ..kept_errors import FileWithKeptError
 from ..model.checks import first_line
+from ..signals import interrupts_held_back
 from .formats import FORMATS, Format
 from .graphs import ExportedGraph
 
@@ -51,7 +52,8 @@ def write_program(
             _forget_code(traced)
             with open(path, "wb") as file:
                 target = FileWithKeptError(file)
-                torch.export.save(traced, target)  # type: ignore[arg-type]  # a raw file of Python is no IO for mypy
+                with interrupts_held_back():
+                    torch.export.save(traced, target)  # type: ignore[arg-type]  # a raw file of Python is no IO for mypy
                 target.check()
             return path
         program = torch.onnx.export(

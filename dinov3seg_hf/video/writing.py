@@ -14,6 +14,7 @@ import numpy as np
 from ..extras import require_extra
 from ..kept_errors import FileWithKeptError
 from ..model.files import open_atomically
+from ..signals import interrupts_held_back
 
 # FFmpeg's names of the container and the codec of each suffix. H.264 and VP9 play in browsers.
 FORMATS = {
@@ -58,13 +59,15 @@ class VideoWriter:
         # a damaged file can have two frames with the same time, which a video cannot
         self._last = max(self._last + 1, round(time / self._time_base))
         frame.pts, frame.time_base = self._last, self._time_base
-        self._container.mux(self._stream.encode(frame))
+        with interrupts_held_back():
+            self._container.mux(self._stream.encode(frame))
         self._target.check()
 
     def finish(self) -> None:
         """Writes what the encoder still holds."""
         if self._stream is not None:
-            self._container.mux(self._stream.encode())
+            with interrupts_held_back():
+                self._container.mux(self._stream.encode())
 
 
 @contextmanager
@@ -89,10 +92,14 @@ def new_video(
     with open_atomically(path) as file:
         target = FileWithKeptError(file)
         try:
-            with av.open(target, "w", format=container_format) as container:
+            container = av.open(target, "w", format=container_format)
+            try:
                 writer = VideoWriter(container, target, codec, time_base or Fraction(1, 90_000), rate)
                 yield writer
                 writer.finish()
+            finally:
+                with interrupts_held_back():
+                    container.close()  # writes, too
             target.check()
         except av.error.FFmpegError as error:
             target.check()  # a full disk, which `open_atomically` reports

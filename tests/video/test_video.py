@@ -3,7 +3,9 @@
 """Videos: upright frames at their times, averages over time, and errors that say what is wrong with a file."""
 
 import math
+import signal
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -14,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, segment_video
+from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.file_names import VIDEO_ENDINGS, VIDEO_SUFFIXES
+from dinov3seg_hf.kept_errors import FileWithKeptError
 from dinov3seg_hf.model.labeling import ScoreMaps
 from dinov3seg_hf.video import new_video, open_video
 from dinov3seg_hf.video.smoothing import MovingAverage
@@ -178,6 +182,35 @@ def test_an_interrupted_video_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"expected \.mp4"), new_video(tmp_path / "a.gif"):
         pass
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_an_interrupt_while_ffmpeg_writes_is_not_lost(tmp_path, monkeypatch, place):
+    write, writes = FileWithKeptError.write, []
+
+    def make():
+        with new_video(tmp_path / "clip.mp4", frame_rate=Fraction(10)) as video:
+            for number in range(8):
+                video.add(draw_scene(number).image, number / 10)
+
+    def counted(self, data):
+        writes.append(len(data))
+        if len(writes) == stop:
+            signal.raise_signal(signal.SIGINT)
+        return write(self, data)
+
+    monkeypatch.setattr(FileWithKeptError, "write", counted)
+    stop = 0
+    make()
+    stop, expected = (1 if place == "first" else len(writes)), (tmp_path / "clip.mp4").read_bytes()
+    (tmp_path / "clip.mp4").unlink()
+    writes.clear()
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    assert list(tmp_path.iterdir()) == []
+    stop = 0
+    make()
+    assert (tmp_path / "clip.mp4").read_bytes() == expected
 
 
 def test_frames_with_too_many_pixels_are_refused(tmp_path, monkeypatch):
