@@ -23,8 +23,10 @@ FORMATS = {
     ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }
-# Constant quality: colors of labels stay apart, and files small.
-QUALITY = {"libx264": {"crf": "20"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
+# Constant quality: colors of labels stay apart, and files small. With several threads, x264 makes files that differ from
+# run to run.
+OPTIONS = {"libx264": {"crf": "20", "threads": "1"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
+PIXEL_FORMAT = "yuv420p"
 
 
 class VideoWriter:
@@ -51,11 +53,12 @@ class VideoWriter:
         height, width = picture.shape[:2]
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
-            self._stream = self._container.add_stream(self._codec, rate=self._frame_rate, options=QUALITY[self._codec])
+            self._stream = self._container.add_stream(self._codec, rate=self._frame_rate, options=OPTIONS[self._codec])
             self._stream.height, self._stream.width = picture.shape[:2]
-            self._stream.pix_fmt = "yuv420p"
+            self._stream.pix_fmt = PIXEL_FORMAT
             self._stream.codec_context.time_base = self._time_base
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        # converted here, because the converter inside of the stream makes files that differ as well
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=PIXEL_FORMAT)
         # a damaged file can have two frames with the same time, which a video cannot
         self._last = max(self._last + 1, round(time / self._time_base))
         frame.pts, frame.time_base = self._last, self._time_base

@@ -175,6 +175,19 @@ def test_written_videos_show_their_pictures_at_their_times(tmp_path, suffix):
         assert frame.shape == (32, 46, 3) and np.abs(frame.astype(int) - color).max() < 16
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_the_same_pictures_make_the_same_file(tmp_path, suffix):
+    """At this size, x264 with its own threads made 17 files in 40 runs."""
+    pictures = [np.tile(draw_scene(number).image, (2, 3, 1))[:134, :212] for number in range(6)]
+    path, contents = tmp_path / f"clip{suffix}", set()
+    for _ in range(12 if suffix == ".mp4" else 2):
+        with new_video(path, frame_rate=Fraction(10)) as video:
+            for number, picture in enumerate(pictures):
+                video.add(picture, number / 10)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
 def test_an_interrupted_video_leaves_no_file(tmp_path):
     with pytest.raises(KeyboardInterrupt), new_video(tmp_path / "a.mp4") as writer:
         writer.add(noise(1)[0], 0.0)
