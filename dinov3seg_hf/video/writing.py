@@ -23,10 +23,12 @@ FORMATS = {
     ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }
-# Constant quality: colors of labels stay apart, and files small. With several threads, x264 makes files that differ from
-# run to run.
+# Constant quality: colors of labels stay apart, and files small. With several threads, the files of x264 differ from run
+# to run.
 OPTIONS = {"libx264": {"crf": "20", "threads": "1"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
 PIXEL_FORMAT = "yuv420p"
+# Without the random numbers that Matroska and WebM give to a file.
+BIT_EXACT = {"fflags": "+bitexact"}
 
 
 class VideoWriter:
@@ -95,7 +97,7 @@ def new_video(
     with open_atomically(path) as file:
         target = FileWithKeptError(file)
         try:
-            container = av.open(target, "w", format=container_format)
+            container = av.open(target, "w", format=container_format, container_options=BIT_EXACT)
             try:
                 writer = VideoWriter(container, target, codec, time_base or Fraction(1, 90_000), rate)
                 yield writer

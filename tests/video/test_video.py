@@ -175,7 +175,7 @@ def test_written_videos_show_their_pictures_at_their_times(tmp_path, suffix):
         assert frame.shape == (32, 46, 3) and np.abs(frame.astype(int) - color).max() < 16
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 def test_the_same_pictures_make_the_same_file(tmp_path, suffix):
     """At this size, x264 with its own threads made 17 files in 40 runs."""
     pictures = [np.tile(draw_scene(number).image, (2, 3, 1))[:134, :212] for number in range(6)]
