@@ -23,8 +23,8 @@ FORMATS = {
     ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }
-# Constant quality: colors of labels stay apart, and files small. With several threads, the files of x264 differ from run
-# to run.
+# Constant quality: colors of labels stay apart, and files small. With several threads, the files of x264 differ from
+# run to run.
 OPTIONS = {"libx264": {"crf": "20", "threads": "1"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
 PIXEL_FORMAT = "yuv420p"
 # Without the random numbers that Matroska and WebM give to a file.
