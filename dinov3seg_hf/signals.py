@@ -36,7 +36,8 @@ def interrupts_held_back() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    # a handler that was not set by Python cannot be put back
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
     earlier = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in numbers}
     try:
         yield
