@@ -374,14 +374,20 @@ def refine(args: argparse.Namespace) -> None:
         images, labels = images[:batch_size].to(args.device), labels[:batch_size]
         counts = labels.flatten().bincount(minlength=len(NAMES)).float() @ phrases.truth[:, pool]
         near = similarities[np.ix_(pool, pool)]
-        chosen = pool[sample_classes(counts, [num_classes], args.seed, step, near, left_out=0.3).numpy()]
-        targets = targets_of(labels, phrases.truth[:, chosen]).to(args.device)
-        text_embeds = vocabularies[rng.integers(len(vocabularies))][chosen]
+        # a vocabulary of one word costs little, so a step has many of them
+        num_chosen = num_classes if num_classes > 1 else max(1, args.maps_per_step // batch_size)
+        chosen = pool[sample_classes(counts, [num_chosen], args.seed, step, near, left_out=0.3).numpy()]
+        text_embeds = vocabularies[rng.integers(len(vocabularies))]
         with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
             with noise.using(seeds_of(args.seed, step, range(rank * 16, rank * 16 + len(images)))):
-                loss = model(images, text_embeds=text_embeds, labels=targets).loss
-            if targets.ndim == 4:  # phrases that overlap reject each other's pixels, as softly as "none" does
-                loss = loss * len(chosen) * REJECTION_WEIGHT
+                features = model.get_image_features(images)
+            losses = []
+            for vocabulary in chosen[:, None] if num_classes == 1 else chosen[None]:
+                targets = targets_of(labels, phrases.truth[:, vocabulary]).to(args.device)
+                loss = model(image_features=features, text_embeds=text_embeds[vocabulary], labels=targets).loss
+                # phrases that overlap reject each other's pixels, as softly as "none" does
+                losses.append(loss * len(vocabulary) * REJECTION_WEIGHT if targets.ndim == 4 else loss)
+            loss = torch.stack(losses).mean()
         norm = run.take_step(loss, parameters)
         run.add(loss=loss, norm=norm)
         if run.validates(step):
