@@ -20,6 +20,9 @@ NUM_STEPS = 10
 CONTRAST = 0.1
 # Rows that are computed at once: such a band of maps and weights fits into the caches of a CPU.
 BAND_HEIGHT = 16
+# Values and weights at most as large are zero: far below what a sum of float32 near 1 can hold. Products of the others
+# are normal numbers; a CPU takes ten times as long for the denormal ones that shares far from their region decay to.
+TINY = 1e-18
 
 
 def neighbor_offsets(dilations: tuple[int, ...] = DILATIONS) -> list[tuple[int, int]]:
@@ -61,7 +64,7 @@ def neighbor_weights(pixels: torch.Tensor, dilations: tuple[int, ...] = DILATION
         variance = differences.square().sum(dim=0) / count - mean.square()
         scale = CONTRAST * variance.clamp_(min=0).sqrt_() + 1e-8
         logits = differences.abs_().div_(scale).mean(dim=1).neg_()
-        weights[top : top + rows] = logits.softmax(dim=0).permute(1, 2, 0)
+        weights[top : top + rows] = F.hardshrink(logits.softmax(dim=0), TINY).permute(1, 2, 0)
     return weights
 
 
@@ -101,8 +104,10 @@ def refine_maps(
     # two buffers in turn: fresh memory for each step would cost as much as the step
     buffers = [maps.new_empty(_surrounded_size(maps.shape, margin).numel(), dtype=torch.float32) for _ in range(2)]
     surrounded, num_maps = _surrounded(buffers[0], maps.shape, margin), maps.shape[2]
-    _inside(surrounded, margin).copy_(maps)
+    inside = _inside(surrounded, margin)
+    inside.copy_(maps)
     del maps  # frees those that the caller does not need
+    torch.hardshrink(inside, TINY, out=inside)
     for step in range(1, num_steps + 1):
         _copy_border(surrounded, margin)
         # what later steps depend on around the part, less with each of them
@@ -141,7 +146,7 @@ def _average_neighbors(
         averages = F.embedding_bag(
             neighbors[:size], table[first:], mode="sum", per_sample_weights=band.reshape(size, -1)
         )
-        out[start : start + BAND_HEIGHT] = averages.unflatten(0, band.shape[:2])
+        torch.hardshrink(averages.unflatten(0, band.shape[:2]), TINY, out=out[start : start + BAND_HEIGHT])
 
 
 def _surrounded_size(size: torch.Size, margin: int) -> torch.Size:
