@@ -6,6 +6,7 @@ import torch
 
 from ..model.configuration_dinov3seg import Dinov3SegConfig
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from ..model.tensor_checks import is_finite
 from .layouts import Tensors
 from .parts import EARLY_REFINEMENT, PRIOR_ENCODER
 from .reading import refuse_differences
@@ -47,7 +48,7 @@ def assemble_model(
 
     for key, tensor in tensors.items():
         tensors[key] = tensor.to(dtype)
-        if not _is_finite(tensors[key]):
+        if not is_finite(tensors[key]):
             raise ValueError(
                 f"{key} contains NaN or infinity in {dtype}; expected finite values. Download the file again, or "
                 "choose float32."
@@ -77,11 +78,6 @@ def _initialize(model: Dinov3SegForSemanticSegmentation, new_parts: tuple[str, .
                 unset = torch.full(parameter.shape, float("nan"), dtype=parameter.dtype)
                 setattr(module, name, torch.nn.Parameter(unset))
             model._init_weights(module)
-    forgotten = [name for name, value in model.named_parameters() if not value.is_meta and not _is_finite(value)]
+    forgotten = [name for name, value in model.named_parameters() if not value.is_meta and not is_finite(value)]
     if forgotten:
         raise RuntimeError(f"The model's `_init_weights` does not initialize {forgotten}; expected all new parameters.")
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all values are finite. NaN propagates to minimum and maximum; `isfinite` would need a large temporary."""
-    return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())

@@ -32,7 +32,7 @@ from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_
 from .label_maps import ScoreFunction, label_and_score, resized_strips
 from .remote_code import attach_remote_code
 from .strict_values import strict_errors_as_value_errors
-from .tensor_checks import checked_tensor
+from .tensor_checks import checked_tensor, is_finite
 from .windows import cut_windows, plan_windows, size_of
 
 MAX_SIDE = 2**20  # of a label map, in pixels
@@ -434,7 +434,7 @@ def _checked_logits(
         raise ValueError(f"`none_label` is {none_label}; expected a 32-bit integer, because label maps are int32.")
     if logits.ndim != 4 or 0 in logits.shape[1:]:
         raise ValueError(f"logits has shape {tuple(logits.shape)}; expected (B, C, h, w) with C, h, w >= 1.")
-    if not logits.isfinite().all():  # else they would get labels
+    if not is_finite(logits):  # else they would get labels
         raise ValueError(
             "logits contain NaN or infinity; expected finite numbers. Load the model in float32 or bfloat16; "
             "float16 overflows."

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .tensor_checks import checked_tensor
+from .tensor_checks import checked_tensor, is_finite
 from .windows import as_boxes, size_of
 
 
@@ -166,7 +166,7 @@ def _has_readable_values(tensor: torch.Tensor) -> bool:
 
 
 def _refuse_infinite(tensor: torch.Tensor, what: str, values: bool) -> None:
-    if values and _has_readable_values(tensor) and not tensor.isfinite().all():
+    if values and _has_readable_values(tensor) and not is_finite(tensor):
         raise ValueError(
             f"{what} contains NaN or infinity; expected finite numbers. Compute {what} again, in float32 or bfloat16."
         )

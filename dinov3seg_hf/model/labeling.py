@@ -84,9 +84,9 @@ def label_pixels(
     confidence = None
     if settings.background == "auto" or (settings.background is None and calibration is not None):
         confidence = measure_confidence(maps.maps, maps.score_function, size_of(image.pixels))
-        labels = labels.masked_fill(shows_none(confidence, maps.score_function, labels, calibration), -1)
+        labels.masked_fill_(shows_none(confidence, maps.score_function, labels, calibration), -1)
     if settings.threshold is not None:
-        labels = labels.masked_fill(best < settings.threshold, -1)
+        labels.masked_fill_(best < settings.threshold, -1)
     scores = maps.scores().half().cpu().numpy() if return_scores else None
     return LabeledImage(labels.cpu().numpy(), best.cpu().numpy(), scores, confidence)
 

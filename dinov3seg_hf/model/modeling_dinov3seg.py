@@ -356,7 +356,8 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         """Encodes the windows and merges their features, averaged where windows overlap: `(B, D, h, w)`."""
         # a traced graph encodes any number of windows, and so all at once
         at_once = self.training or torch.compiler.is_compiling()
-        if not at_once and size_of(window_pixel_values) == size_of(pixel_values):
+        size = size_of(pixel_values)
+        if not at_once and size_of(window_pixel_values) == size and window_boxes.tolist() == [[0, 0, *size]]:
             return patch_features  # the only window is the image, which is encoded already
         windows = window_pixel_values.flatten(0, 1)
         chunks = [windows] if at_once else windows.split(WINDOW_BATCH_SIZE)

@@ -37,6 +37,7 @@ from .pipeline_labels import Labels, PipelineLabels
 from .pipeline_results import SegmentationResults, result_of, with_image
 from .remote_code import TASK
 from .sliding_window import segment_windows
+from .tensor_checks import is_finite
 from .text_embeddings import TextEmbeddings
 from .windows import size_of
 
@@ -503,7 +504,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
 
 
 def _finite(maps: torch.Tensor) -> torch.Tensor:
-    if not maps.isfinite().all():
+    if not is_finite(maps):
         raise ValueError("The model's logits are not finite. Load the model in float32 or bfloat16; float16 overflows.")
     return maps
 

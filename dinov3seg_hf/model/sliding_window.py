@@ -83,7 +83,7 @@ def segment_windows(
             for batch in windows.split(window_batch_size)
         ]
         images.append(_average(torch.cat(logits) / temperature, boxes, size_of(image), over_classes))
-    return torch.stack(images)
+    return torch.stack(images) if len(images) > 1 else images[0][None]  # the maps of one image are not copied
 
 
 def _average(logits: torch.Tensor, boxes: list[Box], size: tuple[int, int], over_classes: bool) -> torch.Tensor:

@@ -31,6 +31,11 @@ def checked_tensor(value: Any, what: str, kind: str) -> torch.Tensor:
     return value
 
 
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all values are finite. NaN propagates to minimum and maximum; `isfinite` would need a large temporary."""
+    return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+
+
 def checked_device(value: Any) -> torch.device | None:
     """Returns a device of torch, or `None`.
 
