@@ -66,16 +66,19 @@ def label_and_score(
     labels = torch.empty(size, dtype=torch.int32, device=logits.device)
     scores = torch.empty(size, dtype=torch.float32, device=logits.device)
     # a GPU has the bandwidth for all classes, and may multiply matrices with fewer digits
-    strips = possible_winners if logits.device.type == "cpu" else all_classes
-    for rows, columns, classes, strip in strips(logits, size, score_function, temperature):
+    on_cpu = logits.device.type == "cpu"
+    for rows, columns, classes, strip in (possible_winners if on_cpu else all_classes)(logits, size):
         strip /= temperature
         best, winners = strip.max(dim=0)
         labels[rows, columns] = winners.int() if classes is None else classes[winners]
-        if score_function == "softmax":
+        if score_function == "softmax" and not on_cpu:
             best = (best - strip.logsumexp(dim=0)).exp()
         elif score_function == "sigmoid":
             best = best.sigmoid()
         scores[rows, columns] = best
+    if score_function == "softmax" and on_cpu:
+        for rows, columns, log_sums in softmax_log_sums(logits, size, temperature):
+            scores[rows, columns] = (scores[rows, columns] - log_sums).exp()
     return labels, scores
 
 
@@ -83,22 +86,52 @@ def label_and_score(
 Part = tuple[slice, slice, torch.Tensor | None, torch.Tensor]
 
 
-def all_classes(
-    logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
-) -> Iterator[Part]:
+def all_classes(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[Part]:
     """Yields strips of the resized logits of all classes."""
     for rows, strip in resized_strips(logits, size):
         yield rows, slice(None), None, strip
 
 
-def possible_winners(
-    logits: torch.Tensor, size: tuple[int, int], score_function: ScoreFunction, temperature: float
-) -> Iterator[Part]:
-    """Yields blocks of the resized logits, each of the classes that can win there or add to the sum of a softmax."""
+def possible_winners(logits: torch.Tensor, size: tuple[int, int]) -> Iterator[Part]:
+    """Yields blocks of the resized logits, each of the classes that can win there."""
     source = channels_last(logits)
-    margin = ROUNDING * float(source.abs().max())
-    if score_function == "softmax":  # what classes below add to the sum is less than its last digit
-        margin += temperature * (NEGLIGIBLE + math.log(len(logits)))
+    for row, column, classes in _blocks_of_classes(source, size, margin=ROUNDING * float(source.abs().max())):
+        corners = source[row.source, column.source].index_select(2, classes)  # (k, k', c)
+        for target, strip in block_strips(corners, row, column):
+            yield target, column.target, classes.int(), strip
+
+
+def softmax_log_sums(
+    logits: torch.Tensor, size: tuple[int, int], temperature: float
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Yields blocks of the logarithm of the sum over all classes of exp(resized logit / temperature).
+
+    The largest logit of each cell is subtracted before the resize, and added to the logarithm after it. So `exp` cannot
+    overflow, and no pass over all values looks for the largest one of each pixel.
+
+    Yields:
+        The rows and columns of a block, and the block `(r, columns)`, float32.
+    """
+    source = channels_last(logits) / temperature
+    largest = source.amax(dim=2, keepdim=True)  # (h, w, 1)
+    source -= largest
+    # The class that is the largest in the nearest cell has at least 1/4 of 0 there; if the others were lower than this,
+    # the sum would not be a normal number.
+    is_normal = float(source.min()) > 4 / 3 * math.log(torch.finfo(torch.float32).tiny)
+    # what classes below add to the sum is less than its last digit
+    margin = NEGLIGIBLE + math.log(len(logits))
+    for row, column, classes in _blocks_of_classes(source, size, margin):
+        corners = source[row.source, column.source].index_select(2, classes)  # (k, k', c)
+        tops = resize_block(largest[row.source, column.source], row.weights, column.weights)[..., 0]
+        for target, strip in block_strips(corners, row, column):
+            log_sums = strip.exp_().sum(dim=0).log_() if is_normal else strip.logsumexp(dim=0)
+            yield target, column.target, log_sums + tops[target.start - row.target.start :][: len(log_sums)]
+
+
+def _blocks_of_classes(
+    source: torch.Tensor, size: tuple[int, int], margin: float
+) -> Iterator[tuple["Block", "Block", torch.Tensor]]:
+    """Yields the blocks of `(h, w, C)` that is resized: rows, columns, and the classes that come within the margin."""
     rows, columns = (
         list(blocks(length, target, max(1, round(BLOCK_PIXELS * length / target))))
         for length, target in zip(source.shape, size)
@@ -106,10 +139,7 @@ def possible_winners(
     for row in rows:
         possible = _can_win(source[row.source], margin)
         for column in columns:
-            classes = possible[:, column.source].any(dim=1).any(dim=0).nonzero()[:, 0]
-            corners = source[row.source, column.source].index_select(2, classes)  # (k, k', c)
-            for target, strip in block_strips(corners, row, column):
-                yield target, column.target, classes.int(), strip
+            yield row, column, possible[:, column.source].any(dim=1).any(dim=0).nonzero()[:, 0]
 
 
 def _can_win(source: torch.Tensor, margin: float) -> torch.Tensor:

@@ -319,6 +319,17 @@ def test_strips_and_blocks_give_the_result_of_all_at_once(
         assert (result.segmentation == expected[index]).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 30.0, 1000.0])  # the last one is beyond what exp of float32 can hold
+@pytest.mark.parametrize("temperature", [1.0, 0.02])
+def test_log_sums_are_those_of_all_resized_logits(spread, temperature):
+    logits = spread * torch.randn(9, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = torch.full((60, 40), float("nan"))
+    for rows, columns, block in label_maps.softmax_log_sums(logits * temperature, (60, 40), temperature):
+        found[rows, columns] = block
+    expected = F.interpolate(logits[None], (60, 40), mode="bilinear", align_corners=False)[0].double().logsumexp(0)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5 * max(1.0, spread))
+
+
 @pytest.mark.parametrize("budget", [1, 2, 100])
 def test_of_equal_classes_the_first_wins_whatever_the_strips(pil, monkeypatch, budget):
     monkeypatch.setattr(label_maps, "MAX_RESIZED_VALUES", budget)
