@@ -41,7 +41,7 @@ COMMANDS = {
         "label whole data sets, in shards that several processes share", "train", ("accelerate", "datasets")
     ),
     "doctor": Entry("examine class names: unknown, similar or ambiguous words"),
-    "calibrate": Entry("measure when an image shows none of the classes, on typical images"),
+    "calibrate": Entry("measure, on typical images, which pixels show none of the classes"),
     "convert": Entry("convert published DINOv3, dino.txt and SAM weights to a checkpoint"),
     "demo": Entry("serve a web page that segments photos by words", "demo", ("gradio",)),
     "serve": Entry(

@@ -44,8 +44,8 @@ def make_parser(prog: str) -> Parser:
         "--masks",
         metavar="DIR",
         type=Path,
-        help="folder of their masks (<image>.png), for a bound per class. Values that are no class are things that no "
-        "class names; the ignore label is ignored. Required for the full head",
+        help="folder of their masks (<image>.png), for a bound per class. Values that are no class mark things without "
+        "a class; pixels with the ignore label are left out. Required for the full head",
     )
     parser.add_argument(
         "--write", metavar="FILE", type=Path, required=True, help="vocabulary with the bounds (.tsv or .json)"

@@ -62,14 +62,19 @@ def make_parser(prog: str) -> Parser:
     data.add_argument(
         "--streaming", action="store_true", help="read rows on demand, without downloading all rows first"
     )
-    data.add_argument("--image-column", metavar="NAME")
-    data.add_argument("--mask-column", metavar="NAME")
+    data.add_argument("--image-column", metavar="NAME", help="default: found by type and name")
+    data.add_argument("--mask-column", metavar="NAME", help="default: found by type and name")
     data.add_argument(
         "--mask-values",
         choices=("labels", "raw_ids"),
         help="values in the masks (default: raw_ids if the classes have raw ids, but labels in prepared benchmarks)",
     )
-    data.add_argument("--mask-coding", choices=("integers", "ade20k-rgb"), default="integers")
+    data.add_argument(
+        "--mask-coding",
+        choices=("integers", "ade20k-rgb"),
+        default="integers",
+        help="encoding of the mask values (default: integers)",
+    )
     data.add_argument("--skip-bad", action="store_true", help="skip rows that cannot be read, and count them")
     data.add_argument(
         "--num-workers", type=int, default=0, metavar="N", help="number of processes that read images (default: 0)"
@@ -106,7 +111,11 @@ def _add_inference_options(parser: Parser) -> None:
     model.add_argument(
         "--inference", choices=("whole", "local-global", "slide"), help="default: the setting of the checkpoint"
     )
-    model.add_argument("--head", choices=("full", "dinotxt"), help="default: the setting of the checkpoint")
+    model.add_argument(
+        "--head",
+        choices=("full", "dinotxt"),
+        help="full: the trained head; dinotxt: the zero-shot head (default: the setting of the checkpoint)",
+    )
     model.add_argument("--patch-source", choices=("head", "backbone"), help="default: the setting of the checkpoint")
     model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
     model.add_argument("--refine", choices=("pixels", "none"), help=REFINE)
@@ -120,8 +129,15 @@ def _add_inference_options(parser: Parser) -> None:
     model.add_argument(
         "--square", type=int, metavar="PIXELS", help="size of both sides (default: the setting of the checkpoint)"
     )
-    model.add_argument("--window-size", type=int, metavar="PIXELS")
-    model.add_argument("--window-stride", type=int, metavar="PIXELS")
+    model.add_argument(
+        "--window-size", type=int, metavar="PIXELS", help="side of a window (default: the setting of the checkpoint)"
+    )
+    model.add_argument(
+        "--window-stride",
+        type=int,
+        metavar="PIXELS",
+        help="distance between windows (default: the setting of the checkpoint)",
+    )
     model.add_argument("--temperature", type=float, help="temperature of the zero-shot head")
     model.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per batch (default: 1)")
     model.add_argument(

@@ -33,7 +33,9 @@ def add_model(parser: argparse.ArgumentParser, *, settings: bool = True) -> None
         "--inference", choices=("whole", "local-global", "slide"), help="default: the setting of the checkpoint"
     )
     model.add_argument(
-        "--head", choices=("full", "dinotxt"), help="trained or zero-shot head (default: the setting of the checkpoint)"
+        "--head",
+        choices=("full", "dinotxt"),
+        help="full: the trained head; dinotxt: the zero-shot head (default: the setting of the checkpoint)",
     )
     model.add_argument("--refine-features", action=argparse.BooleanOptionalAction, help=REFINE_FEATURES)
     model.add_argument("--refine", choices=("pixels", "none"), help=REFINE)

@@ -55,10 +55,10 @@ def make_parser(prog: str) -> Parser:
     card = parser.add_argument_group(
         "card", "The metadata options replace the front matter of README.md in the folder of the checkpoint."
     )
-    card.add_argument("--license", metavar="ID", help="license of the weights, for example apache-2.0; or other, with:")
-    card.add_argument("--license-name", metavar="TEXT")
-    card.add_argument("--license-link", metavar="ADDRESS")
-    card.add_argument("--base-model", nargs="+", metavar="HUB_ID")
+    card.add_argument("--license", metavar="ID", help="license of the weights, for example apache-2.0, or other")
+    card.add_argument("--license-name", metavar="TEXT", help="name of the license, for --license other")
+    card.add_argument("--license-link", metavar="ADDRESS", help="file or URL of the license, for --license other")
+    card.add_argument("--base-model", nargs="+", metavar="HUB_ID", help="models that the weights come from")
     card.add_argument("--datasets", nargs="+", metavar="HUB_ID", help="training data sets")
     card.add_argument(
         "--results",

@@ -20,11 +20,14 @@ EXAMPLES = """\
 examples:
   dinov3seg segment --example --output overlay.png
   dinov3seg segment scene.png --labels "red circle, blue striped square" --output overlay.png
-  dinov3seg segment scene.png --labels "sofa|couch, cat" --mask labels.png --json segments.json
+  dinov3seg segment photo.jpg --model DIR_OR_HUB_ID --labels "sofa|couch, cat" --mask labels.png --json segments.json
   dinov3seg segment photos --recursive --model DIR_OR_HUB_ID --preset ade20k-150 --mask masks/ --skip-existing
-  dinov3seg segment photos --labels "cat, dog" --format coco --annotations coco.json --min-area 50
-  dinov3seg segment clip.mp4 --labels "road, car, sky" --every 5 --output overlay.mp4 --mask masks/
-  dinov3seg segment map.tif --labels "forest, field, water" --model DIR --tile --mask labels.tif
+  dinov3seg segment photos --model DIR_OR_HUB_ID --labels "cat, dog" --format coco --annotations coco.json --min-area 50
+  dinov3seg segment clip.mp4 --model DIR_OR_HUB_ID --labels "road, car, sky" --every 5 --output overlay.mp4
+  dinov3seg segment map.tif --model DIR_OR_HUB_ID --labels "forest, field, water" --tile --mask labels.tif
+
+DIR_OR_HUB_ID is a checkpoint for photographs, such as a folder of `dinov3seg convert`. Without --model, the embedded
+checkpoint is used, which knows drawn scenes only.
 """
 INTERRUPTED = "interrupted; run the same command again to finish, with --skip-existing to keep what is done"
 
@@ -48,12 +51,12 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--all-frames",
         action="store_true",
-        help="segment each page or frame of TIFF, GIF, WebP and PNG files (default, and of addresses: the first one)",
+        help="segment each page or frame of TIFF, GIF, WebP and PNG files (default, and for URLs: the first one)",
     )
     parser.add_argument(
         "--skip-existing",
         action="store_true",
-        help="leave out images whose files exist, to continue an interrupted run",
+        help="skip images whose output files exist, to continue an interrupted run",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=1, metavar="N", help="images that the model gets at once (default: 1)"

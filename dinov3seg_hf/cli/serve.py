@@ -16,7 +16,7 @@ examples:
   curl -F image=@examples/scene.png -F labels="red plain triangle, black plain background" localhost:8000/segment
   dinov3seg serve --model DIR_OR_HUB_ID --host 0.0.0.0 --images-from http://label-studio:8080
 
-http://localhost:8000/docs describes the endpoints. SIGTERM stops the service when all requests in work are answered.
+http://localhost:8000/docs describes the endpoints. On SIGTERM, the service answers the waiting requests and stops.
 """
 
 
@@ -39,8 +39,8 @@ def make_parser(prog: str) -> Parser:
         nargs="+",
         default=[],
         metavar="URL",
-        help="beginnings of addresses from which images of Label Studio are read; $LABEL_STUDIO_API_KEY is sent to the "
-        "first one (default: none)",
+        help="URL prefixes from which images of Label Studio are read; $LABEL_STUDIO_API_KEY is sent to the first one "
+        "(default: none)",
     )
     work = parser.add_argument_group("work")
     work.add_argument(
