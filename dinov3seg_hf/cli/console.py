@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, Protocol
 
-from ..model.checks import CalibrationWarning, UnknownWordsWarning
+from ..model.checks import CalibrationWarning, SeamWarning, UnknownWordsWarning
 from ..signals import terminated_like_ctrl_c
 
 # help of `--refine-features`
@@ -74,7 +74,7 @@ def execute(
         options = command.make_parser(prog).parse_args(arguments)
         with terminated_like_ctrl_c(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
-            for ours in (UnknownWordsWarning, CalibrationWarning):
+            for ours in (UnknownWordsWarning, CalibrationWarning, SeamWarning):
                 warnings.simplefilter("once", ours)
             warnings.showwarning = lambda message, *_, **__: print_error(prog, f"warning: {message}")
             if hasattr(command, "check"):
