@@ -74,5 +74,5 @@ def digest(array: Any) -> str:
     found = hashlib.sha256()
     num_rows = max(1, BAND_BYTES // max(1, np.asarray(array[:1]).nbytes))
     for first in range(0, array.shape[0], num_rows):
-        found.update(np.ascontiguousarray(array[first : first + num_rows]))
+        found.update(np.ascontiguousarray(array[first : first + num_rows]).data)
     return found.hexdigest()

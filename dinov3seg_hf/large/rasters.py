@@ -36,13 +36,15 @@ class Source(Protocol):
 
     Attributes:
         size: (height, width) in pixels.
-        identity: What identifies the image, as values of JSON.
         georeference: Options of a new file at the same place.
     """
 
     size: tuple[int, int]
-    identity: dict[str, Any]
     georeference: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What identifies the image, as values of JSON."""
 
     def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads a region: RGB, uint8 `(h, w, 3)`, and where it has data, bool `(h, w)`; `None`: everywhere."""
