@@ -8,6 +8,11 @@ RUN_DESCRIPTION = "run.json"  # in the folder of a training run, and next to the
 TRAINED_MODEL = "model"  # folder of the trained model, in the folder of the run
 TRAINING_VOCABULARY = "training_vocabulary.json"  # class names of the training, next to the trained model
 LICENSES = ("LICENSE.md", "LICENSE.pdf", "LICENSE.txt", "LICENSE")  # the license of the weights, next to them
+# the licenses of SAM and AnyUp, if they are part of the weights, by their roles in the conversion
+PART_LICENSES = {
+    "prior": ("LICENSE-SAM.md", "LICENSE-SAM.pdf"),
+    "anyup": ("LICENSE-ANYUP.md", "LICENSE-ANYUP.pdf"),
+}
 # lossless formats only: JPEG changes labels along every edge
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # what is an image in a folder

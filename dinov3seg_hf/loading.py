@@ -17,7 +17,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from .checkpoint_names import is_embedded, resolve_checkpoint
-from .file_names import CONVERSION_REPORT, LICENSES
+from .file_names import CONVERSION_REPORT, LICENSES, PART_LICENSES
 from .model.checks import first_line, plain_reason
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.files import is_of_full_disk
@@ -134,6 +134,8 @@ def _not_loaded(name: str | os.PathLike, error: Exception) -> ValueError:
 def license_files(name: str | os.PathLike) -> list[Path]:
     """Returns the license files of a checkpoint, which go with every copy and derivative; empty if it has none.
 
+    That of the weights is the first; those of SAM and AnyUp follow.
+
     Args:
         name: See `resolve_checkpoint`. Of a Hub id, only files that can be downloaded, or were, are found.
 
@@ -143,8 +145,9 @@ def license_files(name: str | os.PathLike) -> list[Path]:
     folder = resolve_checkpoint(name)
     if is_embedded(name):
         return []  # of this package, under the license of its code
+    names = (*LICENSES, *(name for files in PART_LICENSES.values() for name in files))
     if Path(folder).is_dir():
-        licenses = [Path(folder) / file for file in LICENSES if (Path(folder) / file).is_file()]
+        licenses = [Path(folder) / file for file in names if (Path(folder) / file).is_file()]
         for path in licenses:
             if leads_outside(path, Path(folder)):
                 raise ValueError(
@@ -152,7 +155,7 @@ def license_files(name: str | os.PathLike) -> list[Path]:
                 )
         return licenses
     found = []
-    for file in LICENSES:
+    for file in names:
         try:
             found.append(Path(hf_hub_download(folder, file)))
         except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
@@ -167,7 +170,7 @@ def licenses_of_copy(folder: Path) -> list[Path]:
         ValueError: If the weights are converted and have no license file.
     """
     licenses = license_files(folder)
-    if (folder / CONVERSION_REPORT).is_file() and not licenses:
+    if (folder / CONVERSION_REPORT).is_file() and not any(path.name in LICENSES for path in licenses):
         raise ValueError(
             f"The weights in {str(folder)!r} are converted, and the folder has no license file, but their license goes "
             f"with every copy. Convert again with --license FILE, or put the file there as {LICENSES[0]}."

@@ -211,7 +211,13 @@ def test_labels_are_text_on_a_card(tiny_config):
     facts = {
         **{"task": "t", "remote_task": "r", "default_labels": [label], "package_version": "1", "num_parameters": 1},
         **{"dtype": "float32", "config": tiny_config, "image_size": {"shortest_edge": 64}, "window_size": 48},
-        **{"window_stride": 24, "default_inference": "whole", "space_id": None, "conversion": None},
+        **{
+            "window_stride": 24,
+            "default_inference": "whole",
+            "space_id": None,
+            "conversion": None,
+            "part_licenses": {},
+        },
         "example": {"image": "a.png", "overlay": "b.png", "labels": [label], "regions": [region]},
         "run": {"seed": label, "config": {}},
     }

@@ -7,6 +7,7 @@ Ctrl+C or SIGTERM.
 """
 
 import argparse
+import functools
 import math
 import os
 import sys
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, Protocol
 
-from ..model.checks import CalibrationWarning, UnknownWordsWarning
+from ..model.checks import CalibrationWarning, SeamWarning, UnknownWordsWarning
 from ..signals import terminated_like_ctrl_c
 
 # help of `--refine-features`
@@ -74,9 +75,11 @@ def execute(
         options = command.make_parser(prog).parse_args(arguments)
         with terminated_like_ctrl_c(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
-            for ours in (UnknownWordsWarning, CalibrationWarning):
-                warnings.simplefilter("once", ours)
-            warnings.showwarning = lambda message, *_, **__: print_error(prog, f"warning: {message}")
+            for ours in (UnknownWordsWarning, CalibrationWarning, SeamWarning):
+                warnings.simplefilter("always", ours)
+            # once each; the filter "once" forgets what it has shown when a library changes the filters
+            show = functools.cache(lambda message: print_error(prog, f"warning: {message}"))
+            warnings.showwarning = lambda message, *_, **__: show(str(message))
             if hasattr(command, "check"):
                 command.check(options)
             require()

@@ -50,8 +50,8 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--license",
         metavar="FILE_OR_none",
-        help="license that came with the weights, copied to DIR (default: the file beside the weights); none: DIR gets "
-        "no license and cannot be published",
+        help="license that came with the weights, copied to DIR (default: the file beside the weights; licenses beside "
+        "--prior and --anyup are copied, too); none: DIR gets no license and cannot be published",
     )
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="dtype of the written weights (default: float32)"

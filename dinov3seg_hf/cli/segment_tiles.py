@@ -54,7 +54,11 @@ def add_tiles(parser: Parser) -> None:
         help="side of a tile with its overlap (default: the size that the image processor resizes images to)",
     )
     group.add_argument(
-        "--overlap", type=int, metavar="PIXELS", help="overlap on each side of a tile (default: an eighth of the tile)"
+        "--overlap",
+        type=int,
+        metavar="PIXELS",
+        help="overlap on each side of a tile (default: an eighth of the tile; with --refine pixels at least 80 pixels, "
+        "as far as it looks around, divided by S)",
     )
     group.add_argument(
         "--scale", type=float, default=1.0, metavar="S", help="size of tiles for the model: 0.5 halves each side"

@@ -28,7 +28,7 @@ from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
 from .assembly import assemble_model
 from .layouts import PUBLISHED_BACKBONE
-from .license import find_license
+from .license import find_licenses, notes_of_licenses
 from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, convert_dinotxt, convert_prior
 from .reading import Source
 from .report import ConversionReport
@@ -72,7 +72,7 @@ def convert(
             refined features. `None`: the early refinement is to be trained.
         anyup_scale: Size of the grid of refined features, in units of the patch grid: 1, 2 or 4.
         license: The license file of the weights, copied to `output`. `None`: the file beside the weights. `"none"`: no
-            license, so that the folder cannot be published.
+            license, so that the folder cannot be published. The licenses beside `prior` and `anyup` are copied, too.
         dtype: Dtype of the written weights.
         text_num_attention_heads: Attention heads of the text tower (not in the file). Default: one per 64 channels.
         prior_image_size: Side length of the prior encoder's images in pixels; its position embeddings are resized.
@@ -93,7 +93,8 @@ def convert(
     _refuse_numbers(text_num_attention_heads, prior_image_size, seed, max_shard_size)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
     _refuse_output(output := Path(output).expanduser(), overwrite)
-    license_file = find_license(license, (backbone, dinotxt))
+    given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "anyup": anyup, "tokenizer": tokenizer}
+    licenses = find_licenses(license, given)
     refuse_full_disk(output, _expected_size((backbone, dinotxt, prior, anyup), dtype))
     tokenizer_of = None if tokenizer is None else find_tokenizer(tokenizer)  # before gigabytes are read
     say = _printer(progress)
@@ -111,10 +112,9 @@ def convert(
     config = _config(vision, text, head, anyup=parts[-1] if anyup else None, prior=parts[2] if prior else None)
     say("building the model")
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
-    given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "anyup": anyup, "tokenizer": tokenizer}
-    report = _report(output, {**given, "license": license_file}, parts, config, model, new, dtype)
+    report = _report(output, given, licenses, parts, config, model, new, dtype)
     say(f"writing {output}")
-    write_checkpoint(model, processor, report, output, max_shard_size, license_file)
+    write_checkpoint(model, processor, report, output, max_shard_size, licenses)
     return report
 
 
@@ -134,6 +134,7 @@ def _config(vision: Part, text: Part, head: VisionHead, anyup: Part | None, prio
 def _report(
     output: Path,
     given: dict[str, Source | None],
+    licenses: dict[str, Path | None],
     parts: list[Part],
     config: Dinov3SegConfig,
     model: Dinov3SegForSemanticSegmentation,
@@ -142,13 +143,13 @@ def _report(
 ) -> ConversionReport:
     notes = [note for part in parts for note in part.notes]
     notes.append('The configuration contains head="dinotxt": zero-shot, without the parts to be trained.')
-    if given["license"] is None:
-        notes.append("The folder has no license file. Do not pass it on; convert again with the license to publish it.")
+    notes += notes_of_licenses(licenses)
     if given["tokenizer"] is None:
         notes.append("Only weights and image processor are written. Pass a tokenizer to segment by class names.")
+    sources = {**given, **{"license" if of == "weights" else f"license of {of}": at for of, at in licenses.items()}}
     return ConversionReport(
         output=str(output),
-        files={role: "none" if source is None else _public_name(source) for role, source in given.items()},
+        files={role: "none" if source is None else _public_name(source) for role, source in sources.items()},
         keys=[key for part in parts for key in part.keys],
         new=new,
         sizes=_sizes(config),

@@ -26,7 +26,8 @@ class ConversionReport:
 
     Attributes:
         output: The folder that was written.
-        files: The source that was passed for each role ("backbone", "dinotxt", "prior", "anyup", "tokenizer").
+        files: The source that was passed or found for each role ("backbone", "dinotxt", "prior", "anyup", "tokenizer",
+            "license" and, for parts that were passed, "license of prior" and "license of anyup"); "none" without one.
         keys: One entry per tensor of each file, and one entry per layer for tensors that are set to a constant.
         new: The newly initialized tensors, which are not in any file and are to be trained, by part of the model.
         missing: Tensors of the model without an origin. Always empty, because missing tensors raise an error.
@@ -62,8 +63,9 @@ class ConversionReport:
             rows["new", "", "", part, "to be trained; not in any published file"] = len(names)
 
         lines = [f"Converted to {self.output}: {self.num_parameters / 1e6:.1f} M parameters in {self.dtype}"]
-        lines += [f"  {role:10}{given}" for role, given in self.files.items()]
-        lines += [f"  {'sizes':10}{', '.join(f'{name} {size:g}' for name, size in self.sizes.items())}"]
+        width = max(10, *(len(role) + 2 for role in self.files)) if self.files else 10
+        lines += [f"  {role:{width}}{given}" for role, given in self.files.items()]
+        lines += [f"  {'sizes':{width}}{', '.join(f'{name} {size:g}' for name, size in self.sizes.items())}"]
         lines += ["", f"{'count':>5}  {'action':9}{'file':10}key -> parameter (remark)"]
         for (action, source, key, targets, reason), count in rows.items():
             remark = f" ({reason})" if reason else ""

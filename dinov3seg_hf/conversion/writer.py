@@ -4,6 +4,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ def write_checkpoint(
     report: ConversionReport,
     output: Path,
     max_shard_size: str,
-    license_file: Path | None,
+    licenses: Mapping[str, Path | None],
 ) -> None:
-    """Writes a temporary folder next to `output`, then renames it to `output`. The license goes with the weights.
+    """Writes a temporary folder next to `output`, then renames it to `output`. The licenses go with the weights.
 
     Raises:
         ValueError: If the folder cannot be written or the free disk space is too small.
@@ -38,8 +39,9 @@ def write_checkpoint(
             with quiet_library():
                 model.save_pretrained(folder, max_shard_size=max_shard_size)
                 processor.save_pretrained(folder)
-            if license_file is not None:
-                shutil.copyfile(license_file, folder / license_target(license_file))
+            for role, path in licenses.items():
+                if path is not None:
+                    shutil.copyfile(path, folder / license_target(role, path))
             kept = {name: value for name, value in report.to_dict().items() if name != "output"}
             (folder / CONVERSION_REPORT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:

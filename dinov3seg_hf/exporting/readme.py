@@ -76,7 +76,7 @@ def make_readme(
         f"the whole gets pixels and token ids.\n\n{table(differences)}",
     ]
     if licenses:
-        parts.append(f"## License\n\nThe license of the weights, {', '.join(licenses)}, goes with every copy.")
+        parts.append(f"## License\n\nTo every copy belong the license files of the weights: {', '.join(licenses)}.")
     return "\n\n".join(parts) + "\n"
 
 

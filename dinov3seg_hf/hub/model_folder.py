@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from ..about import MAX_SHARD_SIZE, __version__
 from ..checkpoint_names import is_hub_id
-from ..file_names import CONVERSION_REPORT, RUN_DESCRIPTION
+from ..file_names import CONVERSION_REPORT, LICENSES, PART_LICENSES, RUN_DESCRIPTION
 from ..loading import leads_outside, licenses_of_copy, load_model, load_processor
 from ..model.checks import load_json
 from ..model.default_vocabulary import names_of
@@ -99,12 +99,14 @@ def build_model_folder(
     run = _read_json(source / RUN_DESCRIPTION) or _read_json(
         source.resolve().parent / RUN_DESCRIPTION
     )  # in the parent folder, if the checkpoint is the folder `model` of a run
-    license_link = {"license_link": licenses[0].name} if licenses else {}
+    names = [path.name for path in licenses]
+    of_weights = [name for name in names if name in LICENSES]
+    license_link = {"license_link": of_weights[0]} if of_weights else {}
     given = {key: value for key, value in (metadata or {}).items() if value}  # options that were not passed are None
     fields = {**_metadata_of_conversion(conversion), **license_link, **notes.metadata, **given}
     if code_license is not None:
         # of the code; weights under another license have theirs beside it
-        name = "LICENSE" if fields.get("license") == CODE_LICENSE and not licenses else "LICENSE-CODE"
+        name = "LICENSE" if fields.get("license") == CODE_LICENSE and not of_weights else "LICENSE-CODE"
         shutil.copyfile(code_license, output / name)
     image_processor = processor.image_processor
     facts = {
@@ -123,6 +125,7 @@ def build_model_folder(
         "space_id": space_id,
         "run": run,
         "conversion": conversion,
+        "part_licenses": {part: name for part, files in PART_LICENSES.items() for name in names if name in files},
     }
     fields = {**fields, **widget_of(repo_id, shown["image"], example.labels)}
     card = make_card(card_template, repo_id, facts, notes, measured, fields)

@@ -15,6 +15,8 @@ from ..model.files import disk_errors_as_value_errors, write_atomically
 from .tiles import Tile
 
 RUN = "run.json"
+# Rows of an array that are in memory at once to identify it.
+BAND_BYTES = 16 * 2**20
 
 
 class Parts:
@@ -67,6 +69,10 @@ def _difference(old: str, run: dict[str, Any]) -> str:
     return " and ".join(sorted(key for key in {*before, *after} if before.get(key) != after.get(key))) or "description"
 
 
-def digest(array: np.ndarray) -> str:
-    """The SHA-256 (hex) of an array."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+def digest(array: Any) -> str:
+    """The SHA-256 (hex) of all values of an array, which is read in bands of rows: memory does not grow with it."""
+    found = hashlib.sha256()
+    num_rows = max(1, BAND_BYTES // max(1, np.asarray(array[:1]).nbytes))
+    for first in range(0, array.shape[0], num_rows):
+        found.update(np.ascontiguousarray(array[first : first + num_rows]).data)
+    return found.hexdigest()

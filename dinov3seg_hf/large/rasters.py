@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from ..model.image_input import ImageError, read_pixels
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
 from ..model.windows import Box
 from ..visualization.colors import NONE_COLOR
+from .parts import digest
 
 # GDAL keeps decoded blocks in memory, by default 5 % of the memory of the machine.
 CACHE_MIB = 64
@@ -34,13 +36,15 @@ class Source(Protocol):
 
     Attributes:
         size: (height, width) in pixels.
-        identity: What identifies the image, as values of JSON.
         georeference: Options of a new file at the same place.
     """
 
     size: tuple[int, int]
-    identity: dict[str, Any]
     georeference: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What identifies the image, as values of JSON."""
 
     def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads a region: RGB, uint8 `(h, w, 3)`, and where it has data, bool `(h, w)`; `None`: everywhere."""
@@ -62,8 +66,12 @@ class ArraySource:
             raise ImageError(f"The image has shape {tuple(array.shape)}; expected (H, W, C) or (H, W).")
         self._array = array
         self.size = (int(array.shape[0]), int(array.shape[1]))
-        self.identity: dict[str, Any] = {"array": [*map(int, array.shape), str(array.dtype)]}
         self.georeference: dict[str, Any] = {}
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Shape, dtype and digest: reads the whole array."""
+        return {"array": [*map(int, self._array.shape), str(self._array.dtype), digest(self._array)]}
 
     def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
         top, left, height, width = box

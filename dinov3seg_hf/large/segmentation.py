@@ -9,6 +9,7 @@ global view is the whole image); refinement, correlation and decoder run in the 
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ import torch
 from tqdm import tqdm
 
 from ..about import __version__
-from ..model.checks import check_flags, checked_integer, is_number, quoted
+from ..model.checks import SeamWarning, check_flags, checked_integer, is_number, quoted
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_stages import EncodedImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.pipeline_labels import Labels
+from ..model.refined_label_maps import REACH
 from ..model.text_embeddings import TextEmbeddings
 from ..model.windows import sample_region
 from ..visualization.colors import label_palette
@@ -88,8 +90,9 @@ def segment_large(
             georeference of the image, the names of the labels (tag `labels`) and their colors.
         scores: The score of each pixel (.tif): uint16, 65535 is a score of 1. Default: not written.
         tile: Side of a tile in pixels of the image, with its overlap. Default: what the image processor resizes images
-            to (its longest edge), divided by `scale`.
-        overlap: Pixels on each side of a tile whose labels are not kept. Default: an eighth of the tile.
+            to (its longest edge), divided by `scale`; larger if the default overlap is.
+        overlap: Pixels on each side of a tile whose labels are not kept. Default: an eighth of the tile; with
+            `refine="pixels"` at least the 80 pixels that it looks around, divided by `scale`.
         scale: Size of a tile for the model, as a multiple of its size in the image: 0.5 halves each side.
         context: Whether the whole image is the global view of each tile. Otherwise, a tile is segmented for itself.
         bands: The bands that show red, green and blue, for files with other bands (numbers from 1).
@@ -114,8 +117,10 @@ def segment_large(
             "bounds. Calibrate the labels (dinov3seg calibrate), or leave background out."
         )
     with open_source(image, bands) as source:
-        core, overlap, region = tile_sizes(pipe.image_processor, tile, overlap, scale)
+        reach = REACH if settings.refine == "pixels" else 0
+        core, overlap, region = tile_sizes(pipe.image_processor, tile, overlap, scale, reach)
         tiles = plan_tiles(source.size, core, overlap)
+        _warn_of_seams(len(tiles), overlap, reach / scale)
         segmenter = _TileSegmenter(pipe, source, text, settings, scale, region, context)
         run = {
             "image": {**source.identity, "overview": digest(segmenter.overview)},
@@ -138,8 +143,18 @@ def segment_large(
     return LargeResult(source.size, len(tiles), done, num_pixels, means, int(counts[-1]))
 
 
-def tile_sizes(image_processor: Any, tile: int | None, overlap: int | None, scale: float) -> tuple[int, int, int]:
+def tile_sizes(
+    image_processor: Any, tile: int | None, overlap: int | None, scale: float, reach: int = 0
+) -> tuple[int, int, int]:
     """Returns the side of a core, the overlap on each side, and their sum, the side of a region, in pixels.
+
+    Args:
+        image_processor: The image processor, whose size determines the default tile.
+        tile: See `segment_large`.
+        overlap: See `segment_large`.
+        scale: See `segment_large`.
+        reach: How many pixels around it a label depends on, in pixels that the model sees. The default overlap is at
+            least as large, and the default tile keeps its core.
 
     Raises:
         ValueError: If a size or the scale is invalid.
@@ -149,19 +164,34 @@ def tile_sizes(image_processor: Any, tile: int | None, overlap: int | None, scal
     for name, value in (("tile", tile), ("overlap", overlap)):
         if value is not None:
             checked_integer(value, name)
-    if tile is None:
+    if is_default := tile is None:
         size = image_processor.size
         longest = size.get("longest_edge") or size.get("height") or size.get("shortest_edge")
         tile = max(round(longest / scale), 4 * BLOCK_DIVISOR)
     margin = tile // 8 if overlap is None else overlap
     core = (tile - 2 * margin) // BLOCK_DIVISOR * BLOCK_DIVISOR
+    if grows := overlap is None and (tile - core) // 2 < reach / scale:
+        margin = math.ceil(reach / scale)
+        tile = core + 2 * margin if is_default else tile
+        core = (tile - 2 * margin) // BLOCK_DIVISOR * BLOCK_DIVISOR
     if margin < 0 or core < BLOCK_DIVISOR:
+        reason = ', as far as refine="pixels" looks,' if grows else ""
         raise ValueError(
-            f"A tile of {tile} pixels with an overlap of {margin} on each side keeps {tile - 2 * margin}; expected at "
-            f"least {BLOCK_DIVISOR}. Choose a larger tile or a smaller overlap."
+            f"A tile of {tile} pixels with an overlap of {margin} on each side{reason} keeps {tile - 2 * margin}; "
+            f"expected at least {BLOCK_DIVISOR}. Choose a larger tile or a smaller overlap."
         )
     margin = (tile - core) // 2
     return core, margin, core + 2 * margin
+
+
+def _warn_of_seams(num_tiles: int, overlap: int, reach: float) -> None:
+    if num_tiles > 1 and overlap < reach:
+        warnings.warn(
+            f'overlap is {overlap}, but refine="pixels" looks {math.ceil(reach)} pixels of the image around, so tiles '
+            "may have seams; leave out the overlap, or pass at least as many pixels.",
+            SeamWarning,
+            stacklevel=3,
+        )
 
 
 class _TileSegmenter:

@@ -194,5 +194,9 @@ class CalibrationWarning(UserWarning):
     """Warns of labels that were calibrated with another checkpoint."""
 
 
+class SeamWarning(UserWarning):
+    """Warns of tiles that overlap less than their labels look around."""
+
+
 class UnknownWordsWarning(UserWarning):
     """Warns of labels with words that a checkpoint was not trained with."""

@@ -11,6 +11,7 @@ guidance, L tokens of an attention, d channels per head.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
 from .window_attention import attend_in_padded_windows, attend_in_windows
+
+# The biases of a forward pass, by layer and by the rows and columns of a window.
+WindowBiases = dict[tuple[nn.Module, int, int], torch.Tensor]
 
 
 def eager_attention_forward(
@@ -128,23 +132,37 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
         table = row[:, None, :, None] * (2 * size - 1) + column[None, :, None, :]  # (row, column, row', column')
         return self.relative_bias[table.reshape(rows * columns, rows * columns)].permute(2, 0, 1)
 
-    def attend(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
+    def attend(
+        self, hidden_states: torch.Tensor, guidance: torch.Tensor | None, known_biases: WindowBiases | None = None
+    ) -> torch.Tensor:
         """Applies windowed attention to maps `(..., h, w, E)`; the shape does not change.
 
         The guidance `(..., h, w, G)` must be broadcastable to the maps.
         """
+
+        def known_bias(rows: int, columns: int) -> torch.Tensor:
+            assert known_biases is not None
+            key = self, rows, columns
+            if key not in known_biases:
+                known_biases[key] = self.position_bias(rows, columns)
+            return known_biases[key]
+
         query, key, value = (states.flatten(0, -4) for states in self.attention.project(hidden_states, guidance))
-        attend = attend_in_padded_windows if torch.compiler.is_compiling() else attend_in_windows
-        attended = attend(self.attention.attend, self.position_bias, query, key, value, self.window_size, self.shifted)
+        compiled = torch.compiler.is_compiling()  # a single chunk, in which nothing is computed twice
+        attend = attend_in_padded_windows if compiled else attend_in_windows
+        bias = self.position_bias if compiled or known_biases is None else known_bias
+        attended = attend(self.attention.attend, bias, query, key, value, self.window_size, self.shifted)
         return self.attention.output(attended.view(hidden_states.shape))
 
-    def forward(self, hidden_states: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, guidance: torch.Tensor | None, known_biases: WindowBiases | None = None
+    ) -> torch.Tensor:
         """Refines maps `(B, C, h, w, E)` with guidance `(B, h, w, G)`; the shape does not change.
 
-        Classes are independent.
+        Classes are independent. Biases of windows are taken from `known_biases`, and added to them.
         """
         guidance = None if guidance is None else guidance[:, None]
-        hidden_states = hidden_states + self.attend(self.norm1(hidden_states), guidance)
+        hidden_states = hidden_states + self.attend(self.norm1(hidden_states), guidance, known_biases)
         return hidden_states + self.mlp(self.norm2(hidden_states))
 
 
@@ -181,7 +199,7 @@ class Dinov3SegClassLayer(GradientCheckpointingLayer):
         return hidden_states.transpose(1, 2)
 
 
-def guided(layers: Iterable[nn.Module], *guidance: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+def guided(layers: Iterable[nn.Module], *guidance: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """Returns a function that calls the layers in turn, with their guidance as positional arguments.
 
     Reentrant checkpointing does not support keyword arguments.
@@ -245,10 +263,13 @@ class Dinov3SegLateRefinement(nn.Module):
         position_chunk_size = None
         if class_chunk_size is not None:
             position_chunk_size = max(1, class_chunk_size * height * width // hidden_states.shape[1])
+        # The biases of windows are the same in all chunks. With gradients, each window has its own, so that a training
+        # step sums their gradients in the same order as ever.
+        known_biases: WindowBiases | None = None if torch.is_grad_enabled() else {}
 
         for index in range(self.num_layers):
             if self.spatial_layers:
-                layers = guided(self.spatial_layers[index].children(), image_guidance)
+                layers = guided(self.spatial_layers[index].children(), image_guidance, known_biases)
                 hidden_states = map_chunks(layers, hidden_states, dim=1, chunk_size=class_chunk_size, overwrite=True)
             if self.class_layers:
                 layers = guided([self.class_layers[index]], text_guidance, class_counts)

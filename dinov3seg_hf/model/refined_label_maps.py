@@ -123,4 +123,4 @@ def _cost(row: Block, column: Block, num_pixels: torch.Size) -> float:
     return float(areas.sum())
 
 
-__all__ = ["label_and_score_refined"]
+__all__ = ["REACH", "label_and_score_refined"]

@@ -48,6 +48,13 @@ def test_a_folder_becomes_tiled_label_maps_with_tables(segment, images, tmp_path
     assert code == 0 and out.count("score") == 1 and len(list((tmp_path / "masks").iterdir())) == 2
 
 
+def test_an_overlap_that_can_leave_seams_is_warned_of_in_one_line(segment, images, tmp_path):
+    arguments = (images, "--tile", 64, "--overlap", 8, "--refine", "pixels", "--mask", f"{tmp_path}/masks/")
+    code, _, err = segment(*arguments)
+    (line,) = [line for line in err.splitlines() if "warning" in line]  # of two images
+    assert code == 0 and "overlap is 8" in line and "looks 80 pixels" in line and "tiles may have seams" in line
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -57,6 +64,7 @@ def test_a_folder_becomes_tiled_label_maps_with_tables(segment, images, tmp_path
         (["--tile", "--mask", "a.tif", "--inference", "slide"], "--inference is slide"),
         (["--tile", "--mask", "a.tif", "--scores", "a.tif"], "the same path"),
         (["--tile", "32", "--overlap", "16", "--mask", "a.tif"], "expected at least 16"),
+        (["--tile", "96", "--refine", "pixels", "--mask", "a.tif"], "overlap of 80 on each side, as far as refine="),
         (["--scale", "2"], "--scale needs --tile"),
         (["--tile", "--mask", "a.tif", "--format", "coco", "--annotations", "a.json"], "expected geopackage"),
         (["--tile", "--mask", "a.tif", "--format", "geopackage", "--annotations", "a.json"], "expected .gpkg"),

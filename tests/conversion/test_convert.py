@@ -34,8 +34,10 @@ from transformers.utils import logging
 from dinov3seg_hf.conversion import convert_anyup, writer
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.conversion.layouts import sam_rules
+from dinov3seg_hf.conversion.license import find_licenses, notes_of_licenses
 from dinov3seg_hf.conversion.tokenizer import find_tokenizer
 from dinov3seg_hf.file_names import CONVERSION_REPORT
+from dinov3seg_hf.loading import license_files
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -647,6 +649,58 @@ def test_without_a_license_nothing_is_converted_unless_told(run, changed, tmp_pa
     assert not (tmp_path / "out").exists()
     report = run(**alone, license="none")
     assert "Do not pass it on" in str(report) and not list((tmp_path / "out").glob("LICENSE*"))
+
+
+def test_the_license_beside_each_part_goes_with_the_weights(run, anyup, sam_folders, tmp_path):
+    for name in ("anyup", "sam"):
+        (tmp_path / name).mkdir()
+    torch.save(anyup, tmp_path / "anyup" / "anyup.pth")
+    (tmp_path / "anyup" / "LICENSE").write_text("Terms of AnyUp.\n")
+    shutil.copytree(sam_folders["whole"], tmp_path / "sam", dirs_exist_ok=True)
+    (tmp_path / "sam" / "LICENSE.pdf").write_text("Terms of SAM.\n")
+    report = run(prior=tmp_path / "sam", prior_image_size=64, anyup=tmp_path / "anyup" / "anyup.pth")
+    found = {path.name: path.read_text() for path in license_files(tmp_path / "out")}
+    assert found == {
+        "LICENSE.md": LICENSE,
+        "LICENSE-SAM.pdf": "Terms of SAM.\n",
+        "LICENSE-ANYUP.md": "Terms of AnyUp.\n",
+    }
+    assert (report.files["license of prior"], report.files["license of anyup"]) == ("LICENSE.pdf", "LICENSE")
+    assert "  license of anyup  LICENSE\n" in str(report) and "license file" not in str(report)
+
+
+PART_SOURCES = {"backbone": "dinov3/b.pth", "dinotxt": "dinov3/t.pth", "prior": "sam/s.pth", "anyup": "anyup/a.pth"}
+
+
+@pytest.mark.parametrize(
+    "moved, present, expected",
+    [
+        ({}, ["sam/LICENSE"], {"prior": "sam/LICENSE", "anyup": None}),
+        ({"prior": "facebook/sam-vit-large"}, ["anyup/license.txt"], {"prior": None, "anyup": "anyup/license.txt"}),
+        ({"anyup": "dinov3/a.pth"}, [], {"anyup": None}),  # the license beside it is that of DINOv3
+        ({"anyup": "sam/a.pth"}, ["sam/LICENSE"], {"prior": None, "anyup": None}),  # of which of them?
+        (
+            {"anyup": "sam/a.pth"},
+            ["sam/LICENSE", "sam/LICENSE-SAM", "sam/LICENSE-ANYUP.txt"],
+            {"prior": "sam/LICENSE-SAM", "anyup": "sam/LICENSE-ANYUP.txt"},
+        ),
+        ({}, ["sam/LICENSE.md", "sam/LICENSE-SAM.md"], {"prior": "sam/LICENSE-SAM.md"}),
+    ],
+)
+def test_a_license_is_not_taken_for_that_of_other_weights(tmp_path, monkeypatch, moved, present, expected):
+    monkeypatch.chdir(tmp_path)
+    sources = PART_SOURCES | moved
+    for path in (*sources.values(), "dinov3/LICENSE.md", *present):
+        if path != "facebook/sam-vit-large":
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).write_text("x")
+    found = find_licenses(None, {**sources, "tokenizer": None})
+    assert found["weights"] == Path("dinov3/LICENSE.md")
+    assert {role: found[role] and found[role].as_posix() for role in expected} == expected
+    notes = notes_of_licenses(found)
+    for role, name in (("prior", "SAM was found; the model card names it, Apache 2.0"), ("anyup", "AnyUp was found")):
+        assert sum(name in note for note in notes) == (found[role] is None)
+    assert find_licenses("none", {**sources, "tokenizer": None}) == {"weights": None}
 
 
 # --- tokenizer -------------------------------------------------------------------------------------------------------

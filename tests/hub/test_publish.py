@@ -526,6 +526,20 @@ def test_template_that_cannot_be_filled_is_named(build, tmp_path):
         build(card_template=template)
 
 
+def test_the_licenses_of_the_parts_are_published_and_on_the_card(build, tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "converted")
+    (folder / "conversion_report.json").write_text(json.dumps({"files": {}}))
+    (folder / "LICENSE-ANYUP.md").write_text("Terms of AnyUp.\n")
+    with pytest.raises(PublishingError, match="no license file"):  # it has only that of a part
+        build(folder)
+    (folder / "LICENSE.md").write_text("Terms.\n")
+    published = build(folder)
+    assert (published / "LICENSE-ANYUP.md").read_text() == "Terms of AnyUp.\n"
+    card = ModelCard.load(published / "README.md")
+    assert card.data.license_link == "LICENSE.md" and "(Wimmer et al.) | [CC-BY-4.0](https" in card.text
+    assert "[in this repository](LICENSE-ANYUP.md)" in card.text
+
+
 def test_converted_weights_stay_under_the_license_of_dinov3(build, tiny_checkpoint, tmp_path):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "converted")
     report = {"files": {"backbone": "dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth", "prior": "facebook/sam-vit-large"}}
@@ -540,6 +554,7 @@ def test_converted_weights_stay_under_the_license_of_dinov3(build, tiny_checkpoi
     assert card.data.license_link == "LICENSE.md" and "[dinov3-license](LICENSE.md)" in card.text
     assert card.data.base_model == ["facebook/dinov3-vitl16-pretrain-lvd1689m", "facebook/sam-vit-large"]
     assert "| of them: image and text encoder, from DINOv3 and dino.txt | [DINOv3 License]" in card.text
+    assert "LICENSE-" not in card.text
     assert "fine-tuned checkpoints fall under it" in card.text and "AnyUp" not in card.text
     assert "None. The weights were converted" in card.text
     assert card.data.eval_results is None and "No scores" in card.text

@@ -3,14 +3,25 @@
 """Large images: the same labels as the pipeline's, files that other programs read, runs that go on."""
 
 import json
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from full_disk import files_of_at_most
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, segment_large
+from dinov3seg_hf.large import parts
 from dinov3seg_hf.large.rasters import new_raster, open_source, quiet_gdal
+from dinov3seg_hf.large.segmentation import tile_sizes
+from dinov3seg_hf.model.checks import SeamWarning
+from dinov3seg_hf.model.image_stages import LabeledImage
+from dinov3seg_hf.model.pixel_refinement import neighbor_weights
+from dinov3seg_hf.model.refined_label_maps import REACH, label_and_score_refined
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -74,6 +85,62 @@ def test_a_periodic_image_has_no_seams(pipe, tmp_path):
     assert (inner == np.tile(inner[:32, :32], (3, 3))).all() and len(np.unique(inner)) > 1
 
 
+@pytest.fixture
+def pixelwise(pipe, monkeypatch):
+    """Labels follow from the color of a pixel and from the refinement alone: nothing else looks over a border."""
+
+    def segment(images, text, settings):
+        pixels = images[0].pixels
+        weights, classes = neighbor_weights(pixels), torch.arange(len(pixels))
+        labels, scores = label_and_score_refined(pixels.mul(0.5).softmax(dim=0), classes, weights, images[0].size)
+        return [LabeledImage(labels.numpy(), scores.numpy())]
+
+    monkeypatch.setattr(pipe, "segment_prepared", segment)
+    return segment
+
+
+@pytest.mark.parametrize("tile", [None, 192])
+def test_the_refinement_by_pixels_leaves_no_seam(pipe, pixelwise, tmp_path, monkeypatch, tile):
+    monkeypatch.setattr(pipe.image_processor, "size", {"height": 64, "width": 64})
+    image = np.random.default_rng(3).integers(0, 256, (40, 304, 3), dtype=np.uint8)
+    options = {"refine": "pixels", "context": False, "progress": False, "inference": "whole", "head": "dinotxt"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SeamWarning)
+        tiled = segment_large(pipe, image, LABELS[:3], tmp_path / "tiled.tif", tile=tile, **options)
+        whole = segment_large(pipe, image, LABELS[:3], tmp_path / "whole.tif", tile=608, **options)
+    assert (tiled.num_tiles > 1, whole.num_tiles) == (True, 1)
+    assert (read(tmp_path / "tiled.tif") == read(tmp_path / "whole.tif")).all()
+    with pytest.warns(SeamWarning, match="overlap is 8, but .* looks 80 pixels .* may have seams"):
+        segment_large(pipe, image, LABELS[:3], tmp_path / "seams.tif", tile=64, overlap=8, **options)
+    assert (read(tmp_path / "seams.tif") != read(tmp_path / "whole.tif")).any()
+    options["refine"] = "none"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SeamWarning)
+        segment_large(pipe, image, LABELS[:3], tmp_path / "plain.tif", tile=64, overlap=8, **options)
+
+
+@given(
+    st.integers(48, 2000),
+    st.one_of(st.none(), st.integers(16, 3000)),
+    st.sampled_from([0.125, 0.3, 0.5, 1.0, 1.7, 4.0]),
+)
+def test_the_default_overlap_reaches_as_far_as_the_refinement_by_pixels(side, tile, scale):
+    processor = SimpleNamespace(size={"longest_edge": side})
+    try:
+        plain = tile_sizes(processor, tile, None, scale)
+        core, overlap, region = tile_sizes(processor, tile, None, scale, REACH)
+    except ValueError as error:
+        assert tile is not None and "Choose a larger tile or a smaller overlap" in str(error)
+        return
+    assert overlap * scale >= REACH and core % 16 == 0 and region == core + 2 * overlap
+    if plain[1] * scale >= REACH:
+        assert (core, overlap, region) == plain
+    elif tile is None:
+        assert core == plain[0]  # tiles are as many as without the refinement
+    else:
+        assert region <= tile
+
+
 def test_the_file_keeps_the_georeference_and_says_what_its_values_are(pipe, tiff, tmp_path):
     result = segment_large(pipe, tiff, LABELS, tmp_path / "labels.tif", tile=80, overlap=8, progress=False)
     with rasterio.open(tiff) as image, rasterio.open(tmp_path / "labels.tif") as labels:
@@ -109,6 +176,59 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(pipe, tiff, tmp_
     assert result.num_resumed == 3 and len(calls) == 4 + result.num_tiles - 3
     assert (read(tmp_path / "labels.tif") == read(tmp_path / "at_once.tif")).all()
     assert not (tmp_path / "labels.tif.parts").exists()
+
+
+def test_finished_tiles_of_an_array_are_not_kept_after_an_edit_of_one_pixel(pipe, pixels, tmp_path, monkeypatch):
+    options = {"tile": 112, "overlap": 16, "inference": "whole", "progress": False}
+    segment, calls = pipe.segment_prepared, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return segment(*args, **kwargs)
+
+    monkeypatch.setattr(pipe, "segment_prepared", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        segment_large(pipe, pixels, LABELS, tmp_path / "a.tif", scale=0.25, **options)
+    edited = pixels.copy()
+    edited[70, 90, 1] ^= 1  # lost in the overview of a quarter of the size
+    with pytest.raises(ValueError, match="run with another image"):
+        segment_large(pipe, edited, LABELS, tmp_path / "a.tif", scale=0.25, **options)
+    same = np.asfortranarray(pixels)
+    assert segment_large(pipe, same, LABELS, tmp_path / "a.tif", scale=0.25, **options).num_resumed == 2
+
+
+class Sliced:
+    """An array that knows how much of it was read at once."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, key):
+        part = self.array[key]
+        self.most = max(self.most, part.nbytes)
+        return part
+
+
+@given(
+    st.sampled_from(["uint8", ">u2", "float32"]),
+    st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    st.integers(1, 99),
+    st.integers(0, 2**32 - 1),
+)
+def test_an_array_is_identified_by_all_its_values_in_bounded_memory(dtype, shape, band_bytes, seed):
+    generator = np.random.default_rng(seed)
+    array = generator.integers(0, 256, shape).astype(dtype)
+    edited = array.copy()
+    place = tuple(generator.integers(0, shape))
+    edited[place] = 1 if edited[place] == 0 else 0
+    with pytest.MonkeyPatch.context() as patch:
+        whole = [parts.digest(one) for one in (array, edited, np.asfortranarray(array))]
+        patch.setattr(parts, "BAND_BYTES", band_bytes)
+        sliced = Sliced(array)
+        assert parts.digest(sliced) == whole[0] == whole[2] != whole[1]
+    assert sliced.most <= max(band_bytes, array[0].nbytes)
 
 
 def test_regions_of_files_and_arrays_are_the_same(pixels, tmp_path):

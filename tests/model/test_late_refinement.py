@@ -143,6 +143,38 @@ def test_chunks_change_nothing(tiny_config, chunk_size):
     assert (refined.data_ptr() == given.data_ptr()) == (chunk_size < x.shape[1])  # not twice in memory
 
 
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (3, 13)])
+def test_a_bias_of_a_window_is_computed_once_whatever_the_number_of_chunks(tiny_config, size, monkeypatch):
+    module = build(Dinov3SegLateRefinement, tiny_config)
+    x, guidance, text = states(2, 7, *size, 16), states(2, 8, *size), states(7, 2, 32)
+    position_bias, calls = Dinov3SegSpatialLayer.position_bias, []
+
+    def counted(layer, rows, columns):
+        calls.append((layer, rows, columns))
+        return position_bias(layer, rows, columns)
+
+    monkeypatch.setattr(Dinov3SegSpatialLayer, "position_bias", counted)
+    for chunk_size in (1, 3, None):
+        expected = module(x, guidance, text, chunk_size)  # with gradients, of which each window has its own
+        computed = set(calls)
+        calls.clear()
+        for _ in range(2):  # nothing is kept
+            with torch.no_grad():
+                assert torch.equal(module(x.clone(), guidance, text, chunk_size), expected)
+            assert len(calls) == len(computed) and set(calls) == computed
+            calls.clear()
+
+
+def test_another_forward_pass_sees_changed_biases(tiny_config):
+    module = build(Dinov3SegLateRefinement, tiny_config)
+    x, guidance, text = states(1, 3, 5, 7, 16), states(1, 8, 5, 7), states(3, 2, 32)
+    with torch.no_grad():
+        before = module(x.clone(), guidance, text, 1)
+        for layers in module.spatial_layers:
+            layers[0].relative_bias.normal_(generator=torch.Generator().manual_seed(7))
+        assert not torch.equal(module(x.clone(), guidance, text, 1), before)
+
+
 def test_chunks_by_memory_are_smaller_for_larger_maps_and_never_empty():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     sizes = [resolve_chunk_size("auto", side * side * 128 * 4, cpu) for side in (12, 40, 400)]
