@@ -55,9 +55,7 @@ def seconds(clone: Path, arguments: list[str]) -> float:
     environment = {**os.environ, "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = subprocess.run(
-            [*command, "--output", folder], cwd=clone, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        run = subprocess.run([*command, "--output", folder], cwd=clone, env=environment, capture_output=True)
     if run.returncode:
         sys.exit(run.stderr.decode())
     return time.perf_counter() - start

@@ -512,11 +512,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             chunk_size = resolve_chunk_size(self.config.class_chunk_size, class_bytes, coarse.device)
         hidden_states = map_chunks(self.correlation_embedding, coarse, dim=1, chunk_size=chunk_size)  # (B, C, h, w, E)
         hidden_states = self.late_refinement(hidden_states, guidance, text_embeds, chunk_size, class_counts)
-
-        def decode(*classes: torch.Tensor) -> torch.Tensor:
-            return self.decoder(*classes, scale, prior_features)
-
-        return map_chunks(decode, hidden_states, correlation, dim=1, chunk_size=chunk_size)
+        return self.decoder(hidden_states, correlation, scale, prior_features, chunk_size)
 
     def _refines_features(self, refine_features: bool | None) -> bool:
         """Whether the zero-shot head uses refined features."""
