@@ -74,14 +74,14 @@ def label_pixels(
         image: The image that the maps belong to.
         image_processor: The image processor, whose post-processing resizes the maps.
         settings: `threshold`, `refine` and `background`.
-        calibration: The calibration of the labels.
+        calibration: The calibration of the labels, checked (`Calibration.check`).
         return_scores: Whether to also return the scores of all labels, before `refine`.
 
     Returns:
         The labeled image, on the CPU.
 
     Raises:
-        ValueError: If the calibration is for another head, or there is none and the zero-shot head has fewer than three
+        ValueError: If `background` is "auto", there is no calibration, and the zero-shot head has fewer than three
             labels.
     """
     label = label_refined_pixels if settings.refine == "pixels" else label_resized_maps
