@@ -3,7 +3,7 @@
 """Serves the page of `dinov3seg demo` in a Space, with environment variables instead of arguments.
 
 DINOV3SEG_MODEL: folder or Hub id of the model; default: the embedded checkpoint.
-DINOV3SEG_EXAMPLES: folder of example images; default: drawn scenes for the embedded checkpoint, else none.
+DINOV3SEG_EXAMPLES: folder of example images; default: drawn scenes if the model knows no other words, else none.
 """
 
 import os

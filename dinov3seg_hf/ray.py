@@ -66,6 +66,7 @@ class Segmenter:
         self._column = image_column
         self._settings = (settings or InferenceSettings()).resolved(self._pipe.model.config, self._pipe.image_processor)
         self._text = self._pipe.encode_labels(as_vocabulary(labels))
+        self._pipe.check_calibration(self._text, self._settings)
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Segments the images of a batch; those of one size together.

@@ -16,7 +16,7 @@ from .inputs import ImageInput, find_images, find_masks
 from .words import add_words, vocabulary_of
 
 if TYPE_CHECKING:
-    from ..doctor.calibration import Measurement
+    from ..doctor.points import Measurement
     from ..model.inference_settings import InferenceSettings
     from ..model.text_embeddings import TextEmbeddings
     from ..model.vocabulary import Vocabulary
@@ -77,24 +77,24 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measures the bounds, writes the vocabulary and prints what changes."""
     from ..doctor.calibration import calibrate, check_head
+    from ..doctor.points import Points
     from ..loading import load_pipeline
     from ..model.inference_settings import InferenceSettings
 
     vocabulary, images, masks = options.vocabulary, options.image_inputs, options.mask_paths
     pipe = load_pipeline(options.model, options.device, options.dtype)
-    settings = InferenceSettings(
-        inference=options.inference, head=options.head, refine_features=options.refine_features
-    ).resolved(pipe.model.config, pipe.image_processor)
+    settings = pipe.resolved_settings(
+        InferenceSettings(inference=options.inference, head=options.head, refine_features=options.refine_features)
+    )
     assert settings.head is not None  # resolved
     check_head(settings.head, masks is not None, len(vocabulary))
     text = pipe.encode_labels(vocabulary, progress=sys.stderr.isatty())
-    measured = list(measured_images(pipe, images, masks, vocabulary, text, settings))
-    calibration = calibrate(measured, text, settings.head)
+    points = Points.of(measured_images(pipe, images, masks, vocabulary, text, settings))
+    calibration = calibrate(points, text)
     replace(vocabulary, calibration=calibration).save(options.write)
-    none = [float((image.decisive < calibration.bounds_of(image.labels)).float().mean()) for image in measured]
     bounds = " to ".join(f"{bound:.3g}" for bound in sorted({min(calibration.thresholds), max(calibration.thresholds)}))
     print(
-        f"{100 * sum(none) / len(none):.1f} % of the pixels of {len(images)} images show none of the "
+        f"{100 * points.share_of_none(calibration):.1f} % of the pixels of {len(images)} images show none of the "
         f"{len(vocabulary)} classes.\nBound of the confidence of head {settings.head}: {bounds}.\n"
         f"Wrote {options.write}."
     )

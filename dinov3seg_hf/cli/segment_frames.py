@@ -36,6 +36,7 @@ def segment_videos(options: argparse.Namespace) -> int:
     """
     pipe = load_pipeline(options.model, options.device, options.dtype)
     text = pipe.encode_labels(options.vocabulary)
+    pipe.check_calibration(text, settings_of(options))
     failed = False
     with options.writer or contextlib.nullcontext():
         for task in options.tasks:

@@ -48,6 +48,7 @@ def segment_images(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
+    pipe.check_calibration(text, settings)
     palette = label_palette(vocabulary.names)
 
     # an image of 108 megapixels takes 432 MB, and so do its scores

@@ -117,8 +117,8 @@ def label_dataset(
         progress: Whether the main process shows a progress bar.
 
     Raises:
-        ValueError: If the folder contains other labels or cannot be written, a stream cannot be read, or no row could
-            be labeled.
+        ValueError: If the folder contains other labels or cannot be written, the labels are calibrated for other
+            settings, a stream cannot be read, or no row could be labeled.
         RuntimeError: If another process failed.
     """
     processes = Processes(accelerator)
@@ -202,6 +202,7 @@ class _Worker:
     ):
         self._pipe, self._rows, self._settings, self._export = pipe, rows, settings, export
         self._text = pipe.encode_labels(vocabulary)
+        pipe.check_calibration(self._text, settings)
         self._num_labels = len(vocabulary)
         self._ignored = IGNORE_8_BIT if len(vocabulary) <= IGNORE_8_BIT else IGNORE_16_BIT
         self._root = None if root is None else Path(root).resolve()

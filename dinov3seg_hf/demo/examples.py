@@ -16,6 +16,7 @@ from PIL import Image
 from ..drawn_world.names import NAMES, factors_of
 from ..drawn_world.scenes import draw_scene
 from ..model.image_input import open_image
+from ..model.vocabulary import Vocabulary
 from ..visualization.files import IMAGE_SUFFIXES
 
 PHOTO_WORDS = "person, dog, cat, car|vehicle, building, road, tree, grass, sky, water"
@@ -66,8 +67,13 @@ class Example:
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def knows(known_words: Sequence[str] | None, vocabulary: Vocabulary) -> bool:
+    """Whether a checkpoint with these `known_words` in its configuration knows all classes; `None`: all words."""
+    return known_words is None or not vocabulary.unknown_to(known_words)
+
+
 def drawn_examples(folder: str | os.PathLike) -> list[Example]:
-    """Draws scenes for the embedded checkpoint into a folder.
+    """Draws scenes, for checkpoints that know their words, into a folder.
 
     The last word of an example whose words are names is not in its scene.
     """

@@ -6,6 +6,7 @@ The events call the functions in `endpoints.py`; `assets/viewer.js` shows the re
 hosts.
 """
 
+import html
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from gradio.components import Component
 
 from ..drawn_world.names import COLORS, KINDS, NAMES, PATTERNS
 from ..model.prompts import DEFAULT_TEMPLATE, TEMPLATES
-from ..model.vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary, as_vocabulary
 from .address import MAX_ADDRESS
 from .blocks import PoliteBlocks
 from .endpoints import HINT, Endpoints
 from .engine import DemoEngine
-from .examples import PHOTO_WORDS, Example, topics_of
+from .examples import PHOTO_WORDS, Example, knows, topics_of
 from .theme import asset
 
 TITLE = "dinov3.seg: segment images by words"
@@ -77,25 +78,25 @@ class Results:
     link_button: gr.Button
 
 
-def build_demo(
-    engine: DemoEngine, examples: Sequence[Example] = (), *, queue_size: int = 40, drawn_world: bool = False
-) -> gr.Blocks:
+def build_demo(engine: DemoEngine, examples: Sequence[Example] = (), *, queue_size: int = 40) -> gr.Blocks:
     """Builds the page, ready for `launch(**launch_options())`.
+
+    If the checkpoint knows certain words only (`config.known_words`), the page says so, and offers no others.
 
     Args:
         engine: The engine that segments the images.
         examples: The examples that the page offers; the page opens with the first example.
         queue_size: Maximum number of waiting requests. Further requests get an error that says to try again.
-        drawn_world: Whether the model is trained for the drawn world only. The page then shows a note about it and
-            offers the words of the drawn world.
     """
     endpoints = Endpoints(engine, examples)
-    presets = _presets(engine.limits.labels, drawn_world)
+    known_words = engine.pipe.model.config.known_words
+    presets = _presets(engine.limits.labels, known_words)
+    first_words = PHOTO_WORDS if knows(known_words, as_vocabulary(PHOTO_WORDS)) else ""
     with PoliteBlocks(title=TITLE, analytics_enabled=False, delete_cache=CLEANING_SECONDS) as demo:
-        gr.HTML(_intro(drawn_world), apply_default_css=False)
+        gr.HTML(_intro(known_words), apply_default_css=False)
         with gr.Row(equal_height=False, elem_id="layout"):
             with gr.Column(scale=4, min_width=320):
-                controls = _add_controls(engine, examples, list(presets), "" if drawn_world else PHOTO_WORDS)
+                controls = _add_controls(engine, examples, list(presets), first_words)
             with gr.Column(scale=7, min_width=320):
                 results = _add_results()
         _connect_page(demo, endpoints, controls, results, presets)
@@ -104,20 +105,24 @@ def build_demo(
     return demo
 
 
-def _presets(max_labels: int, drawn_world: bool) -> dict[str, str]:
-    """Returns a mapping from title to words, without vocabularies that have too many labels."""
-    presets = {NO_PRESET: ""}
-    if drawn_world:
-        presets |= {
-            "Colors of the drawn world (8)": ", ".join(COLORS),
-            "Patterns of the drawn world (4)": ", ".join(PATTERNS),
-            "Shapes and background of the drawn world (6)": ", ".join(KINDS),
-            "All names of the drawn world (192)": ", ".join(NAMES),
+def _presets(max_labels: int, known_words: Sequence[str] | None) -> dict[str, str]:
+    """Returns a mapping from title to words, without vocabularies that have too many labels, or words not known."""
+    vocabularies = {name: Vocabulary.from_preset(name) for name in Vocabulary.presets()}
+    if known_words is not None:
+        vocabularies |= {
+            "Colors of the drawn world": Vocabulary(COLORS),
+            "Patterns of the drawn world": Vocabulary(PATTERNS),
+            "Shapes and background of the drawn world": Vocabulary(KINDS),
+            "All names of the drawn world": Vocabulary(NAMES),
         }
-    for name in () if drawn_world else Vocabulary.presets():  # the built-in model does not know their words
-        vocabulary = Vocabulary.from_preset(name)
-        presets[f"{name} ({len(vocabulary)})"] = text_of(vocabulary)
-    return {title: words for title, words in presets.items() if words.count(",") < max_labels}
+    return {
+        NO_PRESET: "",
+        **{
+            f"{title} ({len(vocabulary)})": text_of(vocabulary)
+            for title, vocabulary in vocabularies.items()
+            if len(vocabulary) <= max_labels and knows(known_words, vocabulary)
+        },
+    }
 
 
 def text_of(vocabulary: Vocabulary) -> str:
@@ -414,14 +419,21 @@ def _connect_api(endpoints: Endpoints, controls: Controls, results: Results) -> 
     )
 
 
-def _intro(drawn_world: bool) -> str:
-    note = (
-        '<p class="note">The built-in model is a small model for <b>drawn scenes</b>: colors, patterns and shapes, for '
-        "example <i>purple striped square</i>. For photos, start the demo with <code>--model</code> and converted "
-        "dino.txt weights.</p>"
-        if drawn_world
-        else ""
-    )
+def _intro(known_words: Sequence[str] | None) -> str:
+    note = ""
+    if known_words is not None:
+        about = (
+            f"This model knows {len(known_words)} words only, such as <i>{html.escape(', '.join(known_words[:3]))}</i>."
+        )
+        if set(known_words) == {*COLORS, *PATTERNS, *KINDS}:
+            about = (
+                "This is a small model for <b>drawn scenes</b>: colors, patterns and shapes, for example <i>purple "
+                "striped square</i>."
+            )
+        note = (
+            f'<p class="note">{about} For photos, start the demo with <code>--model</code> and converted dino.txt '
+            "weights.</p>"
+        )
     return (
         '<header class="intro"><h1>dinov3.seg</h1>'
         f"<p>Upload an image and type any words. Every pixel gets the word that fits best.</p>{note}</header>"

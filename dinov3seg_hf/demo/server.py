@@ -9,13 +9,15 @@ from dataclasses import replace
 
 from ..about import EMBEDDED, EMBEDDED_TITLE
 from ..checkpoint_names import is_embedded
+from ..drawn_world.names import NAMES
 from ..loading import load_pipeline
+from ..model.vocabulary import Vocabulary
 from ..serving.allocator import give_back_freed_memory
 from ..serving.limits import Limits
 from ..signals import terminated_like_ctrl_c
 from .clients import middleware_of
 from .engine import DemoEngine
-from .examples import copied_into, drawn_examples, examples_in
+from .examples import copied_into, drawn_examples, examples_in, knows
 from .page import build_demo
 from .theme import launch_options
 from .uploads import swept
@@ -41,7 +43,8 @@ def serve(
         model: Folder or Hub id.
         device: Device of the model. Default: an accelerator if available, else the CPU.
         dtype: Dtype of the weights. Default: float32 on the CPU, else the dtype of the checkpoint.
-        examples: Folder of images, see `examples_in`. Default: drawn scenes for the embedded checkpoint, else none.
+        examples: Folder of images, see `examples_in`. Default: drawn scenes if the checkpoint knows certain words only,
+            and those of the drawn scenes are among them, as the embedded checkpoint; else none.
         host: Host name or address to listen on. `None`: `GRADIO_SERVER_NAME` if set, as on a Space, else localhost.
         port: Port to listen on. `None`: `GRADIO_SERVER_PORT` if set, else the first free port from 7860.
         queue_size: Maximum number of waiting requests.
@@ -55,19 +58,19 @@ def serve(
     """
     give_back_freed_memory()
     limits = limits or Limits()
-    drawn_world = is_embedded(model)
     shown = examples_in(examples) if examples is not None else []
-    name = EMBEDDED_TITLE if drawn_world else model.rstrip("/").split("/")[-1]
+    name = EMBEDDED_TITLE if is_embedded(model) else model.rstrip("/").split("/")[-1]
     device = "cpu" if on_zero_gpu() else device  # the GPU is there during a request only
     engine = DemoEngine(load_pipeline(model, device, dtype), limits, name)
     with tempfile.TemporaryDirectory(prefix="dinov3seg-demo-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # the uploads are removed when the server stops
-        if drawn_world and examples is None:
+        known_words = engine.pipe.model.config.known_words
+        if examples is None and known_words is not None and knows(known_words, Vocabulary(NAMES)):
             shown = drawn_examples(folder)
         else:  # next to the uploads, because the demo reads files only from this folder
             shown = [replace(example, path=copied_into(example.path, folder, i)) for i, example in enumerate(shown)]
         kept = {example.path for example in shown}
-        demo = build_demo(engine, shown, queue_size=queue_size, drawn_world=drawn_world)
+        demo = build_demo(engine, shown, queue_size=queue_size)
         try:
             # at SIGTERM, too, the uploads are removed
             with terminated_like_ctrl_c(), swept(folder, kept, limits.upload_bytes):

@@ -3,8 +3,8 @@
 """Examines and calibrates a vocabulary: words that a model does not know, confuses, or gives to everything.
 
 `spelling` looks at the words, `similarity` at their embeddings, `winners` at what they win in images; `findings` holds
-what they find and applies the proposals. `calibration` measures when a pixel shows none of the classes, `rejection`
-what `active_classes` changes. This package may import `model` only.
+what they find and applies the proposals. `calibration` measures when a pixel shows none of the classes, at the `points`
+of images; `rejection` measures what `active_classes` changes. This package may import `model` only.
 """
 
 from typing import TYPE_CHECKING

@@ -3,11 +3,11 @@
 """Measures below which confidence a pixel shows none of the classes of a vocabulary, on typical images.
 
 `model/background.py` explains the confidence and how one image gives a bound. Many images give a better one; images
-with masks a bound per class. Points are the places where the confidence is measured, a few per patch.
+with masks a bound per class. Points are the places where the confidence is measured, a few per patch (`points.py`).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,29 +20,11 @@ from ..model.inference_settings import Head, InferenceSettings
 from ..model.loss import IGNORED, NO_CLASS
 from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
+from .points import Measurement, Points
 
 # The bound of a class that wins in n images moves n / (n + PRIOR_IMAGES) of the way from the bound of all classes to
 # its own, because points of one image resemble each other. Measured; see docs/background.md.
 PRIOR_IMAGES = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """The points of an image, one value each.
-
-    Attributes:
-        labels: The best label, integers.
-        best: Its confidence.
-        runner_up: The confidence of the second label if the best did not exist.
-        decisive: The confidence of the best label that is compared with a bound; see `Confidence.without_seams`.
-        truth: The label in the mask, `NO_CLASS`, or `IGNORED`; `None` without a mask.
-    """
-
-    labels: torch.Tensor
-    best: torch.Tensor
-    runner_up: torch.Tensor
-    decisive: torch.Tensor
-    truth: torch.Tensor | None
 
 
 def measure(
@@ -58,6 +40,7 @@ def measure(
         truth: `(H, W)` of the image; see `labels_of_mask`.
     """
     settings = replace(settings, background="auto", threshold=None)
+    settings = pipe.resolved_settings(settings)
     prepared = pipe.prepare(image, settings)
     (labeled,) = pipe.segment_prepared([prepared], replace(text, calibration=None), settings)
     labels, values = labeled.confidence.labels.cpu(), labeled.confidence.values.cpu()
@@ -66,7 +49,9 @@ def measure(
     if truth is not None:
         at_points = F.interpolate(torch.from_numpy(truth)[None, None].float(), size=labels.shape[1:], mode="nearest")
         at_points = at_points.long().flatten()
-    return Measurement(labels[0].flatten(), values[0].flatten(), values[1].flatten(), decisive.flatten(), at_points)
+    return Measurement(
+        labels[0].flatten(), values[0].flatten(), values[1].flatten(), decisive.flatten(), at_points, settings
+    )
 
 
 def labels_of_mask(vocabulary: Vocabulary, mask: np.ndarray) -> np.ndarray:
@@ -80,50 +65,46 @@ def labels_of_mask(vocabulary: Vocabulary, mask: np.ndarray) -> np.ndarray:
     return np.where(mask == vocabulary.ignore_label, IGNORED, labels).astype(np.int32)
 
 
-def calibrate(measurements: Iterable[Measurement], text: TextEmbeddings, head: Head) -> Calibration:
+def calibrate(measurements: Iterable[Measurement] | Points, text: TextEmbeddings) -> Calibration:
     """Returns the bounds that make the fewest errors in the measured images.
 
     Without masks, all classes get the same bound: a bound per class was worse on the drawn world at any number of
-    images, because whether a class is right is only guessed. With masks, each class has a bound of its own.
+    images, because whether a class is right is only guessed. With masks, each class has a bound of its own. Of many
+    images, the points are a sample; see `points.py`.
 
     Args:
-        measurements: The points of each image.
+        measurements: The points of each image, with or without masks.
         text: The text embeddings of the vocabulary.
-        head: The head that made the scores.
 
     Raises:
-        ValueError: If there are no images, or the head cannot be calibrated (see `check_head`).
+        ValueError: If there are no images, their settings differ, the head cannot be calibrated (see `check_head`), or
+            the masks ignore everything.
     """
-    measured = list(measurements)
-    if not measured:
+    points = measurements if isinstance(measurements, Points) else Points.of(measurements)
+    settings = points.settings
+    if settings is None:
         raise ValueError("Got no images; expected typical images of what the vocabulary is for.")
-    has_masks = all(image.truth is not None for image in measured)
-    check_head(head, has_masks, len(text))
-    if not has_masks:
-        bound = bound_between(
-            torch.cat([image.best for image in measured]), torch.cat([image.runner_up for image in measured])
-        )
-        return Calibration((bound,) * len(text), head, text.model_fingerprint)
+    assert settings.head is not None  # resolved
+    check_head(settings.head, points.has_masks, len(text))
+    columns = points.columns()
+    if not points.has_masks:
+        bound = bound_between(columns["best"], columns["runner_up"])
+        return Calibration.measured((bound,) * len(text), text.model_fingerprint, settings)
 
-    labels, best, is_right, image_index = [], [], [], []
-    for index, image in enumerate(measured):
-        assert image.truth is not None
-        known = image.truth != IGNORED
-        labels.append(image.labels[known])
-        best.append(image.decisive[known])
-        is_right.append(image.labels[known] == image.truth[known])
-        image_index.append(torch.full((int(known.sum()),), index))
-    all_labels, all_best, right = torch.cat(labels), torch.cat(best), torch.cat(is_right)
-    images = torch.cat(image_index)
-    common = best_bound(all_best, right)
+    known = columns["is_known"]
+    labels, confidence, is_right, weight = (
+        columns[name][known] for name in ("label", "decisive", "is_right", "weight")
+    )
+    if not len(labels):
+        raise ValueError("The masks ignore every pixel; expected labels, or values of things that no class names.")
+    common = best_bound(confidence, is_right, weight)
     thresholds = []
     for label in range(len(text)):
-        mine = all_labels == label
-        num_images = len(images[mine].unique())
-        weight = num_images / (num_images + PRIOR_IMAGES)
-        own = best_bound(all_best[mine], right[mine]) if num_images else common
-        thresholds.append(common + weight * (own - common))
-    return Calibration(tuple(thresholds), head, text.model_fingerprint)
+        mine, num_images = labels == label, points.num_images_of[label]
+        share = num_images / (num_images + PRIOR_IMAGES)
+        own = best_bound(confidence[mine], is_right[mine]) if mine.any() else common
+        thresholds.append(common + share * (own - common))
+    return Calibration.measured(tuple(thresholds), text.model_fingerprint, settings)
 
 
 def check_head(head: Head, has_masks: bool, num_labels: int) -> None:
@@ -145,21 +126,24 @@ def check_head(head: Head, has_masks: bool, num_labels: int) -> None:
         )
 
 
-def best_bound(confidence: torch.Tensor, is_right: torch.Tensor) -> float:
+def best_bound(confidence: torch.Tensor, is_right: torch.Tensor, weight: torch.Tensor | None = None) -> float:
     """Returns the bound with the fewest errors: right labels that are dropped, and wrong ones that are kept.
 
     Args:
         confidence: `(N,)`.
         is_right: bool `(N,)`: whether the label is the right one.
+        weight: float64 `(N,)`: how many errors one is. Default: 1.
 
     Returns:
         One of the confidences, halfway to the next lower one; 0 if keeping everything makes the fewest errors.
     """
     order = confidence.argsort()
-    steps = torch.where(is_right[order], 1, -1).cumsum(0)  # errors gained by dropping everything up to here
+    signs = torch.where(is_right, 1.0, -1.0).double()
+    # errors gained by dropping everything up to here
+    steps = (signs if weight is None else signs * weight)[order].cumsum(0)
     levels = confidence[order]
     last = torch.cat([levels[1:] > levels[:-1], levels.new_ones(1, dtype=torch.bool)])  # of equal confidences
-    steps = steps.masked_fill(~last, torch.iinfo(steps.dtype).max)
+    steps = steps.masked_fill(~last, np.inf)
     place = int(steps.argmin())
     if steps[place] >= 0:
         return 0.0

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset
+from ..model.fingerprints import sha256_of
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import Vocabulary
@@ -24,6 +25,8 @@ def describe_protocol(
         *("size", "size_divisor", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize"),
         *("image_mean", "image_std", "window_size", "window_stride"),
     )
+    # without background="auto", every pixel gets a label
+    calibration = vocabulary.calibration if settings.background == "auto" else None
     return {
         "data": {
             "fingerprint": data.fingerprint,
@@ -37,6 +40,7 @@ def describe_protocol(
             "fingerprint": vocabulary.fingerprint,
             "ignore_label": vocabulary.ignore_label,
             "background_from": vocabulary.background_from,
+            **({} if calibration is None else {"calibration": sha256_of(calibration.to_dict())}),
         },
         "templates": list(vocabulary.templates),
         "inference": settings.given(),

@@ -116,6 +116,7 @@ def segment_large(
             'background is "auto", whose bound the zero-shot head takes from a whole image; tiles would have different '
             "bounds. Calibrate the labels (dinov3seg calibrate), or leave background out."
         )
+    pipe.check_calibration(text, settings)
     with open_source(image, bands) as source:
         reach = REACH if settings.refine == "pixels" else 0
         core, overlap, region = tile_sizes(pipe.image_processor, tile, overlap, scale, reach)

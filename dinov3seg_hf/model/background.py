@@ -133,24 +133,18 @@ def shows_none(
         confidence: See `measure_confidence`.
         score_function: What the confidence was measured of.
         labels: The label of each pixel, integers `(H, W)`.
-        calibration: The bound of each label. Default: one bound for all; see the module.
+        calibration: The bound of each label, measured of such a confidence (`Calibration.check`). Default: one bound
+            for all; see the module.
 
     Raises:
-        ValueError: If the calibration is for another head, or there is none and the zero-shot head has fewer than three
-            labels.
+        ValueError: If there is no calibration and the zero-shot head has fewer than three labels.
     """
-    head = "full" if score_function == "sigmoid" else "dinotxt"
     best, runner_up = confidence.values
     filled = confidence.without_seams()[None, None]
     at_pixels = F.interpolate(filled, size=labels.shape, mode="bilinear", align_corners=False)[0, 0]
     if calibration is not None:
-        if calibration.head != head:
-            raise ValueError(
-                f'The labels are calibrated for head="{calibration.head}"; expected head="{head}", which is in use. '
-                'Calibrate them for this head, or pass background="never".'
-            )
         return at_pixels < calibration.bounds_of(labels)
-    if head == "full":
+    if score_function == "sigmoid":
         return at_pixels < FULL_HEAD_BOUND
     if confidence.num_labels < 3:
         raise ValueError(

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from .background import measure_confidence, shows_none
 from .calibration import Calibration
@@ -20,6 +19,10 @@ from .label_maps import ScoreFunction
 from .pixel_refinement import neighbor_weights
 from .refined_label_maps import label_and_score_refined
 from .windows import size_of
+
+# How far "none of them" leads at most, in shares: the best label keeps 2e-9, which no sum of scores shows, but which
+# the refinement can still tell from the shares of other labels.
+MAX_LEAD = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +50,13 @@ class ScoreMaps:
         """The shares of the labels, `(C, h, w)`, which sum to at most 1, so that averages of pixels make sense.
 
         Sigmoids would be 1 for all similar names with high logits; their softmax, with one more outcome of logit 0
-        ("none of them"), keeps the order.
+        ("none of them"), keeps the order. Where no logit is above `-MAX_LEAD`, that outcome is only so far above the
+        best one: shares that underflow to 0 have no order.
         """
         if self.score_function != "sigmoid":
             return self.scores()
-        return F.pad(self.maps, (0, 0, 0, 0, 0, 1)).softmax(dim=0)[:-1]
+        none = (self.maps.amax(dim=0, keepdim=True) + MAX_LEAD).clamp(max=0)
+        return torch.cat([self.maps, none]).softmax(dim=0)[:-1]
 
 
 def label_pixels(
@@ -69,14 +74,14 @@ def label_pixels(
         image: The image that the maps belong to.
         image_processor: The image processor, whose post-processing resizes the maps.
         settings: `threshold`, `refine` and `background`.
-        calibration: The calibration of the labels.
+        calibration: The calibration of the labels, checked (`Calibration.check`).
         return_scores: Whether to also return the scores of all labels, before `refine`.
 
     Returns:
         The labeled image, on the CPU.
 
     Raises:
-        ValueError: If the calibration is for another head, or there is none and the zero-shot head has fewer than three
+        ValueError: If `background` is "auto", there is no calibration, and the zero-shot head has fewer than three
             labels.
     """
     label = label_refined_pixels if settings.refine == "pixels" else label_resized_maps
@@ -120,4 +125,4 @@ def label_refined_pixels(
     return label_and_score_refined(maps.shares()[classes], classes, neighbor_weights(pixels), image.size)
 
 
-__all__ = ["ScoreMaps", "label_pixels"]
+__all__ = ["MAX_LEAD", "ScoreMaps", "label_pixels"]

@@ -492,7 +492,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
             classes = coarse[image, chosen], correlation[image, chosen], text_embeds[chosen]
             logits = self._refine(*classes, scale, *guides, class_counts=counts if some else None)
             coarse_logits = self.decoder.correlation_logits(correlation[image], scale, size_of(logits))
-            images.append(join_rejected(logits[0], active, place, coarse_logits[0]))
+            images.append(join_rejected(logits[0], active, place, coarse_logits[0], active_classes))
         return torch.stack(images)
 
     def _refine(

@@ -348,6 +348,38 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             refine_features=settings.refine_features,
         )
 
+    # --- settings ----------------------------------------------------------------------------------------------------
+
+    def resolved_settings(self, settings: InferenceSettings | None = None) -> InferenceSettings:
+        """Returns settings without `None` in those that the scores depend on, from the checkpoint.
+
+        These are the options of `InferenceSettings.resolved`, and `temperature`.
+
+        Args:
+            settings: The settings. Default: those of the pipeline.
+
+        Raises:
+            ValueError: If the head is the full one and was not trained.
+        """
+        settings = (self.settings if settings is None else settings).resolved(self.model.config, self.image_processor)
+        if settings.temperature is None:
+            settings = dataclasses.replace(settings, temperature=float(torch.exp(-self.model.logit_scale.float())))
+        return settings
+
+    def check_calibration(self, text: TextEmbeddings, settings: InferenceSettings | None = None) -> None:
+        """Checks that segmentations with these settings can use the calibration of the labels, if there is one.
+
+        A segmentation checks it, too, but for each image.
+
+        Args:
+            text: The labels.
+            settings: The settings. Default: those of the pipeline.
+
+        Raises:
+            ValueError: If the labels are calibrated for other settings.
+        """
+        self._calibration_of(text, self.resolved_settings(settings))
+
     # --- images and text ---------------------------------------------------------------------------------------------
 
     def segment_prepared(
@@ -432,33 +464,38 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             texts.append(text)
 
         labeled: list[Any] = [None] * len(images)
-        for indices in indices_by_kind(images, [of_image.fingerprint for of_image in texts]):
+        for indices in indices_by_kind(images, [(of_image.fingerprint, of_image.calibration) for of_image in texts]):
             group, of_group = [images[index] for index in indices], texts[indices[0]]
             text_embeds = of_group.tensor.to(self.model.device, self.model.dtype)  # (C, 2, D)
-            calibration = self._calibration_of(of_group, settings)
-            for index, image, maps in zip(indices, group, self._score_maps(group, text_embeds, settings)):
+            of_images = self._settings_of(group[0], settings)
+            calibration = self._calibration_of(of_group, of_images)
+            for index, image, maps in zip(indices, group, self._score_maps(group, text_embeds, of_images)):
                 maps = maps if adjust_maps is None else adjust_maps(index, maps)
                 result = label_pixels(maps, image, self.image_processor, settings, calibration, return_scores)
                 labeled[index] = dataclasses.replace(result, names=of_group.names)
         return labeled if isinstance(model_inputs, list) else labeled[0]
 
+    def _settings_of(self, image: PreparedImage | EncodedImage, settings: InferenceSettings) -> InferenceSettings:
+        """Returns the settings that an image is segmented with, resolved.
+
+        Raises:
+            ValueError: If the image was encoded by another model or with other settings.
+        """
+        if isinstance(image, EncodedImage):
+            image.check(self.model, settings)
+            encoding = {name: getattr(image, name) for name in ("head", "patch_source", "refine_features")}
+            settings = dataclasses.replace(settings, **encoding)
+        return dataclasses.replace(self.resolved_settings(settings), inference=image.inference)
+
     def _score_maps(self, group: list[Any], text_embeds: torch.Tensor, settings: InferenceSettings) -> list[ScoreMaps]:
-        """Computes the score maps of images of one kind."""
-        temperature = settings.temperature
-        if temperature is None:
-            temperature = float(torch.exp(-self.model.logit_scale.float()))
+        """Computes the score maps of images of one kind, with their settings (see `_settings_of`)."""
+        assert settings.temperature is not None  # resolved
         if isinstance(group[0], EncodedImage):
-            (encoded,) = group
-            encoded.check(self.model, settings)
-            settings = settings.updated(
-                head=encoded.head, patch_source=encoded.patch_source, refine_features=encoded.refine_features
-            )
-            features = encoded.features
+            features = group[0].features  # an encoded image is a group of its own
+        elif settings.inference == "slide":
+            function: ScoreFunction = "sigmoid" if settings.head == "full" else "none"
+            return [ScoreMaps(maps, function) for maps in self._slide(group, text_embeds, settings)]
         else:
-            settings = settings.resolved(self.model.config, self.image_processor)
-            if group[0].inference == "slide":
-                maps = self._slide(group, text_embeds, settings, temperature)
-                return [ScoreMaps(image_maps, "sigmoid" if settings.head == "full" else "none") for image_maps in maps]
             features = self._encode(group, settings)
         logits = self.model(
             image_features=features,
@@ -468,15 +505,16 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             refine_features=settings.refine_features,
             active_classes=settings.active_classes,
         ).logits
-        function: ScoreFunction = "sigmoid" if settings.head == "full" else "softmax"
-        return [
-            ScoreMaps(maps, function, temperature if function == "softmax" else 1.0) for maps in _finite(logits.float())
-        ]
+        function = "sigmoid" if settings.head == "full" else "softmax"
+        temperature = settings.temperature if function == "softmax" else 1.0
+        return [ScoreMaps(maps, function, temperature) for maps in _finite(logits.float())]
 
     def _slide(
-        self, group: list[PreparedImage], text_embeds: torch.Tensor, settings: InferenceSettings, temperature: float
+        self, group: list[PreparedImage], text_embeds: torch.Tensor, settings: InferenceSettings
     ) -> torch.Tensor:
         """Computes the maps `(B, C, H, W)` of sliding windows: logits, or probabilities of the zero-shot head."""
+        temperature = settings.temperature if settings.head == "dinotxt" else 1.0
+        assert temperature is not None  # resolved
         window_size = self.image_processor.window_size if settings.window_size is None else settings.window_size
         pixel_values = torch.cat([image.tensors["pixel_values"] for image in group])
         maps = segment_windows(
@@ -487,7 +525,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             stride=max(1, window_size // 2) if settings.window_stride is None else settings.window_stride,
             head=settings.head,
             patch_source=settings.patch_source,
-            temperature=temperature if settings.head == "dinotxt" else 1.0,
+            temperature=temperature,
             refine_features=settings.refine_features,
             active_classes=settings.active_classes,
         )

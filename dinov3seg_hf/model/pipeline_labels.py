@@ -101,14 +101,31 @@ class PipelineLabels:
         )
 
     def _calibration_of(self, text: TextEmbeddings, settings: InferenceSettings) -> Calibration | None:
-        """Returns the calibration that decides which pixels show none of the labels; warns if it is another model's."""
-        if text.calibration is None or settings.background == "never":
+        """Returns the calibration that decides which pixels show none of the labels.
+
+        Warns if it is another model's, or one of an earlier version, which did not store what it was measured of.
+
+        Args:
+            text: The labels.
+            settings: The settings in use, from `resolved_settings`.
+
+        Raises:
+            ValueError: If the calibration is for other settings.
+        """
+        calibration = text.calibration
+        if calibration is None or settings.background == "never":
             return None
-        if text.calibration.model_fingerprint != text.model_fingerprint:
-            warnings.warn(
-                "The labels were calibrated with another checkpoint, or with another dtype of its weights, so the "
-                'bounds may not fit. Calibrate them again, or pass background="never".',
-                CalibrationWarning,
-                stacklevel=2,
-            )
-        return text.calibration
+        calibration.check(settings)
+        if calibration.model_fingerprint != text.model_fingerprint:
+            reason = "with another checkpoint, or with another dtype of its weights"
+        elif not calibration.is_complete:
+            reason = "by an earlier version, which did not store for which inference mode and which features"
+        else:
+            return calibration
+        warnings.warn(
+            f"The labels were calibrated {reason}, so the bounds may not fit. Calibrate them again, or pass "
+            'background="never".',
+            CalibrationWarning,
+            stacklevel=2,
+        )
+        return calibration

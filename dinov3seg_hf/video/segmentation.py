@@ -72,7 +72,8 @@ def segment_video(
         The segmented frames, in their order, computed while they are read.
 
     Raises:
-        ValueError: If an option is invalid; while the results are read, if the video or a frame cannot be decoded.
+        ValueError: If an option is invalid, or the labels are calibrated for other options; while the results are read,
+            if the video or a frame cannot be decoded.
         MemoryError: While the results are read, if the labels need too much memory for a frame of this size.
     """
     for name, value in (("every", every), ("batch_size", batch_size)):
@@ -80,6 +81,7 @@ def segment_video(
     average = MovingAverage(smoothing)
     settings = pipe.settings.updated(**options)
     text = pipe.encode_labels(candidate_labels)
+    pipe.check_calibration(text, settings)
     return _segmented(pipe, video, text, settings, average, every, batch_size, progress)
 
 

@@ -118,8 +118,8 @@ def main() -> None:
             ]
             if head == "dinotxt":
                 blind = [replace(image, truth=None) for image in measured]
-                calibrated[name, "calibrated without masks"] = replace(text, calibration=calibrate(blind, text, head))
-            calibrated[name, "calibrated with masks"] = replace(text, calibration=calibrate(measured, text, head))
+                calibrated[name, "calibrated without masks"] = replace(text, calibration=calibrate(blind, text))
+            calibrated[name, "calibrated with masks"] = replace(text, calibration=calibrate(measured, text))
         for scene, of_scene in tqdm(list(zip(scenes, lists)), desc=head, file=sys.stderr):
             image = pipe.encode_image(Image.fromarray(scene.image), head=head, inference="whole")
             for name, labels in of_scene.items():

@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ import httpx
 from gradio_client import Client, handle_file
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf.about import TINY
 from dinov3seg_hf.demo.address import MAX_ADDRESS, Address, read_address
 from dinov3seg_hf.demo.endpoints import Endpoints
 from dinov3seg_hf.demo.engine import DemoEngine
@@ -28,7 +30,9 @@ from dinov3seg_hf.demo.examples import Example, copied_into, examples_in, topics
 from dinov3seg_hf.demo.page import build_demo
 from dinov3seg_hf.demo.server import serve
 from dinov3seg_hf.demo.theme import launch_options
+from dinov3seg_hf.drawn_world.names import COLORS, KINDS, PATTERNS
 from dinov3seg_hf.model.image_input import read_label_map
+from dinov3seg_hf.model.vocabulary import Vocabulary
 from dinov3seg_hf.serving.limits import Limits
 
 from places import REPO
@@ -421,6 +425,65 @@ def test_occupied_port_is_refused(url, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
     with pytest.raises(ValueError, match="--port"):
         serve(device="cpu", port=int(url.rsplit(":", 1)[1]))
+
+
+def presets_and_note(demo):
+    components = demo.get_config_file()["components"]
+    (preset,) = (part["props"] for part in components if part["props"].get("elem_id") == "preset")
+    intro = next(
+        str(part["props"]["value"]) for part in components if 'class="intro"' in str(part["props"].get("value"))
+    )
+    return [name for name, _ in preset["choices"][1:]], intro
+
+
+@pytest.mark.parametrize(
+    ("words", "offered", "note"),
+    [
+        (None, {"ade20k-150 (150)"}, None),
+        (
+            [*COLORS, *PATTERNS, *KINDS],
+            {"Colors of the drawn world (8)", "All names of the drawn world (192)"},
+            "drawn",
+        ),
+        ([*COLORS, "<b>road</b>"], {"Colors of the drawn world (8)"}, "This model knows 9 words only"),
+        (["sky"], set(), "This model knows 1 words only"),
+    ],
+    ids=["all", "drawn", "colors", "sky"],
+)
+def test_page_offers_only_words_that_the_checkpoint_knows(engine, monkeypatch, words, offered, note):
+    monkeypatch.setattr(engine.pipe.model.config, "known_words", words)
+    titles, intro = presets_and_note(build_demo(engine))
+    assert offered <= set(titles)
+    drawn = {title for title in titles if "drawn world" in title}
+    assert drawn == (set() if words is None else set(titles))
+    assert len(titles) == (0 if not offered else 4 if note == "drawn" else 1 if words else len(titles))
+    assert "<b>road" not in intro and ("--model" in intro) == (words is not None) and (note or "") in intro
+
+
+def test_fine_tuned_words_are_offered_beside_the_drawn_ones(engine, monkeypatch):
+    preset = Vocabulary.from_preset("ade20k-150")
+    learned = [word for words in preset.synonyms for phrase in words for word in phrase.split()]
+    monkeypatch.setattr(engine.pipe.model.config, "known_words", [*COLORS, *PATTERNS, *KINDS, *learned])
+    titles, _ = presets_and_note(build_demo(engine))
+    assert {"ade20k-150 (150)", "All names of the drawn world (192)"} <= set(titles)
+
+
+def test_a_copy_of_the_embedded_checkpoint_is_served_as_the_original(tmp_path, monkeypatch):
+    """For example one that was published, in its Space."""
+    copy, made = shutil.copytree(TINY, tmp_path / "copy"), []
+
+    def noted(engine, examples, **options):
+        made.append(presets_and_note(build_demo(engine, examples, **options)))
+        made.append(examples)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "restored afterwards")
+    monkeypatch.setattr("dinov3seg_hf.demo.server.build_demo", noted)
+    with pytest.raises(KeyboardInterrupt):
+        serve(str(copy), device="cpu")
+    (titles, intro), examples = made
+    assert "All names of the drawn world (192)" in titles and not any("ade20k" in title for title in titles)
+    assert "drawn scenes" in intro and len(examples) > 5
 
 
 def test_without_a_password_nothing_is_read_or_computed(engine, image):

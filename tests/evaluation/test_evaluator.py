@@ -28,6 +28,7 @@ from dinov3seg_hf.evaluation.results import results_table, seen_classes
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix, ImageCounts, bootstrap_intervals
 from dinov3seg_hf.model import active_classes
 from dinov3seg_hf.model.calibration import Calibration
+from dinov3seg_hf.model.checks import CalibrationWarning
 
 VOCABULARY = Vocabulary(["red circle", "blue square", "yellow triangle", "green ground"])
 NUM_IMAGES = 5
@@ -58,7 +59,7 @@ def run(tiny_model, tiny_processor):
     def run(data=None, **options):
         model = options.pop("model", tiny_model)
         data = make_data() if data is None else data
-        names = ("head", "active_classes")
+        names = ("head", "active_classes", "background")
         settings = {"inference": "whole", **{name: options.pop(name) for name in names if name in options}}
         options["settings"] = InferenceSettings(**settings).updated(inference=options.pop("inference", None))
         return evaluate(model, tiny_processor, data, progress=False, **{"num_resamples": 50, **options})
@@ -395,6 +396,25 @@ def test_a_folder_of_another_evaluation_is_refused(run, tmp_path):
     for options in ({"inference": "slide"}, {"data": make_data(make_rows(3))}):
         with pytest.raises(ValueError, match="contains another evaluation"):
             run(resume_from=tmp_path, **options)
+
+
+def test_counts_of_other_bounds_are_another_evaluation(run, reference, tmp_path):
+    settings = InferenceSettings(head="full", patch_source="head")
+    kept, dropped = (
+        make_data(vocabulary=replace(VOCABULARY, calibration=Calibration.measured((bound,) * 4, "other", settings)))
+        for bound in (0.0, 1e9)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        result = run(kept, background="auto", resume_from=tmp_path / "bounds")
+        assert result.scores == reference.scores
+        assert run(kept, background="auto", resume_from=tmp_path / "bounds").to_json() == result.to_json()
+        with pytest.raises(ValueError, match="contains another evaluation"):
+            run(dropped, background="auto", resume_from=tmp_path / "bounds")
+        assert run(dropped, background="auto").scores["mean_iou"] == 0
+    # bounds that are not used are not part of an evaluation
+    first = run(kept, resume_from=tmp_path / "unused")
+    assert run(dropped, resume_from=tmp_path / "unused").to_json() == first.to_json() == reference.to_json()
 
 
 def test_a_folder_that_cannot_be_made_is_told(run, tmp_path):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dinov3seg_hf import InferenceSettings, OpenVocabularySegmentationPipeline
-from dinov3seg_hf.model import active_classes
+from dinov3seg_hf.model import active_classes, modeling_dinov3seg
 from dinov3seg_hf.model.active_classes import AUTO, choose_representatives, join_rejected
+from dinov3seg_hf.model.background import measure_confidence
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.label_maps import label_and_score
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -122,30 +123,54 @@ def test_every_architecture_rejects_classes(tiny_config, images, options):
 @given(
     side=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     pixels=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    num_active=st.integers(1, 3),
+    num_active=st.integers(1, 5),
+    best=st.integers(1, 4),
     scale=st.sampled_from([0.01, 1.0, 1000.0]),
     seed=st.integers(0, 999),
 )
-def test_a_rejected_class_wins_no_pixel_at_any_size(side, pixels, num_active, scale, seed):
+def test_a_rejected_class_wins_no_pixel_and_is_not_among_the_best_at_any_size(
+    side, pixels, num_active, best, scale, seed
+):
     generator = torch.Generator().manual_seed(seed)
     active = torch.randperm(8, generator=generator)[:num_active].sort().values
     logits = scale * torch.randn(num_active, *side, generator=generator)
     coarse = 2 * scale * torch.randn(8, *side, generator=generator)
     place = torch.randint(num_active, (8,), generator=generator)
-    joined = join_rejected(logits, active, place, coarse)
+    joined = join_rejected(logits, active, place, coarse, best)
     torch.testing.assert_close(joined[active], logits, rtol=0, atol=0)
     labels, _ = label_and_score(joined, pixels, "sigmoid", 1.0)
     assert torch.isin(labels, active).all()
     resized = F.interpolate(joined[None], size=pixels, mode="bilinear", align_corners=False)[0]
     assert torch.isin(resized.argmax(dim=0), active).all()
+    assert torch.isin(resized.topk(min(max(2, best), num_active), dim=0).indices, active).all()
 
 
 def test_a_rejected_class_gets_what_the_head_adds_to_its_representative():
     logits = torch.tensor([5.0, -1.0])[:, None, None].expand(2, 4, 4)
     coarse = torch.tensor([2.0, 1.0, 0.5, 9.0])[:, None, None].expand(4, 4, 4)
-    joined = join_rejected(logits, torch.tensor([0, 1]), torch.tensor([0, 1, 1, 1]), coarse)
+    joined = join_rejected(logits, torch.tensor([0, 1]), torch.tensor([0, 1, 1, 1]), coarse, 1)
     assert (joined[2] == 0.5 - 2).all()
-    assert (joined[3] == 5 - active_classes.GAP).all()  # not 9 - 2: rejected
+    assert (joined[3] == -1 - active_classes.GAP).all()  # not 9 - 2: rejected, so below the second of the active ones
+
+
+@pytest.mark.parametrize("best", [1, 2, "auto"])
+def test_rejected_classes_take_no_label_as_none_of_these(tiny_model, best, monkeypatch):
+    """`background="auto"` asks whether the winner leads; logits that are estimates do not decide it."""
+    chosen = []
+
+    def noted(logits, active, *others):
+        chosen.append(active)
+        return join_rejected(logits, active, *others)
+
+    monkeypatch.setattr(modeling_dinov3seg, "join_rejected", noted)
+    for seed in range(4):
+        image = torch.randn(1, 3, 48, 72, generator=torch.Generator().manual_seed(seed))
+        logits = tiny_model(image, text_embeds=random_text(60, seed), active_classes=best).logits[0]
+        active = chosen.pop()
+        assert len(active) < 60
+        found, expected = (measure_confidence(maps, "sigmoid", (48, 72)) for maps in (logits, logits[active]))
+        torch.testing.assert_close(found.values[0], expected.values[0], rtol=0, atol=1e-6)
+        assert torch.equal(found.labels, active[expected.labels])
 
 
 # --- where it can be set ----------------------------------------------------------------------------------------------

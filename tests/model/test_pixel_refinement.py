@@ -5,16 +5,22 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.model import pixel_refinement, refined_label_maps
-from dinov3seg_hf.model.labeling import ScoreMaps
+from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
+from dinov3seg_hf.model.image_stages import PreparedImage
+from dinov3seg_hf.model.inference_settings import InferenceSettings
+from dinov3seg_hf.model.labeling import MAX_LEAD, ScoreMaps, label_pixels
 from dinov3seg_hf.model.pixel_refinement import (
     CONTRAST,
     DILATIONS,
     NUM_STEPS,
+    TINY,
     grow,
     neighbor_offsets,
     neighbor_weights,
@@ -177,6 +183,32 @@ def test_shares_keep_the_order_of_high_logits():
     torch.testing.assert_close(
         ScoreMaps(torch.tensor([[[0.7]]]), "sigmoid").shares(), torch.tensor([[[0.7]]]).sigmoid()
     )
+
+
+@given(level=st.floats(-1e4, 80), num_labels=st.integers(1, 6), seed=st.integers(0, 99))
+def test_shares_of_any_logits_keep_their_order_and_sum_to_at_most_one(level, num_labels, seed):
+    logits = level + 3 * torch.randn(num_labels, 2, 3, generator=torch.Generator().manual_seed(seed))
+    shares = ScoreMaps(logits, "sigmoid").shares()
+    winners = shares.argmax(dim=0, keepdim=True)
+    torch.testing.assert_close(logits.gather(0, winners)[0], logits.amax(dim=0), rtol=1e-6, atol=1e-5)
+    assert (shares.amax(dim=0) > 100 * TINY).all() and (shares.sum(dim=0) <= 1 + 1e-6).all()
+    expected = F.pad(logits, (0, 0, 0, 0, 0, 1)).softmax(dim=0)[:-1]
+    torch.testing.assert_close(shares, expected, rtol=0, atol=1e-8)
+    ordinary = logits.amax(dim=0) > -MAX_LEAD
+    assert torch.equal(shares[:, ordinary], expected[:, ordinary])
+
+
+@pytest.mark.parametrize("level", [0.0, -50.0, -150.0])
+def test_labels_whose_logits_are_all_low_win_where_they_are_highest(level):
+    logits = torch.full((3, 8, 8), level - 8)
+    logits[1, :, :4], logits[2, :, 4:] = level, level
+    pixels = torch.zeros(3, 32, 32)
+    pixels[:, :, 16:] = 1
+    image = PreparedImage({"pixel_values": pixels[None]}, (32, 32), "whole")
+    label_map = label_pixels(
+        ScoreMaps(logits, "sigmoid"), image, Dinov3SegImageProcessorPil(), InferenceSettings(refine="pixels")
+    ).label_map
+    assert (label_map[:, :15] == 1).all() and (label_map[:, 17:] == 2).all()
 
 
 # --- in the pipeline -------------------------------------------------------------------------------------------------
