@@ -139,19 +139,22 @@ def shows_none(
     Raises:
         ValueError: If there is no calibration and the zero-shot head has fewer than three labels.
     """
-    best, runner_up = confidence.values
-    filled = confidence.without_seams()[None, None]
-    at_pixels = F.interpolate(filled, size=labels.shape, mode="bilinear", align_corners=False)[0, 0]
-    if calibration is not None:
-        return at_pixels < calibration.bounds_of(labels)
-    if score_function == "sigmoid":
-        return at_pixels < FULL_HEAD_BOUND
+    bound = FULL_HEAD_BOUND
+    if calibration is None and score_function != "sigmoid":
+        bound = _bound_of_image(confidence)
+    none = torch.empty(labels.shape, dtype=torch.bool, device=labels.device)
+    for rows, (strip,) in resized_strips(confidence.without_seams()[None], (labels.shape[0], labels.shape[1])):
+        none[rows] = strip < (bound if calibration is None else calibration.bounds_of(labels[rows]))
+    return none
+
+
+def _bound_of_image(confidence: Confidence) -> float:
     if confidence.num_labels < 3:
         raise ValueError(
             f'Got {confidence.num_labels} labels with background="auto"; expected at least 3 for the zero-shot head, '
             "which knows only which label fits better. Add labels of other things that the images show."
         )
-    return at_pixels < bound_between(best, runner_up)
+    return bound_between(*confidence.values)
 
 
 __all__ = ["Confidence", "bound_between", "measure_confidence", "shows_none"]

@@ -141,10 +141,12 @@ class Calibration:
         return not math.isclose(mine, used, rel_tol=TEMPERATURE_TOLERANCE) if name == "temperature" else mine != used
 
     def bounds_of(self, labels: "torch.Tensor") -> "torch.Tensor":
-        """Returns the bound of each label, float32, for integers of any shape."""
+        """Returns the bound of each label, float32, for int32 or int64 of any shape."""
         import torch
 
-        return torch.tensor(self.thresholds, device=labels.device)[labels.long()]
+        # an index of int32 as it is; in brackets, it would become int64
+        thresholds = torch.tensor(self.thresholds, device=labels.device)
+        return thresholds.index_select(0, labels.flatten()).view(labels.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the arguments as values of JSON, without those that are not known."""

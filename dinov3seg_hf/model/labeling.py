@@ -15,7 +15,7 @@ from .background import measure_confidence, shows_none
 from .calibration import Calibration
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import InferenceSettings
-from .label_maps import ScoreFunction
+from .label_maps import MAX_RESIZED_VALUES, ScoreFunction
 from .pixel_refinement import neighbor_weights
 from .refined_label_maps import label_and_score_refined
 from .windows import size_of
@@ -46,17 +46,30 @@ class ScoreMaps:
             return self.maps
         return self.maps.sigmoid() if self.score_function == "sigmoid" else (self.maps / self.temperature).softmax(0)
 
-    def shares(self) -> torch.Tensor:
-        """The shares of the labels, `(C, h, w)`, which sum to at most 1, so that averages of pixels make sense.
+    def shares(self, classes: torch.Tensor) -> torch.Tensor:
+        """The shares of some labels, `(c, h, w)`, which sum to at most 1, so that averages of pixels make sense.
 
         Sigmoids would be 1 for all similar names with high logits; their softmax, with one more outcome of logit 0
         ("none of them"), keeps the order. Where no logit is above `-MAX_LEAD`, that outcome is only so far above the
         best one: shares that underflow to 0 have no order.
+
+        Args:
+            classes: int64 `(c,)`, the labels. Exponentials of all labels are never in memory at once.
         """
-        if self.score_function != "sigmoid":
-            return self.scores()
-        none = (self.maps.amax(dim=0, keepdim=True) + MAX_LEAD).clamp(max=0)
-        return torch.cat([self.maps, none]).softmax(dim=0)[:-1]
+        if self.score_function == "none":
+            return self.maps[classes]
+        largest, total = self.maps.amax(dim=0), torch.zeros_like(self.maps[0])
+        if self.score_function == "sigmoid":
+            none = (largest + MAX_LEAD).clamp(max=0)
+            largest = torch.maximum(largest, none)
+            total += (none - largest).exp()
+
+        def exponentials(maps: torch.Tensor) -> torch.Tensor:
+            return (maps - largest).div_(self.temperature).exp_()
+
+        for maps in self.maps.split(max(1, MAX_RESIZED_VALUES // total.numel())):
+            total += exponentials(maps).sum(dim=0)
+        return exponentials(self.maps[classes]).div_(total)
 
 
 def label_pixels(
@@ -122,7 +135,7 @@ def label_refined_pixels(
         SimpleNamespace(logits=maps.maps[None]), target_sizes=[size_of(pixels)]
     )[0]
     classes = winners.unique().long()
-    return label_and_score_refined(maps.shares()[classes], classes, neighbor_weights(pixels), image.size)
+    return label_and_score_refined(maps.shares(classes), classes, neighbor_weights(pixels), image.size)
 
 
 __all__ = ["MAX_LEAD", "ScoreMaps", "label_pixels"]

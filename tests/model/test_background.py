@@ -125,7 +125,9 @@ def test_where_two_labels_meet_both_keep_their_pixels_and_a_wide_gap_stays():
     maps[0, :, :20], maps[1, :, 20:] = 1.0, 1.0
     maps[:2, 3:9, 6:12] = 0.2  # neither of them
     confidence = measure_confidence(maps, "softmax", (96, 320))
-    none = shows_none(confidence, "softmax", torch.zeros(96, 320), Calibration((0.5,), "dinotxt", "m"))
+    none = shows_none(
+        confidence, "softmax", torch.zeros(96, 320, dtype=torch.int32), Calibration((0.5,), "dinotxt", "m")
+    )
     expected = torch.zeros(96, 320, dtype=torch.bool)
     expected[24:72, 48:96] = True
     assert confidence.values[0, :, 79:81].max() < 0.5  # the seam
@@ -210,5 +212,7 @@ def test_a_confidence_is_what_it_says():
     best = torch.tensor([[0.5, 0.1]]).repeat_interleave(2 * SEAM, dim=1)
     values = torch.stack([best, torch.zeros_like(best)])
     confidence = Confidence(torch.zeros_like(values, dtype=torch.int64), values, 3)
-    none = shows_none(confidence, "softmax", torch.zeros(best.shape), Calibration((0.3,), "dinotxt", "m"))
+    none = shows_none(
+        confidence, "softmax", torch.zeros(best.shape, dtype=torch.int32), Calibration((0.3,), "dinotxt", "m")
+    )
     assert none.tolist() == [[False] * 2 * SEAM + [True] * 2 * SEAM]

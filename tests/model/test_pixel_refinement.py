@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
-from dinov3seg_hf.model import pixel_refinement, refined_label_maps
+from dinov3seg_hf.model import labeling, pixel_refinement, refined_label_maps
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from dinov3seg_hf.model.image_stages import PreparedImage
 from dinov3seg_hf.model.inference_settings import InferenceSettings
@@ -178,24 +178,39 @@ def test_edges_move_to_the_edges_of_the_image():
 
 def test_shares_keep_the_order_of_high_logits():
     logits = torch.tensor([30.0, 32.0, -5.0])[:, None, None]
-    shares = ScoreMaps(logits, "sigmoid").shares().flatten()
+    shares = ScoreMaps(logits, "sigmoid").shares(torch.arange(3)).flatten()
     assert shares[1] > shares[0] > shares[2] and shares.sum() <= 1
     torch.testing.assert_close(
-        ScoreMaps(torch.tensor([[[0.7]]]), "sigmoid").shares(), torch.tensor([[[0.7]]]).sigmoid()
+        ScoreMaps(torch.tensor([[[0.7]]]), "sigmoid").shares(torch.tensor([0])), torch.tensor([[[0.7]]]).sigmoid()
     )
 
 
 @given(level=st.floats(-1e4, 80), num_labels=st.integers(1, 6), seed=st.integers(0, 99))
 def test_shares_of_any_logits_keep_their_order_and_sum_to_at_most_one(level, num_labels, seed):
     logits = level + 3 * torch.randn(num_labels, 2, 3, generator=torch.Generator().manual_seed(seed))
-    shares = ScoreMaps(logits, "sigmoid").shares()
+    shares = ScoreMaps(logits, "sigmoid").shares(torch.arange(num_labels))
     winners = shares.argmax(dim=0, keepdim=True)
     torch.testing.assert_close(logits.gather(0, winners)[0], logits.amax(dim=0), rtol=1e-6, atol=1e-5)
     assert (shares.amax(dim=0) > 100 * TINY).all() and (shares.sum(dim=0) <= 1 + 1e-6).all()
     expected = F.pad(logits, (0, 0, 0, 0, 0, 1)).softmax(dim=0)[:-1]
-    torch.testing.assert_close(shares, expected, rtol=0, atol=1e-8)
+    torch.testing.assert_close(shares, expected, rtol=1e-5, atol=1e-8)
     ordinary = logits.amax(dim=0) > -MAX_LEAD
-    assert torch.equal(shares[:, ordinary], expected[:, ordinary])
+    torch.testing.assert_close(shares[:, ordinary], expected[:, ordinary], rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("score_function", ["sigmoid", "softmax", "none"])
+def test_shares_of_some_labels_count_all_of_them_however_many_at_once(score_function, monkeypatch):
+    maps = torch.rand(7, 5, 6, generator=torch.Generator().manual_seed(0))
+    expected = {
+        "sigmoid": F.pad(maps, (0, 0, 0, 0, 0, 1)).softmax(dim=0)[:-1],
+        "softmax": (maps / 0.02).softmax(dim=0),
+        "none": maps,
+    }[score_function]
+    classes = torch.tensor([6, 0, 3])
+    for budget in (1, 70, 10**6):
+        monkeypatch.setattr(labeling, "MAX_RESIZED_VALUES", budget)
+        shares = ScoreMaps(maps, score_function, 0.02 if score_function == "softmax" else 1.0).shares(classes)
+        torch.testing.assert_close(shares, expected[classes], rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("level", [0.0, -50.0, -150.0])
