@@ -47,6 +47,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # What the gains are over.
 BASELINE = "zero-shot head"
 
+# What `refine="pixels"` gains by itself.
+REFINED_PIXELS = {
+    "full model, refined pixels": "full model",
+    "zero-shot head, refined features and pixels": "zero-shot head, refined features",
+}
+
 
 def score_pipeline(
     pipe, scenes: list, labels: list[str], description: str, **options
@@ -146,6 +152,16 @@ def summary(matrix: ConfusionMatrix) -> dict[str, float]:
     }
 
 
+def gain_cells(results: dict[str, Any], splits: list[str], name: str, baseline: str, interval: str) -> list[str]:
+    """Describes the gain of a variant over another one in each split."""
+    cells = []
+    for split in splits:
+        low, high = results[split][name][interval]
+        difference = results[split][name]["miou"] - results[split][baseline]["miou"]
+        cells.append(f"  {split}: {difference:+6.2f} ({low:+.2f} to {high:+.2f})")
+    return cells
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(dinov3seg_hf.TINY))
@@ -175,6 +191,9 @@ def main() -> None:
         scores: dict[str, dict[str, Any]] = {
             name: {**values, "gain_interval": gain(counts, baseline)} for name, (values, counts) in scored.items()
         }
+        for refined, plain in REFINED_PIXELS.items():
+            if refined in scored:
+                scores[refined]["interval_of_pixels"] = gain(scored[refined][1], scored[plain][1])
         scores["full model, shuffled names"], _ = score_pipeline(
             pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
         )
@@ -206,14 +225,11 @@ def main() -> None:
         print()
     print(f"\ngain in mIoU over the {BASELINE}, 95 % interval")
     for name in variants:
-        cells = []
-        for split in args.splits:
-            values = results[split][name]
-            low, high = values["gain_interval"]
-            cells.append(
-                f"  {split}: {values['miou'] - results[split][BASELINE]['miou']:+6.2f} ({low:+.2f} to {high:+.2f})"
-            )
-        print(f"{name:{width}}", *cells)
+        print(f"{name:{width}}", *gain_cells(results, args.splits, name, BASELINE, "gain_interval"))
+    print("\ngain of refined pixels in mIoU, 95 % interval")
+    for name, plain in REFINED_PIXELS.items():
+        if name in variants:
+            print(f"{name:{width}}", *gain_cells(results, args.splits, name, plain, "interval_of_pixels"))
     print("\none phrase as the only label: mean score where true, mean score elsewhere, IoU in % at score 0.5")
     for name in phrase_groups():
         print(f"{name:{width}}", end="")
