@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Compares time and memory of the metric with the usual implementation (histograms; all label maps are kept).
 
-    python scripts/measure/metric.py                                   # 512 x 512, 150 classes, 50 images
-    python scripts/measure/metric.py --size 640 480 --classes 847
+    python benchmarks/metric.py                                   # 512 x 512, 150 classes, 50 images
+    python benchmarks/metric.py --size 640 480 --classes 847
 
 Both implementations compute the same mean IoU for the same random label maps, which have large regions like real
 predictions. Each implementation runs in a separate process, so its peak memory is measured separately. Times are CPU
