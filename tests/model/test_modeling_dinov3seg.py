@@ -410,6 +410,13 @@ def test_ignored_pixels_count_for_nothing():
     assert segmentation_loss(logits, torch.full_like(labels, -1)) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.int32])
+def test_label_maps_of_any_integers_have_the_same_loss(dtype):
+    logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    labels[:, 0] = 255
+    close(segmentation_loss(logits, labels.to(dtype), 255), segmentation_loss(logits, labels, 255))
+
+
 def test_classes_compete_with_each_other_and_with_none_of_them():
     logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 4, (2, 4, 5))
     labels[0, 0] = 3
