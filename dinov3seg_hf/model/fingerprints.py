@@ -71,14 +71,16 @@ def weights_key(module: nn.Module) -> tuple[object, ...]:
 
     For each parameter, the key contains the address, the number of writes counted by torch, the dtype, the device and a
     few values. The values reveal writes that torch does not count (`parameter.data`), for example by exponential moving
-    averages and adapters.
+    averages and adapters. Of weights that are offloaded (device "meta"), it contains neither.
     """
     places, values = [], []
     for parameter in module.parameters():
+        if parameter.is_meta:  # offloaded by accelerate, which makes such a parameter anew after each use
+            places.append((0, 0, parameter.dtype, parameter.device))
+            continue
         flat = parameter.detach().flatten()
         places.append((flat.data_ptr(), _num_writes(parameter), parameter.dtype, parameter.device))
-        if not flat.is_meta:  # offloaded by accelerate
-            values.append(flat[:: max(1, flat.numel() // 8)].float())
+        values.append(flat[:: max(1, flat.numel() // 8)].float())
     if not values:
         return tuple(places)
     device = values[0].device  # a model may be on several devices
