@@ -168,11 +168,14 @@ def test_one_window_over_the_whole_image_changes_nothing_and_is_not_encoded(mode
     window = {"window_pixel_values": pixels[:, None], "window_boxes": torch.tensor([[0, 0, 56, 72]])}
     assert torch.equal(model(pixels, input_ids=words, **window).logits, expected)
     assert len(views) == 2
+    window["window_boxes"] = [[0, 0, 56, 72]]  # a list, as `cut_windows` and `merge_windows` accept it
+    assert torch.equal(model(pixels, input_ids=words, **window).logits, expected)
+    assert len(views) == 3
     # halves of the image that are enlarged to its size are encoded
     halves = torch.stack([images(56, 72), images(56, 72)], dim=1)
     window = {"window_pixel_values": halves, "window_boxes": torch.tensor([[0, 0, 28, 72], [28, 0, 28, 72]])}
     assert (model(pixels, input_ids=words, **window).logits - expected).abs().max() > 1e-3
-    assert len(views) == 4
+    assert len(views) == 5
     boxes = torch.tensor(plan_windows((56, 72), 32, 16))
     local = model(pixels, input_ids=words, window_pixel_values=cut_windows(pixels, boxes), window_boxes=boxes).logits
     assert local.shape == expected.shape and (local - expected).abs().max() > 1e-3
