@@ -19,7 +19,6 @@ import torch
 from transformers import CLIPTextConfig, DINOv3ViTConfig
 
 from ..about import DTYPES
-from ..file_names import CONVERSION_REPORT
 from ..model.checks import check_flags, checked_choice, checked_integer, checked_path, quoted
 from ..model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
 from ..model.files import recover_folder
@@ -33,7 +32,7 @@ from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, conve
 from .reading import Source
 from .report import ConversionReport
 from .tokenizer import TokenizerOf, find_tokenizer
-from .writer import refuse_full_disk, write_checkpoint
+from .writer import refuse_full_disk, refuse_output, write_checkpoint
 
 
 def convert(
@@ -92,7 +91,8 @@ def convert(
     _refuse_options(dtype, anyup, anyup_scale, overwrite, progress)
     _refuse_numbers(text_num_attention_heads, prior_image_size, seed, max_shard_size)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
-    _refuse_output(output := Path(output).expanduser(), overwrite)
+    recover_folder(output := Path(output).expanduser())
+    refuse_output(output, overwrite)
     given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "anyup": anyup, "tokenizer": tokenizer}
     licenses = find_licenses(license, given)
     refuse_full_disk(output, _expected_size((backbone, dinotxt, prior, anyup), dtype))
@@ -114,7 +114,7 @@ def convert(
     model, new = assemble_model(config, [part.tensors for part in parts], getattr(torch, dtype), seed)
     report = _report(output, given, licenses, parts, config, model, new, dtype)
     say(f"writing {output}")
-    write_checkpoint(model, processor, report, output, max_shard_size, licenses)
+    write_checkpoint(model, processor, report, output, max_shard_size, licenses, overwrite)
     return report
 
 
@@ -202,24 +202,6 @@ def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int, overwrit
     if anyup is None and anyup_scale != 1:
         raise ValueError(
             f"anyup_scale is {anyup_scale}, but anyup is not given. Pass the file of AnyUp, or leave out the scale."
-        )
-
-
-def _refuse_output(output: Path, overwrite: bool) -> None:
-    recover_folder(output)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"output {output} is a file; expected a folder. Choose another path.")
-    if not output.is_dir() or not any(output.iterdir()):
-        return
-    if not overwrite:
-        raise ValueError(
-            f"output {output} is not empty; expected a new or empty folder. Choose another folder, or set overwrite to "
-            "replace an earlier conversion."
-        )
-    if not (output / CONVERSION_REPORT).is_file():
-        raise ValueError(
-            f"output {output} is not an earlier conversion ({CONVERSION_REPORT} was not found), so it is not "
-            "overwritten. Choose another folder."
         )
 
 

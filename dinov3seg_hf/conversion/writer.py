@@ -3,6 +3,7 @@
 """Writes the folder of a conversion atomically."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,11 +27,12 @@ def write_checkpoint(
     output: Path,
     max_shard_size: str,
     licenses: Mapping[str, Path | None],
+    overwrite: bool,
 ) -> None:
     """Writes a temporary folder next to `output`, then renames it to `output`. The licenses go with the weights.
 
     Raises:
-        ValueError: If the folder cannot be written or the free disk space is too small.
+        ValueError: If the folder cannot be written or the free disk space is too small; or see `refuse_output`.
     """
     needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     try:
@@ -44,8 +46,37 @@ def write_checkpoint(
                     shutil.copyfile(path, folder / license_target(role, path))
             kept = {name: value for name, value in report.to_dict().items() if name != "output"}
             (folder / CONVERSION_REPORT).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            refuse_output(output, overwrite)  # again: what others wrote there meanwhile stays
     except (OSError, SafetensorError) as error:
         raise ValueError(f"output {output} cannot be written ({first_line(error)}). Choose another folder.") from error
+
+
+def refuse_output(output: Path, overwrite: bool) -> None:
+    """Checks that the folder of a conversion can be made, or may be replaced.
+
+    Raises:
+        ValueError: If the output is a file, a folder with other content or a mounted disk; or an earlier conversion,
+            and `overwrite` is false.
+    """
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output {output} is a file; expected a folder. Choose another path.")
+    if os.path.ismount(os.path.realpath(output)):
+        raise ValueError(
+            f"output {output} is where a disk is mounted; expected a folder that can be replaced as a whole. Choose a "
+            f"folder inside of it, such as {output / 'checkpoint'}."
+        )
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(
+            f"output {output} is not empty; expected a new or empty folder. Choose another folder, or set overwrite to "
+            "replace an earlier conversion."
+        )
+    if not (output / CONVERSION_REPORT).is_file():
+        raise ValueError(
+            f"output {output} is not an earlier conversion ({CONVERSION_REPORT} was not found), so it is not "
+            "overwritten. Choose another folder."
+        )
 
 
 def refuse_full_disk(output: Path, needed: float) -> None:

@@ -62,11 +62,12 @@ class Dinov3SegDecoderStep(GradientCheckpointingLayer):
 
     def _fuses(self, like: torch.Tensor) -> bool:
         """On a CPU, without gradients, if both layers are plain: adapters and offloaded weights need their calls."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(like.device.type):
+        if like.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
         plain = type(self.upsample) is nn.ConvTranspose2d and type(self.convolution1) is nn.Conv2d
         weights = self.upsample.weight, self.convolution1.weight
-        return plain and like.dtype == torch.float32 and all(weight.device.type == "cpu" for weight in weights)
+        is_single = like.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return plain and is_single and all(weight.device.type == "cpu" for weight in weights)
 
     def forward(
         self, hidden_states: torch.Tensor, guidance: torch.Tensor, kernel: torch.Tensor | None = None

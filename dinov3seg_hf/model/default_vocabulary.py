@@ -53,7 +53,8 @@ class Dinov3SegDefaultVocabulary:
     ) -> Model:
         """Sets the classes that the model uses if it gets no text. They are saved and loaded with the model.
 
-        Also sets `id2label`, `label2id` and `semantic_loss_ignore_index` of the configuration.
+        Also sets `id2label` and `label2id` of the configuration and, of labels that have words,
+        `semantic_loss_ignore_index`.
 
         Example:
 

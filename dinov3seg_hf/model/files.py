@@ -155,8 +155,10 @@ def remove_leftovers(folder: Path, name: re.Pattern[str]) -> None:
 def open_folder_atomically(output: Path) -> Iterator[Path]:
     """Yields an empty folder beside `output`, which takes its place at the end of the `with` block.
 
-    If the block raises an error, an earlier `output` stays as it was, and the new folder is removed.
+    If the block raises an error, an earlier `output` stays as it was, and the new folder is removed. Of a link, the
+    folder that it leads to is replaced.
     """
+    output = Path(os.path.realpath(output))  # a link would be replaced itself, and "." has no name
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     earlier = partial.with_suffix(".earlier")
     recover_folder(output)
@@ -176,6 +178,7 @@ def open_folder_atomically(output: Path) -> Iterator[Path]:
 
 def recover_folder(output: Path) -> None:
     """Removes what a killed process left beside a folder that it wrote; an earlier folder comes back."""
+    output = Path(os.path.realpath(output))
     earlier = sorted(output.parent.glob(f".{glob.escape(output.name)}.????????.earlier"))
     if earlier and not output.exists():
         with contextlib.suppress(OSError):  # the process that writes there will name the reason

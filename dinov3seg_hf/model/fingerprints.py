@@ -58,7 +58,8 @@ def model_fingerprint(model: TextEncoder) -> str:
     for name, tensor in sorted(text_model.state_dict().items()):
         if tensor.is_meta:
             raise ValueError(
-                f"The weight {name!r} of the text tower is on the meta device; expected values. Load the weights first."
+                f"The weight {name!r} of the text tower is on the meta device; expected values. Load the weights "
+                "first, and do not offload the text tower (device_map)."
             )
         digest.update(sha256_of([name, list(tensor.shape), str(tensor.dtype)]).encode())
         digest.update(_bytes_of(tensor))
@@ -70,15 +71,18 @@ def weights_key(module: nn.Module) -> tuple[object, ...]:
 
     For each parameter, the key contains the address, the number of writes counted by torch, the dtype, the device and a
     few values. The values reveal writes that torch does not count (`parameter.data`), for example by exponential moving
-    averages and adapters.
+    averages and adapters. Of weights that are offloaded (device "meta"), it contains neither.
     """
     places, values = [], []
     for parameter in module.parameters():
+        if parameter.is_meta:  # offloaded by accelerate, which makes such a parameter anew after each use
+            places.append((0, 0, parameter.dtype, parameter.device))
+            continue
         flat = parameter.detach().flatten()
         places.append((flat.data_ptr(), _num_writes(parameter), parameter.dtype, parameter.device))
         values.append(flat[:: max(1, flat.numel() // 8)].float())
     if not values:
-        return ()
+        return tuple(places)
     device = values[0].device  # a model may be on several devices
     return (tuple(places), torch.cat([sample.to(device) for sample in values]).cpu().numpy().tobytes())
 

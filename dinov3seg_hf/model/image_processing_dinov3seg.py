@@ -55,8 +55,8 @@ class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
     max_image_pixels (`int`, *optional*, defaults to `self.max_image_pixels`):
         Maximum number of pixels of an image, before and after resizing. Larger images raise an error.
     do_reduce_labels (`bool`, *optional*, defaults to `self.do_reduce_labels`):
-        Whether 0 in segmentation maps means no class, as in ADE20K: 0 becomes 255, and all other labels but 255 are
-        reduced by 1.
+        Whether 0 in segmentation maps means no class, as in ADE20K: 0 becomes 255, and all other labels but 255 and
+        negative ones are reduced by 1.
     """
 
     size_divisor: int | None
@@ -314,9 +314,10 @@ def _is_float(image: Any) -> bool:
 def _resized_size(
     source_size: tuple[int, int], size: SizeDict, size_divisor: int | None, max_image_pixels: int
 ) -> tuple[int, int]:
+    edges_are_positive = all(edge > 0 for edge in (size.shortest_edge, size.longest_edge) if edge)
     if size.height and size.width:
         resized = (size.height, size.width)
-    elif size.shortest_edge and not size.height and not size.width:
+    elif size.shortest_edge and edges_are_positive and not size.height and not size.width:
         scale = size.shortest_edge / min(source_size)
         if size.longest_edge:
             scale = min(scale, size.longest_edge / max(source_size))
@@ -365,13 +366,13 @@ def _prepare_labels(
 
 
 def _reduced(labels: torch.Tensor) -> torch.Tensor:
-    """Returns labels that count from 0, where 0 and 255 become 255."""
+    """Returns labels that count from 0, where 0 and 255 become 255; negative labels have a meaning (see `loss`)."""
     if labels.numel() and labels.max() > 255:
         raise ValueError(
             f"A segmentation map contains {int(labels.max())}, and do_reduce_labels is true; expected at most 255, "
             "because 255 marks ignored pixels. Reduce these labels yourself, and ignore pixels with -1."
         )
-    return torch.where((labels == 0) | (labels == 255), 255, labels - 1)
+    return torch.where((labels == 0) | (labels == 255), 255, torch.where(labels > 0, labels - 1, labels))
 
 
 def _check_integers(**values: Any) -> None:

@@ -67,6 +67,10 @@ def label_and_score(
     scores = torch.empty(size, dtype=torch.float32, device=logits.device)
     # a GPU has the bandwidth for all classes, and may multiply matrices with fewer digits
     on_cpu = logits.device.type == "cpu"
+    if score_function == "softmax" and on_cpu:
+        # Scores stay the same, and their logarithm is the difference of small numbers: of numbers that are large at a
+        # low temperature, it would be above 0, or far below.
+        logits = logits.float() - logits.float().amax(dim=0)
     for rows, columns, classes, strip in (possible_winners if on_cpu else all_classes)(logits, size):
         strip /= temperature
         best, winners = strip.max(dim=0)
@@ -78,7 +82,7 @@ def label_and_score(
         scores[rows, columns] = best
     if score_function == "softmax" and on_cpu:
         for rows, columns, log_sums in softmax_log_sums(logits, size, temperature):
-            scores[rows, columns] = (scores[rows, columns] - log_sums).exp()
+            scores[rows, columns] = (scores[rows, columns] - log_sums).clamp_(max=0).exp_()
     return labels, scores
 
 

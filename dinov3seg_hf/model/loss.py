@@ -65,7 +65,7 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
             f"{num_classes}, height, width) with one target per class."
         )
     if labels.ndim == 3:
-        checked_tensor(labels, "labels", "integers")
+        labels = checked_tensor(labels, "labels", "integers").long()  # which has room for the marks below
     elif labels.is_complex():
         raise ValueError(f"labels has dtype {labels.dtype}; expected targets between 0 and 1. Convert it.")
     if labels.ndim == 4:

@@ -44,7 +44,7 @@ from .loss import segmentation_loss
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
 from .unit_length import unit_length
 from .window_refinement import Dinov3SegWindowRefinement
-from .windows import average_views, merge_windows, size_of
+from .windows import as_boxes, average_views, merge_windows, size_of
 
 logger = logging.get_logger(__name__)
 
@@ -357,7 +357,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         # a traced graph encodes any number of windows, and so all at once
         at_once = self.training or torch.compiler.is_compiling()
         size = size_of(pixel_values)
-        if not at_once and size_of(window_pixel_values) == size and window_boxes.tolist() == [[0, 0, *size]]:
+        if not at_once and size_of(window_pixel_values) == size and as_boxes(window_boxes, size) == [(0, 0, *size)]:
             return patch_features  # the only window is the image, which is encoded already
         windows = window_pixel_values.flatten(0, 1)
         chunks = [windows] if at_once else windows.split(WINDOW_BATCH_SIZE)

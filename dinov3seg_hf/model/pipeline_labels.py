@@ -3,7 +3,7 @@
 """The labels of a pipeline, from words to text embeddings: encoded once, with a warning of words that are unknown."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .calibration import Calibration
@@ -30,6 +30,8 @@ class PipelineLabels:
 
     def _set_default_labels(self, candidate_labels: Labels | None, templates: str | Sequence[str] | None) -> None:
         """Sets the labels and templates of calls that pass none, and starts an empty cache."""
+        if isinstance(candidate_labels, Iterator):  # the first call would read it to its end
+            candidate_labels = list(candidate_labels)
         self._candidate_labels, self._templates = candidate_labels, templates
         self._text_cache = TextCache()
 

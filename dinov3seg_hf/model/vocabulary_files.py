@@ -154,6 +154,8 @@ def parse_csv(text: str) -> Fields:
         rows = [row[:-1] for row in rows]
     if any("\t" in cell for row in rows for cell in row):
         raise ValueError("a cell contains a tab; expected a table of commas. Name the file .tsv if tabs separate it.")
+    if broken := next((cell for row in rows for cell in row if len(cell.splitlines()) > 1), None):
+        raise ValueError(f"the cell {quoted(broken)} contains a line break; expected one class per row. Remove it.")
     header = [{"name": "names"}.get(cell.strip().lower(), cell.strip().lower()) for cell in rows[0]] if rows else []
     if len(header) == 1 and header != ["names"]:
         if wide := next((row for row in rows if len(row) > 1), None):

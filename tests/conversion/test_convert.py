@@ -600,6 +600,29 @@ def test_only_an_earlier_conversion_is_overwritten_and_only_when_asked(converted
     assert contents(precious) == {Path("thesis.txt"): b"years of work"}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_others_wrote_to_the_output_meanwhile_stays(run, monkeypatch, tmp_path, overwrite):
+    (tmp_path / "out").mkdir()
+    save = Dinov3SegImageProcessorPil.save_pretrained
+
+    def save_late(self, folder):
+        (tmp_path / "out" / "thesis.txt").write_text("years of work")
+        return save(self, folder)
+
+    monkeypatch.setattr(Dinov3SegImageProcessorPil, "save_pretrained", save_late)
+    with pytest.raises(ValueError, match="is not an earlier conversion" if overwrite else "is not empty"):
+        run(overwrite=overwrite)
+    assert contents(tmp_path / "out") == {Path("thesis.txt"): b"years of work"}
+    assert not list(tmp_path.glob(".out.*"))
+
+
+def test_a_mounted_disk_is_refused_before_anything_is_read(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(writer.os.path, "ismount", lambda path: Path(path) == tmp_path / "out")
+    monkeypatch.setitem(convert.__globals__, "convert_backbone", None)
+    with pytest.raises(ValueError, match=r"where a disk is mounted; .* such as .*out/checkpoint"):
+        run()
+
+
 def test_an_empty_folder_is_filled_and_missing_ones_are_made(run, tmp_path):
     (tmp_path / "empty").mkdir()
     for output in (tmp_path / "empty", tmp_path / "some" / "where"):

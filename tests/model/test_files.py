@@ -9,12 +9,13 @@ import re
 import signal
 import time
 import uuid
+from pathlib import Path
 
 import psutil
 import pytest
 
 from dinov3seg_hf.model import files
-from dinov3seg_hf.model.files import open_atomically, remove_leftovers, write_atomically
+from dinov3seg_hf.model.files import open_atomically, open_folder_atomically, remove_leftovers, write_atomically
 from dinov3seg_hf.model.workers import end_with_parent
 
 
@@ -77,6 +78,27 @@ def test_links_are_not_followed(tmp_path):
     (tmp_path / "folder" / ".link").symlink_to(tmp_path / "mine")
     remove_leftovers(tmp_path / "folder", re.compile(r"\.link"))
     assert (tmp_path / "mine" / "file").exists()
+
+
+def test_a_folder_behind_a_link_is_replaced_where_it_lies(tmp_path):
+    (tmp_path / "disk" / "folder").mkdir(parents=True)
+    (tmp_path / "disk" / "folder" / "earlier").touch()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk" / "folder")
+    with open_folder_atomically(link) as partial:
+        assert partial.parent == tmp_path / "disk"
+        (partial / "new").touch()
+    assert link.is_symlink() and sorted(tmp_path.iterdir()) == [tmp_path / "disk", link]
+    assert list((tmp_path / "disk").iterdir()) == [tmp_path / "disk" / "folder"]
+    assert [path.name for path in link.iterdir()] == ["new"]
+
+
+def test_the_current_folder_is_replaced_like_any_other(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with open_folder_atomically(Path(".")) as partial:
+        (partial / "new").touch()
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"] and (tmp_path / "here" / "new").exists()
 
 
 def _parent(pids):

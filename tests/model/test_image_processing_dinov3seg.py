@@ -226,6 +226,8 @@ def test_settings_survive_saving(backend, tmp_path):
         (photo(1, 300), {"size": {"shortest_edge": 640}, "max_image_pixels": 10**6}, "longest_edge"),
         (photo(4, 4), {"size": {"longest_edge": 64}}, "shortest_edge"),
         (photo(4, 4), {"size": {"height": -4, "width": 4}}, "resized to -4 x 4"),
+        (photo(4, 4), {"size": {"shortest_edge": -64}}, "positive values"),
+        (photo(4, 4), {"size": {"shortest_edge": 64, "longest_edge": -64}}, "positive values"),
         (photo(4, 4), {"window_stride": 385}, "larger than the window"),
         (photo(4, 4), {"window_size": 0}, "window_size"),
         (photo(4, 4), {"do_center_crop": True, "crop_size": {"height": 4, "width": 4}}, "not supported"),
@@ -328,6 +330,20 @@ def test_log_sums_are_those_of_all_resized_logits(spread, temperature):
         found[rows, columns] = block
     expected = F.interpolate(logits[None], (60, 40), mode="bilinear", align_corners=False)[0].double().logsumexp(0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5 * max(1.0, spread))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.07, 1e-4, 1e-12])
+@pytest.mark.parametrize("classes", [1, 2, 30])
+def test_softmax_scores_are_exact_and_at_most_one_at_any_temperature(pil, classes, temperature):
+    logits = 0.4 * torch.rand(1, classes, 9, 7, generator=torch.Generator().manual_seed(classes))
+    logits[:, 0] += 0.5  # wins everywhere
+    (result,) = pil.post_process_semantic_segmentation(
+        outputs_of(logits), [(70, 65)], score_function="softmax", temperature=temperature, return_scores=True
+    )
+    resized = F.interpolate(logits.double(), (70, 65), mode="bilinear", align_corners=False)[0]
+    expected = (resized / temperature).softmax(dim=0)[0]
+    assert result.scores.max() <= 1
+    torch.testing.assert_close(result.scores.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 100])

@@ -168,11 +168,14 @@ def test_one_window_over_the_whole_image_changes_nothing_and_is_not_encoded(mode
     window = {"window_pixel_values": pixels[:, None], "window_boxes": torch.tensor([[0, 0, 56, 72]])}
     assert torch.equal(model(pixels, input_ids=words, **window).logits, expected)
     assert len(views) == 2
+    window["window_boxes"] = [[0, 0, 56, 72]]  # a list, as `cut_windows` and `merge_windows` accept it
+    assert torch.equal(model(pixels, input_ids=words, **window).logits, expected)
+    assert len(views) == 3
     # halves of the image that are enlarged to its size are encoded
     halves = torch.stack([images(56, 72), images(56, 72)], dim=1)
     window = {"window_pixel_values": halves, "window_boxes": torch.tensor([[0, 0, 28, 72], [28, 0, 28, 72]])}
     assert (model(pixels, input_ids=words, **window).logits - expected).abs().max() > 1e-3
-    assert len(views) == 4
+    assert len(views) == 5
     boxes = torch.tensor(plan_windows((56, 72), 32, 16))
     local = model(pixels, input_ids=words, window_pixel_values=cut_windows(pixels, boxes), window_boxes=boxes).logits
     assert local.shape == expected.shape and (local - expected).abs().max() > 1e-3
@@ -408,6 +411,13 @@ def test_ignored_pixels_count_for_nothing():
     close(segmentation_loss(logits, labels), segmentation_loss(changed, labels))
     close(segmentation_loss(logits, labels), segmentation_loss(logits[:, :, 2:], labels[:, 2:]))
     assert segmentation_loss(logits, torch.full_like(labels, -1)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int16, torch.int32])
+def test_label_maps_of_any_integers_have_the_same_loss(dtype):
+    logits, labels = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    labels[:, 0] = 255
+    close(segmentation_loss(logits, labels.to(dtype), 255), segmentation_loss(logits, labels, 255))
 
 
 def test_classes_compete_with_each_other_and_with_none_of_them():

@@ -453,6 +453,11 @@ def test_a_word_seen_before_is_not_encoded_again(pipe, sample_image, num_encoded
     assert num_encoded["classes"] == 2 * len(LABELS) + 1
 
 
+def test_default_labels_that_can_be_read_only_once_hold_for_all_calls(own_pipe):
+    own_pipe._set_default_labels((name for name in LABELS), None)
+    assert own_pipe.encode_labels().names == own_pipe.encode_labels().names == tuple(LABELS)
+
+
 def test_a_new_word_reads_no_weight_of_the_text_tower_again(own_pipe, monkeypatch):
     """It costs its own prompts: at full width, reading all weights took four times as long as encoding a word."""
     read = []

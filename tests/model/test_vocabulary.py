@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dinov3seg_hf.model.dinotxt import encode_prompts
-from dinov3seg_hf.model.fingerprints import model_fingerprint
+from dinov3seg_hf.model.fingerprints import model_fingerprint, weights_key
 from dinov3seg_hf.model.text_embeddings import TextEmbeddings
 from dinov3seg_hf.model.tokenization import clean_text
 from dinov3seg_hf.model.vocabulary import Vocabulary
@@ -347,6 +347,7 @@ def test_yaml_is_what_json_is_or_a_yolo_data_set(tmp_path):
         ("a.csv", 'names,label\n"cat, kitten",0\n', "expected words separated by '|'"),
         ("a.csv", "names,label\ncat\n", "has 1 columns; expected 2"),
         ("a.csv", "names\tlabel\ncat\t0\n", "contains a tab"),
+        ("a.csv", 'names\n"traffic\nlight"\ncat\n', "contains a line break"),
         ("a.yaml", "[cat", "not valid YAML"),
         ("a.yaml", "- no\n", "Label 0 is False of type bool"),
         ("a.yaml", "names: {1: cat}\n", "expected the labels 0, 1"),
@@ -669,6 +670,19 @@ def test_the_fingerprint_of_a_model_stands_for_its_text_tower(model, tmp_path):
     assert len({fingerprint, *map(model_fingerprint, others)}) == 1 + len(others)
     with pytest.raises(ValueError, match="meta device"):
         model_fingerprint(Model().to("meta"))
+
+
+def test_the_key_of_weights_needs_no_values_of_offloaded_weights(model):
+    before = weights_key(model)
+    model.text_model.text_projection.to("meta")
+    offloaded = weights_key(model)
+    assert offloaded != before
+    weight = model.text_model.text_projection.weight
+    model.text_model.text_projection.weight = torch.nn.Parameter(torch.empty_like(weight).zero_())  # as after each use
+    assert weights_key(model) == offloaded
+    with torch.no_grad():
+        next(model.text_model.parameters()).data[:] += 1  # which torch does not count
+    assert weights_key(model) != offloaded
 
 
 def test_files_that_hold_no_text_embeddings_are_refused(model, processor, tmp_path):

@@ -258,6 +258,14 @@ def test_reduced_labels_count_from_zero(tiny_processor, dataset):
         tiny_processor.image_processor(dataset[0]["image"], np.full(mask.shape, 300), do_reduce_labels=True)
 
 
+def test_reduced_labels_keep_negative_labels_which_have_a_meaning_of_their_own(tiny_processor, dataset):
+    mask = np.array(dataset[0]["annotation"], np.int64)
+    mask[:2] = np.array([[-1], [-2]])  # ignored, and none of the classes
+    options = {"do_reduce_labels": True, "do_resize": False, "return_tensors": "pt"}
+    labels = tiny_processor.image_processor(dataset[0]["image"], mask, **options)["labels"][0]
+    assert (labels[0] == -1).all() and (labels[1] == -2).all()
+
+
 def test_metrics_refuse_logits_that_the_trainer_padded():
     metrics = SegmentationMetrics(ID2LABEL)
     logits = np.zeros((1, 3, 4, 4), np.float32)
