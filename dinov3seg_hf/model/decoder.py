@@ -39,9 +39,10 @@ class Dinov3SegDecoderStep(GradientCheckpointingLayer):
         self.convolution1 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
         # A concatenation, computed as a sum, because the term of the prior is the same for all classes of an image.
         self.prior_convolution = Dinov3SegPriorConvolution(prior_size, out_size, kernel_size=3, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(max(1, out_size // 16), out_size)
+        num_groups = next(count for count in range(max(1, out_size // 16), 0, -1) if out_size % count == 0)
+        self.norm1 = nn.GroupNorm(num_groups, out_size)
         self.convolution2 = nn.Conv2d(out_size, out_size, kernel_size=3, padding=1)
-        self.norm2 = nn.GroupNorm(max(1, out_size // 16), out_size)
+        self.norm2 = nn.GroupNorm(num_groups, out_size)
 
     def guide(self, prior_feature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Computes what is the same for all classes of an image.

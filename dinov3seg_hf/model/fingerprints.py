@@ -9,6 +9,7 @@ for caches.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -71,9 +72,16 @@ def weights_key(module: nn.Module) -> tuple[object, ...]:
 
     For each parameter, the key contains the address, the number of writes counted by torch, the dtype, the device and a
     few values. The values reveal writes that torch does not count (`parameter.data`), for example by exponential moving
-    averages and adapters. Of weights that are offloaded (device "meta"), it contains neither.
+    averages and adapters. Of weights that are offloaded (device "meta"), it contains neither. For each layer with
+    adapters of PEFT, the key contains which of them are active.
     """
     places, values = [], []
+    layers: Iterator[Any] = module.modules()
+    adapters = tuple(
+        (off, tuple(layer.active_adapters))
+        for layer in layers
+        if isinstance(off := getattr(layer, "disable_adapters", None), bool)  # of a model, it is a method
+    )
     for parameter in module.parameters():
         if parameter.is_meta:  # offloaded by accelerate, which makes such a parameter anew after each use
             places.append((0, 0, parameter.dtype, parameter.device))
@@ -82,9 +90,9 @@ def weights_key(module: nn.Module) -> tuple[object, ...]:
         places.append((flat.data_ptr(), _num_writes(parameter), parameter.dtype, parameter.device))
         values.append(flat[:: max(1, flat.numel() // 8)].float())
     if not values:
-        return tuple(places)
+        return (tuple(places), adapters)
     device = values[0].device  # a model may be on several devices
-    return (tuple(places), torch.cat([sample.to(device) for sample in values]).cpu().numpy().tobytes())
+    return (tuple(places), adapters, torch.cat([sample.to(device) for sample in values]).cpu().numpy().tobytes())
 
 
 def _num_writes(tensor: torch.Tensor) -> int:

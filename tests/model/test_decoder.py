@@ -78,6 +78,15 @@ def test_chunks_and_gradients_change_nothing_and_the_prior_is_convolved_once(dec
     assert len(calls) == len(decoder.steps)
 
 
+@pytest.mark.parametrize("width", [1, 7, 16, 33, 50, 64])
+def test_a_step_has_any_width_and_groups_of_about_sixteen_channels(width):
+    step = random_step(4, width, 3)
+    assert step(torch.randn(2, 4, 3, 5), torch.zeros(1, width, 6, 10)).shape == (2, width, 6, 10)
+    assert width % step.norm1.num_groups == 0
+    if width % 16 == 0:
+        assert step.norm1.num_groups == width // 16
+
+
 class Doubled(nn.Conv2d):
     """A layer that does more than its weights say, like that of an adapter."""
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModel, SamVisionConfig
 
+from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 
@@ -100,3 +101,25 @@ def test_the_stem_is_initialized_like_the_linear_patch_embedding(tiny_config):
     for convolution in convolutions:
         assert convolution.weight.std().item() == pytest.approx(config.vision_config.initializer_range, rel=0.15)
         assert convolution.bias is None or not convolution.bias.any()
+
+
+@torch.no_grad()
+def test_texts_are_encoded_again_when_adapters_are_switched(base, tiny_processor):
+    """The weights do not change, but what the text tower computes does."""
+    _, model = base
+    pipe = OpenVocabularySegmentationPipeline(model=model, processor=tiny_processor)
+    plain = pipe.encode_labels(["cat", "dog"]).tensor
+    found = {}
+    for index, name in enumerate(("one", "other")):
+        model.add_adapter(peft.LoraConfig(**LORA), adapter_name=name)
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key and f".{name}." in key:
+                parameter.data = 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+        found[name] = pipe.encode_labels(["cat", "dog"]).tensor
+    model.set_adapter("one")
+    assert torch.equal(pipe.encode_labels(["cat", "dog"]).tensor, found["one"])
+    assert (found["one"] - found["other"]).abs().max() > 1e-3
+    model.disable_adapters()
+    assert torch.equal(pipe.encode_labels(["cat", "dog"]).tensor, plain)
+    model.enable_adapters()
+    assert torch.equal(pipe.encode_labels(["cat", "dog"]).tensor, found["one"])
