@@ -17,13 +17,13 @@ from fastapi.responses import JSONResponse
 
 from ..about import __version__
 from ..model.inference_settings import ActiveClasses, Background, Head, Inference, InferenceSettings, Refine
-from ..model.vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary, as_vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import mask_as_png, segments_as_json
 from ..visualization.pictures import regions_of
 from .body_limit import BodyLimit
 from .engine import BusyError, SegmentationEngine, Segmented
-from .words import vocabulary_within
+from .words import check_prompts, templates_within, vocabulary_within
 
 # More than the image of a request: words, templates, the frame of a form, and a third more for base64.
 FORM_BYTES, BASE64_SHARE = 2**20, 4 / 3
@@ -117,11 +117,14 @@ def _vocabulary(
         raise ValueError("Got labels and a vocabulary; expected one of them. Leave one out.")
     if labels is not None:
         return vocabulary_within(engine.limits, labels, templates)
-    if name is not None:
-        return Vocabulary.from_preset(name, **({} if templates is None else {"templates": templates}))
-    if default is None:
+    vocabulary = default if name is None else Vocabulary.from_preset(name)
+    if vocabulary is None:
         raise ValueError("Got neither labels nor a vocabulary; expected one of them, such as labels=cat, grass, sky.")
-    return default
+    if not templates:
+        return vocabulary
+    vocabulary = as_vocabulary(vocabulary, templates_within(engine.limits, templates))
+    check_prompts(engine.limits, sum(map(len, vocabulary.synonyms)), len(vocabulary.templates))
+    return vocabulary
 
 
 async def segmented(

@@ -21,7 +21,7 @@ from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import Vocabulary
-from .limits import SLIDE_VALUES, Limits
+from .limits import SLIDE_VALUES, Limits, check_aspect
 from .memory import Memory, num_bytes_of
 
 # The features are stored for all clients together: only who has the same image finds them.
@@ -178,7 +178,9 @@ class SegmentationEngine:
             job.key = (digest, settings.inference, settings.head, settings.patch_source, settings.refine_features)
             job.image = self.memory.get(SHARED, job.key)
             if job.image is None:
-                job.image = self.pipe.prepare(open_image(job.content, self.limits.pixels), settings)
+                image = open_image(job.content, self.limits.pixels)
+                check_aspect(self.limits, image.size, dict(self.pipe.image_processor.size))
+                job.image = self.pipe.prepare(image, settings)
             job.content = b""
             self._check_slide(job)
         except Exception as error:  # whatever it is, the client must get an answer
