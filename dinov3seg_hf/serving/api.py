@@ -9,6 +9,7 @@ are too large, 429 with `Retry-After` if the queue is full, 503 while the servic
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
@@ -102,8 +103,8 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
             background=background,
             active_classes=active_classes,
         )
-        result = await segmented(engine, await image.read(), words, settings)
-        return await run_in_threadpool(_answer, result, name, format)
+        answer = partial(_answer, name=name, format=format)
+        return await asyncio.wrap_future(engine.submit(await image.read(), words, settings, answer))
 
 
 def _vocabulary(
@@ -125,13 +126,6 @@ def _vocabulary(
     vocabulary = as_vocabulary(vocabulary, templates_within(engine.limits, templates))
     check_prompts(engine.limits, sum(map(len, vocabulary.synonyms)), len(vocabulary.templates))
     return vocabulary
-
-
-async def segmented(
-    engine: SegmentationEngine, content: bytes, vocabulary: Vocabulary, settings: InferenceSettings
-) -> Segmented:
-    """Segments an image without blocking the other requests; see `SegmentationEngine.submit`."""
-    return await asyncio.wrap_future(engine.submit(content, vocabulary, settings))
 
 
 def _answer(result: Segmented, name: str, format: str) -> Response:

@@ -7,8 +7,10 @@ or `PolygonLabels` on an `Image`; the names of the labels are the words.
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
@@ -131,18 +133,20 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
         try:
             address = data.get(interface.value) if isinstance(data, dict) else None
             content = await run_in_threadpool(downloads.read, address)
-            result = await asyncio.wrap_future(await submitted(content, vocabulary, begun))
+            answer = partial(_prediction, interface=interface)
+            return await asyncio.wrap_future(await submitted(content, vocabulary, answer, begun))
         except BusyError:
             raise
         except (ValueError, MemoryError) as error:  # the other tasks are labeled all the same
             return {"result": [], "model_version": MODEL_VERSION, "error": str(error)}
-        return await run_in_threadpool(_prediction, result, interface)
 
-    async def submitted(content: bytes, vocabulary: Vocabulary, begun: asyncio.Event) -> "Future[Segmented]":
+    async def submitted(
+        content: bytes, vocabulary: Vocabulary, answer: Callable[[Segmented], Any], begun: asyncio.Event
+    ) -> "Future[Any]":
         """Submits an image. If the queue is full, the first one of a request is refused, and the others wait."""
         while True:
             try:
-                future = engine.submit(content, vocabulary, InferenceSettings())
+                future = engine.submit(content, vocabulary, InferenceSettings(), answer)
             except BusyError as error:
                 if not begun.is_set() or not engine.is_open:
                     raise

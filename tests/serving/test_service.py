@@ -242,6 +242,39 @@ def test_a_full_queue_tells_when_to_come_back_and_closing_answers_all(pipe, cont
     assert all(future.result(0).labeled.label_map.size for future in futures)
 
 
+def test_the_model_waits_for_answers_and_a_request_is_in_work_until_it_is_answered(pipe, content):
+    """Results have the size of the image: those of many clients, with slow answers, would fill the memory."""
+    engine = SegmentationEngine(pipe, max_batch=1, max_queue=20, num_workers=1)
+    gate, made = threading.Event(), []
+    segment = pipe.segment_prepared
+
+    def counted(*arguments, **options):
+        made.append(1)
+        return segment(*arguments, **options)
+
+    def answer(result):
+        gate.wait(60)
+        return result.labeled.label_map.shape if result.was_encoded else 1 / 0
+
+    engine._room = threading.Semaphore(3)
+    pipe.segment_prepared = counted
+    try:
+        futures = [engine.submit(content, Vocabulary(NAMES), InferenceSettings(), answer) for _ in range(8)]
+        deadline = time.monotonic() + 60
+        while len(made) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert len(made) == 3 and engine.num_pending == 8
+        gate.set()
+        with pytest.raises(ZeroDivisionError):  # an error in an answer reaches its client, and no other
+            futures[0].result(60)
+        assert [future.result(60) for future in futures[1:]] == [(60, 90)] * 7
+        engine.close()
+        assert engine.num_pending == 0 and len(made) == 8
+    finally:
+        del pipe.segment_prepared
+
+
 def test_an_error_in_the_model_reaches_the_client_and_the_next_request_is_served(pipe, content, monkeypatch):
     engine = SegmentationEngine(pipe)
     monkeypatch.setattr(engine, "_segment", lambda batch: 1 / 0)
