@@ -48,7 +48,11 @@ def make_parser(prog: str) -> Parser:
     )
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository of the model on the Hub")
     parser.add_argument("--space", metavar="OWNER/NAME", help="repository of the Space on the Hub (default: none)")
-    parser.add_argument("--private", action="store_true", help="create private repositories")
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        help="create private repositories; the Space then needs a secret HF_TOKEN with read access to the model",
+    )
     parser.add_argument("--dry-run", action="store_true", help="build and check the folders without uploading them")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="build folder (default: temporary; publish-... with --dry-run)"
