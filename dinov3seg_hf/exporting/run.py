@@ -51,7 +51,7 @@ class Segmenter:
         """Computes the text embeddings `(C, 2, D)` of labels, each "word" or "word|synonym|synonym".
 
         Raises:
-            ValueError: If there are no labels, a word is empty or is in two labels, or a prompt has too many tokens.
+            ValueError: If there are no labels, a word is empty or repeated, or a prompt has too many tokens.
         """
         check_labels(labels)
         prompts = [
@@ -97,13 +97,14 @@ class Segmenter:
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Checks that every label has words of its own.
+    """Checks that every label has a name of its own, its first word. Labels can share other words.
 
     Raises:
-        ValueError: If there are no labels, or a word is empty or stands for two labels.
+        ValueError: If there are no labels, a word is empty or twice in a label, or two labels have the same name.
     """
-    words = [" ".join(word.split()).casefold() for label in labels for word in label.split("|")]
-    if not words or "" in words or len(set(words)) < len(words):
+    words = [[" ".join(word.split()).casefold() for word in label.split("|")] for label in labels]
+    names = {of_label[0] for of_label in words}
+    if not words or len(names) < len(words) or any("" in row or len(set(row)) < len(row) for row in words):
         raise ValueError(f"The labels are {list(labels)}; expected different words, and none of them empty.")
 
 

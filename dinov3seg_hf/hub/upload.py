@@ -126,7 +126,7 @@ def upload_folder(
         message: The commit message.
         api: The client with endpoint and token. Default: endpoint and token of the environment.
         stale: Patterns of files to remove from the repository if they are not in the folder. A folder of the repository
-            into which nothing is uploaded keeps all of its files, because others have put them there.
+            into which no such file is uploaded keeps all of its files, because others have put them there.
         max_attempts: Maximum number of attempts.
 
     Raises:
