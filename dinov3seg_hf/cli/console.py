@@ -29,6 +29,7 @@ ACTIVE_CLASSES = (
 )
 
 EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
+MAX_PORT = 65535
 INTERRUPTED = "interrupted; run the same command again"
 
 
@@ -146,6 +147,13 @@ def positive(text: str) -> int:
     """Parses an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected an integer of at least 1")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Parses the number of a port, from 0 to 65535."""
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a port from 0 to {MAX_PORT}")
     return int(text)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoint_names import resolve_checkpoint
-from .console import EXIT_OK, Parser, positive
+from .console import EXIT_OK, Parser, port, positive
 from .model_options import add_model
 from .server_limits import add_limits, limits_of
 
@@ -42,7 +42,7 @@ def make_parser(prog: str) -> Parser:
         help='host name or address; "0.0.0.0" accepts other machines (default: $GRADIO_SERVER_NAME, or localhost)',
     )
     server.add_argument(
-        "--port", type=int, help="port (default: $GRADIO_SERVER_PORT, or the first free port from 7860)"
+        "--port", type=port, help="port (default: $GRADIO_SERVER_PORT, or the first free port from 7860)"
     )
     server.add_argument(
         "--auth",
@@ -84,7 +84,7 @@ def check(options: argparse.Namespace) -> None:
 
 def _users(file: Path) -> list[tuple[str, str]]:
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeError) as error:
         raise ValueError(f"The file of passwords {str(file)!r} cannot be read ({error}). Check the path.") from error
     users = [(name, password) for name, _, password in (line.partition(":") for line in lines)]

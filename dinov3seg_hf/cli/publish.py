@@ -24,7 +24,8 @@ examples:
   dinov3seg publish --model DIR --repo my-name/dinov3-seg --space my-name/dinov3-seg-demo
 
 The folders are built and checked before the upload: a process that cannot import this package must segment the example
-like the checkpoint does. To finish an interrupted upload, run the same command again; it commits nothing twice.
+like the checkpoint does. To finish an interrupted upload, run the same command again; it commits nothing twice. From a
+repository that exists, the command removes code and weights of an earlier version and names them; other files stay.
 """
 INTERRUPTED = "interrupted; run the same command again to finish"
 
@@ -47,7 +48,11 @@ def make_parser(prog: str) -> Parser:
     )
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository of the model on the Hub")
     parser.add_argument("--space", metavar="OWNER/NAME", help="repository of the Space on the Hub (default: none)")
-    parser.add_argument("--private", action="store_true", help="create private repositories")
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        help="create private repositories; the Space then needs a secret HF_TOKEN with read access to the model",
+    )
     parser.add_argument("--dry-run", action="store_true", help="build and check the folders without uploading them")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="build folder (default: temporary; publish-... with --dry-run)"
@@ -149,4 +154,5 @@ def _summary(publication: "Publication") -> str:
 def _describe(upload: "Upload") -> str:
     size = sum(upload.files.values()) / 1e6
     done = "published in commit" if upload.changed else "already published in commit"
-    return f"{upload.repo_type} {upload.repo_id}: {len(upload.files)} files, {size:.1f} MB, {done} {upload.commit[:12]}"
+    text = f"{upload.repo_type} {upload.repo_id}: {len(upload.files)} files, {size:.1f} MB, {done} {upload.commit[:12]}"
+    return text + (f"; removed there: {', '.join(upload.removed)}" if upload.removed else "")

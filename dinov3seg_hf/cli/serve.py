@@ -5,7 +5,7 @@
 import argparse
 
 from ..checkpoint_names import resolve_checkpoint
-from .console import EXIT_OK, Parser, positive
+from .console import EXIT_OK, Parser, port, positive
 from .model_options import add_model
 from .server_limits import add_limits, limits_of
 from .words import add_words, vocabulary_of
@@ -33,7 +33,7 @@ def make_parser(prog: str) -> Parser:
     add_model(parser, settings=False)
     server = parser.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", help='"0.0.0.0" accepts other machines (default: 127.0.0.1)')
-    server.add_argument("--port", type=int, default=8000, help="default: 8000; 0: a free port")
+    server.add_argument("--port", type=port, default=8000, help="default: 8000; 0: a free port")
     server.add_argument(
         "--images-from",
         nargs="+",

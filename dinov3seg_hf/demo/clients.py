@@ -2,12 +2,14 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Limits the uploads and the requests of one client, so that one client cannot keep the demo from the others.
 
-A client is an address. Behind a proxy, uvicorn takes the address from `X-Forwarded-For` if it trusts the proxy: one on
-the same machine, or one that the environment variable `FORWARDED_ALLOW_IPS` names. Of several addresses, it takes the
-last one that it does not trust: a proxy adds the address that it sees behind those that the client claims. If it
-trusts all ("*"), it takes the first one, which the client can make up.
+A client is an address, or a network of IPv6 (/64), because one client can have all of its addresses. Behind a proxy,
+uvicorn takes the address from `X-Forwarded-For` if it trusts the proxy: one on the same machine, or one that the
+environment variable `FORWARDED_ALLOW_IPS` names. Of several addresses, it takes the last one that it does not trust: a
+proxy adds the address that it sees behind those that the client claims. If it trusts all ("*"), it takes the first one,
+which the client can make up.
 """
 
+import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -23,6 +25,8 @@ from .uploads import MAX_AGE_SECONDS
 
 # Requests that make work or files. For a full queue, Gradio's clients expect 503.
 LIMITED = {"/upload": 429, "/queue/join": 503, "/call/": 503, "/run/": 503, "/api/": 503, "/login": 429}
+# What our page never asks for. Gradio stores the bodies in the temporary folder of the system, and leaves them there.
+UNUSED = ("/process_recording", "/component_server")
 MAX_CLIENTS = 10_000
 
 # Where the proxies of a Space are: networks that no visitor comes from.
@@ -75,6 +79,19 @@ class Allowance:
         return left
 
 
+def client_of(address: str) -> str:
+    """Returns the client that has an address: the address itself, or the network of an address of IPv6."""
+    try:
+        number = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # of a socket without addresses
+        return address
+    if isinstance(number, ipaddress.IPv4Address):
+        return address
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return str(ipaddress.ip_network((int(number), 64), strict=False))
+
+
 class ClientRates:
     """Middleware that answers clients with too many requests or uploads itself.
 
@@ -101,7 +118,10 @@ class ClientRates:
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/gradio_api")
             status = next((status for start, status in LIMITED.items() if path.startswith(start)), None)
-            client = (scope.get("client") or ("", 0))[0]
+            client = client_of((scope.get("client") or ("", 0))[0])
+            if path.startswith(UNUSED):
+                await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+                return
             if status is not None:
                 detail, wait = "Too many requests", self.requests.seconds_until(client, 1)
                 if path.startswith("/upload"):

@@ -17,6 +17,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 from PIL import Image
 
+from ..model.checks import quoted
 from ..visualization.files import save_image, save_mask, segments_as_json
 from ..visualization.legend import with_legend
 from ..visualization.pictures import overlay
@@ -160,6 +161,12 @@ class Endpoints:
 
     def heat_map(self, image, labels, label, inference, head, templates, request: gr.Request) -> str:
         """Returns the path of a gray PNG with the score of one label at each pixel, multiplied by 255."""
+        with _errors_for_clients():
+            if not isinstance(label, str) or len(label) > self.engine.limits.word_length:
+                raise ValueError(
+                    f"label is {quoted(label)}; expected one of the words, with at most "
+                    f"{self.engine.limits.word_length} characters."
+                )
         result = self._segmented(image, labels, inference, head, templates, False, request)
         with _errors_for_clients():
             scores = result.scores[result.vocabulary.index(label)]

@@ -30,7 +30,7 @@ from ..model.inference_settings import Head, Inference, InferenceSettings, Refin
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings, encode_classes
 from ..model.vocabulary import Vocabulary
-from ..serving.limits import SLIDE_VALUES, Limits, Progress
+from ..serving.limits import SLIDE_VALUES, Limits, Progress, check_aspect
 from ..serving.memory import Memory, num_bytes_of
 from ..serving.words import vocabulary_within
 from ..visualization.colors import label_palette
@@ -134,6 +134,7 @@ class DemoEngine:
             except ValueError as error:  # hide the folder of the uploads, and advice that is for programmers only
                 reason = str(error).replace(str(path), path.name)
                 raise ValueError(re.sub(r", or raise the limit \(.*\)", "", reason)) from error
+            check_aspect(self.limits, image.size, dict(self.pipe.image_processor.size))
             if max(image.size) > self.limits.side:
                 image.thumbnail((self.limits.side, self.limits.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
             # A small image is enlarged for the page. The factor is odd: each original pixel is the center of a block.

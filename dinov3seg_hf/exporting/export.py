@@ -94,7 +94,7 @@ def export_checkpoint(
         graphs = {graph.name: graph for graph in graphs_of(model)}
         differences = _write_programs(graphs, format, int8, partial, progress)
         settings["files"] = {graph: f"{graph}{FORMATS[format].ending}" for graph in graphs}
-        _write_companions(partial, settings, processor, [path.resolve() for path in licenses])
+        _write_companions(partial, settings, processor, licenses)
         names = [path.name for path in licenses]
         title = folder.resolve().name
         readme = make_readme(title, format, graphs.values(), settings["files"], settings, differences, names)
@@ -110,7 +110,11 @@ def settings_of(model: Dinov3SegForSemanticSegmentation, processor: Dinov3SegPro
         ValueError: If the image processor makes images whose sides are no multiples of the patch size.
     """
     image_processor, tokenizer = processor.image_processor, processor.tokenizer
-    names = ("rescale_factor", "image_mean", "image_std")
+    if not image_processor.do_resize:
+        raise ValueError(
+            "The image processor does not resize (do_resize is false), so that sides may be no multiples of the patch "
+            "size, which the image graph takes. Set do_resize and size of the processor."
+        )
     limit = min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
     size = {key: value for key, value in dict(image_processor.size).items() if value}
     patch_size, divisor = model.config.vision_config.patch_size, image_processor.size_divisor or 1
@@ -128,7 +132,10 @@ def settings_of(model: Dinov3SegForSemanticSegmentation, processor: Dinov3SegPro
         "size": size,
         "size_divisor": divisor,
         "resample": int(image_processor.resample),
-        **{key: getattr(image_processor, key) for key in names},
+        # what the processor leaves out changes nothing
+        "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
+        "image_mean": image_processor.image_mean if image_processor.do_normalize else [0.0] * 3,
+        "image_std": image_processor.image_std if image_processor.do_normalize else [1.0] * 3,
         "max_tokens": limit,
         "pad_token_id": tokenizer.pad_token_id or 0,
         "temperature": float(torch.exp(-model.logit_scale.detach().float())),

@@ -62,7 +62,8 @@ def make_readme(
         RUN_USE.format(runtime=runtime) if runtime else TORCH_USE,
         "## Graphs\n\nA graph serves any number of classes and images of any size. `rows` and `columns` are those of "
         f"the patches: the sides of an image are multiples of {settings['patch_size']} pixels. Inference is `whole`: "
-        "there are no windows. All classes are in memory at once."
+        "there are no windows. All classes are in memory at once. Every pixel gets a label: the bounds of calibrated "
+        'labels and `background="auto"` are not in the graphs.'
         + (" Matrices have weights of 8 bits." if settings["int8"] else ""),
         *(_describe(graph, files[graph.name]) for graph in graphs),
         "## Pixels and prompts\n\n"

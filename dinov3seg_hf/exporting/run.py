@@ -51,8 +51,9 @@ class Segmenter:
         """Computes the text embeddings `(C, 2, D)` of labels, each "word" or "word|synonym|synonym".
 
         Raises:
-            ValueError: If a prompt has too many tokens.
+            ValueError: If there are no labels, a word is empty or repeated, or a prompt has too many tokens.
         """
+        check_labels(labels)
         prompts = [
             [clean_text(template.replace("{}", word.strip())) for word in label.split("|") for template in templates]
             for templates in [self.settings["templates"]]
@@ -93,6 +94,18 @@ class Segmenter:
             wins = logit_map > best
             labels[wins], best[wins] = label, logit_map[wins]
         return labels
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Checks that every label has a name of its own, its first word. Labels can share other words.
+
+    Raises:
+        ValueError: If there are no labels, a word is empty or twice in a label, or two labels have the same name.
+    """
+    words = [[" ".join(word.split()).casefold() for word in label.split("|")] for label in labels]
+    names = {of_label[0] for of_label in words}
+    if not words or len(names) < len(words) or any("" in row or len(set(row)) < len(row) for row in words):
+        raise ValueError(f"The labels are {list(labels)}; expected different words, and none of them empty.")
 
 
 def load_graph(path: Path, device: str) -> Graph:
@@ -141,9 +154,18 @@ def resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Reads an image upright and in RGB; transparent images are placed on white."""
+    """Reads an image upright and in RGB; transparent images are placed on white, and 16 bits are divided by 257.
+
+    Raises:
+        ValueError: If the values have neither 8 nor 16 bits.
+    """
     with Image.open(path) as file:
         image = ImageOps.exif_transpose(file)
+    if image.mode == "F" or image.mode.startswith("I"):  # PIL would clip the values at 255
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"{str(path)!r} has the mode {image.mode}; expected 8 or 16 bits. Rescale the image.")
+        image = Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
@@ -172,7 +194,7 @@ def main() -> None:
         segmenter = Segmenter(Path(__file__).resolve().parent)
         label_map = segmenter.segment(image, segmenter.encode_words(labels))
         save_labels(label_map, options.output)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         parser.error(str(error))
     counts = np.bincount(label_map.ravel(), minlength=len(labels))
     for index, (label, count) in enumerate(zip(labels, counts)):

@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The example of a published checkpoint: an image and class names, for the check and the model card."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,3 +13,8 @@ class Example:
 
     image: Path
     labels: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of the published image: a PNG without the metadata of the file, at an address without escapes."""
+        return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.image.stem).strip('-.') or 'example'}.png"

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def build_model_folder(
     of_weights = [name for name in names if name in LICENSES]
     license_link = {"license_link": of_weights[0]} if of_weights else {}
     given = {key: value for key, value in (metadata or {}).items() if value}  # options that were not passed are None
-    fields = {**_metadata_of_conversion(conversion), **license_link, **notes.metadata, **given}
+    fields = with_license({**_metadata_of_conversion(conversion), **license_link}, notes.metadata, given)
     if code_license is not None:
         # of the code; weights under another license have theirs beside it
         name = "LICENSE" if fields.get("license") == CODE_LICENSE and not of_weights else "LICENSE-CODE"
@@ -190,7 +190,7 @@ def _check_results_are_of(model: torch.nn.Module, results: Sequence[Any]) -> Non
 def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, folder: Path) -> dict[str, Any]:
     """Saves the example and its overlay, and returns the values of the example for the card."""
     image = open_image(example.image)
-    with _in_float32(pipe.model):
+    with in_float32(pipe.model):
         result = pipe(image, example.labels, return_label_map=True, return_masks=False)
     scores = {segment["label"]: segment["score"] for segment in result["segments"]}
     regions = regions_of(result["label_map"], result["labels"], scores)
@@ -200,7 +200,7 @@ def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, fo
             "of them. Choose other labels."
         )
     folder.mkdir()
-    name = f"{example.image.stem}.png"
+    name = example.file_name
     save_image(folder / name, image)
     palette = label_palette(result["labels"])
     picture = with_legend(overlay(image, result["label_map"], palette=palette), regions, palette=palette)
@@ -214,15 +214,17 @@ def _show_example(pipe: OpenVocabularySegmentationPipeline, example: Example, fo
 
 
 @contextmanager
-def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
     """Converts the model to float32 inside the context, because other dtypes are slow or inaccurate on the CPU."""
-    module: torch.nn.Module = model  # transformers types its own `to` as an unbound function
-    dtype = model.dtype
+    module: torch.nn.Module = model  # transformers types its own `float` as an unbound function
+    # each its own: frequencies of positions are float32 in every model, and `to` would round them
+    dtypes = [tensor.dtype for tensor in (*module.parameters(), *module.buffers())]
     module.float()
     try:
         yield
     finally:
-        module.to(dtype)
+        for tensor, dtype in zip((*module.parameters(), *module.buffers()), dtypes):
+            tensor.data = tensor.data.to(dtype)
 
 
 def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, example: Example) -> None:
@@ -265,7 +267,7 @@ def check_model_folder(folder: Path, pipe: OpenVocabularySegmentationPipeline, e
             )
         with np.load(output) as found:
             label_map, scores = found["label_map"], found["scores"]
-    with _in_float32(pipe.model):
+    with in_float32(pipe.model):
         expected = pipe(
             str(example.image),
             example.labels,
@@ -303,6 +305,16 @@ def refuse_other_results(
         f"The folder {str(folder)!r} and the checkpoint segment the example differently: {reason}. Nothing was "
         "published."
     )
+
+
+def with_license(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Joins the fields of a card, the last ones first. Name and link of a license go if a later one is another."""
+    fields: dict[str, Any] = {}
+    for layer in layers:
+        if "license" in fields and layer.get("license", fields["license"]) != fields["license"]:
+            fields = {key: value for key, value in fields.items() if key not in ("license_name", "license_link")}
+        fields |= layer
+    return fields
 
 
 def _metadata_of_conversion(report: dict[str, Any] | None) -> dict[str, Any]:

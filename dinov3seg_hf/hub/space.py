@@ -15,6 +15,8 @@ from huggingface_hub import metadata_load
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from ..model.image_input import open_image
+from ..visualization.files import save_image
 from .example import Example
 from .model_card import without_relative_links
 from .upload import PublishingError
@@ -59,8 +61,8 @@ def build_space_folder(
     defaults = {"DINOV3SEG_MODEL": repo_id}
     if example is not None:
         (output / "examples").mkdir(exist_ok=True)
-        image = output / "examples" / example.image.name
-        shutil.copyfile(example.image, image)
+        image = output / "examples" / example.file_name
+        save_image(image, open_image(example.image))  # a photo can tell where it was taken
         image.with_suffix(".txt").write_text(example.labels + "\n", encoding="utf-8")
         defaults["DINOV3SEG_EXAMPLES"] = "examples"
 

@@ -61,6 +61,7 @@ class Upload:
         commit: The latest commit of `main`.
         changed: Whether the upload made a new commit; `False` if the repository already had all files.
         files: Size in bytes of each file of the folder, by path.
+        removed: The files of an earlier version that were removed from the repository.
     """
 
     repo_id: str
@@ -68,6 +69,7 @@ class Upload:
     commit: str
     changed: bool
     files: dict[str, int]
+    removed: tuple[str, ...] = ()
 
 
 def check_access(repo_id: str, api: HfApi | None = None) -> str:
@@ -123,7 +125,8 @@ def upload_folder(
         private: Whether the repository must be private. An existing public repository raises an error then.
         message: The commit message.
         api: The client with endpoint and token. Default: endpoint and token of the environment.
-        stale: Patterns of files to remove from the repository if they are not in the folder.
+        stale: Patterns of files to remove from the repository if they are not in the folder. A folder of the repository
+            into which no such file is uploaded keeps all of its files, because others have put them there.
         max_attempts: Maximum number of attempts.
 
     Raises:
@@ -150,7 +153,8 @@ def upload_folder(
                 revision="main",
                 parent_commit=info.sha,
             )
-            return Upload(repo_id, repo_type, commit.oid, True, sizes)
+            removed = [item.path_in_repo for item in operations if isinstance(item, CommitOperationDelete)]
+            return Upload(repo_id, repo_type, commit.oid, True, sizes, tuple(removed))
         except PublishingError:
             raise
         except (TransportError, OSError, RuntimeError, ValueError) as error:
@@ -195,8 +199,17 @@ def _operations(
     tree = api.list_repo_tree(repo_id, repo_type=repo_type, revision=commit, recursive=True)
     there = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}  # files, not folders
     new = [name for name, path in paths.items() if name not in there or not _equal(path, there[name])]
-    old = [name for name in there if name not in paths and any(fnmatch.fnmatchcase(name, pattern) for pattern in stale)]
+    ours = {"", *(_top_folder(name) for name in paths if _matches(name, stale))}
+    old = [name for name in there if name not in paths and _matches(name, stale) and _top_folder(name) in ours]
     return [*(CommitOperationAdd(name, paths[name]) for name in new), *map(CommitOperationDelete, old)]
+
+
+def _top_folder(name: str) -> str:
+    return name.partition("/")[0] if "/" in name else ""
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _equal(path: Path, entry) -> bool:

@@ -59,6 +59,7 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"templates is {quoted(templates)}; expected a string or a list of strings.") from None
     if not templates:
         raise ValueError("Got no template; expected at least one. Use 'none' for names without a template.")
+    seen: set[str] = set()
     for i, template in enumerate(templates):
         if not isinstance(template, str):
             raise ValueError(
@@ -69,8 +70,9 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
                 f"Template {i}, {template!r}, contains '{{}}' {count} times; expected it exactly once, in place of the "
                 f"class name, as in {DEFAULT_TEMPLATE!r}."
             )
-        if template in templates[:i]:
+        if template in seen:
             raise ValueError(f"Template {template!r} is given twice, so its weight would double. Remove one of them.")
+        seen.add(template)
     return templates
 
 

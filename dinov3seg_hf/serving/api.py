@@ -9,6 +9,7 @@ are too large, 429 with `Retry-After` if the queue is full, 503 while the servic
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
@@ -17,13 +18,13 @@ from fastapi.responses import JSONResponse
 
 from ..about import __version__
 from ..model.inference_settings import ActiveClasses, Background, Head, Inference, InferenceSettings, Refine
-from ..model.vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary, as_vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import mask_as_png, segments_as_json
 from ..visualization.pictures import regions_of
 from .body_limit import BodyLimit
 from .engine import BusyError, SegmentationEngine, Segmented
-from .words import vocabulary_within
+from .words import check_prompts, templates_within, vocabulary_within
 
 # More than the image of a request: words, templates, the frame of a form, and a third more for base64.
 FORM_BYTES, BASE64_SHARE = 2**20, 4 / 3
@@ -102,8 +103,8 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
             background=background,
             active_classes=active_classes,
         )
-        result = await segmented(engine, await image.read(), words, settings)
-        return await run_in_threadpool(_answer, result, name, format)
+        answer = partial(_answer, name=name, format=format)
+        return await asyncio.wrap_future(engine.submit(await image.read(), words, settings, answer))
 
 
 def _vocabulary(
@@ -117,18 +118,14 @@ def _vocabulary(
         raise ValueError("Got labels and a vocabulary; expected one of them. Leave one out.")
     if labels is not None:
         return vocabulary_within(engine.limits, labels, templates)
-    if name is not None:
-        return Vocabulary.from_preset(name, **({} if templates is None else {"templates": templates}))
-    if default is None:
+    vocabulary = default if name is None else Vocabulary.from_preset(name)
+    if vocabulary is None:
         raise ValueError("Got neither labels nor a vocabulary; expected one of them, such as labels=cat, grass, sky.")
-    return default
-
-
-async def segmented(
-    engine: SegmentationEngine, content: bytes, vocabulary: Vocabulary, settings: InferenceSettings
-) -> Segmented:
-    """Segments an image without blocking the other requests; see `SegmentationEngine.submit`."""
-    return await asyncio.wrap_future(engine.submit(content, vocabulary, settings))
+    if not templates:
+        return vocabulary
+    vocabulary = as_vocabulary(vocabulary, templates_within(engine.limits, templates))
+    check_prompts(engine.limits, sum(map(len, vocabulary.synonyms)), len(vocabulary.templates))
+    return vocabulary
 
 
 def _answer(result: Segmented, name: str, format: str) -> Response:

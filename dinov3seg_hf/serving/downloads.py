@@ -6,14 +6,18 @@ import base64
 import os
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from ..model.image_input import DOWNLOAD_TIMEOUT_SECONDS, ImageError
 from .limits import Limits
 
 # The token with which Label Studio gives out uploaded images.
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
+
+# What an address may contain beside letters, digits and "_.-~"; "%" of what is quoted already.
+URL_CHARACTERS = "%/:?#[]@!$&'()*+,;="
 
 
 class Downloads:
@@ -51,20 +55,22 @@ class Downloads:
         if address.startswith("/") and self.places:
             address = urljoin(self.places[0], address)
         place = next((place for place in self.places if address.startswith(place)), None)
-        # ".." could lead out of a place
-        if place is None or ".." in urlsplit(address).path.split("/"):
+        # ".." could lead out of a place, also as "%2e%2e"
+        if place is None or ".." in unquote(urlsplit(address).path).replace("\\", "/").split("/"):
             raise ImageError(
                 f"Images from {address[:200]!r} are not read; expected an address that begins with one of "
                 f"{', '.join(self.places) or 'no place'}. Start the service with --images-from."
             )
-        request = urllib.request.Request(address, headers={"User-Agent": "dinov3seg_hf"})
-        if place == self.places[0] and (token := os.environ.get(TOKEN_VARIABLE)):
-            request.add_header("Authorization", f"Token {token}")
         limit = self._limits.file_bytes
         try:
+            # as a browser does with spaces and letters that are not ASCII
+            quoted = quote(address, safe=URL_CHARACTERS)
+            request = urllib.request.Request(quoted, headers={"User-Agent": "dinov3seg_hf"})
+            if place == self.places[0] and (token := os.environ.get(TOKEN_VARIABLE)):
+                request.add_header("Authorization", f"Token {token}")
             with self._opener.open(request, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:
                 content = response.read(limit + 1)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise ImageError(f"The image {address[:200]!r} could not be downloaded ({error}).") from error
         if len(content) > limit:
             raise ImageError(f"The image {address[:200]!r} has more than {limit / 2**20:.0f} MiB. Shrink the image.")

@@ -2,18 +2,20 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Segments images for many clients: one queue, batches of what arrives together, features kept for the next words.
 
-Knows images and vocabularies, not HTTP. Threads read images; one thread runs the model.
+Knows images and vocabularies, not HTTP. Threads read images; one thread runs the model; threads make the answers.
 """
 
 import hashlib
 import math
+import os
 import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..batches import IMAGE_ERRORS, segment_each
 from ..model.image_input import ImageError, open_image
@@ -21,11 +23,13 @@ from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import Vocabulary
-from .limits import SLIDE_VALUES, Limits
+from .limits import SLIDE_VALUES, Limits, check_aspect
 from .memory import Memory, num_bytes_of
 
 # The features are stored for all clients together: only who has the same image finds them.
 SHARED = "all clients"
+
+MAX_ANSWERS = 8  # made at once; each holds maps of the size of its image
 
 
 class BusyError(RuntimeError):
@@ -66,7 +70,8 @@ class _Job:
     content: bytes
     vocabulary: Vocabulary
     settings: InferenceSettings
-    future: "Future[Segmented]" = field(default_factory=Future)
+    answer: Callable[[Segmented], Any]
+    future: "Future[Any]" = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
     key: tuple[object, ...] = ()
     image: PreparedImage | EncodedImage | None = None
@@ -110,6 +115,10 @@ class SegmentationEngine:
         self._seconds_per_job = 1.0
         self._ready: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(num_workers, "read")
+        num_answers = max(num_workers, min(MAX_ANSWERS, os.cpu_count() or 1))
+        self._answerers = ThreadPoolExecutor(num_answers, "answer")
+        # the model waits for answers: its results, which can have 400 MB, must not pile up
+        self._room = threading.Semaphore(num_answers + 1)
         self._worker = threading.Thread(target=self._work, name="model", daemon=True)
         self._worker.start()
 
@@ -123,16 +132,23 @@ class SegmentationEngine:
         """Whether new requests are taken."""
         return self._is_open
 
-    def submit(self, content: bytes, vocabulary: Vocabulary, settings: InferenceSettings) -> "Future[Segmented]":
+    def submit(
+        self,
+        content: bytes,
+        vocabulary: Vocabulary,
+        settings: InferenceSettings,
+        answer: Callable[[Segmented], Any] = lambda result: result,
+    ) -> "Future[Any]":
         """Starts to segment an image.
 
         Args:
             content: The bytes of an image file.
             vocabulary: The labels.
             settings: The settings.
+            answer: Makes the answer of the result, in a thread. The request is in work until then. Default: the result.
 
         Returns:
-            The result, or a `ValueError` or `MemoryError` with a remedy, when it is done.
+            The answer, or a `ValueError` or `MemoryError` with a remedy, when it is done.
 
         Raises:
             ValueError: If the image is too large or a setting does not fit.
@@ -143,7 +159,7 @@ class SegmentationEngine:
                 f"The image file has {len(content) / 2**20:.0f} MiB; expected at most "
                 f"{self.limits.file_bytes / 2**20:.0f} MiB. Shrink the image."
             )
-        job = _Job(content, vocabulary, settings.resolved(self.pipe.model.config, self.pipe.image_processor))
+        job = _Job(content, vocabulary, settings.resolved(self.pipe.model.config, self.pipe.image_processor), answer)
         with self._lock:
             if not self._is_open:
                 raise BusyError("The service stops. Try again later.", 5)
@@ -162,8 +178,9 @@ class SegmentationEngine:
         self._readers.shutdown(wait=True)
         self._ready.put(None)
         self._worker.join()
+        self._answerers.shutdown(wait=True)
 
-    def _count_done(self, future: "Future[Segmented]") -> None:
+    def _count_done(self, future: "Future[Any]") -> None:
         with self._lock:
             self._num_pending -= 1
 
@@ -178,7 +195,9 @@ class SegmentationEngine:
             job.key = (digest, settings.inference, settings.head, settings.patch_source, settings.refine_features)
             job.image = self.memory.get(SHARED, job.key)
             if job.image is None:
-                job.image = self.pipe.prepare(open_image(job.content, self.limits.pixels), settings)
+                image = open_image(job.content, self.limits.pixels)
+                check_aspect(self.limits, image.size, dict(self.pipe.image_processor.size))
+                job.image = self.pipe.prepare(image, settings)
             job.content = b""
             self._check_slide(job)
         except Exception as error:  # whatever it is, the client must get an answer
@@ -203,10 +222,9 @@ class SegmentationEngine:
             start = time.monotonic()
             try:
                 self._segment(batch)
-            except Exception as error:  # whatever it is, the clients must get an answer
+            except Exception as error:  # before the first image is segmented; the clients must get an answer
                 for job in batch:
-                    if not job.future.done():
-                        job.future.set_exception(error)
+                    job.future.set_exception(error)
             self._seconds_per_job += 0.2 * ((time.monotonic() - start) / len(batch) - self._seconds_per_job)
 
     def _next_batch(self) -> list[_Job] | None:
@@ -230,20 +248,34 @@ class SegmentationEngine:
         known = {job.key for job in batch if self.memory.get(SHARED, job.key) is not None}
         num_encoded, features = self._encode(batch)
         for job in batch:
-            image = features.get(job.key, job.image)
-            assert image is not None  # read before
+            self._room.acquire()
             try:
-                text = self.pipe.encode_labels(job.vocabulary)
-                (answer,) = segment_each(self.pipe, [image], text, job.settings)
-            except IMAGE_ERRORS as error:
-                answer = error
-            if isinstance(answer, Exception):
-                job.future.set_exception(answer)
-                continue
-            seconds = time.monotonic() - job.arrived
-            was_encoded = isinstance(job.image, EncodedImage) or job.key in known
-            result = Segmented(answer, job.vocabulary, job.settings, was_encoded, num_encoded or 1, seconds)
-            job.future.set_result(result)
+                result = self._result_of(job, features.get(job.key, job.image), job.key in known, num_encoded or 1)
+                self._answerers.submit(self._answer, job, result)
+                del result  # it is large
+            except Exception as error:  # whatever it is, the client must get an answer
+                self._room.release()
+                job.future.set_exception(error)
+
+    def _result_of(
+        self, job: _Job, image: PreparedImage | EncodedImage | None, is_known: bool, batch_size: int
+    ) -> Segmented:
+        assert image is not None  # read before
+        text = self.pipe.encode_labels(job.vocabulary)
+        (labeled,) = segment_each(self.pipe, [image], text, job.settings)
+        if isinstance(labeled, Exception):
+            raise labeled
+        was_encoded = isinstance(job.image, EncodedImage) or is_known
+        seconds = time.monotonic() - job.arrived
+        return Segmented(labeled, job.vocabulary, job.settings, was_encoded, batch_size, seconds)
+
+    def _answer(self, job: _Job, result: Segmented) -> None:
+        try:
+            job.future.set_result(job.answer(result))
+        except Exception as error:  # whatever it is, the client must get an answer
+            job.future.set_exception(error)
+        finally:
+            self._room.release()
 
     def _encode(self, batch: Sequence[_Job]) -> tuple[int, dict[tuple[object, ...], EncodedImage]]:
         """Returns how many images were encoded, and the features of the batch."""

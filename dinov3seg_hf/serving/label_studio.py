@@ -7,7 +7,10 @@ or `PolygonLabels` on an `Image`; the names of the labels are the words.
 """
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,13 +22,14 @@ from ..annotations.image import AnnotatedImage, Cleaned, ExportOptions
 from ..annotations.label_studio import MODEL_VERSION, prediction_of
 from ..model.inference_settings import InferenceSettings
 from ..model.vocabulary import Vocabulary
-from .api import segmented
 from .downloads import Downloads
-from .engine import BusyError, SegmentationEngine
+from .engine import BusyError, SegmentationEngine, Segmented
 from .words import vocabulary_within
 
 MAX_CONFIG_LENGTH = 2**20
 MAX_TASKS = 64
+
+MAX_PAUSE_SECONDS = 5  # between looks at a full queue
 
 
 class Prediction(BaseModel):
@@ -100,26 +104,62 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
             raise ValueError(f"Got {len(request.tasks)} tasks; expected at most {MAX_TASKS}. Send fewer at once.")
         interface = read_interface(request.label_config)
         vocabulary = vocabulary_of(interface)
-        results = await asyncio.gather(*(label(task, interface, vocabulary) for task in request.tasks))
-        return {"results": results, "model_version": MODEL_VERSION}
+        return {"results": await label_all(request.tasks, interface, vocabulary), "model_version": MODEL_VERSION}
 
     def vocabulary_of(interface: Interface) -> Vocabulary:
         return vocabulary_within(engine.limits, list(interface.labels))
 
-    async def label(task: dict[str, Any], interface: Interface, vocabulary: Vocabulary) -> dict[str, Any]:
-        address = (task.get("data") or {}).get(interface.value)
+    async def label_all(
+        tasks: list[dict[str, Any]], interface: Interface, vocabulary: Vocabulary
+    ) -> list[dict[str, Any]]:
+        # Few at once: many tasks fit into a small queue, and leave room in it for others.
+        turns, begun = asyncio.Semaphore(max(1, min(engine.max_batch, engine.max_queue // 2))), asyncio.Event()
+
+        async def in_turn(task: dict[str, Any]) -> dict[str, Any]:
+            async with turns:
+                return await label(task, interface, vocabulary, begun)
+
+        jobs = [asyncio.ensure_future(in_turn(task)) for task in tasks]
         try:
+            return await asyncio.gather(*jobs)
+        finally:
+            for job in jobs:  # that are not done after an error: nobody gets their answers
+                job.cancel()
+
+    async def label(
+        task: dict[str, Any], interface: Interface, vocabulary: Vocabulary, begun: asyncio.Event
+    ) -> dict[str, Any]:
+        data = task.get("data")
+        try:
+            address = data.get(interface.value) if isinstance(data, dict) else None
             content = await run_in_threadpool(downloads.read, address)
-            result = await segmented(engine, content, vocabulary, InferenceSettings())
+            answer = partial(_prediction, interface=interface)
+            return await asyncio.wrap_future(await submitted(content, vocabulary, answer, begun))
         except BusyError:
             raise
         except (ValueError, MemoryError) as error:  # the other tasks are labeled all the same
             return {"result": [], "model_version": MODEL_VERSION, "error": str(error)}
-        image = AnnotatedImage("image.png", result.labeled.label_map, result.labeled.score_map)
-        cleaned = Cleaned(image, ExportOptions(min_area=smallest_part(image)), len(vocabulary))
-        return await run_in_threadpool(
-            prediction_of, cleaned, interface.labels, interface.from_name, interface.to_name, interface.polygons
-        )
+
+    async def submitted(
+        content: bytes, vocabulary: Vocabulary, answer: Callable[[Segmented], Any], begun: asyncio.Event
+    ) -> "Future[Any]":
+        """Submits an image. If the queue is full, the first one of a request is refused, and the others wait."""
+        while True:
+            try:
+                future = engine.submit(content, vocabulary, InferenceSettings(), answer)
+            except BusyError as error:
+                if not begun.is_set() or not engine.is_open:
+                    raise
+                await asyncio.sleep(min(error.retry_after, MAX_PAUSE_SECONDS))
+            else:
+                begun.set()
+                return future
+
+
+def _prediction(result: Segmented, interface: Interface) -> dict[str, Any]:
+    image = AnnotatedImage("image.png", result.labeled.label_map, result.labeled.score_map)
+    cleaned = Cleaned(image, ExportOptions(min_area=smallest_part(image)), len(result.vocabulary))
+    return prediction_of(cleaned, interface.labels, interface.from_name, interface.to_name, interface.polygons)
 
 
 def smallest_part(image: AnnotatedImage) -> int:

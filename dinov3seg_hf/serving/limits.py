@@ -2,8 +2,10 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The limits of the demo and of the service on requests and memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from ..model.image_input import ImageError
 
 Progress = Callable[[float, str], None]  # called with the progress, from 0 to 1, and a description of the step
 
@@ -18,6 +20,8 @@ class Limits:
         file_bytes: Maximum size of an image file in bytes.
         pixels: Maximum number of pixels of an image. Larger images are rejected before they are decoded.
         side: Maximum longer side of an image in pixels. Larger images are shrunk to it.
+        aspect: Maximum longer side of an image, divided by its shorter side, if a model resizes the shorter side to a
+            fixed length. The longer side has no bound then, and the time grows with its square.
         labels: Maximum number of labels (classes).
         words: Maximum number of words, including all synonyms.
         word_length: Maximum number of characters of a word.
@@ -33,6 +37,7 @@ class Limits:
     file_bytes: int = 32 * 2**20
     pixels: int = 50_000_000
     side: int = 1600
+    aspect: int = 16
     labels: int = 1000
     words: int = 3000
     word_length: int = 100
@@ -42,3 +47,22 @@ class Limits:
     upload_bytes: int = 2 * 2**30
     seconds: float = 300
     requests_per_minute: int = 120
+
+
+def check_aspect(limits: Limits, size: tuple[int, int], model_size: Mapping[str, int | None]) -> None:
+    """Checks that an image is not so long and narrow that the model would get an endless one.
+
+    Args:
+        limits: The limit `aspect`.
+        size: The sides of the image in pixels.
+        model_size: The `size` of the image processor.
+
+    Raises:
+        ImageError: If it is.
+    """
+    bounds = ("height", "width", "longest_edge")
+    if max(size) > limits.aspect * min(size) and not any(model_size.get(name) for name in bounds):
+        raise ImageError(
+            f"The image has sides of {size[0]} and {size[1]} pixels; expected a longer side of at most {limits.aspect} "
+            "times the shorter one. Cut the image into pieces."
+        )

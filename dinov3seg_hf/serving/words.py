@@ -35,31 +35,56 @@ def vocabulary_within(
         raise ValueError("No words yet. Type what to look for, for example: cat, grass, sky.")
     if len(labels) > limits.labels:
         raise ValueError(f"Got {len(labels)} labels; expected at most {limits.labels}. Use fewer labels.")
-    if isinstance(templates, str) and "\n" in templates:
-        templates = [line for line in templates.splitlines() if line.strip()]
-    if templates is None or (isinstance(templates, (str, list, tuple)) and not templates):
-        templates = DEFAULT_TEMPLATE
-    templates = resolve_templates(templates)
-    if len(templates) > limits.templates or max(map(len, templates)) > 4 * limits.word_length:
-        raise ValueError(
-            f"Got {len(templates)} templates with up to {max(map(len, templates))} characters; expected at most "
-            f"{limits.templates} templates with up to {4 * limits.word_length} characters. Use fewer or shorter "
-            "templates."
-        )
+    templates = templates_within(limits, templates)
     for label in labels:
         if not isinstance(label, str):
             raise ValueError(f"labels contains a value of type {type(label).__name__}; expected only strings.")
     words = [[word for word in label.split("|") if word.strip()] or [label] for label in labels]
-    num_words, longest = sum(map(len, words)), max((word for row in words for word in row), key=len)
+    longest = max((word for row in words for word in row), key=len)
     if len(longest.strip()) > limits.word_length:
         raise ValueError(
             f"{longest.strip()[:30] + '...'!r} has {len(longest.strip())} characters; expected at most "
             f"{limits.word_length}. Shorten this word."
         )
-    if num_words > limits.words or num_words * len(templates) > limits.prompts:
-        raise ValueError(
-            f"{num_words} words in {len(templates)} templates make {num_words * len(templates)} prompts; expected "
-            f"at most {limits.words} words and {limits.prompts} prompts. Use fewer words or templates."
-        )
+    check_prompts(limits, sum(map(len, words)), len(templates))
     # in published vocabularies, several classes can have the same synonym
     return Vocabulary([row[0] for row in words], words, templates=templates, shared_synonyms=True)
+
+
+def templates_within(limits: Limits, templates: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the templates that a user typed.
+
+    Args:
+        limits: The limits on templates.
+        templates: See `Vocabulary`; or a text with one template per line. Default: the template of the paper.
+
+    Raises:
+        ValueError: If a template is invalid, or there are too many or too long ones.
+    """
+    if isinstance(templates, str) and "\n" in templates:
+        templates = [line for line in templates.splitlines() if line.strip()]
+    if templates is None or (isinstance(templates, (str, list, tuple)) and not templates):
+        templates = DEFAULT_TEMPLATE
+    given = templates if isinstance(templates, (list, tuple)) else [templates]
+    lengths = [len(template) for template in given if isinstance(template, str)]
+    # before they are looked at: a request can have millions
+    if len(given) > limits.templates or max(lengths, default=0) > 4 * limits.word_length:
+        raise ValueError(
+            f"Got {len(given)} templates with up to {max(lengths, default=0)} characters; expected at most "
+            f"{limits.templates} templates with up to {4 * limits.word_length} characters. Use fewer or shorter "
+            "templates."
+        )
+    return resolve_templates(templates)
+
+
+def check_prompts(limits: Limits, num_words: int, num_templates: int) -> None:
+    """Checks the number of words, and of words times templates.
+
+    Raises:
+        ValueError: If there are too many.
+    """
+    if num_words > limits.words or num_words * num_templates > limits.prompts:
+        raise ValueError(
+            f"{num_words} words in {num_templates} templates make {num_words * num_templates} prompts; expected "
+            f"at most {limits.words} words and {limits.prompts} prompts. Use fewer words or templates."
+        )

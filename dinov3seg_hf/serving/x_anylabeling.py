@@ -6,11 +6,11 @@ The words are the text prompt, separated by commas or dots, or the default vocab
 polygon for each part. As there, errors of a request have the status 200, and a full queue has 503.
 """
 
+import asyncio
 import re
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -19,7 +19,6 @@ from ..annotations.image import AnnotatedImage, Cleaned, ExportOptions
 from ..model.image_input import ImageError
 from ..model.inference_settings import InferenceSettings
 from ..model.vocabulary import Vocabulary
-from .api import segmented
 from .downloads import decode_base64
 from .engine import BusyError, SegmentationEngine, Segmented
 from .label_studio import smallest_part
@@ -71,14 +70,13 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, default: 
             vocabulary = _vocabulary(engine, request.params.get("text_prompt"), default)
             settings = InferenceSettings(threshold=request.params.get("conf_threshold") or None)
             content = decode_base64(request.image)
-            result = await segmented(engine, content, vocabulary, settings)
+            shapes = await asyncio.wrap_future(engine.submit(content, vocabulary, settings, _shapes))
         except BusyError as error:
             return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry_after)})
         except ImageError as error:
             return _failure("INVALID_IMAGE", str(error))
         except (ValueError, MemoryError) as error:
             return _failure("INFERENCE_ERROR", str(error))
-        shapes = await run_in_threadpool(_shapes, result)
         return {"success": True, "data": {"shapes": shapes, "description": ""}}
 
 

@@ -89,6 +89,7 @@ def test_ctrl_c_during_imports_is_one_line(name):
         (["publish", "--model", "embedded", "--repo", "a/b", "--example", "no.png"], "'no.png' was not found"),
         (["export", "no", "--output", "out"], "Checkpoint folder 'no' was not found"),
         (["serve", "--model", "no"], "Checkpoint folder 'no' was not found"),
+        (["serve", "--port", "65536"], "expected a port from 0 to 65535"),
         (["serve", "--templates", "a {}"], "--templates without words"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -538,7 +538,14 @@ def test_view_of_a_large_photo_and_many_labels_stays_small(engine, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--port", "x"], ["--max-queue", "0"], ["--max-labels", "-1"], ["--dtype", "int8"], ["--model", "no such"]],
+    [
+        ["--port", "x"],
+        ["--port", "65536"],
+        ["--max-queue", "0"],
+        ["--max-labels", "-1"],
+        ["--dtype", "int8"],
+        ["--model", "no such"],
+    ],
 )
 def test_command_refuses_in_one_line(capsys, arguments):
     pytest.importorskip("gradio", reason="needs the extra demo")

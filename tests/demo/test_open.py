@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("gradio")
 
 import gradio as gr
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
@@ -21,7 +22,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.cli import demo as command
-from dinov3seg_hf.demo.clients import MAX_CLIENTS, PRIVATE_NETWORKS, ClientRates, middleware_of
+from dinov3seg_hf.demo.clients import MAX_CLIENTS, PRIVATE_NETWORKS, ClientRates, client_of, middleware_of
 from dinov3seg_hf.demo.endpoints import Endpoints
 from dinov3seg_hf.demo.engine import DemoEngine
 from dinov3seg_hf.demo.uploads import sweep, swept
@@ -103,7 +104,7 @@ def test_sweeping_goes_on_after_an_error(tmp_path, monkeypatch):
 # --- clients ----------------------------------------------------------------------------------------------------------
 
 
-def client_of(per_minute: int, clock, address: str = "10.0.0.1") -> TestClient:
+def client_in_the_open(per_minute: int, clock, address: str = "10.0.0.1") -> TestClient:
     def answer(request):
         return PlainTextResponse("done")
 
@@ -116,7 +117,7 @@ def client_of(per_minute: int, clock, address: str = "10.0.0.1") -> TestClient:
 
 def test_a_client_with_too_many_requests_is_told_when_to_come_again():
     now = [0.0]
-    client = client_of(6, lambda: now[0])
+    client = client_in_the_open(6, lambda: now[0])
     codes = [client.post("/gradio_api/upload").status_code for _ in range(4)]
     assert codes == [200, 200, 200, 429]  # half a minute's requests at once
     refused = client.post("/gradio_api/queue/join")
@@ -148,6 +149,29 @@ def test_an_address_that_a_client_claims_does_not_count():
     claims = ("1.1.1.1", "8.8.8.8", "127.0.0.1", "9.9.9.9")
     assert [upload(claim, "203.0.113.7", "10.9.9.9") for claim in claims] == [200, 200, 200, 429]
     assert upload("203.0.113.7", "198.51.100.1") == 200  # nor does a claim use up what another client has
+
+
+def test_the_addresses_of_a_network_are_one_client():
+    assert client_of("10.0.0.1") == client_of("::ffff:10.0.0.1") == "10.0.0.1" != client_of("10.0.0.2")
+    assert client_of("2001:db8::1") == client_of("2001:db8:0:0:ffff::2") != client_of("2001:db8:0:1::1")
+    assert client_of("fe80::1%eth0") == client_of("fe80::2") and client_of("testclient") == "testclient"
+    codes = []
+    app = client_in_the_open(6, lambda: 0.0).app
+    for number in range(4):
+        client = TestClient(app, client=(f"2001:db8::{number}", 1))
+        codes.append(client.post("/gradio_api/upload").status_code)
+    assert codes == [200, 200, 200, 429]
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/process_recording", "/gradio_api/component_server/"])
+def test_what_would_leave_files_outside_of_the_uploads_is_not_there(path):
+    """Gradio's own answer to these is a file in the temporary folder of the system that nobody removes."""
+
+    async def store(request):
+        pytest.fail("was read")
+
+    app = Starlette(routes=[Route(path, store, methods=["POST"])], middleware=middleware_of(Limits()))
+    assert TestClient(app).post(path, files={"other": b"x"}).status_code == 404
 
 
 def test_addresses_of_many_clients_take_no_memory():
@@ -230,6 +254,17 @@ def test_errors_have_no_traceback_and_no_folder_of_the_server(engine, upload, er
     assert not caught.value.print_exception
 
 
+def test_endless_inputs_are_refused_before_they_are_looked_at(engine, upload, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "segment", lambda *_, **__: pytest.fail("too late"))
+    image = {"path": str(upload), "orig_name": "photo.png"}
+    for label in ("x" * 10**6, None):
+        with pytest.raises(gr.Error, match="expected one of the words"):
+            Endpoints(engine).heat_map(image, "cat", label, None, None, None, Request())
+    Image.new("RGB", (1, 17)).save(tmp_path / "long.png")
+    with pytest.raises(ValueError, match="at most 16 times the shorter one"):
+        engine.photo(None, tmp_path / "long.png")
+
+
 @pytest.mark.parametrize("word", ["cat\u200b", "cat\u202egod"])
 def test_words_that_look_like_others_are_refused(engine, upload, word):
     with pytest.raises(ValueError, match="invisible character"):
@@ -241,6 +276,9 @@ def test_names_and_passwords_are_read_from_a_file(tmp_path):
     options = command.make_parser("demo").parse_args(["--auth", os.fspath(tmp_path / "users.txt")])
     command.check(options)
     assert options.users == [("ann", "one:two"), ("bob", "three")]
+    (tmp_path / "users.txt").write_text("ann:one\n", encoding="utf-8-sig")  # as Windows writes it
+    command.check(options)
+    assert options.users == [("ann", "one")]
     for content in ("", "ann\n", ":x\n"):
         (tmp_path / "users.txt").write_text(content)
         with pytest.raises(ValueError, match="is no file of passwords"):

@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """An export computes what the model computes, or is not there. The real tracers and runtimes are in the slow tests."""
 
+import copy
 import importlib.util
 import json
 import subprocess
@@ -28,6 +29,7 @@ from dinov3seg_hf.exporting.parity import compare, reference, refuse_differences
 from dinov3seg_hf.exporting.programs import load_program, write_program
 from dinov3seg_hf.loading import load_pipeline
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
+from dinov3seg_hf.model.image_input import open_image
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.tokenization import stack_prompts, tokenize_prompts
 from dinov3seg_hf.model.vocabulary import Vocabulary
@@ -89,6 +91,21 @@ def test_the_folder_has_all_that_its_readme_names(untraced, tiny_checkpoint, tmp
     assert max(row.absolute for row in done.differences) == 0  # these programs are the model
     found = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (found["templates"], found["patch_size"], found["size"]) == (["{}"], 8, {"shortest_edge": 64})
+
+
+def test_the_license_of_a_folder_in_the_cache_of_the_hub_keeps_its_name(untraced, tiny_checkpoint, tmp_path):
+    """The files there, which `hf download` tells, are links to files with names of digits."""
+    snapshot, blobs = tmp_path / "cache" / "snapshots" / "0123", tmp_path / "cache" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(tiny_checkpoint.iterdir()):
+        (blobs / str(number)).write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(blobs / str(number))
+    (blobs / "abcdef").write_text("Terms of the weights.")
+    (snapshot / "LICENSE.md").symlink_to(blobs / "abcdef")
+    export_checkpoint(snapshot, tmp_path / "out")
+    assert (tmp_path / "out" / "LICENSE.md").read_text() == "Terms of the weights."
+    assert not (tmp_path / "out" / "abcdef").exists()
 
 
 @pytest.mark.parametrize("untraced", [1e-2, float("nan")], indirect=True, ids=["noise", "nan"])
@@ -176,6 +193,49 @@ def test_run_py_prepares_pixels_and_prompts_like_the_processor(run_file, tiny_pr
     expected = stack_prompts(token_ids, tiny_processor.tokenizer.pad_token_id)
     assert np.array_equal(feeds["input_ids"], expected[0])
     assert np.array_equal(feeds["attention_mask"], expected[1])
+
+
+@pytest.mark.parametrize("left_out", ["do_rescale", "do_normalize"])
+def test_run_py_leaves_out_what_the_processor_leaves_out(run_file, tiny_processor, tiny_model, left_out):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    processor = copy.deepcopy(tiny_processor)
+    setattr(processor.image_processor, left_out, False)
+    segmenter = object.__new__(run_file.Segmenter)
+    segmenter.settings = export.settings_of(tiny_model, processor)
+    expected = processor.image_processor(noise, return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(segmenter.prepare(Image.fromarray(noise)), expected, rtol=1e-5, atol=1e-5)
+    processor.image_processor.do_resize = False
+    with pytest.raises(ValueError, match="does not resize"):
+        export.settings_of(tiny_model, processor)
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "gray", "palette", "transparent"])
+def test_run_py_opens_images_like_the_package(run_file, tmp_path, kind):
+    values = np.random.default_rng(0).integers(0, 2**16, (20, 30), dtype=np.uint16)
+    gray = Image.fromarray((values // 257).astype(np.uint8))
+    image = {
+        "16 bits": lambda: Image.fromarray(values),
+        "gray": lambda: gray,
+        "palette": lambda: gray.convert("P"),
+        "transparent": lambda: Image.merge("LA", (gray, gray.rotate(180))),
+    }[kind]()
+    image.save(tmp_path / "image.png")
+    found, expected = run_file.open_image(tmp_path / "image.png"), open_image(tmp_path / "image.png")
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= (kind == "transparent")  # rounding
+
+
+def test_run_py_refuses_values_that_it_would_clip(run_file, tmp_path):
+    for values in (np.full((4, 5), 0.5, np.float32), np.full((4, 5), 2**17, np.int32)):
+        Image.fromarray(values).save(tmp_path / "image.tiff")
+        with pytest.raises(ValueError, match="expected 8 or 16 bits"):
+            run_file.open_image(tmp_path / "image.tiff")
+
+
+@pytest.mark.parametrize("labels", [[], ["a", ""], ["a|"], ["a", "b| "], ["a|b", "A"], ["a|A"], ["b  c", "b c"]])
+def test_run_py_refuses_words_that_are_none_or_repeated(run_file, labels):
+    with pytest.raises(ValueError, match="expected different words"):
+        run_file.check_labels(labels)
+    run_file.check_labels(["a", "b|c", "d|c"])
 
 
 # --- tracers and runtimes ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Publishing: what the folders hold, that each goes up in one commit, what is said and left when something fails."""
 
+import copy
 import errno
 import json
 import logging
@@ -17,15 +18,19 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 import yaml
 from huggingface_hub import HfApi, ModelCard
+from PIL import ExifTags, Image
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf.cli import publish as command
+from dinov3seg_hf.demo.examples import examples_in
 from dinov3seg_hf.hub import model_folder
 from dinov3seg_hf.hub import upload as hub_upload
 from dinov3seg_hf.hub.example import Example
 from dinov3seg_hf.hub.model_card import AuthorsNotes, read_results
-from dinov3seg_hf.hub.model_folder import build_model_folder
+from dinov3seg_hf.hub.model_folder import build_model_folder, with_license
 from dinov3seg_hf.hub.publish import publish
 from dinov3seg_hf.hub.space import build_space_folder
 from dinov3seg_hf.hub.upload import PublishingError, check_access, upload_folder
@@ -120,6 +125,23 @@ def test_a_change_sends_what_changed_and_removes_what_is_stale(hub, api, folder)
     assert upload_folder(folder, "org/model", api=api).changed
     assert files_of(api) == names_in(folder) | {"notes.txt"}  # what others put there stays
     assert len(hub.requests("^PUT /_lfs/")) == 1 and len(hub.requests("/commit/")) == 1
+
+
+def test_weights_and_code_that_others_put_into_folders_of_their_own_stay(hub, api, folder):
+    upload_folder(folder, "org/model", api=api)
+    theirs = ("onnx/model.safetensors", "scripts/deep/run.py")
+    for name in theirs:
+        api.upload_file(path_or_fileobj=b"theirs", path_in_repo=name, repo_id="org/model")
+    (folder / "package" / "old").mkdir(parents=True)
+    for name in ("a.py", "old/b.py"):
+        (folder / "package" / name).write_text("1")
+    assert upload_folder(folder, "org/model", api=api).removed == ()
+    (folder / "package" / "old" / "b.py").unlink()
+    (folder / "modeling.py").unlink()
+    upload = upload_folder(folder, "org/model", api=api)
+    assert upload.removed == ("modeling.py", "package/old/b.py")
+    assert files_of(api) == names_in(folder) | set(theirs)
+    assert "removed there: modeling.py, package/old/b.py" in command._describe(upload)
 
 
 def test_space_is_one_of_gradio(hub, api, folder):
@@ -426,6 +448,17 @@ def test_demo_of_the_repository_makes_a_space(tmp_path):
     assert yaml.safe_load(text.split("---\n")[1])["models"] == ["org/model"] and "](.." not in text
 
 
+def test_photo_of_a_space_is_a_png_without_its_metadata(tmp_path, sample_image):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "of a phone"
+    photo = tmp_path / "my photo #1.tiff"  # the page lists no TIFF
+    sample_image.save(photo, exif=exif)
+    folder = build_space_folder(REPO / "demo", "org/model", "org/demo", tmp_path / "space", example=Example(photo, "a"))
+    assert names_in(folder / "examples") == {"my-photo-1.png", "my-photo-1.txt"}
+    assert b"of a phone" not in (folder / "examples" / "my-photo-1.png").read_bytes()
+    assert [example.words for example in examples_in(folder / "examples")] == ["a"]
+
+
 def test_built_folders_publish_in_one_commit_each_and_once(
     built, hub, api, example, checkpoint, demo, monkeypatch, tmp_path
 ):
@@ -519,6 +552,28 @@ def test_license_of_the_code_is_that_of_the_repository_if_the_weights_share_it(b
     assert ModelCard.load(folder / "README.md").data.license == (given or "apache-2.0")
 
 
+def test_a_model_in_bfloat16_is_itself_after_a_check_in_float32(tiny_model):
+    model = copy.deepcopy(tiny_model)
+    for parameter in model.parameters():  # as `from_pretrained(dtype=...)`: buffers stay in float32
+        parameter.data = parameter.data.to(torch.bfloat16)
+    before = {name: tensor.clone() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    for _ in range(2):
+        with model_folder.in_float32(model):
+            assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        assert tensor.dtype == before[name].dtype and torch.equal(tensor, before[name]), name
+
+
+def test_another_license_has_no_name_of_the_earlier_one():
+    weights = {"license": "other", "license_name": "dinov3-license", "license_link": "LICENSE.md"}
+    assert with_license(weights, {"language": "en"}, {}) == {**weights, "language": "en"}
+    assert with_license(weights, {"license": "other", "license_name": "mine"}) == {**weights, "license_name": "mine"}
+    assert with_license(weights, {"license_name": "mine"}, {"license": "mit"}) == {"license": "mit"}
+    given = {"license": "mit", "license_link": "TERMS"}
+    assert with_license(weights, given) == given
+    assert with_license({"license_link": "LICENSE.md"}, {"license": "mit"})["license_link"] == "LICENSE.md"
+
+
 def test_template_that_cannot_be_filled_is_named(build, tmp_path):
     template = tmp_path / "template.md"
     template.write_text("{{ card_data }} {{ nothing }}")
@@ -573,8 +628,6 @@ def test_run_tells_of_its_training(build, checkpoint, tmp_path):
 
 
 def test_pickles_never_travel(build, checkpoint, tmp_path):
-    import torch
-
     folder = shutil.copytree(checkpoint, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(PublishingError, match=r"cannot be loaded.*safetensors"):

@@ -27,7 +27,8 @@ from dinov3seg_hf.model.image_input import read_label_map
 from dinov3seg_hf.serving.api import build_app
 from dinov3seg_hf.serving.downloads import Downloads
 from dinov3seg_hf.serving.engine import BusyError, SegmentationEngine
-from dinov3seg_hf.serving.limits import Limits
+from dinov3seg_hf.serving.limits import Limits, check_aspect
+from dinov3seg_hf.serving.words import vocabulary_within
 
 NAMES = ["red circle", "blue square", "yellow triangle", "green ground"]
 LABELS = ", ".join(NAMES)
@@ -115,6 +116,38 @@ def test_a_vocabulary_by_name_and_a_default(client, content):
     answer = client.post("/segment", files={"image": content}, data={"vocabulary": "pascal-voc-20"}).json()
     assert len(answer["labels"]) == 20
     assert client.post("/segment", files={"image": content}).json()["labels"] == NAMES
+
+
+def test_templates_count_whatever_names_the_labels(client, content, monkeypatch):
+    seen = []
+    encode = client.engine.pipe.encode_labels
+    monkeypatch.setattr(client.engine.pipe, "encode_labels", lambda given: seen.append(given) or encode(given))
+    for data in ({}, {"vocabulary": "pascal-voc-20"}, {"labels": LABELS}):
+        data |= {"templates": "a photo of a {}\nmy {}\n"}
+        assert client.post("/segment", files={"image": content}, data=data).status_code == 200
+    assert [given.templates for given in seen] == [("a photo of a {}", "my {}")] * 3
+    for data in ({}, {"vocabulary": "pascal-voc-20"}):
+        data |= {"templates": "\n".join("{}" + "!" * number for number in range(13))}
+        answer = client.post("/segment", files={"image": content}, data=data)
+        assert answer.status_code == 400 and "expected at most 12 templates" in answer.json()["detail"]
+
+
+def test_templates_are_counted_before_they_are_compared(monkeypatch):
+    monkeypatch.setattr("dinov3seg_hf.serving.words.resolve_templates", lambda given: pytest.fail("too late"))
+    many = [f"{{}} {number}" for number in range(10**5)]
+    for templates in (many, "\n".join(many), "{}" + "x" * 10**6):
+        with pytest.raises(ValueError, match="expected at most 12 templates"):
+            vocabulary_within(Limits(), "cat", templates)
+
+
+def test_an_image_that_the_model_would_get_endless_is_refused(post, pipe, content):
+    """Its short side gets 64 pixels: a file of a few bytes would occupy the service for hours."""
+    for size, status in (((1, 16), 200), ((17, 1), 400)):
+        answer = post(image=png_of(Image.new("RGB", size)))
+        assert answer.status_code == status
+    assert "at most 16 times the shorter one" in answer.json()["detail"]
+    for size in ({"height": 640, "width": 640}, {"shortest_edge": 64, "longest_edge": 640}):
+        check_aspect(Limits(), (17, 1), size)
 
 
 def test_active_classes_are_a_number_or_auto(post):
@@ -209,6 +242,39 @@ def test_a_full_queue_tells_when_to_come_back_and_closing_answers_all(pipe, cont
     assert all(future.result(0).labeled.label_map.size for future in futures)
 
 
+def test_the_model_waits_for_answers_and_a_request_is_in_work_until_it_is_answered(pipe, content):
+    """Results have the size of the image: those of many clients, with slow answers, would fill the memory."""
+    engine = SegmentationEngine(pipe, max_batch=1, max_queue=20, num_workers=1)
+    gate, made = threading.Event(), []
+    segment = pipe.segment_prepared
+
+    def counted(*arguments, **options):
+        made.append(1)
+        return segment(*arguments, **options)
+
+    def answer(result):
+        gate.wait(60)
+        return result.labeled.label_map.shape if result.was_encoded else 1 / 0
+
+    engine._room = threading.Semaphore(3)
+    pipe.segment_prepared = counted
+    try:
+        futures = [engine.submit(content, Vocabulary(NAMES), InferenceSettings(), answer) for _ in range(8)]
+        deadline = time.monotonic() + 60
+        while len(made) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert len(made) == 3 and engine.num_pending == 8
+        gate.set()
+        with pytest.raises(ZeroDivisionError):  # an error in an answer reaches its client, and no other
+            futures[0].result(60)
+        assert [future.result(60) for future in futures[1:]] == [(60, 90)] * 7
+        engine.close()
+        assert engine.num_pending == 0 and len(made) == 8
+    finally:
+        del pipe.segment_prepared
+
+
 def test_an_error_in_the_model_reaches_the_client_and_the_next_request_is_served(pipe, content, monkeypatch):
     engine = SegmentationEngine(pipe)
     monkeypatch.setattr(engine, "_segment", lambda batch: 1 / 0)
@@ -244,6 +310,35 @@ def test_label_studio_gets_brush_masks_for_the_labels_of_its_project(client, con
     assert covered.any()
 
 
+def test_a_request_of_label_studio_with_more_tasks_than_the_queue_has_room_for(pipe, content):
+    engine = SegmentationEngine(pipe, max_batch=2, max_queue=3)
+    with TestClient(build_app(engine)) as client:
+        tasks = [task_of(content), {"data": "none"}, {"data": ["none"]}, *[task_of(content)] * 5]
+        answer = client.post("/predict", json={"tasks": tasks, "label_config": LABEL_CONFIG})
+        assert answer.status_code == 200
+        assert ["error" in result for result in answer.json()["results"]] == [False, True, True, *[False] * 5]
+
+
+def test_tasks_that_have_begun_wait_for_room_and_a_full_queue_refuses_new_ones(pipe, content, monkeypatch):
+    monkeypatch.setattr("dinov3seg_hf.serving.label_studio.MAX_PAUSE_SECONDS", 0.01)
+    engine = SegmentationEngine(pipe, max_batch=1, max_queue=2)
+    submit, refusals = engine.submit, iter([False, True, True, False, True, False])
+
+    def busy(*arguments):
+        if next(refusals):
+            raise BusyError("2 requests are waiting.", 1)
+        return submit(*arguments)
+
+    monkeypatch.setattr(engine, "submit", busy)
+    request = {"tasks": [task_of(content)] * 3, "label_config": LABEL_CONFIG}
+    with TestClient(build_app(engine)) as client:
+        answer = client.post("/predict", json=request)
+        assert answer.status_code == 200 and all(result["result"] for result in answer.json()["results"])
+        refusals = iter([True])  # and no other task of the request is tried
+        assert client.post("/predict", json=request).status_code == 429
+        assert client.get("/health").json()["pending"] == 0
+
+
 def test_predictions_fit_the_sdk_of_label_studio(client, content):
     interface = pytest.importorskip("label_studio_sdk.label_interface", reason="pip install label-studio-sdk")
     brush = pytest.importorskip("label_studio_sdk.converter.brush")
@@ -275,6 +370,9 @@ def test_images_are_read_from_allowed_places_only(content, monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):  # the name of the base class
             seen.append((self.path, self.headers.get("Authorization")))
+            if "broken" in self.path:
+                self.wfile.write(b"no HTTP\r\n\r\n")
+                return
             self.send_response(302 if "away" in self.path else 200)
             self.send_header("Location", "/secret")
             self.end_headers()
@@ -290,9 +388,14 @@ def test_images_are_read_from_allowed_places_only(content, monkeypatch):
     downloads = Downloads([f"{place}/data"])
     assert downloads.read("/data/upload/1.png") == downloads.read(f"{place}/data/2.png") == content
     assert seen == [("/data/upload/1.png", "Token key"), ("/data/2.png", "Token key")]
+    seen.clear()
+    assert downloads.read(f"{place}/data/my photo \u00e9.png") == downloads.read("/data/a%20b.png?d=x y") == content
+    assert [path for path, _ in seen] == ["/data/my%20photo%20%C3%A9.png", "/data/a%20b.png?d=x%20y"]
     for address in (
         f"{place}/other",
         f"{place}/data/../other",
+        f"{place}/data/%2e%2e/other",
+        f"{place}/data/..%5cother",
         "file:///etc/passwd",
         "/etc/passwd",
         f"{place}/data/away",
@@ -300,6 +403,8 @@ def test_images_are_read_from_allowed_places_only(content, monkeypatch):
         with pytest.raises(ValueError, match=r"are not read|could not be downloaded"):
             downloads.read(address)
     assert all(path != "/secret" for path, _ in seen)
+    with pytest.raises(ValueError, match="could not be downloaded"):
+        downloads.read(f"{place}/data/broken")
     with pytest.raises(ValueError, match="MiB"):
         Downloads([place], Limits(file_bytes=10)).read(f"{place}/data/1.png")
     with pytest.raises(ValueError, match="are not read"):
