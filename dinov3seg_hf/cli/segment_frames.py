@@ -22,7 +22,7 @@ from ..visualization.colors import label_palette
 from ..visualization.legend import MAX_LEGEND_ROWS, with_legend
 from ..visualization.pictures import NONE_NAME, Region, beside, overlay, regions_of
 from ..visualization.tables import regions_table
-from .console import EXIT_ERROR, EXIT_OK, print_error
+from .console import EXIT_ERROR, EXIT_OK, print_error, print_result
 from .model_options import settings_of
 from .segment_images import write_files
 from .segment_videos import VideoTask
@@ -37,6 +37,7 @@ def segment_videos(options: argparse.Namespace) -> int:
     pipe = load_pipeline(options.model, options.device, options.dtype)
     text = pipe.encode_labels(options.vocabulary)
     pipe.check_calibration(text, settings_of(options))
+    has_files = {options.output, options.mask, options.json, options.annotations} != {None}
     failed = False
     with options.writer or contextlib.nullcontext():
         for task in options.tasks:
@@ -49,7 +50,7 @@ def segment_videos(options: argparse.Namespace) -> int:
                 failed = True
                 continue
             table = regions_table(regions)
-            print(f"{task.input.source}:\n{table}\n" if options.several else table, flush=True)
+            print_result(f"{task.input.source}:\n{table}\n" if options.several else table, has_files)
     return EXIT_ERROR if failed else EXIT_OK
 
 

@@ -46,6 +46,9 @@ def test_a_folder_becomes_tiled_label_maps_with_tables(segment, images, tmp_path
     (tmp_path / "masks" / "1_mask.tif").unlink()
     code, out, _ = segment(*arguments, "--skip-existing")
     assert code == 0 and out.count("score") == 1 and len(list((tmp_path / "masks").iterdir())) == 2
+    (tmp_path / "scores" / "0_scores.tif").unlink()  # as if it was killed between the two files
+    code, out, _ = segment(*arguments, "--skip-existing")
+    assert code == 0 and out.count("score") == 1 and (tmp_path / "scores" / "0_scores.tif").is_file()
 
 
 def test_an_overlap_that_can_leave_seams_is_warned_of_in_one_line(segment, images, tmp_path):
@@ -66,6 +69,8 @@ def test_an_overlap_that_can_leave_seams_is_warned_of_in_one_line(segment, image
         (["--tile", "32", "--overlap", "16", "--mask", "a.tif"], "expected at least 16"),
         (["--tile", "96", "--refine", "pixels", "--mask", "a.tif"], "overlap of 80 on each side, as far as refine="),
         (["--scale", "2"], "--scale needs --tile"),
+        (["--tile", "--mask", "a.tif", "--batch-size", "8"], "--batch-size does not work with --tile"),
+        (["--tile", "--mask", "a.tif", "--min-area", "8"], "--min-area needs --annotations"),
         (["--tile", "--mask", "a.tif", "--format", "coco", "--annotations", "a.json"], "expected geopackage"),
         (["--tile", "--mask", "a.tif", "--format", "geopackage", "--annotations", "a.json"], "expected .gpkg"),
     ],
