@@ -181,11 +181,17 @@ def _open(options: argparse.Namespace) -> "tuple[Dataset, Path | None, dict[str,
     """
     import datasets
 
+    from ..annotations.writer import is_text
     from ..data.opening import open_dataset
 
     folder = Path(options.dataset).expanduser()
     if options.split is None and folder.is_dir() and _is_folder_of_images(folder):
         images = find_images([str(folder)], recursive=True)
+        for image in images:
+            if not is_text(image.source):
+                raise ValueError(
+                    f"The name of {image.source!r} is not UTF-8; a data set stores names as text. Rename the file."
+                )
         features = datasets.Features({"image": datasets.Image()})
         paths = [str(image.path) for image in images]
         dataset: Dataset = datasets.Dataset.from_dict({"image": paths}, features=features)

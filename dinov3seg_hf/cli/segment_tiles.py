@@ -13,6 +13,7 @@ from ..extras import require_installed
 from .annotations import refuse_without_annotations
 from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error, print_result
 from .inputs import find_images
+from .segment_files import refuse_folder_of_images
 from .words import vocabulary_of
 
 ENDINGS = (".tif", ".tiff")
@@ -122,6 +123,7 @@ def check_tiles(options: argparse.Namespace) -> None:
         if target is None:
             continue
         if len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
+            refuse_folder_of_images(Path(target), options.images, options.recursive)
             Path(target).mkdir(parents=True, exist_ok=True)
             columns.append([Path(target) / f"{image.name}{ending}" for image in images])
         else:

@@ -85,6 +85,13 @@ def test_what_cannot_be_right_is_refused_and_nothing_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
+def test_label_maps_do_not_become_images_of_the_next_run(segment, images):
+    for arguments in (["--mask", images], ["--mask", images / "masks", "--recursive"], ["--mask", f"{images}/"]):
+        code, out, err = segment(images, "--tile", *arguments)
+        assert code == 2 and out == "" and "Choose another folder" in err
+    assert sorted(path.name for path in images.iterdir()) == ["0.png", "1.png"]
+
+
 def test_polygons_are_those_of_the_written_label_maps(segment, tmp_path):
     raw, shapely = pytest.importorskip("pyogrio.raw"), pytest.importorskip("shapely")
     transform = rasterio.Affine(2, 0, 500_000, 0, -2, 5_000_000)

@@ -352,6 +352,10 @@ def test_the_command_refuses_in_one_line(command, photos, tmp_path):
         code, out, err = command(*arguments, "--output", tmp_path / "out")
         assert code == 2 and out == "" and message in err and "Traceback" not in err, arguments
     assert not (tmp_path / "out").exists()
+    name = photos / os.fsdecode(b"M\xfcller.png")
+    (photos / "b.png").rename(name)
+    code, _, err = command("--dataset", photos, "--output", tmp_path / "out")
+    assert code == 2 and "is not UTF-8" in err and "Rename the file" in err and not (tmp_path / "out").exists()
     code, _, err = command("--dataset", photos, "--output", photos / "out")
     assert code == 2 and "lies in the data set" in err and not (photos / "out").exists()
 
