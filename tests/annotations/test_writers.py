@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import sys
 import tracemalloc
 from pathlib import Path
@@ -18,6 +19,7 @@ from dinov3seg_hf.annotations import FORMATS, ExportOptions, open_writer, to_det
 from dinov3seg_hf.model.image_input import read_label_map
 
 from .conftest import NAMES, label_map_of
+from places import REPO
 
 # geopackage needs images with a place on earth; see test_geo.py
 PHOTO_FORMATS = [name for name in FORMATS if name != "geopackage"]
@@ -74,6 +76,17 @@ def test_a_name_that_a_format_cannot_store_costs_its_image_only(tmp_path, name):
     if name == "cvat":
         images = ElementTree.parse(path_for(tmp_path, name)).iter("image")
         assert [image.get("name") for image in images] == ["a.png", "b.png"]
+
+
+def test_masks_become_one_file_as_documented(annotated, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without_scores = [AnnotatedImage(image.file_name, image.label_map, source=image.source) for image in annotated]
+    export_annotations(without_scores, NAMES, "labeled", "png")
+    (code,) = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "annotations.md").read_text(), re.DOTALL)
+    exec(code, {})
+    export_annotations(without_scores, NAMES, "expected.json", "coco", min_area=20)
+    assert content_of(tmp_path / "coco.json") == content_of(tmp_path / "expected.json")
+    assert len(list(ElementTree.parse("cvat.xml").iter("image"))) == 2
 
 
 def nested(depth):
