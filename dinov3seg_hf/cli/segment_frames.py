@@ -13,6 +13,7 @@ from PIL import Image
 from ..annotations import AnnotatedImage
 from ..batches import IMAGE_ERRORS
 from ..loading import load_pipeline
+from ..model.files import is_of_full_disk
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
 from ..video.reading import Video, open_video
@@ -44,7 +45,7 @@ def segment_videos(options: argparse.Namespace) -> int:
             try:
                 regions = _segment(task, pipe, text, options)
             except IMAGE_ERRORS as error:
-                if not options.several:
+                if not options.several or is_of_full_disk(error):  # which all others would fail on, too
                     raise
                 print_error("dinov3seg segment", error)  # an error in one video must not stop the others
                 failed = True

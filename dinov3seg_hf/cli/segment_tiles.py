@@ -177,6 +177,7 @@ def _segment(options: argparse.Namespace) -> int:
     """Segments the images, and returns the number of those that failed."""
     from ..large.segmentation import segment_large
     from ..loading import load_pipeline
+    from ..model.files import is_of_full_disk
     from ..visualization.pictures import NONE_NAME, Region
     from ..visualization.tables import regions_table
 
@@ -200,7 +201,7 @@ def _segment(options: argparse.Namespace) -> int:
                 **{name: getattr(options, name) for name in names},
             )
         except (ValueError, OSError, MemoryError) as error:
-            if len(options.tasks) == 1:
+            if len(options.tasks) == 1 or is_of_full_disk(error):  # which all others would fail on, too
                 raise
             print_error("dinov3seg segment", error)  # an error in one image must not stop the others
             failed += 1

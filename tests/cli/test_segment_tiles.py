@@ -2,11 +2,15 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`dinov3seg segment --tile`: files, tables, and what is refused before the work."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dinov3seg_hf import cli
+from dinov3seg_hf.model.files import disk_errors_as_value_errors
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -90,6 +94,21 @@ def test_label_maps_do_not_become_images_of_the_next_run(segment, images):
         code, out, err = segment(images, "--tile", *arguments)
         assert code == 2 and out == "" and "Choose another folder" in err
     assert sorted(path.name for path in images.iterdir()) == ["0.png", "1.png"]
+
+
+def test_a_full_disk_ends_the_run_and_another_error_does_not(segment, images, tmp_path, monkeypatch):
+    def fail_with(number, tried):
+        def fail(pipe, image, *arguments, **options):
+            tried.append(image)
+            with disk_errors_as_value_errors("The file"):
+                raise OSError(number, os.strerror(number))
+
+        return fail
+
+    for number, num_tried in ((errno.ENOSPC, 1), (errno.EACCES, 2)):
+        tried = []
+        monkeypatch.setattr("dinov3seg_hf.large.segmentation.segment_large", fail_with(number, tried))
+        assert segment(images, "--tile", "--mask", tmp_path / "masks")[0] == 2 and len(tried) == num_tried
 
 
 def test_polygons_are_those_of_the_written_label_maps(segment, tmp_path):

@@ -179,6 +179,16 @@ def test_a_place_without_a_reference_system_or_in_a_file_beside_the_image_is_kep
         assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory: 9 bytes")])
+def test_a_tile_that_is_too_large_for_the_memory_is_an_error_with_a_remedy(pipe, pixels, tmp_path, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(pipe.model, "get_image_features", fail)
+    with pytest.raises(MemoryError, match=r"A tile of .* more memory than available on cpu\. Choose smaller tiles"):
+        segment_large(pipe, pixels, LABELS, tmp_path / "a.tif", progress=False)
+
+
 def test_the_file_keeps_the_georeference_and_says_what_its_values_are(pipe, tiff, tmp_path):
     result = segment_large(pipe, tiff, LABELS, tmp_path / "labels.tif", tile=80, overlap=8, progress=False)
     with rasterio.open(tiff) as image, rasterio.open(tmp_path / "labels.tif") as labels:
