@@ -79,13 +79,18 @@ class Segmenter:
             segmented; `error`: the reason, else empty.
 
         Raises:
-            ValueError: If there is no image column.
+            ValueError: If there is no image column, or a column would be replaced.
         """
         if not isinstance(batch, Mapping) or self._column not in batch:
             found = ", ".join(batch) if isinstance(batch, Mapping) else type(batch).__name__
             raise ValueError(
                 f"The batch has no column {self._column!r} of images; expected one of its columns: {found}. Pass "
                 'image_column, and leave batch_format at "numpy".'
+            )
+        if taken := [name for name in ("mask", "error") if name in batch]:
+            raise ValueError(
+                f"The batch has a column {taken[0]!r}, which the result would replace. Rename it "
+                "(`dataset.rename_columns`), or leave it out (`dataset.drop_columns`)."
             )
         prepared: dict[int, PreparedImage | EncodedImage] = {}
         masks, errors = [b""] * len(batch[self._column]), [""] * len(batch[self._column])

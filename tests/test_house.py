@@ -414,6 +414,13 @@ def test_files_are_written_in_the_oldest_supported_python(pyproject):
         ast.parse(path.read_text(), filename=relative(path), feature_version=(3, int(oldest[1])))
 
 
+def test_no_file_has_an_open_conflict_of_a_merge():
+    texts = [path for ending in ("md", "toml", "yaml", "yml", "txt") for path in REPO.glob(f"*.{ending}")]
+    texts += [*(REPO / "docs").rglob("*.md"), *(REPO / "recipes").rglob("*.yaml"), *MODULES, *SCRIPTS, *TESTS]
+    marker = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    assert [str(path) for path in texts if marker.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_no_module_is_a_drawer_for_everything():
     assert not [relative(path) for path in MODULES if path.stem in {"utils", "util", "helpers", "misc", "common"}]
 

@@ -53,6 +53,8 @@ def test_arrays_files_and_paths_become_masks_and_bad_rows_say_why(
                 check(image, mask, tiny_model, tiny_processor)
     with pytest.raises(ValueError, match="expected one of its columns: image"):
         segmenter({"image": stacked})
+    with pytest.raises(ValueError, match="a column 'mask', which the result would replace"):
+        segmenter({"picture": stacked, "mask": np.zeros((2, 30, 40), np.uint8)})
 
 
 @pytest.mark.slow

@@ -2,12 +2,16 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`cvat`: "CVAT for images 1.1", one XML file for all images. Each part of a label is a mask, the exact pixels."""
 
+import re
 from dataclasses import replace
 from xml.sax.saxutils import escape, quoteattr
 
+from ..model.checks import quoted
 from ..visualization.colors import label_palette
 from .image import Cleaned, Part
 from .writer import FileWriter
+
+NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # also not as a reference
 
 
 class CvatWriter(FileWriter):
@@ -18,6 +22,11 @@ class CvatWriter(FileWriter):
 
     def _add(self, cleaned: Cleaned) -> None:
         image = cleaned.image
+        if NO_XML.search(image.file_name):
+            raise ValueError(
+                f"The file name {quoted(image.file_name)} has a control character, which XML does not allow, not even "
+                "escaped. Rename the image."
+            )
         name = quoteattr(self.options.image_prefix + image.file_name)
         lines = [f'  <image id="{self.num_images}" name={name} width="{image.width}" height="{image.height}">']
         lines += [self._mask(part) for part in cleaned.parts]

@@ -160,12 +160,13 @@ class _Layer:
         """Begins the polygons of an image.
 
         Raises:
-            ValueError: If the image has no transform, or another reference system than the images before.
+            ValueError: If the image has no transform or no reference system, or another one than the images before.
         """
-        if "transform" not in place:
+        if "transform" not in place or not place["crs"]:
+            lacks = "reference system" if "transform" in place else "transform to a place on earth"
             raise ValueError(
-                f"{image!r} has no transform to a place on earth, which a GeoPackage needs. Georeference it, or choose "
-                "another format, such as coco."
+                f"{image!r} has no {lacks}, which a GeoPackage needs. Georeference it, or choose another format, such "
+                "as coco."
             )
         if self._crs is None:
             self._crs, self._first = place["crs"], image

@@ -19,6 +19,7 @@ class PngWriter(FolderWriter):
 
     name = "png"
     needs: ClassVar[tuple[str, ...]] = ()
+    stores_names = False
     files_folder, ending = "masks", ".png"
 
     def _begin(self) -> None:

@@ -17,6 +17,7 @@ class ScoreWriter(FolderWriter):
 
     name = "scores"
     needs = ()
+    stores_names = False
     ending = ".png"
 
     def _add(self, cleaned: Cleaned) -> None:

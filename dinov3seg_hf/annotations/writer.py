@@ -46,6 +46,8 @@ class AnnotationWriter:
     # whether a run can go on where another one stopped
     resumable: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...] | None] = None
+    # whether names of images are stored as text, which is UTF-8; names of files need not be
+    stores_names: ClassVar[bool] = True
 
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         self.path, self.vocabulary, self.options = Path(path), vocabulary, options or ExportOptions()
@@ -76,6 +78,10 @@ class AnnotationWriter:
             raise ValueError(
                 f"An image named {image.stem!r} was added before; expected different names, also without their "
                 "endings. Rename one of the images."
+            )
+        if self.stores_names and not is_text(image.file_name):
+            raise ValueError(
+                f"The file name is {image.file_name!r}, which is not UTF-8; expected text. Rename the image."
             )
         cleaned = Cleaned(image, self.options, len(self.labels))
         with disk_errors_as_value_errors(f"The annotations of {image.file_name!r}"):
@@ -274,6 +280,11 @@ class FolderWriter(AnnotationWriter):
         target = target.with_suffix(".png")
         save_image(target, image.pixels())
         return target
+
+
+def is_text(name: str) -> bool:
+    """Returns whether a name is text, which can be stored; names of files on Linux are any bytes."""
+    return name.encode(errors="ignore").decode() == name
 
 
 def check_folder(path: Path) -> None:

@@ -22,6 +22,7 @@ class YoloWriter(FolderWriter):
 
     name = "yolo"
     needs = ("scipy", "shapely")
+    stores_names = False
     files_folder, ending = "labels", ".txt"
 
     def _begin(self) -> None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..annotations import AnnotationWriter
     from ..model.vocabulary import Vocabulary
 
+# Options that need --annotations, by their names, with their defaults.
+OPTIONS = {"min_area": 0, "tolerance": 1.0, "ignore_below": None, "copy_images": True, "image_prefix": ""}
+
 
 def add_annotations(parser: argparse.ArgumentParser) -> None:
     """Adds the flags `--annotations`, `--format` and the options of an export."""
@@ -63,6 +66,19 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_without_annotations(options: argparse.Namespace) -> None:
+    """Checks that no option of annotations is set without `--annotations`: `--mask`, for example, has all parts.
+
+    Raises:
+        ValueError: If one is.
+    """
+    for name, default in OPTIONS.items():
+        if getattr(options, name) != default:
+            flag = f"--no-{name}" if default is True else f"--{name}"
+            flag = flag.replace("_", "-")
+            raise ValueError(f"{flag} needs --annotations and --format. Add them, or leave {flag} out.")
+
+
 def open_annotations(
     options: argparse.Namespace, vocabulary: "Vocabulary", images: Sequence[ImageInput]
 ) -> "AnnotationWriter | None":
@@ -73,6 +89,7 @@ def open_annotations(
             a library is missing.
     """
     if options.annotations is None and options.format is None:
+        refuse_without_annotations(options)
         return None
     if options.annotations is None or options.format is None:
         got, expected = ("--format", "--annotations") if options.annotations is None else ("--annotations", "--format")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
-from .console import EXIT_OK, REFINE_FEATURES, Parser
-from .inputs import ImageInput, find_images, find_masks
-from .words import add_words, vocabulary_of
+from .console import EXIT_ERROR, EXIT_OK, REFINE_FEATURES, Parser
+from .inputs import ImageInput, each_readable, find_images, find_masks
+from .words import add_words, check_savable, vocabulary_of
 
 if TYPE_CHECKING:
     from ..doctor.points import Measurement
@@ -65,12 +65,10 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: If a label is invalid, or a path is wrong.
     """
-    from ..visualization.files import check_writable
-
     options.vocabulary = vocabulary_of(options)
     options.image_inputs = find_images([options.images])
     options.mask_paths = None if options.masks is None else find_masks(options.image_inputs, options.masks)
-    check_writable(options.write, (".tsv", ".json"))
+    check_savable(options.vocabulary, options.write)
     resolve_checkpoint(options.model)
 
 
@@ -94,11 +92,11 @@ def run(options: argparse.Namespace) -> int:
     replace(vocabulary, calibration=calibration).save(options.write)
     bounds = " to ".join(f"{bound:.3g}" for bound in sorted({min(calibration.thresholds), max(calibration.thresholds)}))
     print(
-        f"{100 * points.share_of_none(calibration):.1f} % of the pixels of {len(images)} images show none of the "
+        f"{100 * points.share_of_none(calibration):.1f} % of the pixels of {points.num_images} images show none of the "
         f"{len(vocabulary)} classes.\nBound of the confidence of head {settings.head}: {bounds}.\n"
         f"Wrote {options.write}."
     )
-    return EXIT_OK
+    return EXIT_OK if points.num_images == len(images) else EXIT_ERROR
 
 
 def measured_images(
@@ -109,18 +107,18 @@ def measured_images(
     text: "TextEmbeddings",
     settings: "InferenceSettings",
 ) -> "Iterator[Measurement]":
-    """Measures the images one after the other, with a progress bar.
+    """Measures the images one after the other, with a progress bar; see `each_readable` for those that fail.
 
     Raises:
-        ValueError: If an image or a mask cannot be read, or their sizes differ.
+        ValueError: If the first image or its mask cannot be read, or their sizes differ.
     """
     from tqdm import tqdm
 
     from ..doctor.calibration import labels_of_mask, measure
     from ..model.image_input import open_image, read_label_map
 
-    for index, image in enumerate(tqdm(images, desc="Measuring", unit="image", file=sys.stderr)):
-        opened = open_image(image.source, max_pixels=pipe.image_processor.max_image_pixels)
+    def measured(index: int) -> "Measurement":
+        opened = open_image(images[index].source, max_pixels=pipe.image_processor.max_image_pixels)
         truth = None
         if masks is not None:
             mask = read_label_map(masks[index], max_pixels=pipe.image_processor.max_image_pixels).numpy()
@@ -130,4 +128,7 @@ def measured_images(
                     f"{opened.width} x {opened.height}; expected the same size. Resize the mask with nearest neighbor."
                 )
             truth = labels_of_mask(vocabulary, mask)
-        yield measure(pipe, opened, text, settings, truth)
+        return measure(pipe, opened, text, settings, truth)
+
+    places = tqdm(range(len(images)), desc="Measuring", unit="image", file=sys.stderr)
+    return each_readable("dinov3seg calibrate", places, measured)

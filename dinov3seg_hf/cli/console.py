@@ -87,7 +87,7 @@ def execute(
             quiet_libraries()
             return command.run(options)
     except BrokenPipeError:  # for example in `dinov3seg ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return EXIT_OK
     except (ValueError, OSError, MemoryError) as error:
         print_error(prog, error)
@@ -115,6 +115,30 @@ def print_error(prog: str, error: BaseException | str) -> None:
         # an interruption, a string, is not an error
         kind = "error: " if isinstance(error, BaseException) else ""
         print(f"{prog}: {kind}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+def print_result(text: str, has_files: bool) -> None:
+    """Prints a result to stdout. If nobody reads it any more (`| head`), the files of the command are still written.
+
+    Args:
+        text: The result.
+        has_files: Whether the command writes files, too; else there is nothing left to do.
+
+    Raises:
+        BrokenPipeError: If nobody reads it, and there are no files.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        if not has_files:
+            raise
+        _discard_stdout()
+
+
+def _discard_stdout() -> None:
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.close(descriptor)
 
 
 def share(text: str) -> float:

@@ -12,8 +12,8 @@ from ..about import EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from ..doctor.bounds import MIN_IMAGES, SIMILARITY
 from .console import EXIT_OK, Parser, auto_or_positive, share
-from .inputs import find_images
-from .words import add_words, vocabulary_of
+from .inputs import each_readable, find_images
+from .words import add_words, check_savable, vocabulary_of
 
 if TYPE_CHECKING:
     from ..doctor.findings import Finding
@@ -78,6 +78,8 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError("Got --active-classes without images to compare; expected both. Pass --images.")
     if options.write is not None and options.write.suffix.lower() not in (".tsv", ".json"):
         raise ValueError(f"--write is {str(options.write)!r}; expected a file that ends in .tsv or .json.")
+    if options.write is not None:
+        check_savable(options.vocabulary, options.write)
     resolve_checkpoint(options.model)
 
 
@@ -105,9 +107,11 @@ def run(options: argparse.Namespace) -> int:
         finding for finding in find_similar(spelled, text, options.similarity) if not torn.intersection(finding.labels)
     ]
 
+    max_pixels = pipe.image_processor.max_image_pixels
+
     def opened(task: str) -> Iterator[Any]:
-        for path in tqdm(images, desc=task, unit="image", file=sys.stderr):
-            yield open_image(path, max_pixels=pipe.image_processor.max_image_pixels)
+        paths = tqdm(images, desc=task, unit="image", file=sys.stderr)
+        return each_readable("dinov3seg doctor", paths, lambda path: open_image(path, max_pixels=max_pixels))
 
     if images is not None:
         findings += find_winners(spelled, count_winners(pipe, opened("Segmenting"), text))

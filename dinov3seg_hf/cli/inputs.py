@@ -6,10 +6,10 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlparse
 
 from ..file_names import IMAGE_ENDINGS, MASK_ENDINGS, VIDEO_ENDINGS
@@ -17,6 +17,9 @@ from .console import print_error
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 STDIN = "-"
 # A JPEG with several pictures (MPO) has its thumbnail or its other eye in the others.
@@ -78,7 +81,9 @@ class ImageInput:
             with Image.open(self.file) as file:
                 file.seek(self.frame)
                 return open_image(file, max_pixels)
-        except (OSError, EOFError) as error:
+        except ImageError:
+            raise
+        except Exception as error:  # as in `num_frames`
             raise ImageError(
                 f"The image {self.title!r} could not be decoded ({error}). The file may be truncated or damaged."
             ) from error
@@ -192,6 +197,37 @@ def find_masks(images: Sequence[ImageInput], folder: Path) -> list[Path]:
             )
         masks += found
     return masks
+
+
+def each_readable(prog: str, items: Iterable[Item], read: Callable[[Item], Result]) -> Iterator[Result]:
+    """Yields what is read of each item. One that cannot be read is reported and left out, unless it is the first one.
+
+    After the first one, there is work that an error must not throw away.
+
+    Args:
+        prog: The name of the command in messages.
+        items: What to read.
+        read: Reads an item.
+
+    Raises:
+        ValueError: If the first item cannot be read; also `OSError` and `MemoryError`.
+    """
+    from tqdm import tqdm
+
+    from ..batches import IMAGE_ERRORS
+
+    is_first = True
+    for item in items:
+        try:
+            result = read(item)
+        except IMAGE_ERRORS as error:
+            if is_first:
+                raise
+            with tqdm.external_write_mode(file=sys.stderr):
+                print_error(prog, error)
+            continue
+        is_first = False
+        yield result
 
 
 def is_address(image: str) -> bool:

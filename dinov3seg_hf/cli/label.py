@@ -3,6 +3,8 @@
 """`dinov3seg label`, also under `accelerate launch -m dinov3seg_hf label`: labels whole data sets, in shards."""
 
 import argparse
+import hashlib
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,6 +119,12 @@ def check(options: argparse.Namespace) -> None:
     check_dataset(options.dataset, options.revision)
     if options.output.exists() and not options.output.is_dir():
         raise ValueError(f"--output is {str(options.output)!r}, a file; expected a folder. Choose another name.")
+    folder = Path(options.dataset).expanduser()
+    if folder.is_dir() and options.output.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"--output is {str(options.output)!r}, which lies in the data set {options.dataset!r}, so the next run "
+            "would take the labels for a part of it. Choose a folder elsewhere."
+        )
 
     options.vocabulary = vocabulary_of(options)
     options.export = ExportOptions(
@@ -132,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
     from ..loading import load_pipeline
 
     state = start_processes(PATIENCE)
-    dataset, root = _open(options)
+    dataset, root, files = _open(options)
     rows = ShardedRows(dataset, options.image_column, options.keep, options.rows_per_shard)
     pipe = load_pipeline(options.model, options.device or str(state.device), options.dtype)
     result = label_dataset(
@@ -143,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
         settings=settings_of(options),
         export=options.export,
         root=root,
-        source={key: getattr(options, key) for key in ("dataset", "split", "config_name", "revision")},
+        source={key: getattr(options, key) for key in ("dataset", "split", "config_name", "revision")} | files,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         retry_failed=options.retry_failed,
@@ -162,23 +170,34 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _open(options: argparse.Namespace) -> "tuple[Dataset, Path | None]":
-    """Returns the data set and, if it is a folder of images, the folder.
+def _open(options: argparse.Namespace) -> "tuple[Dataset, Path | None, dict[str, str]]":
+    """Returns the data set and, if it is a folder of images, the folder and the digest of the names of its files.
+
+    Rows of such a folder are its files in order: with one more and one less, a run that goes on would label images
+    twice or never.
 
     Such a folder is not opened with `datasets`, which takes "train" and "test" in names of files for splits, and leaves
     the other files out.
     """
     import datasets
 
+    from ..annotations.writer import is_text
     from ..data.opening import open_dataset
 
     folder = Path(options.dataset).expanduser()
     if options.split is None and folder.is_dir() and _is_folder_of_images(folder):
         images = find_images([str(folder)], recursive=True)
+        for image in images:
+            if not is_text(image.source):
+                raise ValueError(
+                    f"The name of {image.source!r} is not UTF-8; a data set stores names as text. Rename the file."
+                )
         features = datasets.Features({"image": datasets.Image()})
         paths = [str(image.path) for image in images]
         dataset: Dataset = datasets.Dataset.from_dict({"image": paths}, features=features)
-        return (dataset.to_iterable_dataset() if options.streaming else dataset), folder
+        names = "\0".join(image.path.relative_to(folder).as_posix() for image in images if image.path is not None)
+        files = {"files": hashlib.sha256(os.fsencode(names)).hexdigest()}
+        return (dataset.to_iterable_dataset() if options.streaming else dataset), folder, files
     dataset = open_dataset(
         options.dataset,
         options.split or "train",
@@ -186,7 +205,7 @@ def _open(options: argparse.Namespace) -> "tuple[Dataset, Path | None]":
         revision=options.revision,
         streaming=options.streaming,
     )
-    return dataset, None
+    return dataset, None, {}
 
 
 def _is_folder_of_images(folder: Path) -> bool:

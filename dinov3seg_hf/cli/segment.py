@@ -29,7 +29,10 @@ examples:
 DIR_OR_HUB_ID is a checkpoint for photographs, such as a folder of `dinov3seg convert`. Without --model, the embedded
 checkpoint is used, which knows drawn scenes only.
 """
-INTERRUPTED = "interrupted; run the same command again to finish, with --skip-existing to keep what is done"
+INTERRUPTED = (
+    "interrupted; run the same command again to finish, with --skip-existing to keep what is done; annotations in one "
+    "file begin again"
+)
 
 
 def make_parser(prog: str) -> Parser:

@@ -13,6 +13,7 @@ from PIL import Image
 from ..annotations import AnnotatedImage
 from ..batches import IMAGE_ERRORS
 from ..loading import load_pipeline
+from ..model.files import is_of_full_disk
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
 from ..video.reading import Video, open_video
@@ -22,7 +23,7 @@ from ..visualization.colors import label_palette
 from ..visualization.legend import MAX_LEGEND_ROWS, with_legend
 from ..visualization.pictures import NONE_NAME, Region, beside, overlay, regions_of
 from ..visualization.tables import regions_table
-from .console import EXIT_ERROR, EXIT_OK, print_error
+from .console import EXIT_ERROR, EXIT_OK, print_error, print_result
 from .model_options import settings_of
 from .segment_images import write_files
 from .segment_videos import VideoTask
@@ -37,19 +38,20 @@ def segment_videos(options: argparse.Namespace) -> int:
     pipe = load_pipeline(options.model, options.device, options.dtype)
     text = pipe.encode_labels(options.vocabulary)
     pipe.check_calibration(text, settings_of(options))
+    has_files = {options.output, options.mask, options.json, options.annotations} != {None}
     failed = False
     with options.writer or contextlib.nullcontext():
         for task in options.tasks:
             try:
                 regions = _segment(task, pipe, text, options)
             except IMAGE_ERRORS as error:
-                if not options.several:
+                if not options.several or is_of_full_disk(error):  # which all others would fail on, too
                     raise
                 print_error("dinov3seg segment", error)  # an error in one video must not stop the others
                 failed = True
                 continue
             table = regions_table(regions)
-            print(f"{task.input.source}:\n{table}\n" if options.several else table, flush=True)
+            print_result(f"{task.input.source}:\n{table}\n" if options.several else table, has_files)
     return EXIT_ERROR if failed else EXIT_OK
 
 

@@ -26,7 +26,7 @@ from ..visualization.files import save_image, save_json, save_mask, segments_as_
 from ..visualization.legend import with_legend
 from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import regions_table
-from .console import EXIT_ERROR, EXIT_OK, print_error
+from .console import EXIT_ERROR, EXIT_OK, print_error, print_result
 from .model_options import settings_of
 from .segment_files import Task
 
@@ -53,6 +53,7 @@ def segment_images(options: argparse.Namespace) -> int:
 
     # an image of 108 megapixels takes 432 MB, and so do its scores
     kept = _Kept(images=options.output is not None or writer is not None, scores=writer is not None)
+    has_files = writer is not None or any(task.files for task in tasks)
     failed: list[str] = []
     # a bar only where somebody watches; one image needs none
     bar = tqdm(total=len(tasks), desc="Segmenting", unit="image", file=sys.stderr, disable=None if several else True)
@@ -76,9 +77,8 @@ def segment_images(options: argparse.Namespace) -> int:
                     failed.append(task.image)
                     continue
                 with bar.external_write_mode(file=sys.stdout):
-                    print(
-                        f"{task.image}:\n{regions_table(regions)}\n" if several else regions_table(regions), flush=True
-                    )
+                    table = regions_table(regions)
+                    print_result(f"{task.image}:\n{table}\n" if several else table, has_files)
             bar.update(len(batch))
     if several and failed and len(tasks) > MANY_IMAGES:  # the errors are far above
         print_error("dinov3seg segment", f"{len(failed)} of {len(tasks)} images failed: {', '.join(failed)}")

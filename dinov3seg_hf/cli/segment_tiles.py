@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from ..checkpoint_names import resolve_checkpoint
 from ..extras import require_installed
-from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error
+from .annotations import refuse_without_annotations
+from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error, print_result
 from .inputs import find_images
+from .segment_files import refuse_folder_of_images
 from .words import vocabulary_of
 
 ENDINGS = (".tif", ".tiff")
@@ -34,6 +36,10 @@ class LargeTask(NamedTuple):
     image: str
     mask: Path
     scores: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.mask] if self.scores is None else [self.mask, self.scores]
 
 
 def add_tiles(parser: Parser) -> None:
@@ -98,6 +104,8 @@ def check_tiles(options: argparse.Namespace) -> None:
     for name, flag in WHOLE.items():
         if getattr(options, name):
             raise ValueError(f"{flag} does not work with --tile, which writes --mask and --scores. Leave it out.")
+    if options.batch_size != 1:
+        raise ValueError("--batch-size does not work with --tile, of which the model gets one at a time. Leave it out.")
     if options.inference == "slide":
         raise ValueError("--inference is slide; expected whole or local-global, because tiles already are windows.")
     if options.mask is None:
@@ -115,6 +123,7 @@ def check_tiles(options: argparse.Namespace) -> None:
         if target is None:
             continue
         if len(images) > 1 or target.endswith(("/", os.sep)) or Path(target).is_dir():
+            refuse_folder_of_images(Path(target), options.images, options.recursive)
             Path(target).mkdir(parents=True, exist_ok=True)
             columns.append([Path(target) / f"{image.name}{ending}" for image in images])
         else:
@@ -130,7 +139,7 @@ def check_tiles(options: argparse.Namespace) -> None:
     options.tasks = [LargeTask(image.source, mask, score) for image, mask, score in zip(images, columns[0], scores)]
     options.masks = columns[0]
     if options.skip_existing:
-        options.tasks = [task for task in options.tasks if not task.mask.exists()]
+        options.tasks = [task for task in options.tasks if not all(path.exists() for path in task.files)]
     if options.tasks:
         resolve_checkpoint(options.model)
 
@@ -140,6 +149,7 @@ def _check_vectors(options: argparse.Namespace) -> None:
     from ..visualization.files import check_writable
 
     if options.annotations is None and options.format is None:
+        refuse_without_annotations(options)
         return
     if options.format != "geopackage" or options.annotations is None:
         raise ValueError(
@@ -167,6 +177,7 @@ def _segment(options: argparse.Namespace) -> int:
     """Segments the images, and returns the number of those that failed."""
     from ..large.segmentation import segment_large
     from ..loading import load_pipeline
+    from ..model.files import is_of_full_disk
     from ..visualization.pictures import NONE_NAME, Region
     from ..visualization.tables import regions_table
 
@@ -190,7 +201,7 @@ def _segment(options: argparse.Namespace) -> int:
                 **{name: getattr(options, name) for name in names},
             )
         except (ValueError, OSError, MemoryError) as error:
-            if len(options.tasks) == 1:
+            if len(options.tasks) == 1 or is_of_full_disk(error):  # which all others would fail on, too
                 raise
             print_error("dinov3seg segment", error)  # an error in one image must not stop the others
             failed += 1
@@ -203,5 +214,5 @@ def _segment(options: argparse.Namespace) -> int:
         if result.num_none:
             regions.append(Region(-1, NONE_NAME, result.num_none, result.num_none / total))
         table = regions_table(regions)
-        print(f"{task.image}:\n{table}\n" if len(options.tasks) > 1 else table, flush=True)
+        print_result(f"{task.image}:\n{table}\n" if len(options.tasks) > 1 else table, has_files=True)
     return failed

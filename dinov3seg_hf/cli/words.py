@@ -3,6 +3,8 @@
 """The flags for class names, which several commands share."""
 
 import argparse
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..model.prompts import TEMPLATES
@@ -30,6 +32,19 @@ def add_words(parser: argparse.ArgumentParser, example: bool = False, required: 
         action="append",
         help=f'set of prompt templates: {", ".join(TEMPLATES)}; or one template with "{{}}" for the name; repeatable',
     )
+
+
+def check_savable(vocabulary: "Vocabulary", path: Path) -> None:
+    """Checks that a vocabulary can be saved, before the work that improves it.
+
+    Raises:
+        ValueError: If the path cannot be written, or the format cannot hold a word.
+    """
+    from ..visualization.files import check_writable
+
+    check_writable(path, (".tsv", ".json"))
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary.save(Path(folder) / f"words{path.suffix}")
 
 
 def vocabulary_of(options: argparse.Namespace) -> "Vocabulary":

@@ -205,7 +205,7 @@ class _Worker:
         pipe.check_calibration(self._text, settings)
         self._num_labels = len(vocabulary)
         self._ignored = IGNORE_8_BIT if len(vocabulary) <= IGNORE_8_BIT else IGNORE_16_BIT
-        self._root = None if root is None else Path(root).resolve()
+        self._roots = () if root is None else (Path(os.path.abspath(root)), Path(root).resolve())
         features = parquet_features(vocabulary.names) | {"file": Value("int64"), "row": Value("int64")}
         if taken := sorted(set(features) & set(rows.kept)):
             raise ValueError(
@@ -280,8 +280,10 @@ class _Worker:
         path = (row.values[self._rows.image_column] or {}).get("path")
         if not path:
             return f"{row.shard.file:05d}-{row.number:09d}.png"
-        if self._root is not None and Path(path).resolve().is_relative_to(self._root):
-            return Path(path).resolve().relative_to(self._root).as_posix()
+        for place in (Path(os.path.abspath(path)), Path(path).resolve()):  # links may lead out of the folder
+            for root in self._roots:
+                if place.is_relative_to(root):
+                    return place.relative_to(root).as_posix()
         name = PurePosixPath(path.replace("\\", "/")).name or "image"
         return name if PurePosixPath(name).suffix else f"{name}.png"
 

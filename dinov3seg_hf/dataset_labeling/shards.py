@@ -176,5 +176,5 @@ class ShardedRows:
         size = self.rows_per_shard
         if self.is_streamed:
             return max(0, self.num_rows - len(done) * size) // count
-        lengths = [min(size, self.num_rows - first) for first in range(0, self.num_rows, size)]
-        return sum([length for piece, length in enumerate(lengths) if Shard(0, piece) not in set(done)][rank::count])
+        lengths, done_before = [min(size, self.num_rows - first) for first in range(0, self.num_rows, size)], set(done)
+        return sum([length for piece, length in enumerate(lengths) if Shard(0, piece) not in done_before][rank::count])

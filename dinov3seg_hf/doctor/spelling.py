@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from ..model.vocabulary import Vocabulary
-from .findings import Finding
+from ..model.vocabulary import Vocabulary, word_key
+from .findings import Finding, Kind
 
 # Words that stand for several visible things, each with phrases for one of them. Ours; the first one is what labels of
 # photographs mean most often.
@@ -74,20 +74,32 @@ MIN_PART = 3  # letters of each part of a joined word
 def find_spelling(vocabulary: Vocabulary, tokenizer: Any = None) -> list[Finding]:
     """Finds joined words, words with several meanings and, with a tokenizer, words that it tears apart.
 
+    A word that the vocabulary has, or another finding proposes, is not proposed.
+
     Args:
         vocabulary: The vocabulary.
         tokenizer: The tokenizer of the text encoder. `None`: words are not tokenized.
     """
     findings = []
+    taken = {word_key(word) for words in (vocabulary.names, *vocabulary.synonyms) for word in words}
+
+    def add(kind: Kind, label: int, message: str, word: str, *proposals: str) -> None:
+        better = next((proposal for proposal in proposals if word_key(proposal) not in taken), None)
+        if better is None:
+            message += f" There is {proposals[0]!r} already."
+        else:
+            taken.add(word_key(better))
+        findings.append(Finding(kind, (label,), message, {} if better is None else {word: better}))
+
     for label, words in enumerate(vocabulary.synonyms):
         for word in words:
             if (spaced := separated(word, tokenizer)) != word:
                 message = f"{word!r} is written as one word; text encoders know {spaced!r}."
-                findings.append(Finding("joined", (label,), message, {word: spaced}))
+                add("joined", label, message, word, spaced)
             elif len(words) == 1 and word.lower() in MEANINGS:
                 first, *others = MEANINGS[word.lower()]
                 message = f"{word!r} has several meanings, such as {first!r} and {', '.join(map(repr, others))}."
-                findings.append(Finding("meanings", (label,), message, {word: first}))
+                add("meanings", label, message, word, first, *others)
             elif tokenizer is not None and (torn := torn_part(word, tokenizer)):
                 part, pieces = torn
                 message = (
@@ -96,7 +108,7 @@ def find_spelling(vocabulary: Vocabulary, tokenizer: Any = None) -> list[Finding
                 near = difflib.get_close_matches(part.lower(), known_words(), n=1, cutoff=0.8)
                 if near and near[0] != part.lower():
                     message += f"; {near[0]!r} is spelled like it."
-                    findings.append(Finding("torn", (label,), message, {word: word.replace(part, near[0])}))
+                    add("torn", label, message, word, word.replace(part, near[0]))
                 else:
                     findings.append(Finding("torn", (label,), f"{message}."))
     return findings

@@ -109,7 +109,7 @@ class FileSource:
 
         refuse_rotation(path)
         try:
-            self._file = rasterio.open(path)
+            self._file = _opened(path)
         except rasterio.errors.RasterioError as error:
             raise ImageError(
                 f"The image {str(path)!r} cannot be read: {error}. Check the path and the format."
@@ -148,7 +148,7 @@ class FileSource:
         window = Window(box[1], box[0], box[3], box[2])
         with self._read_errors():
             mask = self._file.dataset_mask(window=window) > 0 if self._has_mask else None
-            return self._pixels(self._file.read(self._bands, window=window)), mask
+            return self._pixels(self._colors_only(self._file.read(self._bands, window=window), window=window)), mask
 
     def overview(self, size: tuple[int, int]) -> np.ndarray:
         from rasterio.enums import Resampling
@@ -157,7 +157,8 @@ class FileSource:
             if self._colors is not None:  # indices cannot be averaged
                 return self._pixels(self._file.read(self._bands, out_shape=(1, *size)))
             shape = (len(self._bands), *size)
-            return self._pixels(self._file.read(self._bands, out_shape=shape, resampling=Resampling.average))
+            bands = self._file.read(self._bands, out_shape=shape, resampling=Resampling.average)
+            return self._pixels(self._colors_only(bands, out_shape=shape))
 
     @contextmanager
     def _read_errors(self) -> Iterator[None]:
@@ -173,6 +174,19 @@ class FileSource:
 
     def close(self) -> None:
         self._file.close()
+
+    def _colors_only(self, bands: np.ndarray, **place: Any) -> np.ndarray:
+        """Replaces values by 0 that say "no data" and are no colors, such as NaN or -9999, which `_rgb` refuses.
+
+        Args:
+            bands: `(C, h, w)`; changed.
+            place: What the bands were read with.
+        """
+        if self._has_mask and bands.dtype not in (np.uint8, np.uint16):  # of which all values are colors
+            largest = 1 if bands.dtype.kind == "f" else 255
+            is_color = (bands >= 0) & (bands <= largest)  # NaN is none
+            bands[~is_color & (self._file.read_masks(self._bands, **place) == 0)] = 0
+        return bands
 
     def _pixels(self, bands: np.ndarray) -> np.ndarray:
         """Converts bands `(C, h, w)` to RGB `(h, w, 3)`."""
@@ -193,9 +207,20 @@ def _checked_bands(bands: Any) -> list[int]:
     return [checked_integer(band, "A band", least=1) for band in bands]
 
 
+def _opened(path: str | os.PathLike[str]) -> Any:
+    """Opens an image. Its place and its value of no data can be in a file `<image>.aux.xml`, which GDAL calls PAM."""
+    import rasterio
+
+    with rasterio.Env(GDAL_PAM_ENABLED=True):
+        return rasterio.open(path)
+
+
 def _place_of(file: Any) -> dict[str, Any]:
-    """The reference system of an open file with its transform, or with its ground control points; empty: none."""
-    if file.crs is not None and not file.transform.is_identity:
+    """The transform of an open file, or its ground control points, with the reference system; empty: none.
+
+    The reference system is `None` if the file does not say it: a world file (.tfw, .jgw) is a transform alone.
+    """
+    if not file.transform.is_identity:
         return {"crs": file.crs, "transform": file.transform}
     return {"gcps": file.gcps[0], "crs": file.gcps[1]} if file.gcps[0] else {}
 
@@ -216,7 +241,7 @@ def georeference_of(image: str | os.PathLike[str] | None, size: tuple[int, int])
 
     with quiet_gdal():
         try:
-            with rasterio.open(image) as file:
+            with _opened(image) as file:
                 place, stored = _place_of(file), (file.height, file.width)
         except rasterio.errors.RasterioError:  # a format that PIL reads and GDAL does not
             return {}

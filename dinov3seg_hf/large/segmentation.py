@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from ..about import __version__
-from ..model.checks import SeamWarning, check_flags, checked_integer, is_number, quoted
+from ..model.checks import SeamWarning, check_flags, checked_integer, is_number, is_out_of_memory, quoted
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_stages import EncodedImage, PreparedImage
 from ..model.inference_settings import InferenceSettings
@@ -106,6 +106,7 @@ def segment_large(
     Raises:
         ValueError: If an option is invalid, the image cannot be read, a file cannot be written, or unfinished parts
             belong to another image or other settings.
+        MemoryError: If a tile needs too much memory.
     """
     files = _checked_files(image, output, scores)
     check_flags(context=context)
@@ -138,10 +139,14 @@ def segment_large(
                 parts.save(one, *segmenter.segment(one))
         counts, sums = _write(files, source, tiles, parts, text, core)
     parts.remove()
+    return LargeResult(source.size, len(tiles), done, *_by_name(text.names, counts, sums), int(counts[-1]))
+
+
+def _by_name(names: Sequence[str], counts: np.ndarray, sums: np.ndarray) -> tuple[dict[str, int], dict[str, float]]:
+    """Returns the pixels and the mean score of each label found, by name, the most frequent first."""
     found = [index for index in np.argsort(-counts[:-1], kind="stable").tolist() if counts[index]]
-    num_pixels = {text.names[index]: int(counts[index]) for index in found}
-    means = {text.names[index]: float(sums[index] / counts[index] / SCORE_SCALE) for index in found}
-    return LargeResult(source.size, len(tiles), done, num_pixels, means, int(counts[-1]))
+    num_pixels = {names[index]: int(counts[index]) for index in found}
+    return num_pixels, {names[index]: float(sums[index] / counts[index] / SCORE_SCALE) for index in found}
 
 
 def tile_sizes(
@@ -263,14 +268,23 @@ class _TileSegmenter:
             tensor = prepared.tensors.get(key)
             return None if tensor is None else tensor.to(self._pipe.device, self._pipe.model.dtype)
 
-        with torch.no_grad():
-            return self._pipe.model.get_image_features(
-                batch("pixel_values"),  # type: ignore[arg-type]  # always there
-                batch("window_pixel_values"),
-                prepared.tensors.get("window_boxes"),
-                patch_source=self._settings.patch_source,
-                **options,
-            )
+        try:
+            with torch.no_grad():
+                return self._pipe.model.get_image_features(
+                    batch("pixel_values"),  # type: ignore[arg-type]  # always there
+                    batch("window_pixel_values"),
+                    prepared.tensors.get("window_boxes"),
+                    patch_source=self._settings.patch_source,
+                    **options,
+                )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = prepared.pixels.shape[1:]
+            raise MemoryError(
+                f"A tile of {height} x {width} pixels for the model (height x width) needs more memory than available "
+                f"on {self._pipe.device}. Choose smaller tiles (--tile), or a smaller scale."
+            ) from error
 
 
 def _checked_settings(pipe: OpenVocabularySegmentationPipeline, options: dict[str, Any]) -> InferenceSettings:

@@ -48,6 +48,11 @@ def plain_reason(error: BaseException) -> str:
     return first_line(error)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch is of too little memory: it has a class for accelerators, and for the CPU a message."""
+    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+
+
 def checked_integer(value: Any, what: str, least: int | None = None) -> int:
     """Returns the value as an `int` if it is an integer; a bool is not an integer.
 

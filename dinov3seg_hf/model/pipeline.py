@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
-from .checks import check_flags
+from .checks import check_flags, is_out_of_memory
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing
 from .image_stages import EncodedImage, LabeledImage, PreparedImage, features_of, indices_by_kind
@@ -430,8 +430,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         try:
             return super().forward(model_inputs, **forward_params)
         except RuntimeError as error:
-            # torch has an error class for CUDA; for the CPU, only the message identifies the error
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             text = forward_params.get("text")
             raise MemoryError(

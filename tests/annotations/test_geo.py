@@ -104,6 +104,12 @@ def test_control_points_are_kept_and_photos_need_no_place(tmp_path):
     for image in images:
         with pytest.raises(ValueError, match="no transform to a place on earth"):
             export_annotations([image], NAMES, tmp_path / "a.gpkg", "geopackage")
+    unknown = AnnotatedImage("b.tif", labels, source=write_map(tmp_path / "b.tif", labels.shape, crs=None))
+    with pytest.raises(ValueError, match="no reference system, which a GeoPackage needs"):
+        export_annotations([unknown], NAMES, tmp_path / "a.gpkg", "geopackage")
+    export_annotations([unknown], NAMES, tmp_path / "masks", "geotiff")
+    with rasterio.open(tmp_path / "masks" / "b.tif") as file:
+        assert file.transform == TRANSFORMS[0] and file.crs is None
     assert not list(tmp_path.glob("*.gpkg"))
 
 

@@ -4,9 +4,11 @@
 
 import json
 import os
+import re
 import sys
 import tracemalloc
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from dinov3seg_hf import AnnotatedImage, Vocabulary, export_annotations
 from dinov3seg_hf.annotations import FORMATS, ExportOptions, open_writer, to_detections, to_fiftyone
 from dinov3seg_hf.model.image_input import read_label_map
 
-from .conftest import NAMES
+from .conftest import NAMES, label_map_of
+from places import REPO
 
 # geopackage needs images with a place on earth; see test_geo.py
 PHOTO_FORMATS = [name for name in FORMATS if name != "geopackage"]
@@ -52,6 +55,38 @@ def test_a_generator_is_read_once_and_a_bad_image_leaves_nothing(annotated, tmp_
     if name == "coco":
         assert [entry["id"] for entry in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
         assert all(0.3 < entry["score"] < 0.7 for entry in content["annotations"])
+
+
+@pytest.mark.parametrize("name", PHOTO_FORMATS)
+def test_a_name_that_a_format_cannot_store_costs_its_image_only(tmp_path, name):
+    """Names of files on Linux are any bytes, and XML has no control characters. Formats without names take all."""
+    names = ["a.png", os.fsdecode(b"M\xfcller.png"), "escape\x1b.png", "b.png"]
+    labels, scores = label_map_of(30, 40, 0), np.full((30, 40), 0.5, np.float32)
+    failed = []
+    with open_writer(name, path_for(tmp_path, name), NAMES) as writer:
+        for file_name in names:
+            try:
+                writer.add(AnnotatedImage(file_name, labels, scores, image=Image.new("RGB", (40, 30))))
+            except ValueError as error:
+                assert "Rename the image" in str(error)
+                failed.append(file_name)
+    expected = {"png": [], "yolo": [], "scores": [], "cvat": names[1:3]}
+    assert failed == expected.get(name, names[1:2])
+    assert writer.num_images == 4 - len(failed)
+    if name == "cvat":
+        images = ElementTree.parse(path_for(tmp_path, name)).iter("image")
+        assert [image.get("name") for image in images] == ["a.png", "b.png"]
+
+
+def test_masks_become_one_file_as_documented(annotated, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without_scores = [AnnotatedImage(image.file_name, image.label_map, source=image.source) for image in annotated]
+    export_annotations(without_scores, NAMES, "labeled", "png")
+    (code,) = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "annotations.md").read_text(), re.DOTALL)
+    exec(code, {})
+    export_annotations(without_scores, NAMES, "expected.json", "coco", min_area=20)
+    assert content_of(tmp_path / "coco.json") == content_of(tmp_path / "expected.json")
+    assert len(list(ElementTree.parse("cvat.xml").iter("image"))) == 2
 
 
 def nested(depth):

@@ -5,6 +5,7 @@
 import io
 import json
 import sys
+import zlib
 from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
@@ -119,6 +120,20 @@ def test_a_damaged_page_does_not_stop_the_others(segment, frames, tmp_path):
     assert [image.frame for image in inputs] == [0, 1, 2] and inputs[2].file_name == "cut_3.png"
     with pytest.raises(ValueError, match="could not be decoded"):
         replace(inputs[2], frame=7).open(10**6)
+
+
+def test_a_damaged_frame_of_a_png_is_an_error_of_this_frame(segment, frames, tmp_path):
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    damaged = bytearray(file.getvalue())
+    start = damaged.rindex(b"fcTL")  # of the last frame
+    damaged[start + 4] ^= 1  # its number
+    damaged[start + 30 : start + 34] = zlib.crc32(damaged[start : start + 30]).to_bytes(4, "big")
+    (tmp_path / "moving.png").write_bytes(damaged)
+    inputs = find_images([str(tmp_path / "moving.png")], all_frames=True)
+    assert len(inputs) == 3 and inputs[1].open(10**6).size == frames[1].size
+    with pytest.raises(ValueError, match=r"moving.png \(3\)' could not be decoded"):
+        inputs[2].open(10**6)
 
 
 def test_tiles_refuse_all_frames_instead_of_segmenting_one(segment, frames, tmp_path):

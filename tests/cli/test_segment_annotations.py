@@ -2,7 +2,10 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`dinov3seg segment --format`: annotations beside the other files, and what is refused before a model is loaded."""
 
+import io
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -69,6 +72,27 @@ def test_masks_are_those_of_mask_and_training_reads_them(segment, tmp_path):
     rows = open_dataset(tmp_path / "set", "train")
     data = SegmentationDataset(rows, find_vocabulary(rows, card=tmp_path / "set"))
     assert data.vocabulary.names == tuple(LABELS.split(", ")) and data[1]["labels"].shape == (70, 50)
+
+
+def test_files_are_written_if_nobody_reads_what_is_printed(segment, tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        """Standard output of `dinov3seg ... | head -1`."""
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def fileno(self):
+            return number
+
+    number = os.open(tmp_path / "stdout", os.O_WRONLY | os.O_CREAT)
+    try:
+        for arguments in (["--format", "cvat", "--annotations", tmp_path / "a.xml"], ["--mask", tmp_path / "masks"]):
+            monkeypatch.setattr(sys, "stdout", Closed())
+            assert segment(*arguments)[0] == 0
+        monkeypatch.undo()
+    finally:
+        os.close(number)
+    assert (tmp_path / "a.xml").read_text().count("<image ") == 2 and len(names_in(tmp_path / "masks")) == 2
 
 
 def test_one_bad_image_does_not_keep_the_others_out_of_the_file(segment, photos, tmp_path):
@@ -139,6 +163,8 @@ def test_what_cannot_be_right_is_refused_before_the_work(segment, photos, tmp_pa
         (["--format", "yolo", "--annotations", photos], "Choose another folder"),
         (["--format", "png", "--annotations", photos / "set", "--recursive"], "Choose another folder"),
         (["--format", "png", "--annotations", target, "--min-area", "-1"], "at least 1"),
+        (["--mask", target, "--min-area", "5"], "--min-area needs --annotations"),
+        (["--mask", target, "--no-copy-images"], "--no-copy-images needs --annotations"),
         (["--format", "png", "--annotations", target, "--tolerance", "nan"], "at least 0"),
     ):
         code, out, err = segment(*arguments)

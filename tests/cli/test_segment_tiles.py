@@ -2,11 +2,15 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`dinov3seg segment --tile`: files, tables, and what is refused before the work."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dinov3seg_hf import cli
+from dinov3seg_hf.model.files import disk_errors_as_value_errors
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -46,6 +50,9 @@ def test_a_folder_becomes_tiled_label_maps_with_tables(segment, images, tmp_path
     (tmp_path / "masks" / "1_mask.tif").unlink()
     code, out, _ = segment(*arguments, "--skip-existing")
     assert code == 0 and out.count("score") == 1 and len(list((tmp_path / "masks").iterdir())) == 2
+    (tmp_path / "scores" / "0_scores.tif").unlink()  # as if it was killed between the two files
+    code, out, _ = segment(*arguments, "--skip-existing")
+    assert code == 0 and out.count("score") == 1 and (tmp_path / "scores" / "0_scores.tif").is_file()
 
 
 def test_an_overlap_that_can_leave_seams_is_warned_of_in_one_line(segment, images, tmp_path):
@@ -66,6 +73,8 @@ def test_an_overlap_that_can_leave_seams_is_warned_of_in_one_line(segment, image
         (["--tile", "32", "--overlap", "16", "--mask", "a.tif"], "expected at least 16"),
         (["--tile", "96", "--refine", "pixels", "--mask", "a.tif"], "overlap of 80 on each side, as far as refine="),
         (["--scale", "2"], "--scale needs --tile"),
+        (["--tile", "--mask", "a.tif", "--batch-size", "8"], "--batch-size does not work with --tile"),
+        (["--tile", "--mask", "a.tif", "--min-area", "8"], "--min-area needs --annotations"),
         (["--tile", "--mask", "a.tif", "--format", "coco", "--annotations", "a.json"], "expected geopackage"),
         (["--tile", "--mask", "a.tif", "--format", "geopackage", "--annotations", "a.json"], "expected .gpkg"),
     ],
@@ -78,6 +87,28 @@ def test_what_cannot_be_right_is_refused_and_nothing_is_written(
     code, out, err = segment(images / "0.png", *arguments)
     assert code == 2 and out == "" and err.count("\n") == 1 and message in err
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_label_maps_do_not_become_images_of_the_next_run(segment, images):
+    for arguments in (["--mask", images], ["--mask", images / "masks", "--recursive"], ["--mask", f"{images}/"]):
+        code, out, err = segment(images, "--tile", *arguments)
+        assert code == 2 and out == "" and "Choose another folder" in err
+    assert sorted(path.name for path in images.iterdir()) == ["0.png", "1.png"]
+
+
+def test_a_full_disk_ends_the_run_and_another_error_does_not(segment, images, tmp_path, monkeypatch):
+    def fail_with(number, tried):
+        def fail(pipe, image, *arguments, **options):
+            tried.append(image)
+            with disk_errors_as_value_errors("The file"):
+                raise OSError(number, os.strerror(number))
+
+        return fail
+
+    for number, num_tried in ((errno.ENOSPC, 1), (errno.EACCES, 2)):
+        tried = []
+        monkeypatch.setattr("dinov3seg_hf.large.segmentation.segment_large", fail_with(number, tried))
+        assert segment(images, "--tile", "--mask", tmp_path / "masks")[0] == 2 and len(tried) == num_tried
 
 
 def test_polygons_are_those_of_the_written_label_maps(segment, tmp_path):

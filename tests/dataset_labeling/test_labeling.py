@@ -311,6 +311,25 @@ def test_a_folder_of_images_is_labeled_whole_whatever_its_names(command, photos,
     assert code == 0 and "3 of 3 shards were done before" in err
 
 
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_a_folder_whose_files_changed_is_not_resumed(command, photos, tmp_path, streaming):
+    """Rows are files in order; a renamed one would be labeled twice or never."""
+    arguments = ["--dataset", photos, "--output", tmp_path / "out", "--rows-per-shard", 2, *streaming]
+    assert command(*arguments)[0] == 0
+    before = files_in(tmp_path / "out")
+    (photos / "b.png").rename(photos / "z.png")
+    code, _, err = command(*arguments)
+    assert code == 2 and "made with another dataset.files" in err and files_in(tmp_path / "out") == before
+
+
+def test_names_of_linked_images_keep_their_folders(command, photos, tmp_path):
+    (tmp_path / "links" / "a").mkdir(parents=True)
+    (tmp_path / "links" / "a" / "1.png").symlink_to(photos / "b.png")
+    (tmp_path / "links" / "2.png").symlink_to(photos / "test" / "c.png")
+    assert command("--dataset", tmp_path / "links", "--output", tmp_path / "out")[0] == 0
+    assert [row["name"] for row in rows_in(tmp_path / "out")] == ["2", "a/1"]
+
+
 def test_references_in_place_of_copies(command, photos, tmp_path):
     code, _, _ = command("--dataset", photos, "--output", tmp_path / "out", "--no-copy-images")
     assert code == 0
@@ -333,6 +352,12 @@ def test_the_command_refuses_in_one_line(command, photos, tmp_path):
         code, out, err = command(*arguments, "--output", tmp_path / "out")
         assert code == 2 and out == "" and message in err and "Traceback" not in err, arguments
     assert not (tmp_path / "out").exists()
+    name = photos / os.fsdecode(b"M\xfcller.png")
+    (photos / "b.png").rename(name)
+    code, _, err = command("--dataset", photos, "--output", tmp_path / "out")
+    assert code == 2 and "is not UTF-8" in err and "Rename the file" in err and not (tmp_path / "out").exists()
+    code, _, err = command("--dataset", photos, "--output", photos / "out")
+    assert code == 2 and "lies in the data set" in err and not (photos / "out").exists()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -432,6 +432,24 @@ def test_the_points_of_an_image_are_not_kept(folders, tmp_path, monkeypatch):
     assert len(made) == 6
 
 
+def test_a_damaged_image_does_not_throw_the_others_away(folders, tmp_path, capsys):
+    folder, _ = folders
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        (tmp_path / "images" / f"{index}.png").write_bytes((folder / "images" / f"{index}.png").read_bytes())
+    (tmp_path / "words.tsv").write_bytes((folder / "words.tsv").read_bytes())
+    assert command(tmp_path, "--head", "dinotxt", "--write", str(tmp_path / "three.tsv")) == 0
+    (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert command(tmp_path, "--head", "dinotxt", "--write", str(tmp_path / "written.tsv")) == 2
+    captured = capsys.readouterr()
+    assert "of the pixels of 3 images" in captured.out and "3.png' does not have a known image format" in captured.err
+    assert (tmp_path / "written.tsv").read_text() == (tmp_path / "three.tsv").read_text()
+    (tmp_path / "images" / "0.png").write_bytes(b"no image")  # before there is any work to lose
+    assert command(tmp_path, "--head", "dinotxt", "--write", str(tmp_path / "none.tsv")) == 2
+    assert capsys.readouterr().out == "" and not (tmp_path / "none.tsv").exists()
+
+
 def test_another_inference_mode_is_refused_once(folders, tmp_path, capsys):
     folder, _ = folders
     written = str(tmp_path / "words.tsv")
@@ -466,6 +484,10 @@ def test_errors_come_before_the_model_is_loaded(folders, tmp_path, capsys, monke
     ]:
         assert command(folder, *arguments) == 2
         assert message in capsys.readouterr().err
+    Vocabulary(["bottle, of glass", "cat", "dog"]).save(tmp_path / "words.json")
+    files = ["--labels-file", str(tmp_path / "words.json"), "--images", str(folder / "images")]
+    assert main(["calibrate", *files, "--write", str(tmp_path / "w.tsv")]) == 2
+    assert "contains a comma" in capsys.readouterr().err
 
 
 def test_masks_of_another_size_and_a_full_head_without_masks_are_refused(folders, tmp_path, capsys):

@@ -5,6 +5,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dinov3seg_hf.cli import main
@@ -23,6 +25,11 @@ from dinov3seg_hf.model import active_classes
 from dinov3seg_hf.model.pipeline import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.model.text_embeddings import TextEmbeddings
 from dinov3seg_hf.model.vocabulary import Vocabulary
+
+WORDS = [
+    *("TrafficLight", "traffic light", "traffic_light", "trafficlight", "mouse", "computer mouse", "mouse animal"),
+    *("trafic light", "light", "lamp light", "sidewlk", "sidewalk", "side_walk", "sky", "zzyzx"),
+]
 
 
 class Letters:
@@ -85,6 +92,29 @@ def test_a_word_with_several_meanings_is_named_with_a_phrase_that_has_one(word):
 
 def test_a_synonym_says_which_meaning_is_meant():
     assert find_spelling(Vocabulary.from_list(["tie|necktie", "mouse|computer mouse"])) == []
+
+
+@pytest.mark.parametrize("tokenizer", [None, Letters("sky")])
+@given(words=st.lists(st.sampled_from(WORDS), min_size=1, unique_by=str.casefold), data=st.data())
+def test_proposals_for_any_words_can_be_applied(words, data, tokenizer):
+    """Also where a class, a synonym or another proposal has the word: "mouse, computer mouse"."""
+    classes = [[words[0]]]
+    for word in words[1:]:
+        if data.draw(st.booleans()):
+            classes.append([word])
+        else:
+            classes[-1].append(word)
+    vocabulary = Vocabulary([words[0] for words in classes], classes)
+    changed = apply_findings(vocabulary, find_spelling(vocabulary, tokenizer))
+    assert len(changed) == len(vocabulary)
+
+
+def test_of_several_meanings_one_that_no_other_class_has_is_proposed():
+    (found,) = find_spelling(Vocabulary(["mouse", "computer mouse"]))
+    assert found.words == {"mouse": "mouse animal"}
+    found = find_spelling(Vocabulary(["TrafficLight", "traffic light", "traffic_light"]))
+    assert [finding.has_proposal for finding in found] == [False, False]
+    assert "There is 'traffic light' already." in found[0].message
 
 
 def test_words_that_the_tokenizer_tears_are_found_and_misspelled_ones_corrected():
@@ -209,6 +239,7 @@ def test_the_command_reports_and_writes(tmp_path, capsys, tiny_checkpoint):
     [
         (("--images", "nowhere"), "'nowhere' was not found"),
         (("--write", "better.txt"), "expected a file that ends in .tsv or .json"),
+        (("--write", "nowhere/better.tsv"), "Create the folder"),
         (("--active-classes", "auto"), "Pass --images"),
     ],
 )

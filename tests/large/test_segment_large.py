@@ -141,6 +141,54 @@ def test_the_default_overlap_reaches_as_far_as_the_refinement_by_pixels(side, ti
         assert region <= tile
 
 
+@pytest.mark.parametrize(
+    ("dtype", "none"), [("float32", np.nan), ("float64", -1e30), ("int16", -9999), ("uint32", 2**31)]
+)
+def test_values_of_no_data_that_are_no_colors_are_no_data(tmp_path, pixels, dtype, none):
+    """Also in tiles and in an overview that have some data."""
+    bands, without = pixels.transpose(2, 0, 1), np.zeros((150, 200), bool)
+    without[:, :27] = without[40:, 100:] = True
+    values = (bands / 255 if dtype.startswith("float") else bands).astype(dtype)
+    values[:, without] = none
+    options = {"height": 150, "width": 200, "count": 3, "dtype": dtype, "nodata": none, "photometric": "rgb"}
+    with rasterio.open(tmp_path / "map.tif", "w", driver="GTiff", **options) as file:
+        file.write(values)
+    with open_source(tmp_path / "map.tif") as source:
+        found, has_data = source.read((10, 20, 120, 170))
+        overview = source.overview((15, 20))
+    inside = slice(10, 130), slice(20, 190)
+    np.testing.assert_array_equal(has_data, ~without[inside])
+    np.testing.assert_array_equal(found, np.where(without[..., None], 0, pixels)[inside])
+    expected = np.where(without[..., None], 0, pixels)[::10, ::10]
+    expected[:, 2] = pixels[::10, 25]  # averages do not count what has no data
+    assert np.abs(overview.astype(int) - expected).max() <= 1
+
+
+def test_a_place_without_a_reference_system_or_in_a_file_beside_the_image_is_kept(pipe, pixels, tmp_path):
+    Image.fromarray(pixels[:64, :96]).save(tmp_path / "a.png")
+    (tmp_path / "a.pgw").write_text("0.5\n0\n0\n-0.5\n100.25\n199.75\n")
+    for name in ("world file", "aux.xml"):
+        if name == "aux.xml":
+            (tmp_path / "a.png.aux.xml").write_text("<PAMDataset><SRS>EPSG:32632</SRS></PAMDataset>")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        segment_large(pipe, tmp_path / "a.png", LABELS, tmp_path / "labels.tif", progress=False)
+        with rasterio.open(tmp_path / "labels.tif") as labels:
+            assert labels.transform == rasterio.Affine(0.5, 0, 100, 0, -0.5, 200)
+            assert labels.crs == (None if name == "world file" else "EPSG:32632")
+        (tmp_path / "labels.tif").unlink()
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory: 9 bytes")])
+def test_a_tile_that_is_too_large_for_the_memory_is_an_error_with_a_remedy(pipe, pixels, tmp_path, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(pipe.model, "get_image_features", fail)
+    with pytest.raises(MemoryError, match=r"A tile of .* more memory than available on cpu\. Choose smaller tiles"):
+        segment_large(pipe, pixels, LABELS, tmp_path / "a.tif", progress=False)
+
+
 def test_the_file_keeps_the_georeference_and_says_what_its_values_are(pipe, tiff, tmp_path):
     result = segment_large(pipe, tiff, LABELS, tmp_path / "labels.tif", tile=80, overlap=8, progress=False)
     with rasterio.open(tiff) as image, rasterio.open(tmp_path / "labels.tif") as labels:
