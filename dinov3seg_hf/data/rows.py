@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ..model.checks import checked_choice, checked_flag, checked_integer
+from ..model.fingerprints import sha256_of
 from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
 from ..model.loss import IGNORED
 from ..model.vocabulary import Vocabulary
@@ -242,6 +243,19 @@ class SegmentationRows:
     def protocol(self) -> str | None:
         """The protocol of a prepared data set, such as "ade20k-150/1"; `None` for other data sets."""
         return self._reader.protocol
+
+    @property
+    def mask_meaning(self) -> dict[str, Any]:
+        """What makes labels of the values in the masks, as JSON values: the same files may give other labels."""
+        reader, raw_ids = self._reader, None
+        if reader.mask_values == "raw_ids":
+            raw_ids = sha256_of(sorted((reader.vocabulary.raw_ids or {}).items()))
+        return {
+            "values": reader.mask_values,
+            "coding": reader.mask_coding,
+            "ignore_label": reader.vocabulary.ignore_label,
+            "raw_ids": raw_ids,
+        }
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, which changes the random numbers of the augmentation, also in running workers."""

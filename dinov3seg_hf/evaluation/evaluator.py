@@ -93,7 +93,10 @@ def evaluate(
         if resume_from is not None:
             # values without tensors, such as a scale, change the scores, too
             architecture = pipe.model.config.to_json_string()
-            log = ProgressLog(resume_from, sha256_of([protocol, weights, architecture]), processes)
+            parts = [protocol, weights, architecture]
+            if isinstance(data, StreamedSegmentationDataset):  # the protocol has no fingerprint of its rows
+                parts.append(processes.from_main(data.fingerprint_of_start))
+            log = ProgressLog(resume_from, sha256_of(parts), processes)
         images = {} if log is None else dict(log.done)
 
         def score_share() -> list[ImageCounts]:
@@ -105,8 +108,10 @@ def evaluate(
 
         found = processes.gather(score_share)
     images |= {image.index: image for image in found}
+    # an earlier evaluation may have read more rows of the stream
+    end = data.num_rows if isinstance(data, StreamedSegmentationDataset) else None
     return result_of(
-        [images[index] for index in sorted(images)],
+        [images[index] for index in sorted(images) if end is None or index < end],
         vocabulary,
         training_vocabulary,
         num_resamples,
