@@ -3,7 +3,6 @@
 """`dinov3seg label`, also under `accelerate launch -m dinov3seg_hf label`: labels whole data sets, in shards."""
 
 import argparse
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,6 @@ all. Run the same command again to resume: shards that are done are left out, an
 Machines must share the folder OUTPUT.
 """
 INTERRUPTED = "interrupted; run the same command again to resume"
-# Processes finish at different times, and the first one waits for the last one.
-PATIENCE = timedelta(days=30)
 # What a folder contains that `datasets` reads in another way than image by image.
 DATA_FILES = ("dataset_dict.json", "state.json", "dataset_infos.json", "metadata.csv", "metadata.jsonl")
 DATA_ENDINGS = (".parquet", ".arrow", ".tar", ".zip")
@@ -128,7 +125,7 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     """Labels the data set."""
     from ..dataset_labeling import ShardedRows, label_dataset
-    from ..distributed import start_processes
+    from ..distributed import PATIENCE, start_processes
     from ..loading import load_pipeline
 
     state = start_processes(PATIENCE)

@@ -59,10 +59,10 @@ def check(options: Namespace) -> None:
 
 def run(options: Namespace) -> int:
     """Trains until the last step or until stopped."""
-    from ..distributed import start_processes
+    from ..distributed import TRAINING_PATIENCE, start_processes
     from ..training.trainer import Trainer
 
-    processes = start_processes()
+    processes = start_processes(TRAINING_PATIENCE)
     config, resume = options.run_config
     trainer = Trainer(config, resume)
     result = trainer.train()

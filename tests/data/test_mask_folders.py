@@ -97,3 +97,30 @@ def test_other_folders_are_left_to_datasets(tmp_path, folders):
     for folder in folders:
         (tmp_path / folder).mkdir()
     assert find_mask_folders(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("{split}/images", "{split}/{name}"), ("images/{split}", "{name}/{split}")]
+)
+@pytest.mark.parametrize("ending", [".txt", ".json", ".png"])
+def test_masks_win_over_files_of_other_tools_in_the_other_folders(tmp_path, images, masks, ending):
+    """As in folders that were exported for YOLO (labels/*.txt), with JSON, or with colored pictures of the masks."""
+    expected = write_pairs(tmp_path, images, masks.replace("{name}", "masks"), 3)
+    for name in ("annotations", "labels"):
+        folder = tmp_path / masks.format(split="train", name=name)
+        folder.mkdir(parents=True)
+        for index in range(3):
+            if ending == ".png":
+                Image.new("RGB", (9, 6), (200, 0, 0)).save(folder / f"frame_{index}.png")
+            else:
+                (folder / f"frame_{index}{ending}").write_text("0 0.5 0.5 0.1 0.1")
+    rows = list(open_dataset(tmp_path, "train"))
+    assert [np.asarray(row["mask"]).tolist() for row in rows] == [mask.tolist() for mask in expected]
+
+
+def test_masks_are_found_in_the_folder_that_holds_them(tmp_path):
+    expected = write_pairs(tmp_path, "images", "annotations", 3)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "notes.txt").write_text("moved to annotations")
+    rows = list(open_dataset(tmp_path, "train"))
+    assert [np.asarray(row["mask"]).tolist() for row in rows] == [mask.tolist() for mask in expected]

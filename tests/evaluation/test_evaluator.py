@@ -400,9 +400,7 @@ def test_a_folder_of_another_evaluation_is_refused(run, tmp_path):
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_masks_that_mean_something_else_are_another_evaluation(run, tmp_path, streamed):
-    one, other = (
-        replace(VOCABULARY, raw_ids={value: (value + shift) % 4 for value in range(4)}) for shift in (0, 1)
-    )
+    one, other = (replace(VOCABULARY, raw_ids={value: (value + shift) % 4 for value in range(4)}) for shift in (0, 1))
 
     def data(vocabulary, **options):
         if streamed:
