@@ -21,7 +21,8 @@ examples:
   dinov3seg label --dataset photos --labels "cat, dog, grass" --output labeled
   accelerate launch -m dinov3seg_hf label --dataset me/photos --split train --streaming \\
       --labels-file classes.txt --model DIR_OR_HUB_ID --output labeled --batch-size 8 --num-workers 8
-  accelerate launch scripts/train.py --config recipes/own_masks.yaml --dataset labeled --output runs/mine
+  accelerate launch scripts/train.py --config recipes/own_masks.yaml --init DIR_OR_HUB_ID --dataset labeled \\
+      --split "train[:90%]" --eval-split "train[90%:]" --output runs/mine
 
 The result is a data set with the columns image, mask and classes, in data/*.parquet. A shard is written whole or not at
 all. Run the same command again to resume: shards that are done are left out, and the number of processes may differ.

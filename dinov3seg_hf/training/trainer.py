@@ -531,16 +531,15 @@ class Trainer:
     # --- checkpoints and the trained model ---------------------------------------------------------------------------
 
     def _finish(self) -> dict[str, float] | None:
-        """Evaluates and writes the model. Also runs if a finished run is resumed."""
+        """Writes the model and evaluates. Also runs if a finished run is resumed."""
         model = self._unwrapped
         if self.average is not None:
             self.average.copy_to_model()
         merge_lora(model)
-        scores = self._evaluate(final=True)
         sharded = self.accelerator.distributed_type in SHARDED
         state = self.accelerator.get_state_dict(self.model) if sharded else None
         on_main_process(
             self.accelerator,
             lambda: write_trained_model(self.folder, model, self.processor, self.data.vocabulary, state, self.licenses),
         )
-        return scores
+        return self._evaluate(final=True)  # last, because it may take long and fail

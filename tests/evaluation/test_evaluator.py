@@ -355,6 +355,12 @@ def test_bad_rows_are_left_out_and_counted_where_asked_for(run, streamed):
     assert "3 (2 skipped)" in result.table()
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_row_is_told_in_a_sentence_whoever_reads_it(run, num_workers):
+    with pytest.raises(RowError, match=r"^Row 1: the mask is \d+ x \d+ and the image is"):
+        run(make_data(make_rows(bad=(1,))), num_workers=num_workers)
+
+
 def test_data_without_a_labeled_pixel_are_an_error(run):
     rows = ROWS.map(lambda row: {"mask": row["mask"].point(lambda value: 255)})
     with pytest.raises(ValueError, match="The 5 images do not contain any labeled pixel"):

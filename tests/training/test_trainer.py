@@ -31,6 +31,7 @@ from dinov3seg_hf.drawn_world.names import NAMES as DRAWN_NAMES
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.loading import load_starting_point
+from dinov3seg_hf.model.checks import MaskWarning
 from dinov3seg_hf.model.loss import NO_CLASS, segmentation_loss
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.training import trainer as training
@@ -680,6 +681,12 @@ def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tiny_checkpoi
         Trainer(config, data=data).train()
     folder = RunFolder(tmp_path / "run")
     assert folder.checkpoint_steps() == [2, 4]
+    with monkeypatch.context() as patch, pytest.raises(InterruptionError):
+        patch.setattr(training, "evaluate", fail)
+        patch.setattr(Trainer, "_lacks_evaluation", lambda self: False)
+        Trainer(config, resume=True, data=data).train()
+    Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "run" / "model")
+    shutil.rmtree(folder.checkpoint(6))
     Trainer(config, resume=True, data=data).train()
     lines = folder.read_log()
     assert [line["step"] for line in lines if "eval/mean_iou" in line] == [4, 6]
@@ -1077,6 +1084,27 @@ def test_columns_masks_and_vocabularies_that_do_not_fit_are_refused(tiny_checkpo
     rows.remove_columns("mask").save_to_disk(tmp_path / "no-masks")
     with pytest.raises(ValueError, match="mask"):
         opened(dataset=str(tmp_path / "no-masks"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_black_and_white_masks_are_warned_of_and_can_be_read(tmp_path, streaming):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:16] = 255
+    for index in range(4):
+        Image.new("RGB", (32, 32)).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{index}.png")
+    (tmp_path / "classes.txt").write_text("ground\ncrack\n")
+    config = small_config(init="-", output="-", dataset=str(tmp_path), streaming=streaming)
+    with pytest.warns(MaskWarning, match=r"In 4 rows .* no class but 'ground', and ignored pixels \(value 255\)"):
+        open_training_data(config)
+    (tmp_path / "classes.tsv").write_text("raw_id\tnames\n0\tground\n255\tcrack\n")  # what the warning proposes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MaskWarning)
+        data = open_training_data(config)
+    (_, item), *_ = data.train.rows() if streaming else [(0, data.train.read(0))]
+    np.testing.assert_array_equal(item["labels"], mask // 255)
 
 
 def test_fewer_images_than_a_step_takes_are_refused(tiny_checkpoint, tmp_path, data):
