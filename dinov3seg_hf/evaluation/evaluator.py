@@ -92,8 +92,7 @@ def evaluate(
         log = None
         if resume_from is not None:
             # values without tensors, such as a scale, change the scores, too
-            architecture = pipe.model.config.to_json_string()
-            parts = [protocol, weights, architecture]
+            parts = [protocol, weights, pipe.model.config.to_json_string()]
             if isinstance(data, StreamedSegmentationDataset):  # the protocol has no fingerprint of its rows
                 parts.append(processes.from_main(data.fingerprint_of_start))
             log = ProgressLog(resume_from, sha256_of(parts), processes)
