@@ -102,12 +102,12 @@ class RowReader:
             image = pixels.permute(1, 2, 0).contiguous().numpy()
             labels = self._labels(row[self.mask_column])
         except ValueError as error:
-            raise RowError(f"Row {name}: {error}") from error
+            raise RowError(f"Row {name}: {error}{_place_of(row[self.image_column])}") from error
         if labels.shape != image.shape[:2]:
             raise RowError(
                 f"Row {name}: the mask is {labels.shape[0]} x {labels.shape[1]} and the image is {image.shape[0]} x "
                 f"{image.shape[1]} (height x width); expected the same size. Resize the mask by nearest neighbor, or "
-                "check whether the image is rotated."
+                f"check whether the image is rotated.{_place_of(row[self.image_column])}"
             )
         return image, labels
 
@@ -179,6 +179,12 @@ def decoded(value: Any, what: str) -> Any:
         raise ImageError(
             f"the {what} cannot be decoded ({error}). Check whether the file is truncated or damaged."
         ) from error
+
+
+def _place_of(image: Any) -> str:
+    """Names the file of a stored image for the end of an error, if it is a file: a folder has no numbers of rows."""
+    is_file = isinstance(image, dict) and image.get("bytes") is None and image.get("path")
+    return f" The image is {image['path']!r}." if is_file else ""
 
 
 class SegmentationRows:

@@ -8,7 +8,9 @@ from PIL import Image
 
 from dinov3seg_hf.data.mask_folders import find_mask_folders
 from dinov3seg_hf.data.opening import find_vocabulary, open_dataset
+from dinov3seg_hf.data.rows import RowError
 from dinov3seg_hf.data.segmentation import SegmentationDataset
+from dinov3seg_hf.data.streamed import segmentation_dataset
 
 LAYOUTS = [
     ("{split}/images", "{split}/masks"),
@@ -124,3 +126,21 @@ def test_masks_are_found_in_the_folder_that_holds_them(tmp_path):
     (tmp_path / "masks" / "notes.txt").write_text("moved to annotations")
     rows = list(open_dataset(tmp_path, "train"))
     assert [np.asarray(row["mask"]).tolist() for row in rows] == [mask.tolist() for mask in expected]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_bad_pair_is_named_by_its_file(tmp_path, streaming):
+    write_pairs(tmp_path, "images", "masks", 4)
+    Image.new("L", (9, 5)).save(tmp_path / "masks" / "frame_1.png")
+    (tmp_path / "images" / "frame_2.jpg").write_bytes(b"no picture")
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    rows = open_dataset(tmp_path, "train", streaming=streaming)
+    data = segmentation_dataset(rows, find_vocabulary(None, card=tmp_path), skip_bad=True)
+    found = [str(row) for _, row in data.rows() if isinstance(row, RowError)] if streaming else []
+    for index in () if streaming else (1, 2):
+        with pytest.raises(RowError) as error:
+            data.read(index)
+        found.append(str(error.value))
+    assert found[0].startswith("Row 1: the mask is 5 x 9") and found[1].startswith("Row 2: the image cannot be decoded")
+    for index, message in zip((1, 2), found, strict=True):
+        assert message.endswith(f"The image is {str(tmp_path / 'images' / f'frame_{index}.jpg')!r}.")
