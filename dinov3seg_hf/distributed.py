@@ -15,7 +15,13 @@ from torch import nn
 T = TypeVar("T")
 
 
-def start_processes(patience: timedelta | None = None) -> Any:
+# Processes that share out images finish at different times, and the first one waits for the last one.
+PATIENCE = timedelta(days=30)
+# In training, others wait while one process downloads and hashes the data, but a step that hangs must end the run.
+TRAINING_PATIENCE = timedelta(hours=3)
+
+
+def start_processes(patience: timedelta | None = None, cpu: bool = False) -> Any:
     """Connects the processes of `accelerate launch` or `torchrun`; returns an `accelerate.PartialState`.
 
     Call this function before any other use of Accelerate. On a machine without an accelerator, the processes find each
@@ -23,11 +29,12 @@ def start_processes(patience: timedelta | None = None) -> Any:
 
     Args:
         patience: How long processes wait for each other. Default: that of torch, minutes.
+        cpu: Whether to use the CPU even if an accelerator is available.
     """
     from accelerate import PartialState
 
     options = {} if patience is None else {"timeout": patience}
-    return PartialState(cpu=not torch.accelerator.is_available(), **options)
+    return PartialState(cpu=cpu or not torch.accelerator.is_available(), **options)
 
 
 class Processes:

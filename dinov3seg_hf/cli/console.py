@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, Protocol
 
-from ..model.checks import CalibrationWarning, SeamWarning, UnknownWordsWarning
+from ..model.checks import CalibrationWarning, MaskWarning, SeamWarning, UnknownWordsWarning
 from ..signals import terminated_like_ctrl_c
 
 # help of `--refine-features`
@@ -76,7 +76,7 @@ def execute(
         options = command.make_parser(prog).parse_args(arguments)
         with terminated_like_ctrl_c(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
-            for ours in (UnknownWordsWarning, CalibrationWarning, SeamWarning):
+            for ours in (UnknownWordsWarning, CalibrationWarning, MaskWarning, SeamWarning):
                 warnings.simplefilter("always", ours)
             # once each; the filter "once" forgets what it has shown when a library changes the filters
             show = functools.cache(lambda message: print_error(prog, f"warning: {message}"))

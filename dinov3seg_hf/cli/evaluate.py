@@ -9,7 +9,7 @@ from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from ..data.benchmarks import BENCHMARKS, find_benchmark, prepared_folder
 from ..drawn_world.names import DRAWN_WORLD
-from .console import ACTIVE_CLASSES, REFINE, REFINE_FEATURES, Parser, auto_or_positive
+from .console import ACTIVE_CLASSES, REFINE, REFINE_FEATURES, Parser, auto_or_positive, positive
 
 EXAMPLES = """\
 examples:
@@ -122,12 +122,12 @@ def _add_inference_options(parser: Parser) -> None:
     model.add_argument("--active-classes", type=auto_or_positive, metavar="K", help=ACTIVE_CLASSES)
     model.add_argument(
         "--shortest-edge",
-        type=int,
+        type=positive,
         metavar="PIXELS",
         help="size of the shorter side (default: the setting of the checkpoint)",
     )
     model.add_argument(
-        "--square", type=int, metavar="PIXELS", help="size of both sides (default: the setting of the checkpoint)"
+        "--square", type=positive, metavar="PIXELS", help="size of both sides (default: the setting of the checkpoint)"
     )
     model.add_argument(
         "--window-size", type=int, metavar="PIXELS", help="side of a window (default: the setting of the checkpoint)"
@@ -139,7 +139,7 @@ def _add_inference_options(parser: Parser) -> None:
         help="distance between windows (default: the setting of the checkpoint)",
     )
     model.add_argument("--temperature", type=float, help="temperature of the zero-shot head")
-    model.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per batch (default: 1)")
+    model.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images per batch (default: 1)")
     model.add_argument(
         "--dtype",
         choices=DTYPES,

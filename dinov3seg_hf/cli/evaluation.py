@@ -8,7 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from ..checkpoint_names import is_embedded, resolve_checkpoint, title_of
@@ -19,6 +18,7 @@ from ..data.opening import find_vocabulary, open_dataset
 from ..data.presets import drawn_world_vocabulary
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
+from ..distributed import PATIENCE, start_processes
 from ..drawn_world.names import DRAWN_WORLD, SEEN
 from ..drawn_world.seeds import CARD
 from ..evaluation.evaluator import evaluate
@@ -120,8 +120,7 @@ class Task:
 
 def evaluate_all(options: argparse.Namespace) -> int:
     """Evaluates every data set, prints the table and returns the exit code."""
-    # without an accelerator, Accelerate connects the processes of a launcher only if `cpu` is set
-    accelerator = Accelerator(cpu=options.cpu or not torch.accelerator.is_available())
+    accelerator = Accelerator(cpu=start_processes(PATIENCE, options.cpu).device.type == "cpu")
     tasks = [Task(options, name) for name in options.benchmark]
     opened = []
     for task in tasks:  # finds errors in arguments and data before a model is loaded

@@ -5,7 +5,6 @@
 import argparse
 import hashlib
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +23,14 @@ examples:
   dinov3seg label --dataset photos --labels "cat, dog, grass" --output labeled
   accelerate launch -m dinov3seg_hf label --dataset me/photos --split train --streaming \\
       --labels-file classes.txt --model DIR_OR_HUB_ID --output labeled --batch-size 8 --num-workers 8
-  accelerate launch scripts/train.py --config recipes/own_masks.yaml --dataset labeled --output runs/mine
+  accelerate launch scripts/train.py --config recipes/own_masks.yaml --init DIR_OR_HUB_ID --dataset labeled \\
+      --split "train[:90%]" --eval-split "train[90%:]" --output runs/mine
 
 The result is a data set with the columns image, mask and classes, in data/*.parquet. A shard is written whole or not at
 all. Run the same command again to resume: shards that are done are left out, and the number of processes may differ.
 Machines must share the folder OUTPUT.
 """
 INTERRUPTED = "interrupted; run the same command again to resume"
-# Processes finish at different times, and the first one waits for the last one.
-PATIENCE = timedelta(days=30)
 # What a folder contains that `datasets` reads in another way than image by image.
 DATA_FILES = ("dataset_dict.json", "state.json", "dataset_infos.json", "metadata.csv", "metadata.jsonl")
 DATA_ENDINGS = (".parquet", ".arrow", ".tar", ".zip")
@@ -136,7 +134,7 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     """Labels the data set."""
     from ..dataset_labeling import ShardedRows, label_dataset
-    from ..distributed import start_processes
+    from ..distributed import PATIENCE, start_processes
     from ..loading import load_pipeline
 
     state = start_processes(PATIENCE)

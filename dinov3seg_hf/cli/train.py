@@ -24,7 +24,8 @@ examples:
 
   # your own masks: a folder with images/, masks/ and classes.txt, or any data set with an image and a mask column
   accelerate launch scripts/train.py --config recipes/own_masks.yaml --init runs/stuff --output runs/mine \\
-      --dataset my-masks --trainable-encoders vision text --encoder-learning-rate-multiplier 0.01
+      --dataset my-masks --split "train[:90%]" --eval-split "train[90%:]" --trainable-encoders vision text \\
+      --encoder-learning-rate-multiplier 0.01
 
 Every field of a recipe is also a flag; a flag overrides the recipe. Errors in fields and flags are reported before the
 first step. (`--multi_gpu` means several processes, also on CPUs.)
@@ -59,10 +60,10 @@ def check(options: Namespace) -> None:
 
 def run(options: Namespace) -> int:
     """Trains until the last step or until stopped."""
-    from ..distributed import start_processes
+    from ..distributed import TRAINING_PATIENCE, start_processes
     from ..training.trainer import Trainer
 
-    processes = start_processes()
+    processes = start_processes(TRAINING_PATIENCE)
     config, resume = options.run_config
     trainer = Trainer(config, resume)
     result = trainer.train()

@@ -21,7 +21,6 @@ from transformers import CLIPTextConfig, DINOv3ViTConfig
 from ..about import DTYPES
 from ..model.checks import check_flags, checked_choice, checked_integer, checked_path, quoted
 from ..model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
-from ..model.files import recover_folder
 from ..model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
@@ -32,7 +31,7 @@ from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, conve
 from .reading import Source
 from .report import ConversionReport
 from .tokenizer import TokenizerOf, find_tokenizer
-from .writer import refuse_full_disk, refuse_output, write_checkpoint
+from .writer import checked_output, refuse_full_disk, write_checkpoint
 
 
 def convert(
@@ -91,8 +90,7 @@ def convert(
     _refuse_options(dtype, anyup, anyup_scale, overwrite, progress)
     _refuse_numbers(text_num_attention_heads, prior_image_size, seed, max_shard_size)
     tokenizer = None if tokenizer is None or os.fspath(tokenizer) == "none" else os.fspath(tokenizer)
-    recover_folder(output := Path(output).expanduser())
-    refuse_output(output, overwrite)
+    output = checked_output(output, overwrite)
     given = {"backbone": backbone, "dinotxt": dinotxt, "prior": prior, "anyup": anyup, "tokenizer": tokenizer}
     licenses = find_licenses(license, given)
     refuse_full_disk(output, _expected_size((backbone, dinotxt, prior, anyup), dtype))

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from ..file_names import CONVERSION_REPORT
 from ..model.checks import first_line
-from ..model.files import open_folder_atomically
+from ..model.files import open_folder_atomically, recover_folder
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from .license import license_target
 from .reading import quiet_library
@@ -49,6 +49,14 @@ def write_checkpoint(
             refuse_output(output, overwrite)  # again: what others wrote there meanwhile stays
     except (OSError, SafetensorError) as error:
         raise ValueError(f"output {output} cannot be written ({first_line(error)}). Choose another folder.") from error
+
+
+def checked_output(output: str | os.PathLike, overwrite: bool) -> Path:
+    """Returns the path of the folder of a conversion, without what a killed conversion left; see `refuse_output`."""
+    path = Path(output).expanduser()
+    recover_folder(path)
+    refuse_output(path, overwrite)
+    return path
 
 
 def refuse_output(output: Path, overwrite: bool) -> None:

@@ -8,7 +8,8 @@ Recognized layouts, for each split:
 - `images/train/*.jpg` with `masks/train/*.png`
 - `images/*.jpg` with `masks/*.png`: the split is named train
 
-The folder of masks may also be named `annotations` or `labels`. An image and its mask have the same name up to the
+The folder of masks may also be named `annotations` or `labels`; if several of them exist, the first that holds masks
+counts. An image and its mask have the same name up to the
 ending. Reads file names only, not pixels.
 """
 
@@ -26,18 +27,33 @@ CLASS_FILES = ("classes.tsv", "classes.json", "classes.txt", "labels.tsv", "labe
 
 
 def find_mask_folders(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Returns the folder of images and the folder of masks of each split; empty if the folder has another layout."""
-    found = {}
+    """Returns the folder of images and the folder of masks of each split; empty if the folder has another layout.
+
+    Of several folders that may hold the masks of a split, the first in the order of `MASKS` that has a file in a format
+    of masks counts: `labels` and `annotations` beside `masks` often contain text or JSON for other tools.
+    """
+    found: dict[str, tuple[Path, Path]] = {}
+    for split, images, masks in _candidates(folder):
+        if split not in found or (_holds_masks(masks) and not _holds_masks(found[split][1])):
+            found[split] = (images, masks)
+    return found
+
+
+def _candidates(folder: Path) -> Iterator[tuple[str, Path, Path]]:
+    """Yields splits with a folder of images and one that may hold their masks, in the order of `MASKS`."""
     for name in MASKS:
         if holds_files(folder / IMAGES) and holds_files(folder / name):
-            found["train"] = (folder / IMAGES, folder / name)
+            yield "train", folder / IMAGES, folder / name
         for split in subfolders(folder):
             if (split / IMAGES).is_dir() and (split / name).is_dir():
-                found[split.name] = (split / IMAGES, split / name)
+                yield split.name, split / IMAGES, split / name
         for split in subfolders(folder / name):
             if (folder / IMAGES / split.name).is_dir():
-                found[split.name] = (folder / IMAGES / split.name, split)
-    return found
+                yield split.name, folder / IMAGES / split.name, split
+
+
+def _holds_masks(folder: Path) -> bool:
+    return any(file.suffix.lower() in MASK_ENDINGS for file in _files(folder))
 
 
 def open_mask_folders(splits: dict[str, tuple[Path, Path]]) -> datasets.DatasetDict:

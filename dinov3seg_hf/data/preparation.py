@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..model.checks import load_json
 from ..model.files import write_atomically
 from ..model.image_input import open_image
 from .benchmarks import Benchmark, Sample
@@ -98,6 +99,7 @@ def prepare(
             f"Folder {str(source)!r} was not found (current directory: {os.getcwd()!r}). Pass the folder of the "
             "unpacked download."
         )
+    _refuse_other_protocols(benchmark, output)
     found = {}
     for split in splits:  # check all splits before anything is written
         try:
@@ -117,6 +119,20 @@ def prepare(
         results.append(plan.carry_out(skip_bad, num_workers or os.cpu_count() or 1, progress))
     write_atomically(output / "README.md", _card(benchmark, output).encode())
     return results
+
+
+def _refuse_other_protocols(benchmark: Benchmark, output: Path) -> None:
+    """Raises an error if the folder has splits of another benchmark, which would become parts of one data set."""
+    for record in sorted((output / PLAN_FOLDER).glob("*.json")):
+        try:
+            protocol = load_json(record.read_text(encoding="utf-8"))["protocol"]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # no plan of ours; `_Plan` checks that of its own split
+        if protocol != benchmark.protocol:
+            raise ValueError(
+                f"{str(output)!r} contains the split {record.stem!r} from another data set, {protocol}; expected only "
+                f"{benchmark.protocol}. Choose another output folder."
+            )
 
 
 class _Plan:

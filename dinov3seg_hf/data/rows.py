@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ..model.checks import checked_choice, checked_flag, checked_integer
+from ..model.fingerprints import sha256_of
 from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
 from ..model.loss import IGNORED
 from ..model.vocabulary import Vocabulary
@@ -101,12 +102,12 @@ class RowReader:
             image = pixels.permute(1, 2, 0).contiguous().numpy()
             labels = self._labels(row[self.mask_column])
         except ValueError as error:
-            raise RowError(f"Row {name}: {error}") from error
+            raise RowError(f"Row {name}: {error}{_place_of(row[self.image_column])}") from error
         if labels.shape != image.shape[:2]:
             raise RowError(
                 f"Row {name}: the mask is {labels.shape[0]} x {labels.shape[1]} and the image is {image.shape[0]} x "
                 f"{image.shape[1]} (height x width); expected the same size. Resize the mask by nearest neighbor, or "
-                "check whether the image is rotated."
+                f"check whether the image is rotated.{_place_of(row[self.image_column])}"
             )
         return image, labels
 
@@ -180,6 +181,12 @@ def decoded(value: Any, what: str) -> Any:
         ) from error
 
 
+def _place_of(image: Any) -> str:
+    """Names the file of a stored image for the end of an error, if it is a file: a folder has no numbers of rows."""
+    is_file = isinstance(image, dict) and image.get("bytes") is None and image.get("path")
+    return f" The image is {image['path']!r}." if is_file else ""
+
+
 class SegmentationRows:
     """The base class of `SegmentationDataset` and `StreamedSegmentationDataset`.
 
@@ -242,6 +249,19 @@ class SegmentationRows:
     def protocol(self) -> str | None:
         """The protocol of a prepared data set, such as "ade20k-150/1"; `None` for other data sets."""
         return self._reader.protocol
+
+    @property
+    def mask_meaning(self) -> dict[str, Any]:
+        """What makes labels of the values in the masks, as JSON values: the same files may give other labels."""
+        reader, raw_ids = self._reader, None
+        if reader.mask_values == "raw_ids":
+            raw_ids = sha256_of(sorted((reader.vocabulary.raw_ids or {}).items()))
+        return {
+            "values": reader.mask_values,
+            "coding": reader.mask_coding,
+            "ignore_label": reader.vocabulary.ignore_label,
+            "raw_ids": raw_ids,
+        }
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, which changes the random numbers of the augmentation, also in running workers."""

@@ -81,12 +81,13 @@ class SegmentationDataset(SegmentationRows, torch.utils.data.Dataset):
             slow = len(self) > 5000
             for row in tqdm(self._rows, desc="Hashing the data", unit="row", disable=not slow):
                 for value in row.values():
-                    digest.update(_digest(value))
+                    digest.update(digest_of(value))
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
 
-def _digest(value: Any) -> bytes:
+def digest_of(value: Any) -> bytes:
+    """The SHA-256 of a stored image or mask: of the bytes of its file, or of its integers."""
     if isinstance(value, dict):
         stored = value.get("bytes")
         if stored is None:

@@ -5,9 +5,11 @@
 The number of a row does not depend on the process or worker that reads the row.
 """
 
+import hashlib
 import itertools
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -18,7 +20,10 @@ from ..model.checks import first_line
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset
 from .rows import RowError, SegmentationRows
-from .segmentation import SegmentationDataset
+from .segmentation import SegmentationDataset, digest_of
+
+# Rows at the beginning of a stream that tell it from others.
+NUM_HASHED_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
 
     def __init__(self, dataset: datasets.IterableDataset, vocabulary: Vocabulary, **options: Any):
         super().__init__(dataset, vocabulary, **options)
+        self.num_rows: int | None = None  # known after `rows` has reached the end
         self._num_skipped = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def _checked(self, dataset: Any) -> datasets.IterableDataset:
@@ -80,13 +86,26 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
             step: Distance between two rows; greater than `first`.
             without: Numbers of rows that are skipped and not decoded.
         """
+        num_rows = 0
         for row in self.stored_rows():
+            num_rows += 1
             if row.index % step != first or row.index in without:
                 continue
             try:
                 yield row.index, self._read(row)
             except RowError as error:
                 yield row.index, error
+        self.num_rows = num_rows
+
+    def fingerprint_of_start(self) -> str:
+        """The SHA-256 (hex) of the first rows as they are stored: tells streams apart that are not read in full."""
+        digest = hashlib.sha256()
+        for row in itertools.islice(self.stored_rows(), NUM_HASHED_ROWS):
+            for value in row.values.values():
+                place = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
+                is_remote = place is not None and not Path(place).is_file()
+                digest.update(str(place).encode() if is_remote else digest_of(value))
+        return digest.hexdigest()
 
     @property
     def num_shards(self) -> int:

@@ -89,11 +89,9 @@ def evaluate(
         settings = (settings or InferenceSettings()).resolved(unwrapped.config, pipe.image_processor)
         protocol = processes.from_main(lambda: describe_protocol(pipe, data, vocabulary, settings))
         weights = processes.from_main(lambda: weights_fingerprint(unwrapped))
-        log = None
-        if resume_from is not None:
-            # values without tensors, such as a scale, change the scores, too
-            architecture = pipe.model.config.to_json_string()
-            log = ProgressLog(resume_from, sha256_of([protocol, weights, architecture]), processes)
+        # values of the configuration without tensors, such as a scale, change the scores, too
+        parts = [protocol, weights, pipe.model.config.to_json_string()]
+        log = None if resume_from is None else _open_log(resume_from, parts, data, processes)
         images = {} if log is None else dict(log.done)
 
         def score_share() -> list[ImageCounts]:
@@ -105,8 +103,10 @@ def evaluate(
 
         found = processes.gather(score_share)
     images |= {image.index: image for image in found}
+    # an earlier evaluation may have read more rows of the stream
+    end = data.num_rows if isinstance(data, StreamedSegmentationDataset) else None
     return result_of(
-        [images[index] for index in sorted(images)],
+        [images[index] for index in sorted(images) if end is None or index < end],
         vocabulary,
         training_vocabulary,
         num_resamples,
@@ -127,6 +127,18 @@ def _checked_vocabulary(
             f"({data.vocabulary.scored_names[0]!r}, ...). Use the same class names for both."
         )
     return vocabulary
+
+
+def _open_log(
+    folder: str | os.PathLike,
+    parts: list[Any],
+    data: SegmentationDataset | StreamedSegmentationDataset,
+    processes: Processes,
+) -> ProgressLog:
+    """Opens the log of the evaluation that `parts` describe."""
+    if isinstance(data, StreamedSegmentationDataset):  # the protocol has no fingerprint of its rows
+        parts = [*parts, processes.from_main(data.fingerprint_of_start)]
+    return ProgressLog(folder, sha256_of(parts), processes)
 
 
 def _score(

@@ -32,6 +32,7 @@ def describe_protocol(
             "fingerprint": data.fingerprint,
             "protocol": data.protocol,
             "columns": list(data.columns),
+            "masks": data.mask_meaning,
             "num_rows": len(data) if isinstance(data, SegmentationDataset) else None,
         },
         "vocabulary": {

@@ -84,7 +84,18 @@ def prepared_batches(
         worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # the default generator is torch's global one, which training also uses
     )
-    return iter(loader), len(share)
+    return _readable(loader, data.skip_bad), len(share)
+
+
+def _readable(
+    batches: Iterable[list[PreparedRow | UnreadableRow]], skip_bad: bool
+) -> Iterator[list[PreparedRow | UnreadableRow]]:
+    """Raises the error of a bad row here: from a worker, its message would begin with a traceback."""
+    for batch in batches:
+        bad = next((row for row in batch if isinstance(row, UnreadableRow)), None)
+        if bad is not None and not skip_bad:
+            raise RowError(bad.problem)
+        yield batch
 
 
 def _prepare(
@@ -109,8 +120,6 @@ class _Share(torch.utils.data.Dataset):
         try:
             item: dict[str, Any] | UnreadableRow = self.data.read(index)
         except RowError as error:
-            if not self.data.skip_bad:
-                raise
             item = UnreadableRow(index, str(error))
         return self.prepare(item)
 

@@ -199,6 +199,10 @@ class CalibrationWarning(UserWarning):
     """Warns of labels that were calibrated with another checkpoint."""
 
 
+class MaskWarning(UserWarning):
+    """Warns of masks that show a single class."""
+
+
 class SeamWarning(UserWarning):
     """Warns of tiles that overlap less than their labels look around."""
 

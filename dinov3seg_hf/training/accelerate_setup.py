@@ -14,11 +14,9 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration
 
-from ..distributed import start_processes
+from ..distributed import TRAINING_PATIENCE, start_processes
 from ..model.checks import first_line
 from .config import TrainingConfig
-
-IMAGE_TRACKERS = ("tensorboard", "wandb")
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
@@ -36,7 +34,7 @@ def make_accelerator(config: TrainingConfig, trackers: list[str]) -> Accelerator
     Raises:
         ValueError: If Accelerate cannot start, for example because the GPU does not support `mixed_precision`.
     """
-    state = start_processes()
+    state = start_processes(TRAINING_PATIENCE)
     try:
         return Accelerator(
             cpu=state.device.type == "cpu",

@@ -3,7 +3,8 @@
 """Draws rows of a data set as pictures: the ground truth next to the prediction."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,11 @@ from ..data.streamed import StreamedSegmentationDataset
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import color_palette
+from ..visualization.files import save_image
 from ..visualization.legend import with_legend
 from ..visualization.pictures import overlay, regions_of
+
+IMAGE_TRACKERS = ("tensorboard", "wandb")
 
 GAP = 8  # pixels between ground truth and prediction
 
@@ -45,6 +49,19 @@ def draw_samples(
         palette = colors_of(maps, len(vocabulary.scored_names))
         pictures[row] = side_by_side(*(draw(image, labels, vocabulary, palette) for labels in maps))
     return pictures
+
+
+def save_samples(pictures: Mapping[int, Image.Image], folder: Path, trackers: Iterable[Any], step: int) -> None:
+    """Writes the pictures of rows to a folder and to the trackers that show pictures."""
+    for index, picture in pictures.items():
+        save_image(folder / f"row-{index:06d}.png", picture)
+        for tracker in trackers:
+            if tracker.name in IMAGE_TRACKERS:
+                tracker.log_images(
+                    {f"overlay/row-{index:06d}": np.asarray(picture)[None]},
+                    step=step,
+                    **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}),
+                )
 
 
 def _samples(

@@ -15,6 +15,7 @@ Handles files and JSON, not models. Only one process writes; the caller chooses 
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ from ..model.checks import load_json
 from ..model.files import write_atomically
 
 LOG_FILE, LOCK_FILE = "log.jsonl", ".lock"
+CHECKPOINT = re.compile(r"step-(\d{8,})")  # see `RunFolder.checkpoint`
 # The remedy for a full disk.
 RESUME = "Files written before are intact. Free disk space, then resume with --resume."
 
@@ -124,9 +126,15 @@ class RunFolder:
     def check_space(self, num_bytes: int) -> None:
         """Checks the free space on the disk of the folder, which may not exist yet.
 
+        Args:
+            num_bytes: What the run will need, from its first step on. Checkpoints that exist are a part of it, because
+                new ones replace them.
+
         Raises:
-            ValueError: If fewer than `num_bytes` bytes are free.
+            ValueError: If fewer than `num_bytes` bytes are free or taken by checkpoints.
         """
+        files = self.path.glob("checkpoints/**/*")
+        num_bytes -= sum(file.stat().st_size for file in files if file.is_file())
         existing = self.path.absolute()
         while not existing.exists():
             existing = existing.parent
@@ -144,8 +152,9 @@ class RunFolder:
         return self.path / "checkpoints" / f"step-{step:08d}"
 
     def checkpoint_steps(self) -> list[int]:
-        """The steps that have a checkpoint, in ascending order."""
-        return sorted(int(folder.name[len("step-") :]) for folder in self.path.glob("checkpoints/step-*"))
+        """The steps that have a checkpoint, in ascending order. Folders that somebody renamed do not count."""
+        names = (CHECKPOINT.fullmatch(folder.name) for folder in self.path.glob("checkpoints/step-*"))
+        return sorted(int(name[1]) for name in names if name)
 
     def unfinished_checkpoint(self, step: int) -> Path:
         """The folder that all processes write to until `finish_checkpoint` is called."""
@@ -186,6 +195,10 @@ class RunFolder:
                 except ValueError:
                     continue
         return lines
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns whether the log has the scores of a step."""
+        return any(line["step"] == step and "eval/mean_iou" in line for line in self.read_log())
 
     def rewind_log(self, step: int) -> None:
         """Removes the lines of the log after `step`, because these steps will be logged again."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, send_to_device
 from torch.utils.data import DataLoader
@@ -35,16 +34,7 @@ from ..model.loss import is_labeled
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.vocabulary import Vocabulary
 from ..model.workers import end_with_parent
-from ..visualization.files import save_image
-from .accelerate_setup import (
-    IMAGE_TRACKERS,
-    SHARDED,
-    Signals,
-    checked_trackers,
-    make_accelerator,
-    peak_memory,
-    refuse_unsupported,
-)
+from .accelerate_setup import SHARDED, Signals, checked_trackers, make_accelerator, peak_memory, refuse_unsupported
 from .batches import EpochSampler, collate, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from .checkpoints import Checkpoints, bytes_needed, write_trained_model
 from .config import RUN_OPTIONS, TrainingConfig
@@ -58,7 +48,7 @@ from .optimization import (
     parameter_groups,
     set_training_mode,
 )
-from .overlays import draw_samples
+from .overlays import draw_samples, save_samples
 from .progress import NonFiniteLossError, Progress, TrainingResult
 from .provenance import describe_environment
 from .run_folder import RESUME, RunFolder
@@ -153,6 +143,7 @@ class Trainer:
             "num_trainable_parameters": self.num_trainable,
             "starting_weights": weights,
             "data": self.data.train.fingerprint,
+            "masks": self.data.train.mask_meaning,
             "vocabulary": self.data.vocabulary.fingerprint,
             "num_classes": len(self.data.vocabulary),
             "evaluation_data": None if self.data.evaluation is None else self.data.evaluation.fingerprint,
@@ -163,8 +154,9 @@ class Trainer:
                 ("starting_weights", "the weights of init"),
                 ("data", "the training data"),
                 ("vocabulary", "the vocabulary"),
+                ("masks", "the meaning of the values in the masks"),
             ):
-                if earlier[key] != description[key]:
+                if earlier.get(key, description[key]) != description[key]:
                     raise ValueError(
                         f"Cannot resume the run in {self.config.output!r} because {what} changed since the run "
                         "started. Restore the original state, or start a new run in another folder."
@@ -265,6 +257,8 @@ class Trainer:
                 disable=not accelerator.is_main_process,
             )
             with bar, Signals() as signals:
+                if self._lacks_evaluation():
+                    scores = self._evaluate()
                 batches = self._batches()
                 while self._step < config.steps and not stopped:
                     start = time.perf_counter()
@@ -273,10 +267,11 @@ class Trainer:
                     bar.update()
                     bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                     self._log_step(loss, norm, time.perf_counter() - start)
-                    if config.eval_every and self._step % config.eval_every == 0 and self._step < config.steps:
-                        scores = self._evaluate()
+                    # first of all: an evaluation may take long and fail, and a cluster does not wait after a signal
                     if stopped or self._step % config.checkpoint_every == 0 or self._step == config.steps:
                         self.checkpoints.save(self._step)
+                    if self._evaluation_is_due() and not stopped:
+                        scores = self._evaluate()
             finished = self._step == config.steps
             if finished:
                 scores = self._finish()
@@ -482,6 +477,15 @@ class Trainer:
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
+    def _evaluation_is_due(self) -> bool:
+        every = self.config.eval_every
+        return bool(every) and self._step % every == 0 < self._step < self.config.steps
+
+    def _lacks_evaluation(self) -> bool:
+        """Whether the run was stopped between the checkpoint that it resumes from and the evaluation of this step."""
+        is_due = self._evaluation_is_due() and self.data.evaluation is not None
+        return is_due and not broadcast_object_list([self.folder.is_evaluated(self._step)])[0]
+
     def _evaluate(self, final: bool = False) -> dict[str, float] | None:
         """Evaluates the model or its moving average; returns the same scores in all processes."""
         if (data := self.data.evaluation) is None:
@@ -522,29 +526,20 @@ class Trainer:
             pictures = draw_samples(
                 model, self.processor, data, vocabulary, self.config.num_overlays, self.config.inference
             )
-            for index, picture in pictures.items():
-                save_image(folder / f"row-{index:06d}.png", picture)
-                for tracker in self.accelerator.trackers:
-                    if tracker.name in IMAGE_TRACKERS:
-                        tracker.log_images(
-                            {f"overlay/row-{index:06d}": np.asarray(picture)[None]},
-                            step=self._step,
-                            **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}),
-                        )
+            save_samples(pictures, folder, self.accelerator.trackers, self._step)
 
     # --- checkpoints and the trained model ---------------------------------------------------------------------------
 
     def _finish(self) -> dict[str, float] | None:
-        """Evaluates and writes the model. Also runs if a finished run is resumed."""
+        """Writes the model and evaluates. Also runs if a finished run is resumed."""
         model = self._unwrapped
         if self.average is not None:
             self.average.copy_to_model()
         merge_lora(model)
-        scores = self._evaluate(final=True)
         sharded = self.accelerator.distributed_type in SHARDED
         state = self.accelerator.get_state_dict(self.model) if sharded else None
         on_main_process(
             self.accelerator,
             lambda: write_trained_model(self.folder, model, self.processor, self.data.vocabulary, state, self.licenses),
         )
-        return scores
+        return self._evaluate(final=True)  # last, because it may take long and fail

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from datetime import timedelta
 from pathlib import Path
 
 import datasets
@@ -16,7 +18,7 @@ import psutil
 import pytest
 
 from dinov3seg_hf import Vocabulary
-from dinov3seg_hf.cli import main
+from dinov3seg_hf.cli import evaluate, main, train
 from dinov3seg_hf.data.parquet import encode_png, write_parquet
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.drawn_world.seeds import CARD
@@ -187,3 +189,29 @@ def test_an_evaluation_that_was_killed_goes_on(tiny_checkpoint, tmp_path):
     assert script(*arguments, "--output", tmp_path / "whole") == 0
     assert results_of(tmp_path / "killed") == results_of(tmp_path / "whole")
     assert not progress.exists()
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--shortest-edge", "--square"])
+def test_numbers_that_are_no_sizes_are_refused(capsys, option):
+    with pytest.raises(SystemExit, match="2"):
+        script("--benchmark", "drawn-world", option, "0")
+    assert "got '0'; expected an integer of at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_processes_wait_for_each_other_for_hours(monkeypatch, command):
+    """Not for minutes, the default of torch: one may download the data meanwhile, or have slower images."""
+    waits = []
+
+    def note(patience=None, cpu=False):
+        waits.append(patience)
+        raise ValueError("noted")
+
+    monkeypatch.setattr("dinov3seg_hf.cli.evaluation.start_processes", note)
+    monkeypatch.setattr("dinov3seg_hf.distributed.start_processes", note)
+    with pytest.raises(ValueError, match="noted"):
+        if command == "train":
+            train.run(Namespace(run_config=(None, False)))
+        else:
+            evaluate.run(evaluate.make_parser("evaluate").parse_args(["--benchmark", "drawn-world"]))
+    assert waits[0] >= timedelta(hours=1)

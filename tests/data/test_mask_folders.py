@@ -8,7 +8,9 @@ from PIL import Image
 
 from dinov3seg_hf.data.mask_folders import find_mask_folders
 from dinov3seg_hf.data.opening import find_vocabulary, open_dataset
+from dinov3seg_hf.data.rows import RowError
 from dinov3seg_hf.data.segmentation import SegmentationDataset
+from dinov3seg_hf.data.streamed import segmentation_dataset
 
 LAYOUTS = [
     ("{split}/images", "{split}/masks"),
@@ -97,3 +99,48 @@ def test_other_folders_are_left_to_datasets(tmp_path, folders):
     for folder in folders:
         (tmp_path / folder).mkdir()
     assert find_mask_folders(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("{split}/images", "{split}/{name}"), ("images/{split}", "{name}/{split}")]
+)
+@pytest.mark.parametrize("ending", [".txt", ".json", ".png"])
+def test_masks_win_over_files_of_other_tools_in_the_other_folders(tmp_path, images, masks, ending):
+    """As in folders that were exported for YOLO (labels/*.txt), with JSON, or with colored pictures of the masks."""
+    expected = write_pairs(tmp_path, images, masks.replace("{name}", "masks"), 3)
+    for name in ("annotations", "labels"):
+        folder = tmp_path / masks.format(split="train", name=name)
+        folder.mkdir(parents=True)
+        for index in range(3):
+            if ending == ".png":
+                Image.new("RGB", (9, 6), (200, 0, 0)).save(folder / f"frame_{index}.png")
+            else:
+                (folder / f"frame_{index}{ending}").write_text("0 0.5 0.5 0.1 0.1")
+    rows = list(open_dataset(tmp_path, "train"))
+    assert [np.asarray(row["mask"]).tolist() for row in rows] == [mask.tolist() for mask in expected]
+
+
+def test_masks_are_found_in_the_folder_that_holds_them(tmp_path):
+    expected = write_pairs(tmp_path, "images", "annotations", 3)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "notes.txt").write_text("moved to annotations")
+    rows = list(open_dataset(tmp_path, "train"))
+    assert [np.asarray(row["mask"]).tolist() for row in rows] == [mask.tolist() for mask in expected]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_bad_pair_is_named_by_its_file(tmp_path, streaming):
+    write_pairs(tmp_path, "images", "masks", 4)
+    Image.new("L", (9, 5)).save(tmp_path / "masks" / "frame_1.png")
+    (tmp_path / "images" / "frame_2.jpg").write_bytes(b"no picture")
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    rows = open_dataset(tmp_path, "train", streaming=streaming)
+    data = segmentation_dataset(rows, find_vocabulary(None, card=tmp_path), skip_bad=True)
+    found = [str(row) for _, row in data.rows() if isinstance(row, RowError)] if streaming else []
+    for index in () if streaming else (1, 2):
+        with pytest.raises(RowError) as error:
+            data.read(index)
+        found.append(str(error.value))
+    assert found[0].startswith("Row 1: the mask is 5 x 9") and found[1].startswith("Row 2: the image cannot be decoded")
+    for index, message in zip((1, 2), found, strict=True):
+        assert message.endswith(f"The image is {str(tmp_path / 'images' / f'frame_{index}.jpg')!r}.")

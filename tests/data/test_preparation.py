@@ -328,6 +328,16 @@ def test_an_output_with_something_else_in_it_is_refused(ade, tmp_path_factory):
     assert {path.name: path.read_bytes() for path in parts_of(ade)} == before
 
 
+def test_splits_of_two_data_sets_do_not_become_one(tmp_path):
+    coco_stuff(tmp_path / "source", np.random.default_rng(0))
+    prepare_miniature("coco-stuff-171", tmp_path, splits=["train"])
+    before = [path.name for path in parts_of(tmp_path)]
+    pascal_voc_20(tmp_path / "voc", np.random.default_rng(0))
+    with pytest.raises(ValueError, match="the split 'train' from another data set, coco-stuff-171/1"):
+        prepare(BENCHMARKS["pascal-voc-20"], tmp_path / "voc", tmp_path / "output", partial=True, progress=False)
+    assert [path.name for path in parts_of(tmp_path)] == before
+
+
 def test_splits_may_be_prepared_one_after_the_other(tmp_path):
     coco_stuff(tmp_path / "source", np.random.default_rng(0))
     prepare_miniature("coco-stuff-171", tmp_path, splits=["validation"])

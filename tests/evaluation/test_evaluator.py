@@ -355,6 +355,12 @@ def test_bad_rows_are_left_out_and_counted_where_asked_for(run, streamed):
     assert "3 (2 skipped)" in result.table()
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_row_is_told_in_a_sentence_whoever_reads_it(run, num_workers):
+    with pytest.raises(RowError, match=r"^Row 1: the mask is \d+ x \d+ and the image is"):
+        run(make_data(make_rows(bad=(1,))), num_workers=num_workers)
+
+
 def test_data_without_a_labeled_pixel_are_an_error(run):
     rows = ROWS.map(lambda row: {"mask": row["mask"].point(lambda value: 255)})
     with pytest.raises(ValueError, match="The 5 images do not contain any labeled pixel"):
@@ -396,6 +402,36 @@ def test_a_folder_of_another_evaluation_is_refused(run, tmp_path):
     for options in ({"inference": "slide"}, {"data": make_data(make_rows(3))}):
         with pytest.raises(ValueError, match="contains another evaluation"):
             run(resume_from=tmp_path, **options)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_masks_that_mean_something_else_are_another_evaluation(run, tmp_path, streamed):
+    one, other = (replace(VOCABULARY, raw_ids={value: (value + shift) % 4 for value in range(4)}) for shift in (0, 1))
+
+    def data(vocabulary, **options):
+        if streamed:
+            return StreamedSegmentationDataset(ROWS.to_iterable_dataset(), vocabulary, **options)
+        return make_data(vocabulary=vocabulary, **options)
+
+    first = run(data(one), resume_from=tmp_path)
+    assert run(data(one), resume_from=tmp_path).to_json() == first.to_json()
+    for changed in (data(other), data(one, mask_values="labels")):
+        with pytest.raises(ValueError, match="contains another evaluation"):
+            run(changed, resume_from=tmp_path)
+        assert run(changed).protocol_fingerprint != first.protocol_fingerprint
+
+
+def test_another_stream_is_another_evaluation_and_a_shorter_one_keeps_its_own_rows(run, tmp_path):
+    def stream(rows):
+        return StreamedSegmentationDataset(rows.to_iterable_dataset(), VOCABULARY)
+
+    run(stream(ROWS), resume_from=tmp_path)
+    with pytest.raises(ValueError, match="contains another evaluation"):
+        run(stream(ROWS.select([1, 0, 2, 3, 4])), resume_from=tmp_path)
+    rows = make_rows(2 * NUM_IMAGES)
+    run(stream(rows), resume_from=tmp_path / "long")
+    short = StreamedSegmentationDataset(rows.to_iterable_dataset().take(9), VOCABULARY)
+    assert run(short, resume_from=tmp_path / "long").to_json() == run(short).to_json()
 
 
 def test_counts_of_other_bounds_are_another_evaluation(run, reference, tmp_path):

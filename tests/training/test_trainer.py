@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import json
 import shutil
+import signal
 import warnings
 
 import datasets
@@ -30,6 +31,7 @@ from dinov3seg_hf.drawn_world.names import NAMES as DRAWN_NAMES
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.evaluation.evaluator import evaluate
 from dinov3seg_hf.loading import load_starting_point
+from dinov3seg_hf.model.checks import MaskWarning
 from dinov3seg_hf.model.loss import NO_CLASS, segmentation_loss
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.training import trainer as training
@@ -668,6 +670,54 @@ def test_a_run_that_goes_on_repeats_the_uninterrupted_one_exactly(
     assert_equal(*models)
 
 
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(tiny_checkpoint, tmp_path, data, monkeypatch):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), eval_split="test", eval_every=4)
+
+    def fail(*_, **__):
+        raise InterruptionError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptionError):
+        patch.setattr(training, "evaluate", fail)
+        Trainer(config, data=data).train()
+    folder = RunFolder(tmp_path / "run")
+    assert folder.checkpoint_steps() == [2, 4]
+    with monkeypatch.context() as patch, pytest.raises(InterruptionError):
+        patch.setattr(training, "evaluate", fail)
+        patch.setattr(Trainer, "_lacks_evaluation", lambda self: False)
+        Trainer(config, resume=True, data=data).train()
+    Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "run" / "model")
+    shutil.rmtree(folder.checkpoint(6))
+    Trainer(config, resume=True, data=data).train()
+    lines = folder.read_log()
+    assert [line["step"] for line in lines if "eval/mean_iou" in line] == [4, 6]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    whole = dataclasses.replace(config, output=str(tmp_path / "whole"))
+    Trainer(whole, data=data).train()
+    assert curve(tmp_path / "whole") == curve(tmp_path / "run")
+    shutil.rmtree(folder.checkpoint(6))
+    Trainer(config, resume=True, data=data).train()  # from step 4, whose scores are known
+    assert [line["step"] for line in folder.read_log() if "eval/mean_iou" in line] == [4, 6]
+
+
+def test_told_to_stop_a_run_saves_its_step_and_does_not_evaluate_first(tiny_checkpoint, tmp_path, data, monkeypatch):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), eval_split="test", eval_every=3)
+    log_step = Trainer._log_step
+
+    def stop(self, *arguments):
+        log_step(self, *arguments)
+        if self._step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_log_step", stop)
+        result = Trainer(config, data=data).train()
+    assert (result.step, result.finished, result.scores) == (3, False, None)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.checkpoint_steps() == [2, 3] and not folder.is_evaluated(3)
+    Trainer(config, resume=True, data=data).train()
+    assert [line["step"] for line in folder.read_log() if "eval/mean_iou" in line] == [3, 6]
+
+
 @pytest.mark.parametrize("changes", [(1, 2), (2, 1), (1, 4)], ids=str)
 def test_accumulation_may_change_where_a_run_goes_on(tiny_checkpoint, tmp_path, data, changes):
     """Also after an odd number of steps, where an epoch (of three) ends."""
@@ -872,12 +922,59 @@ def test_a_run_does_not_go_on_with_other_data_or_other_weights(tiny_checkpoint, 
         Trainer(config, resume=True, data=data)
 
 
+def test_a_run_does_not_go_on_with_masks_that_mean_something_else(tiny_checkpoint, tmp_path, data, rows):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), steps=2)
+    Trainer(config, data=dataclasses.replace(data, evaluation=None)).train()
+    raw_ids = {value: value for value in range(4)}
+    for other in (
+        Vocabulary(NAMES, ignore_label=9, raw_ids=raw_ids),
+        Vocabulary(NAMES, raw_ids={**raw_ids, 0: 1, 1: 0}),
+    ):
+        train = SegmentationDataset(rows, other, transform=data.train.transform)
+        with pytest.raises(ValueError, match="the meaning of the values in the masks changed"):
+            Trainer(config, resume=True, data=dataclasses.replace(data, train=train, vocabulary=other))
+    # a run that an earlier version started did not note it
+    description = json.loads((tmp_path / "run" / "run.json").read_text())
+    del description["masks"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(description))
+    Trainer(config, resume=True, data=data).folder.release()
+
+
 def test_a_disk_without_room_is_noticed_before_the_first_step(tiny_checkpoint, tmp_path, data, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
     with pytest.raises(ValueError, match=r"will write about \d+ MiB .* only 1 MiB are free"):
         Trainer(small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), keep_checkpoints=9), data=data)
     assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_of_the_run_are_part_of_the_room_that_it_needs(tiny_checkpoint, tmp_path, data, monkeypatch):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"))
+    needed = []
+    monkeypatch.setattr(RunFolder, "check_space", lambda self, num_bytes: needed.append(num_bytes))
+    Trainer(config, data=data).train()
+    monkeypatch.undo()
+    taken = sum(file.stat().st_size for file in (tmp_path / "run" / "checkpoints").rglob("*") if file.is_file())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed[0] - taken))
+    Trainer(config, resume=True, data=data).folder.release()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed[0] - taken - 1))
+    with pytest.raises(ValueError, match="MiB are free"):
+        Trainer(config, resume=True, data=data)
+
+
+def test_a_checkpoint_that_was_renamed_in_its_place_is_left_alone(tmp_path):
+    folder = RunFolder(tmp_path)
+    for step in (2, 4):
+        folder.checkpoint(step).mkdir(parents=True)
+    folder.checkpoint(4).rename(tmp_path / "checkpoints" / "step-00000004.damaged")
+    assert folder.checkpoint_steps() == [2]
+    folder.unfinished_checkpoint(6).mkdir()
+    folder.finish_checkpoint(6, keep=1)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step-00000004.damaged",
+        "step-00000006",
+    ]
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tiny_config, tmp_path, data):
@@ -987,6 +1084,27 @@ def test_columns_masks_and_vocabularies_that_do_not_fit_are_refused(tiny_checkpo
     rows.remove_columns("mask").save_to_disk(tmp_path / "no-masks")
     with pytest.raises(ValueError, match="mask"):
         opened(dataset=str(tmp_path / "no-masks"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_black_and_white_masks_are_warned_of_and_can_be_read(tmp_path, streaming):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    mask = np.zeros((32, 32), np.uint8)
+    mask[8:16] = 255
+    for index in range(4):
+        Image.new("RGB", (32, 32)).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{index}.png")
+    (tmp_path / "classes.txt").write_text("ground\ncrack\n")
+    config = small_config(init="-", output="-", dataset=str(tmp_path), streaming=streaming)
+    with pytest.warns(MaskWarning, match=r"In 4 rows .* no class but 'ground', and ignored pixels \(value 255\)"):
+        open_training_data(config)
+    (tmp_path / "classes.tsv").write_text("raw_id\tnames\n0\tground\n255\tcrack\n")  # what the warning proposes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MaskWarning)
+        data = open_training_data(config)
+    (_, item), *_ = data.train.rows() if streaming else [(0, data.train.read(0))]
+    np.testing.assert_array_equal(item["labels"], mask // 255)
 
 
 def test_fewer_images_than_a_step_takes_are_refused(tiny_checkpoint, tmp_path, data):
