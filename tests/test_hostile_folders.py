@@ -226,7 +226,7 @@ def test_labels_are_text_on_a_card(tiny_config):
     fenced = re.compile(r"^```.*?^```$", re.S | re.M)
     shown = re.sub(r"(?<!\\)`[^`\n]*(?<!\\)`", "", fenced.sub("", body))  # without code, in which all is text
     assert (
-        not re.search(r"(?<!\\)<img|(?<!\\)\[a(?<!\\)\]", shown) and r"\<img" in shown and "- Every pixel goes" in shown
+        not re.search(r"(?<!\\)<img|(?<!\\)\[a(?<!\\)\]", shown) and r"\<img" in shown and "- Every pixel gets" in shown
     )
     (command,) = re.findall(r"dinov3seg segment .*", body)
     assert "--labels '" in command and '"$(' not in command  # nothing for a shell to run
