@@ -6,7 +6,9 @@
 the pictures with label, score, area and box.
 """
 
+import contextlib
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -14,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from ..model.checks import load_json
-from ..visualization.files import save_image, save_json
+from ..visualization.files import json_bytes
 from .image import Cleaned
-from .writer import FolderWriter
+from .writer import FolderWriter, as_png
 
 LIST = "cutouts.json"
 
@@ -32,11 +34,10 @@ class CutoutWriter(FolderWriter):
         """Returns the list of the cut-outs."""
         return [self.path / PurePosixPath(file_name).with_suffix("") / LIST]
 
-    def _add(self, cleaned: Cleaned) -> None:
+    def _contents(self, cleaned: Cleaned) -> Sequence[tuple[Path, bytes]]:
         pixels = np.asarray(cleaned.image.pixels())
         file = self.file_of(cleaned.image)
-        self._remove_old(file)
-        records = []
+        files, records = [], []
         for number, part in enumerate(cleaned.parts, start=1):
             label = self.labels[part.label]
             readable = re.sub(r"[^\w-]+", "-", label).strip("-")[:40]
@@ -44,7 +45,7 @@ class CutoutWriter(FolderWriter):
             alpha = part.mask.view(np.uint8)[..., None] * np.uint8(255)
             rgba = np.concatenate([pixels[part.window], alpha], axis=-1)
             rgba[~part.mask] = 0  # what is hidden shall not be in the file
-            save_image(file.with_name(name), Image.fromarray(rgba))
+            files.append((file.with_name(name), as_png(Image.fromarray(rgba))))
             records.append(
                 {
                     "file": name,
@@ -55,11 +56,12 @@ class CutoutWriter(FolderWriter):
                     "box": list(part.box),
                 }
             )
-        save_json(file, {"image": cleaned.image.file_name, "cutouts": records})
+        return [*files, (file, json_bytes({"image": cleaned.image.file_name, "cutouts": records}))]
 
     def _remove_old(self, file: Path) -> None:
         """Removes the pictures of an earlier run, which may have found more parts."""
         if file.is_file():
-            for record in load_json(file.read_text(encoding="utf-8"))["cutouts"]:
-                file.with_name(Path(record["file"]).name).unlink(missing_ok=True)
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # not a list of ours
+                for record in load_json(file.read_text(encoding="utf-8"))["cutouts"]:
+                    file.with_name(Path(record["file"]).name).unlink(missing_ok=True)
             file.unlink()

@@ -83,17 +83,20 @@ def export_annotations(
         images: The images with their label maps, int32 `(H, W)`, and score maps, float32 `(H, W)`; a generator is read
             once. Names must differ, also without their endings.
         labels: The class names, in the order of the labels, or their vocabulary.
-        path: The file or folder to write. A file is replaced when all images are done.
+        path: The file or folder to write. One file for all images is replaced when all images are done. In a folder,
+            files that exist are not replaced, unless `overwrite` is set.
         format: The format; see above.
         **options: See `ExportOptions`: `min_area` (pixels, default 0), `tolerance` of polygons (pixels, default 1),
-            `ignore_below` (score from 0 to 1, default none), `copy_images` (default `True`), `image_prefix`.
+            `ignore_below` (score from 0 to 1, default none), `copy_images` (default `True`), `image_prefix`,
+            `overwrite` (default `False`).
 
     Returns:
         The number of images.
 
     Raises:
         ValueError: If an argument is invalid, an image cannot be used, the path cannot be written, or a library is
-            missing (the message names the extra). One file for all images is then not written.
+            missing (the message names the extra). One file for all images is then not written. Also if a file of an
+            image exists with another content, and `overwrite` is not set: the files of the images before are written.
         TypeError: If an option is unknown.
     """
     with open_writer(format, path, labels, ExportOptions(**options)) as writer:

@@ -7,6 +7,8 @@ its tag `labels`, and 255, or 65535 with more than 255 labels, is no label. Imag
 For images larger than memory, see `large`.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -33,10 +35,16 @@ class GeotiffWriter(FolderWriter):
         self._dtype, self._none = label_dtype(len(self.labels))
         self._palette = label_palette(self.labels)
 
-    def _add(self, cleaned: Cleaned) -> None:
+    def _contents(self, cleaned: Cleaned) -> Sequence[tuple[Path, bytes]]:
         image, labels = cleaned.image, cleaned.label_map
         place = georeference_of(image.source, labels.shape)
         path = self.file_of(image)
-        with quiet_gdal(), new_raster(path, labels.shape, self._dtype, BLOCK, place, self._none) as file:
-            describe_labels(file, self.labels, self._palette, self._none)
-            file.write(np.where(labels < 0, self._none, labels).astype(self._dtype), 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_name(f".{path.name}.new")  # the same name after a kill, so no second one stays behind
+        try:
+            with quiet_gdal(), new_raster(made, labels.shape, self._dtype, BLOCK, place, self._none) as file:
+                describe_labels(file, self.labels, self._palette, self._none)
+                file.write(np.where(labels < 0, self._none, labels).astype(self._dtype), 1)
+            return [(path, made.read_bytes())]
+        finally:
+            made.unlink(missing_ok=True)

@@ -112,6 +112,8 @@ class ExportOptions:
         copy_images: Whether formats that need image files beside the annotations store them.
         image_prefix: Text before each file name in `coco`, `coco-panoptic`, `cvat` and `label-studio`, for example a
             folder or an address.
+        overwrite: Whether files of an image that exist with another content are replaced. If not, they stay, and the
+            image is an error: a person may have corrected them. One file for all images is always replaced.
 
     Raises:
         ValueError: If a value is out of range.
@@ -122,6 +124,7 @@ class ExportOptions:
     ignore_below: float | None = None
     copy_images: bool = True
     image_prefix: str = ""
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if checked_integer(self.min_area, "min_area") < 0:
@@ -131,6 +134,7 @@ class ExportOptions:
         if self.ignore_below is not None and not is_number(self.ignore_below, 0, 1):
             raise ValueError(f"ignore_below is {quoted(self.ignore_below)}; expected a score between 0 and 1, or None.")
         checked_flag(self.copy_images, "copy_images")
+        checked_flag(self.overwrite, "overwrite")
         if not isinstance(self.image_prefix, str):
             raise ValueError(f"image_prefix is {quoted(self.image_prefix)}; expected text, such as a folder.")
 

@@ -6,10 +6,12 @@
 `labels.json` (a vocabulary file: names in the order of the mask values, and the ignored value).
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from ..visualization.colors import label_palette
-from ..visualization.files import save_mask
+from ..visualization.files import mask_as_png
 from .image import Cleaned
 from .writer import FolderWriter
 
@@ -26,6 +28,6 @@ class PngWriter(FolderWriter):
         super()._begin()
         self._palette = label_palette(self.labels)
 
-    def _add(self, cleaned: Cleaned) -> None:
-        self.store_image(cleaned.image)
-        save_mask(self.file_of(cleaned.image), cleaned.label_map, len(self.labels), palette=self._palette)
+    def _contents(self, cleaned: Cleaned) -> Sequence[tuple[Path, bytes]]:
+        mask = mask_as_png(cleaned.label_map, len(self.labels), palette=self._palette)
+        return [*self.new_image(cleaned.image), (self.file_of(cleaned.image), mask)]

@@ -6,24 +6,33 @@ A writer is opened once, gets one image after the other, and is closed. It keeps
 """
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, NoReturn
 
 from PIL import Image
 
 from ..extras import require_extra
-from ..model.files import disk_errors_as_value_errors, open_atomically, write_atomically
+from ..model.files import FREE_SPACE, disk_errors_as_value_errors, open_atomically, write_atomically
 from ..model.vocabulary import Vocabulary
-from ..visualization.files import check_writable, save_image
+from ..visualization.files import check_writable
 from .image import AnnotatedImage, Cleaned, ExportOptions, source_path
 
 # The EXIF tag that says how an image is rotated; 1 is upright.
 ORIENTATION = 0x0112
+# The remedy of a full disk for files of many images, in place of `FREE_SPACE`.
+BEGIN_AGAIN = (
+    "Free disk space, and run the same again; annotations in files of many images begin again with the first image."
+)
+
+
+class WouldOverwriteError(ValueError):
+    """A file of an image exists with another content, perhaps corrected by hand. Nothing of the image was written."""
 
 
 class AnnotationWriter:
@@ -84,7 +93,7 @@ class AnnotationWriter:
                 f"The file name is {image.file_name!r}, which is not UTF-8; expected text. Rename the image."
             )
         cleaned = Cleaned(image, self.options, len(self.labels))
-        with disk_errors_as_value_errors(f"The annotations of {image.file_name!r}"):
+        with self._disk_errors(f"The annotations of {image.file_name!r}"):
             if self.num_images == 0:
                 self._begin()
             self._add(cleaned)
@@ -99,9 +108,21 @@ class AnnotationWriter:
         """
         try:
             if self.num_images:
-                self._finish()
+                with self._disk_errors(repr(str(self.path))):
+                    self._finish()
         finally:
             self.discard()
+
+    @contextlib.contextmanager
+    def _disk_errors(self, what: str) -> Iterator[None]:
+        try:
+            with disk_errors_as_value_errors(what):
+                yield
+        except ValueError as error:
+            if self.resumable or not str(error).endswith(FREE_SPACE):
+                raise
+            # what waits to be written is lost
+            raise ValueError(f"{str(error).removesuffix(FREE_SPACE)}{BEGIN_AGAIN}") from error
 
     def discard(self) -> None:
         """Removes what is not finished."""
@@ -203,7 +224,9 @@ class FileWriter(AnnotationWriter):
 class FolderWriter(AnnotationWriter):
     """A folder with files for each image, and a file with the labels of all of them.
 
-    A run can go on where another one stopped: the files of an image are complete when they exist.
+    A run can go on where another one stopped: the files of an image are complete when they exist. An image whose files
+    exist with another content is refused, unless `overwrite` is set: a person may have corrected them. Files that hold
+    the labels of all images and exist are kept.
     """
 
     resumable = True
@@ -220,17 +243,26 @@ class FolderWriter(AnnotationWriter):
 
     def _check_labels(self) -> None:
         file = self.path / self.labels_file
-        if file.is_file() and self._read_labels(file) != self.labels:
-            raise ValueError(
-                f"{str(self.path)!r} contains annotations with other labels; expected those of {str(file)!r}. Choose "
-                "another folder, or remove the annotations."
-            )
+        if file.is_file() and not self._has_same_labels(file):
+            self._refuse_labels(file)
 
-    def _read_labels(self, file: Path) -> tuple[str, ...]:
-        return Vocabulary.from_file(file).names
+    def _refuse_labels(self, file: Path) -> NoReturn:
+        raise ValueError(
+            f"{str(self.path)!r} contains annotations with other labels; expected those of {str(file)!r}. Choose "
+            "another folder, or remove the annotations."
+        )
 
-    def _save_labels(self, file: Path) -> None:
-        self.stored_vocabulary.save(file)
+    def _has_same_labels(self, file: Path) -> bool:
+        found, ours = Vocabulary.from_file(file), self.stored_vocabulary
+        return (found.names, found.ignore_label, found.raw_ids) == (ours.names, ours.ignore_label, ours.raw_ids)
+
+    def _save_labels(self) -> None:
+        """Writes the labels of all images; a file that exists has the same ones, and can have more of a person."""
+        if self._may_write(file := self.path / self.labels_file):
+            self.stored_vocabulary.save(file)
+
+    def _may_write(self, file: Path) -> bool:
+        return self.options.overwrite or not file.exists()
 
     def files_of(self, file_name: str) -> list[Path]:
         """Returns the file of an image that is written last."""
@@ -242,21 +274,48 @@ class FolderWriter(AnnotationWriter):
         return self.path
 
     def file_of(self, image: AnnotatedImage) -> Path:
-        """Returns the file of an image, and creates its folder."""
+        """Returns the file of an image that is written last."""
         (path,) = self.files_of(image.file_name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _begin(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         self._check_labels()
-        self._save_labels(self.path / self.labels_file)
+        self._save_labels()
 
-    def store_image(self, image: AnnotatedImage) -> Path | None:
-        """Puts the image into its folder: the file itself, or a PNG if the file is rotated by EXIF or does not exist.
+    def _add(self, cleaned: Cleaned) -> None:
+        files = self._contents(cleaned)
+        if self.options.overwrite:
+            self._remove_old(self.file_of(cleaned.image))
+        else:
+            for path, content in files:
+                if path.exists() and not _contains(path, content):
+                    raise WouldOverwriteError(
+                        f"{str(path)!r} exists with another content than the one for {cleaned.image.file_name!r}, so "
+                        "the annotations of this image stay as they are. Keep them with --skip-existing, replace them "
+                        "with --overwrite (in Python: overwrite=True), or choose another folder."
+                    )
+        for path, content in files:
+            if not _contains(path, content):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, content)
+
+    def _contents(self, cleaned: Cleaned) -> Sequence[tuple[Path, bytes]]:
+        """Returns the files of an image and their contents; the last one is that of `file_of`."""
+        raise NotImplementedError
+
+    def _remove_old(self, file: Path) -> None:
+        """Removes files of an image that a new run does not replace.
+
+        Args:
+            file: The file of the image that was written last.
+        """
+
+    def stored_image(self, image: AnnotatedImage) -> tuple[Path, bytes | None] | None:
+        """The image in its folder: the file itself, or a PNG if the file is rotated by EXIF or does not exist.
 
         Returns:
-            The stored file; `None` if images are not copied.
+            The file, and the content to write, `None` if it is there already; `None` if images are not copied.
 
         Raises:
             ValueError: If there are no pixels, or the image is rotated and its own folder is the target.
@@ -272,14 +331,26 @@ class FolderWriter(AnnotationWriter):
                     f"{str(source)!r} is rotated by its EXIF orientation, which readers of annotations ignore; "
                     "expected an upright image. Choose another folder, or rotate the pixels."
                 )
-            return target  # already where it belongs
-        target.parent.mkdir(parents=True, exist_ok=True)
+            return target, None  # already where it belongs
         if source is not None and upright and source.suffix.lower() == target.suffix.lower():
-            write_atomically(target, source.read_bytes())
-            return target
-        target = target.with_suffix(".png")
-        save_image(target, image.pixels())
-        return target
+            return target, source.read_bytes()
+        return target.with_suffix(".png"), as_png(image.pixels())
+
+    def new_image(self, image: AnnotatedImage) -> list[tuple[Path, bytes]]:
+        """Returns the file of `stored_image` as far as it is to be written."""
+        stored = self.stored_image(image)
+        return [] if stored is None or stored[1] is None else [(stored[0], stored[1])]
+
+
+def _contains(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
+
+
+def as_png(image: Image.Image) -> bytes:
+    """Returns a picture as the content of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def is_text(name: str) -> bool:

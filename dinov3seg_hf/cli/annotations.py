@@ -3,19 +3,28 @@
 """The flags for annotations in the formats of other tools, and their checks before a model is loaded."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..annotations.formats import FORMATS
-from .console import not_negative, positive, share
+from .console import not_negative, positive, print_error, share
 from .inputs import ImageInput
 
 if TYPE_CHECKING:
     from ..annotations import AnnotationWriter
     from ..model.vocabulary import Vocabulary
+    from .segment_files import Task
 
 # Options that need --annotations, by their names, with their defaults.
-OPTIONS = {"min_area": 0, "tolerance": 1.0, "ignore_below": None, "copy_images": True, "image_prefix": ""}
+OPTIONS = {
+    "min_area": 0,
+    "tolerance": 1.0,
+    "ignore_below": None,
+    "copy_images": True,
+    "image_prefix": "",
+    "overwrite": False,
+}
 
 
 def add_annotations(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +73,12 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="text before the names of images (coco, coco-panoptic, cvat, label-studio)",
     )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of an image that exist with another content; without it they stay, for example corrections "
+        "by hand, and the image is reported (one file for all images is always replaced)",
+    )
 
 
 def refuse_without_annotations(options: argparse.Namespace) -> None:
@@ -102,7 +117,13 @@ def open_annotations(
         ignore_below=options.ignore_below,
         copy_images=options.copy_images,
         image_prefix=options.image_prefix,
+        overwrite=options.overwrite,
     )
+    if options.skip_existing and options.overwrite:
+        raise ValueError(
+            "Got --skip-existing, which keeps files, and --overwrite, which replaces them; expected one of them. Leave "
+            "the other one out."
+        )
     writer = open_writer(options.format, options.annotations, vocabulary, export)
     if options.skip_existing and not writer.resumable:
         raise ValueError(
@@ -117,3 +138,15 @@ def open_annotations(
                 "them, segment them in separate runs, or pass their common folder with --recursive."
             )
     return writer
+
+
+def warn_of_annotations(options: argparse.Namespace, tasks: Sequence["Task"]) -> None:
+    """Prints a line if images have annotations already; whether these would change is known after the work only."""
+    if options.skip_existing or options.overwrite:
+        return
+    if count := sum(any(os.path.exists(path) for path in task.annotations) for task in tasks):
+        print_error(
+            "dinov3seg segment",
+            f"{count} of {len(tasks)} images have annotations already; those that would change are kept, and reported. "
+            "--skip-existing leaves such images out, --overwrite replaces their annotations",
+        )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..checkpoint_names import resolve_checkpoint
 from ..file_names import IMAGE_ENDINGS
-from .console import EXIT_OK, Parser, positive, print_error, share
+from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error, print_result, share
 from .inputs import find_images
 from .model_options import add_model, settings_of
 from .words import add_words, vocabulary_of
 
 if TYPE_CHECKING:
     from ..data.columns import Dataset
+    from ..dataset_labeling import LabelingResult
 
 EXAMPLES = """\
 examples:
@@ -28,7 +29,7 @@ examples:
 
 The result is a data set with the columns image, mask and classes, in data/*.parquet. A shard is written whole or not at
 all. Run the same command again to resume: shards that are done are left out, and the number of processes may differ.
-Machines must share the folder OUTPUT.
+Machines must share the folder OUTPUT. The exit code is 2 if rows could not be labeled, also in an earlier run.
 """
 INTERRUPTED = "interrupted; run the same command again to resume"
 # What a folder contains that `datasets` reads in another way than image by image.
@@ -134,7 +135,7 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     """Labels the data set."""
     from ..dataset_labeling import ShardedRows, label_dataset
-    from ..distributed import PATIENCE, start_processes
+    from ..distributed import PATIENCE, Processes, start_processes
     from ..loading import load_pipeline
 
     state = start_processes(PATIENCE)
@@ -155,17 +156,26 @@ def run(options: argparse.Namespace) -> int:
         retry_failed=options.retry_failed,
         accelerator=state,
     )
-    if state.is_main_process:
-        if result.num_done_before:
-            message = f"{result.num_done_before} of {result.num_shards} shards were done before"
-            print_error("dinov3seg label", message)
-        for name, reason in result.failed[:MAX_SHOWN]:
-            print_error("dinov3seg label", f"not labeled: {name}: {reason}")
-        if len(result.failed) > MAX_SHOWN:
-            more = len(result.failed) - MAX_SHOWN
-            print_error("dinov3seg label", f"{more} more rows were not labeled; {options.output}/.progress lists them")
-        print(f"Labeled {result.num_rows} images ({len(result.failed)} failed): {options.output}", flush=True)
-    return EXIT_OK
+    # the others wait: a launcher stops all processes as soon as one of them exits with an error
+    Processes(state).from_main(lambda: _report(result, options.output))
+    return EXIT_ERROR if result.failed else EXIT_OK
+
+
+def _report(result: "LabelingResult", output: Path) -> None:
+    from ..dataset_labeling.folder import PROGRESS
+
+    if result.num_done_before:
+        print_error("dinov3seg label", f"{result.num_done_before} of {result.num_shards} shards were done before")
+    for name, reason in result.failed[:MAX_SHOWN]:
+        print_error("dinov3seg label", f"not labeled: {name}: {reason}")
+    if result.failed:
+        count, total = len(result.failed), result.num_rows + len(result.failed)
+        print_error(
+            "dinov3seg label",
+            f"{count} of {total} rows were not labeled; {output / PROGRESS} lists them with the reasons, and "
+            "--retry-failed labels their shards again",
+        )
+    print_result(f"Labeled {result.num_rows} images ({len(result.failed)} failed): {output}", has_files=True)
 
 
 def _open(options: argparse.Namespace) -> "tuple[Dataset, Path | None, dict[str, str]]":

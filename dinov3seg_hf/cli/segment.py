@@ -7,7 +7,7 @@ import argparse
 from ..checkpoint_names import resolve_checkpoint
 from ..file_names import IMAGE_SUFFIXES
 from ..resources import EXAMPLE_IMAGE, resource
-from .annotations import add_annotations, open_annotations
+from .annotations import add_annotations, open_annotations, warn_of_annotations
 from .console import EXIT_OK, Parser, positive, print_error, share
 from .inputs import find_images, warn_of_frames
 from .model_options import add_model
@@ -120,6 +120,7 @@ def check(options: argparse.Namespace) -> None:
         options.tasks = todo
     if options.tasks:
         resolve_checkpoint(options.model)
+    warn_of_annotations(options, options.tasks)
     if not options.all_frames:
         warn_of_frames([task.input for task in options.tasks])
 

@@ -38,6 +38,11 @@ class Task:
         return self.input.title
 
     @property
+    def is_annotated(self) -> bool:
+        """Whether the annotations of the image exist in files of its own."""
+        return bool(self.annotations) and all(path.exists() for path in self.annotations)
+
+    @property
     def files(self) -> list[Path]:
         return [*(path for path in (self.overlay, self.mask, self.json) if path is not None), *self.annotations]
 

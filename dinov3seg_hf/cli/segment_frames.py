@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..annotations import AnnotatedImage
+from ..annotations.writer import WouldOverwriteError
 from ..batches import IMAGE_ERRORS
 from ..loading import load_pipeline
 from ..model.files import is_of_full_disk
@@ -43,7 +44,8 @@ def segment_videos(options: argparse.Namespace) -> int:
     with options.writer or contextlib.nullcontext():
         for task in options.tasks:
             try:
-                regions = _segment(task, pipe, text, options)
+                regions, num_kept = _segment(task, pipe, text, options)
+                failed = failed or num_kept > 0
             except IMAGE_ERRORS as error:
                 if not options.several or is_of_full_disk(error):  # which all others would fail on, too
                     raise
@@ -57,11 +59,16 @@ def segment_videos(options: argparse.Namespace) -> int:
 
 def _segment(
     task: VideoTask, pipe: OpenVocabularySegmentationPipeline, text: TextEmbeddings, options: argparse.Namespace
-) -> list[Region]:
-    """Segments a video, writes its files, and returns what all of its frames show together."""
+) -> tuple[list[Region], int]:
+    """Segments a video and writes its files.
+
+    Returns:
+        What all of its frames show together, and the number of frames whose earlier annotations were kept.
+    """
     names, palette = options.vocabulary.names, label_palette(options.vocabulary.names)
     pixels: Counter[int] = Counter()
     scores: defaultdict[int, float] = defaultdict(float)
+    num_kept = 0
     with open_video(task.input.source) as video, _new_overlay(task, video, options) as writer:
         for result in segment_video(
             pipe,
@@ -80,13 +87,17 @@ def _segment(
             write_files(frame, image, labels, regions, palette, pipe, options, time=round(result.frame.time, 6))
             if options.writer is not None:
                 maps = (labels, result.labeled.score_map)
-                options.writer.add(AnnotatedImage(frame.input.file_name, *maps, image=image))
+                try:
+                    options.writer.add(AnnotatedImage(frame.input.file_name, *maps, image=image))
+                except WouldOverwriteError as error:
+                    print_error("dinov3seg segment", error)  # one frame must not stop the video
+                    num_kept += 1
             if writer is not None:
                 writer.add(np.asarray(_picture(image, labels, regions, palette, options)), result.frame.time)
             for region in regions:
                 pixels[region.index] += region.num_pixels
                 scores[region.index] += (region.score or 0.0) * region.num_pixels
-    return [
+    regions = [
         Region(
             index,
             NONE_NAME if index < 0 else names[index],
@@ -96,6 +107,7 @@ def _segment(
         )
         for index, count in sorted(pixels.items(), key=lambda item: (item[0] < 0, -item[1]))
     ]
+    return regions, num_kept
 
 
 def _new_overlay(

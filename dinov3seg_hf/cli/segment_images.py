@@ -66,7 +66,7 @@ def segment_images(options: argparse.Namespace) -> int:
                         raise result
                     regions = regions_of(result.label_map, vocabulary.names, result.mean_scores)
                     write_files(task, result.image, result.label_map, regions, palette, pipe, options)
-                    if writer is not None:
+                    if writer is not None and not (options.skip_existing and task.is_annotated):
                         maps, source = (result.label_map, result.score_map), task.input.stored_source
                         writer.add(AnnotatedImage(task.input.file_name, *maps, source=source, image=result.image))
                 except IMAGE_ERRORS as error:

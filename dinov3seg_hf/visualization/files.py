@@ -173,4 +173,9 @@ def save_json(path: str | os.PathLike, content: Any) -> None:
         ValueError: If the path cannot be written or does not end in `.json`.
     """
     check_writable(path, (".json",))
-    write_atomically(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Returns the content of a JSON file; see `save_json`."""
+    return (json.dumps(content, ensure_ascii=False) + "\n").encode()

@@ -158,7 +158,8 @@ def test_a_brush_mask_longer_than_the_longest_run():
 @repeated
 @given(labels=label_maps)
 def test_png_masks_keep_every_label_map(tmp_path, labels):
-    export_annotations([AnnotatedImage("a.png", labels)], NAMES, tmp_path / "png", "png", copy_images=False)
+    options = {"copy_images": False, "overwrite": True}
+    export_annotations([AnnotatedImage("a.png", labels)], NAMES, tmp_path / "png", "png", **options)
     stored = read_label_map(tmp_path / "png" / "masks" / "a.png").numpy()
     np.testing.assert_array_equal(stored, np.where(labels < 0, 255, labels))
 

@@ -59,7 +59,7 @@ def test_polygons_cover_the_pixels_of_their_labels_where_the_image_is(tmp_path, 
     scores = np.full(labels.shape, 0.25, np.float32)
     image = AnnotatedImage("map.tif", labels, scores, source)
     export_annotations([image], NAMES, tmp_path / "a.gpkg", "geopackage", tolerance=0)
-    export_annotations([image], NAMES, tmp_path / "masks", "geotiff")
+    export_annotations([image], NAMES, tmp_path / "masks", "geotiff", overwrite=True)
     num_polygons = vectorize([tmp_path / "masks" / "map.tif"], tmp_path / "b.gpkg", tolerance=0)
     for name, score in (("a", 0.25), ("b", np.nan)):
         polygons, columns, system = read_polygons(tmp_path / f"{name}.gpkg")
@@ -77,7 +77,8 @@ def test_polygons_cover_the_pixels_of_their_labels_where_the_image_is(tmp_path, 
 @given(labels=label_maps)
 def test_a_geotiff_is_the_label_map_at_the_place_of_the_image(tmp_path, labels):
     source = write_map(tmp_path / "map.tif", labels.shape, TRANSFORMS[1], "EPSG:4326")
-    export_annotations([AnnotatedImage("map.tif", labels, source=source)], NAMES, tmp_path / "masks", "geotiff")
+    image = AnnotatedImage("map.tif", labels, source=source)
+    export_annotations([image], NAMES, tmp_path / "masks", "geotiff", overwrite=True)
     with rasterio.open(tmp_path / "masks" / "map.tif") as file, rasterio.open(source) as image:
         assert file.crs == image.crs and file.transform == image.transform and file.nodata == 255
         np.testing.assert_array_equal(file.read(1), np.where(labels < 0, 255, labels))

@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """What all formats share: nothing half-written, images one by one, options, and errors that say what to do."""
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from PIL import Image
 
 from dinov3seg_hf import AnnotatedImage, Vocabulary, export_annotations
 from dinov3seg_hf.annotations import FORMATS, ExportOptions, open_writer, to_detections, to_fiftyone
+from dinov3seg_hf.annotations.writer import WouldOverwriteError
 from dinov3seg_hf.model.image_input import read_label_map
 
 from .conftest import NAMES, label_map_of
@@ -23,6 +25,7 @@ from places import REPO
 
 # geopackage needs images with a place on earth; see test_geo.py
 PHOTO_FORMATS = [name for name in FORMATS if name != "geopackage"]
+IN_FOLDERS = ["png", "yolo", "labelme", "cutouts", "scores", "geotiff"]
 ONE_FILE = {"coco": "a.json", "coco-panoptic": "a.json", "cvat": "a.xml", "label-studio": "a.json"}
 
 
@@ -150,6 +153,106 @@ def test_an_image_that_fails_halfway_is_not_in_the_file(annotated, tmp_path, mon
     assert [image["id"] for image in content["images"]] == [1, 2]
     ids = [entry["id"] for entry in content["annotations"]]
     assert ids == list(range(1, len(ids) + 1))
+
+
+def contents_in(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", IN_FOLDERS)
+def test_no_file_that_was_changed_is_replaced_unless_asked(annotated, tmp_path, name):
+    """Any file of an image may have been corrected by a person; then nothing of the image changes."""
+    folder = tmp_path / name
+    export_annotations(annotated, NAMES, folder, name)
+    whole = contents_in(folder)
+    export_annotations(annotated, NAMES, folder, name)  # the same again
+    assert contents_in(folder) == whole
+    shared = {Path("labels.json"), Path("labels.txt"), Path("data.yaml")}
+    changed = AnnotatedImage("first.jpg", np.zeros((60, 90), int), np.ones((60, 90)), annotated[0].source)
+    for path in sorted(whole.keys() - shared):
+        content = whole[path][:-1] + b"?"
+        (folder / path).write_bytes(content)
+        for images in (annotated, [changed]):
+            if images == [changed] and "first" not in str(path):
+                continue
+            failed = []
+            with open_writer(name, folder, NAMES) as writer:
+                for image in images:
+                    try:
+                        writer.add(image)
+                    except WouldOverwriteError as error:
+                        assert "stay as they are" in str(error) and "overwrite=True" in str(error)
+                        failed.append(image.stem)
+            assert len(failed) == 1 and contents_in(folder) == whole | {path: content}
+        with pytest.raises(ValueError, match="exists with another content"):
+            export_annotations(annotated, NAMES, folder, name)
+        export_annotations(annotated, NAMES, folder, name, overwrite=True)
+        assert contents_in(folder) == whole
+    # what a run was interrupted in
+    for path in sorted(whole):
+        (folder / path).unlink()
+        export_annotations(annotated, NAMES, folder, name)
+        assert contents_in(folder) == whole
+    with pytest.raises(WouldOverwriteError):
+        export_annotations([changed], NAMES, folder, name)
+    assert contents_in(folder) == whole
+
+
+def test_cutouts_that_are_replaced_leave_no_old_pictures(annotated, tmp_path):
+    counts = []
+    for options in ({}, {"min_area": 1000, "overwrite": True}):
+        export_annotations(annotated, NAMES, tmp_path / "cut", "cutouts", **options)
+        counts.append(len(content_of(tmp_path / "cut" / "first" / "cutouts.json")["cutouts"]))
+        assert len(list((tmp_path / "cut" / "first").glob("*.png"))) == counts[-1]
+    assert counts[0] > counts[1] > 0
+    (tmp_path / "cut" / "first" / "cutouts.json").write_text("[1]")  # of somebody else
+    export_annotations(annotated, NAMES, tmp_path / "cut", "cutouts", overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_with_the_labels_of_all_images_keep_what_people_added(annotated, tmp_path, overwrite):
+    names = ("cat", 'a "quoted" word', "\U0001f600 face", "no: yes")
+    options = {"overwrite": overwrite}
+    export_annotations(annotated[:1], names, tmp_path / "yolo", "yolo")
+    file = tmp_path / "yolo" / "data.yaml"
+    edited = file.read_text(encoding="utf-8").replace("val: images", "val: ../other/images")
+    file.write_text(edited, encoding="utf-8")
+    export_annotations(annotated, names, tmp_path / "yolo", "yolo", **options)
+    assert (file.read_text(encoding="utf-8") == edited) == (not overwrite)
+    # a data set of somebody else, whose labels have other numbers
+    (tmp_path / "yolo" / "labels.json").unlink()
+    for text in ("names: [dog, cat]", "names: {0: cat, 2: dog}", "train: images", "[", "names: !!python/name:os.x"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="annotations with other labels"):
+            open_writer("yolo", tmp_path / "yolo", names, ExportOptions(**options))
+        assert file.read_text() == text
+
+
+def test_masks_with_other_values_are_refused(annotated, tmp_path):
+    (tmp_path / "png").mkdir()
+    for change in ({"raw_ids": {7: 0, 8: 1}}, {"ignore_label": 7}):
+        Vocabulary(["cat", "dog"], **change).save(tmp_path / "png" / "labels.json")
+        with pytest.raises(ValueError, match="annotations with other labels"):
+            open_writer("png", tmp_path / "png", ["cat", "dog"])
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-panoptic", "cvat", "label-studio"])
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_full_disk_does_not_promise_that_one_file_is_kept(annotated, tmp_path, monkeypatch, name, at_the_end):
+    def full_disk(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = path_for(tmp_path, name)
+    writer = open_writer(name, path, NAMES)
+    writer.add(annotated[0])
+    if at_the_end:
+        monkeypatch.setattr("dinov3seg_hf.annotations.writer.shutil.copyfileobj", full_disk)
+    else:
+        monkeypatch.setattr(writer, "spool", full_disk)
+    with pytest.raises(ValueError, match=r"left on device\. Free disk space, and run the same again") as caught:
+        writer.close() if at_the_end else writer.add(annotated[1])
+    assert "begin again with the first image" in str(caught.value) and "is complete" not in str(caught.value)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("name", ["coco", "cvat", "yolo", "label-studio"])

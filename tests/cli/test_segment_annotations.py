@@ -133,6 +133,40 @@ def test_a_run_goes_on_where_it_stopped(segment, photos, tmp_path, monkeypatch):
     assert segment(*arguments)[0] == 0
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_annotations_that_a_person_corrected_stay(segment, photos, tmp_path, batch_size, monkeypatch):
+    """LabelMe is for correction by hand; the same command again lost the corrections."""
+    folder = tmp_path / "labelme"
+    arguments = ("--format", "labelme", "--annotations", folder, "--batch-size", batch_size)
+    assert segment(*arguments)[0] == 0
+    first = (folder / "a.json").read_bytes()
+    code, out, err = segment(*arguments)  # the same again
+    assert code == 0 and "2 of 2 images have annotations already" in err and "--overwrite" in err and "a.png:" in out
+    corrected = json.dumps({"shapes": [], "imagePath": "a.png"})
+    (folder / "a.json").write_text(corrected)
+    (folder / "b.json").unlink()
+    code, out, err = segment(*arguments)
+    assert code == 2 and "1 of 2 images have annotations already" in err and "a.json' exists with another" in err
+    assert "Keep them with --skip-existing, replace them with --overwrite" in err and "b.jpg:" in out
+    assert (folder / "a.json").read_text() == corrected and (folder / "b.json").is_file()
+    # an image that lacks another kind of file is done again, without its annotations
+    code, _, err = segment(*arguments, "--skip-existing", "--mask", tmp_path / "masks")
+    assert (code, err) == (0, "") and len(names_in(tmp_path / "masks")) == 2
+    assert (folder / "a.json").read_text() == corrected
+    # the only image is the error of the run
+    code, _, err = segment(*arguments, images=[photos / "a.png"])
+    assert code == 2 and err.count("error: ") == 1 and (folder / "a.json").read_text() == corrected
+    code, _, err = segment(*arguments, "--overwrite")
+    assert (code, err) == (0, "") and (folder / "a.json").read_bytes() == first
+    monkeypatch.setattr(
+        "dinov3seg_hf.cli.segment_images.load_pipeline", lambda *args: pytest.fail("the model was loaded")
+    )
+    code, _, err = segment(*arguments, "--overwrite", "--skip-existing")
+    assert code == 2 and "expected one of them" in err
+    code, _, err = segment("--mask", tmp_path / "masks", "--overwrite")
+    assert code == 2 and "--overwrite needs --annotations" in err
+
+
 def test_labels_beside_images_that_already_lie_in_a_data_set(segment, tmp_path, photos):
     (tmp_path / "set").mkdir()
     photos.rename(tmp_path / "set" / "images")

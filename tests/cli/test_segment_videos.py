@@ -71,6 +71,18 @@ def test_frames_have_the_files_of_images_and_a_video_shows_them(segment, clip, t
     assert (tmp_path / "out.mp4").stat().st_mtime_ns == before
 
 
+def test_a_frame_whose_annotations_were_corrected_does_not_stop_its_video(segment, clip, tmp_path):
+    arguments = (clip.path, "--output", tmp_path / "out.mp4", "--format", "yolo", "--annotations", tmp_path / "set")
+    assert segment(*arguments)[0] == 0
+    labels = [tmp_path / "set" / "labels" / f"a_{number:06d}.txt" for number in (1, 2, 3, 4)]
+    labels[1].write_text("corrected")
+    labels[3].unlink()
+    (tmp_path / "out.mp4").unlink()
+    code, _, err = segment(*arguments)
+    assert code == 2 and err.count("\n") == 1 and "a_000002.txt' exists with another content" in err
+    assert labels[1].read_text() == "corrected" and labels[3].is_file() and (tmp_path / "out.mp4").is_file()
+
+
 def test_a_damaged_video_does_not_stop_the_others_and_leaves_no_overlay(segment, clip, tmp_path):
     (clip.path.parent / "b.mov").write_bytes(b"no video")
     code, out, err = segment(clip.path.parent, "--every", "4", "--output", tmp_path / "out")

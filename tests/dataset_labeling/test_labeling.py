@@ -297,7 +297,8 @@ def command(capsys, tiny_checkpoint):
 def test_a_folder_of_images_is_labeled_whole_whatever_its_names(command, photos, tmp_path):
     (photos / "bad.png").write_bytes(b"no image")
     code, out, err = command("--dataset", photos, "--output", tmp_path / "out", "--rows-per-shard", 2)
-    assert code == 0 and "Labeled 5 images (1 failed)" in out
+    assert code == 2 and "Labeled 5 images (1 failed)" in out
+    assert f"1 of 6 rows were not labeled; {tmp_path / 'out' / '.progress'} lists them with the reasons" in err
     assert (
         "not labeled: row 1: the image cannot be decoded: it does not have a known image format" in err
         and "image/s" in err
@@ -308,7 +309,10 @@ def test_a_folder_of_images_is_labeled_whole_whatever_its_names(command, photos,
     data = SegmentationDataset(open_dataset(tmp_path / "out", "train"), Vocabulary(NAMES))
     assert data.read(2)["image"].shape[:2] == upright.size  # height and width swapped by EXIF
     code, _, err = command("--dataset", photos, "--output", tmp_path / "out", "--rows-per-shard", 2)
-    assert code == 0 and "3 of 3 shards were done before" in err
+    assert code == 2 and "3 of 3 shards were done before" in err and "1 of 6 rows were not labeled" in err
+    Image.fromarray(next(images_of())).save(photos / "bad.png")
+    code, _, err = command("--dataset", photos, "--output", tmp_path / "out", "--rows-per-shard", 2, "--retry-failed")
+    assert code == 0 and "not labeled" not in err
 
 
 @pytest.mark.parametrize("streaming", [[], ["--streaming"]])
@@ -391,12 +395,13 @@ def test_two_processes_one_of_them_killed_and_a_third_run_give_what_one_gives(ti
 
     def in_one_process(output):
         command = ["label", "--labels", LABELS, "--device", "cpu", *arguments, "--output", output]
-        assert cli.main(list(map(str, command))) == 0
+        assert cli.main(list(map(str, command))) == 2  # rows that failed
         return files_in(output)
 
     expected = in_one_process(tmp_path / "1")
     process = labels_in_two_processes([*arguments, "--output", tmp_path / "2"], launcher=not streamed)
-    assert process.returncode == 0 and "Labeled 38 images (2 failed)" in process.stdout, process.stderr
+    assert process.returncode != 0 and "Labeled 38 images (2 failed)" in process.stdout, process.stderr
+    assert "2 of 40 rows were not labeled" in process.stderr
     assert files_in(tmp_path / "2") == expected
 
     command = ["-m", "dinov3seg_hf", "label", "--labels", LABELS, "--device", "cpu", *arguments]

@@ -98,6 +98,7 @@ def annotations(draw: Draw, world: World) -> Case:
             "ignore_below": lambda: draw.choice((0, 0.5, 1)),
             "copy_images": lambda: draw.chance(0.5),
             "image_prefix": lambda: draw.choice(("", "http://x/")),
+            "overwrite": lambda: draw.chance(0.5),
         },
         given=0.15,
     )
