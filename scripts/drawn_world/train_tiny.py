@@ -465,6 +465,8 @@ class Run:
         os.replace(unfinished, self.path)
 
     def add(self, **values: torch.Tensor) -> None:
+        if rank_and_world()[0] > 0:  # only the first process writes them
+            return
         for key, value in values.items():  # not as numbers yet: a GPU would have to finish the step first
             self.values.setdefault(key, []).append(value.detach())
 
