@@ -154,13 +154,23 @@ def license_files(name: str | os.PathLike) -> list[Path]:
                     f"The license {str(path)!r} is a link to a file outside of the folder. Put a copy in its place."
                 )
         return licenses
-    found = []
-    for file in names:
-        try:
-            found.append(Path(hf_hub_download(folder, file)))
-        except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
-            continue
-    return found
+    return [path for file in names if (path := find_file(name, file)) is not None]
+
+
+def find_file(name: str | os.PathLike, file: str) -> Path | None:
+    """Returns the path of a file that a checkpoint may have; `None` if it is not found.
+
+    Args:
+        name: See `resolve_checkpoint`. Of a Hub id, only files that can be downloaded, or were, are found.
+        file: Name of the file.
+    """
+    folder = resolve_checkpoint(name)
+    if Path(folder).is_dir():
+        return path if (path := Path(folder) / file).is_file() else None
+    try:
+        return Path(hf_hub_download(folder, file))
+    except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        return None
 
 
 def licenses_of_copy(folder: Path) -> list[Path]:
