@@ -146,15 +146,13 @@ def license_files(name: str | os.PathLike) -> list[Path]:
     if is_embedded(name):
         return []  # of this package, under the license of its code
     names = (*LICENSES, *(name for files in PART_LICENSES.values() for name in files))
-    if Path(folder).is_dir():
-        licenses = [Path(folder) / file for file in names if (Path(folder) / file).is_file()]
-        for path in licenses:
-            if leads_outside(path, Path(folder)):
-                raise ValueError(
-                    f"The license {str(path)!r} is a link to a file outside of the folder. Put a copy in its place."
-                )
-        return licenses
-    return [path for file in names if (path := find_file(name, file)) is not None]
+    licenses = [path for file in names if (path := find_file(name, file)) is not None]
+    for path in licenses if Path(folder).is_dir() else ():
+        if leads_outside(path, Path(folder)):
+            raise ValueError(
+                f"The license {str(path)!r} is a link to a file outside of the folder. Put a copy in its place."
+            )
+    return licenses
 
 
 def find_file(name: str | os.PathLike, file: str) -> Path | None:
