@@ -146,21 +146,29 @@ def license_files(name: str | os.PathLike) -> list[Path]:
     if is_embedded(name):
         return []  # of this package, under the license of its code
     names = (*LICENSES, *(name for files in PART_LICENSES.values() for name in files))
+    licenses = [path for file in names if (path := find_file(name, file)) is not None]
+    for path in licenses if Path(folder).is_dir() else ():
+        if leads_outside(path, Path(folder)):
+            raise ValueError(
+                f"The license {str(path)!r} is a link to a file outside of the folder. Put a copy in its place."
+            )
+    return licenses
+
+
+def find_file(name: str | os.PathLike, file: str) -> Path | None:
+    """Returns the path of a file that a checkpoint may have; `None` if it is not found.
+
+    Args:
+        name: See `resolve_checkpoint`. Of a Hub id, only files that can be downloaded, or were, are found.
+        file: Name of the file.
+    """
+    folder = resolve_checkpoint(name)
     if Path(folder).is_dir():
-        licenses = [Path(folder) / file for file in names if (Path(folder) / file).is_file()]
-        for path in licenses:
-            if leads_outside(path, Path(folder)):
-                raise ValueError(
-                    f"The license {str(path)!r} is a link to a file outside of the folder. Put a copy in its place."
-                )
-        return licenses
-    found = []
-    for file in names:
-        try:
-            found.append(Path(hf_hub_download(folder, file)))
-        except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
-            continue
-    return found
+        return path if (path := Path(folder) / file).is_file() else None
+    try:
+        return Path(hf_hub_download(folder, file))
+    except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        return None
 
 
 def licenses_of_copy(folder: Path) -> list[Path]:

@@ -4,27 +4,28 @@
 
 import argparse
 import dataclasses
+import functools
 import shutil
 import sys
-from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..checkpoint_names import is_embedded, resolve_checkpoint, title_of
+from ..checkpoint_names import is_embedded, title_of
 from ..data.benchmarks import Benchmark, find_benchmark, prepared_folder
 from ..data.columns import Dataset
 from ..data.drawn_world import drawn_world
+from ..data.looks import warn_of_a_single_class
 from ..data.opening import find_vocabulary, open_dataset
 from ..data.presets import drawn_world_vocabulary
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
-from ..distributed import PATIENCE, start_processes
+from ..distributed import PATIENCE, Processes, start_processes
 from ..drawn_world.names import DRAWN_WORLD, SEEN
 from ..drawn_world.seeds import CARD
 from ..evaluation.evaluator import evaluate
 from ..evaluation.results import results_table
 from ..file_names import RESULTS, TRAINING_VOCABULARY
-from ..loading import load_pipeline
+from ..loading import find_file, load_pipeline
 from ..model.files import write_atomically
 from ..model.inference_settings import Inference, InferenceSettings
 from ..model.vocabulary import Vocabulary
@@ -112,8 +113,8 @@ class Task:
             return None
         if source is not None:
             return find_vocabulary(None, source)
-        noted = Path(resolve_checkpoint(self.options.model)) / TRAINING_VOCABULARY
-        if noted.is_file():
+        noted = find_file(self.options.model, TRAINING_VOCABULARY)
+        if noted is not None:
             return Vocabulary.from_file(noted)
         return SEEN if is_embedded(self.options.model) and self.name == DRAWN_WORLD else None
 
@@ -121,11 +122,14 @@ class Task:
 def evaluate_all(options: argparse.Namespace) -> int:
     """Evaluates every data set, prints the table and returns the exit code."""
     accelerator = Accelerator(cpu=start_processes(PATIENCE, options.cpu).device.type == "cpu")
+    processes = Processes(accelerator)
     tasks = [Task(options, name) for name in options.benchmark]
     opened = []
     for task in tasks:  # finds errors in arguments and data before a model is loaded
         task.check_output()
-        opened.append((task, *task.open(), task.training_classes()))
+        data, vocabulary = task.open()
+        processes.from_main(functools.partial(warn_of_a_single_class, data))
+        opened.append((task, data, vocabulary, task.training_classes()))
     pipe = load_pipeline(options.model, str(accelerator.device), options.dtype)
     if pipe.processor is None:
         raise ValueError(

@@ -11,7 +11,7 @@ from .annotations import add_annotations, open_annotations, warn_of_annotations
 from .console import EXIT_OK, Parser, positive, print_error, share
 from .inputs import find_images, warn_of_frames
 from .model_options import add_model
-from .segment_files import plan_files
+from .segment_files import Task, plan_files, refuse_other_options
 from .segment_tiles import add_tiles, check_tiles, refuse_without_tile, run_tiles
 from .segment_videos import add_videos, check_videos, refuse_without_video
 from .words import add_words, vocabulary_of
@@ -59,7 +59,8 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--skip-existing",
         action="store_true",
-        help="skip images whose output files exist, to continue an interrupted run",
+        help="skip images whose output files exist, to continue an interrupted run with the same words and options "
+        "(masks and overlays do not note them)",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=1, metavar="N", help="images that the model gets at once (default: 1)"
@@ -114,7 +115,11 @@ def check(options: argparse.Namespace) -> None:
     options.tasks = plan_files(options, images, options.writer)
     options.several = len(images) > 1
     if options.skip_existing:
-        todo = [task for task in options.tasks if not all(path.exists() for path in task.files)]
+        todo: list[Task] = []
+        done: list[Task] = []
+        for task in options.tasks:
+            (done if all(path.exists() for path in task.files) else todo).append(task)
+        refuse_other_options(options, done)
         if len(todo) < len(images):
             print_error("dinov3seg segment", f"{len(images) - len(todo)} of {len(images)} images were done before")
         options.tasks = todo

@@ -7,9 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..checkpoint_names import title_of
 from ..file_names import IMAGE_SUFFIXES
+from ..model.checks import load_json, quoted
 from .inputs import ImageInput, is_address
 
 if TYPE_CHECKING:
@@ -103,6 +105,40 @@ def plan_files(
                 )
             owner[key] = task.image
     return tasks
+
+
+def noted_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The words and options that the JSON file of an image notes and that are known before the model is loaded."""
+    vocabulary = options.vocabulary
+    return {
+        "model": title_of(options.model),
+        "threshold": options.threshold,
+        "active_classes": options.active_classes,
+        "background": options.background or ("never" if vocabulary.calibration is None else "auto"),
+        "labels": list(vocabulary.names),
+    }
+
+
+def refuse_other_options(options: argparse.Namespace, done: Sequence[Task]) -> None:
+    """Checks that finished files were made with the words and options of this run; only JSON files note them.
+
+    Raises:
+        ValueError: If the first JSON file notes other words or options.
+    """
+    path = next((task.json for task in done if task.json is not None), None)
+    if path is None:
+        return
+    try:
+        noted = load_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not a file of this command
+        return
+    for key, value in noted_options(options).items():
+        if isinstance(noted, dict) and noted.get(key, value) != value:
+            raise ValueError(
+                f"{str(path)!r} exists, and notes {key} {quoted(noted[key])}; expected {quoted(value)}, because "
+                "--skip-existing continues a run with the same words and options. Repeat those of the earlier run, "
+                "choose other files, or leave out --skip-existing."
+            )
 
 
 def refuse_folder_of_images(folder: Path, given: Sequence[str], recursive: bool) -> None:

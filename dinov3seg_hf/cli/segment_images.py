@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from ..annotations import AnnotatedImage
 from ..batches import IMAGE_ERRORS, segment_each
-from ..checkpoint_names import title_of
 from ..loading import load_pipeline
 from ..model.files import is_of_full_disk
 from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
@@ -28,7 +27,7 @@ from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import regions_table
 from .console import EXIT_ERROR, EXIT_OK, print_error, print_result
 from .model_options import settings_of
-from .segment_files import Task
+from .segment_files import Task, noted_options
 
 # With more labels, the encoding takes long enough for a progress bar.
 MANY_LABELS = 500
@@ -170,18 +169,16 @@ def write_files(
     if task.mask is not None:
         save_mask(task.mask, label_map, len(vocabulary), palette=palette)
     if task.json is not None:
+        noted = noted_options(options)
         content = {
             "image": task.image,
             "height": label_map.shape[0],
             "width": label_map.shape[1],
             **facts,
-            "model": title_of(options.model),
+            "model": noted["model"],
             "head": options.head or pipe.model.config.head,
             "inference": options.inference or pipe.default_inference,
-            "threshold": options.threshold,
-            "active_classes": options.active_classes,
-            "background": options.background or ("never" if vocabulary.calibration is None else "auto"),
-            "labels": list(vocabulary.names),
+            **noted,
             "segments": segments_as_json(label_map, regions),
         }
         save_json(task.json, content)

@@ -62,7 +62,7 @@ class EvaluationResult:
             content["published_mean_iou_percent"] = PUBLISHED[self.benchmark]
         if confusion:
             content["confusion"] = matrix.tolist()
-        return json.dumps(_without_nan({"version": RESULTS_VERSION, **content}), ensure_ascii=False, indent=1) + "\n"
+        return json.dumps(without_nan({"version": RESULTS_VERSION, **content}), ensure_ascii=False, indent=1) + "\n"
 
     def save(self, path: str | os.PathLike, confusion: bool = False) -> None:
         """Writes the result atomically as a JSON file; NaN is written as null.
@@ -130,12 +130,12 @@ def _percent(value: float | None) -> str:
     return "-" if value is None or np.isnan(value) else f"{100 * value:.2f}"
 
 
-def _without_nan(content: Any) -> Any:
+def without_nan(content: Any) -> Any:
     """Replaces NaN and infinity by `None`, because JSON does not support these values."""
     if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
+        return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_without_nan(value) for value in content]
+        return [without_nan(value) for value in content]
     return None if isinstance(content, float) and not np.isfinite(content) else content
 
 

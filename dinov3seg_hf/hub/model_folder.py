@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from ..about import MAX_SHARD_SIZE, __version__
 from ..checkpoint_names import is_hub_id
-from ..file_names import CONVERSION_REPORT, LICENSES, PART_LICENSES, RUN_DESCRIPTION
+from ..file_names import CONVERSION_REPORT, LICENSES, PART_LICENSES, RUN_DESCRIPTION, TRAINING_VOCABULARY
 from ..loading import leads_outside, licenses_of_copy, load_model, load_processor
 from ..model.checks import load_json
 from ..model.default_vocabulary import names_of
@@ -78,12 +78,10 @@ def build_model_folder(
     refuse_links(source)
     pipe, processor = _load(source)
     conversion = _read_json(source / CONVERSION_REPORT)
-    try:
-        licenses = licenses_of_copy(source)
-    except ValueError as error:
-        raise PublishingError(str(error)) from error
+    licenses = _licenses_of(source)
     output.mkdir(parents=True)
-    for path in licenses:
+    seen = source / TRAINING_VOCABULARY  # with which `evaluate` splits scores into seen and unseen classes
+    for path in (*licenses, *([seen] if seen.is_file() else [])):
         shutil.copyfile(path, output / path.name)
     if vocabulary is not None or pipe.model.vocabulary is None:
         # the page of the model offers a call without labels
@@ -144,6 +142,13 @@ def _load(folder: Path) -> tuple[OpenVocabularySegmentationPipeline, Dinov3SegPr
     except ValueError as error:
         raise PublishingError(f"{error} The checkpoint needs weights as safetensors, and a processor.") from error
     return OpenVocabularySegmentationPipeline(model=model, processor=processor, device="cpu"), processor
+
+
+def _licenses_of(folder: Path) -> list[Path]:
+    try:
+        return licenses_of_copy(folder)
+    except ValueError as error:
+        raise PublishingError(str(error)) from error
 
 
 def refuse_links(folder: Path) -> None:

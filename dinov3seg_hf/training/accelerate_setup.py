@@ -58,7 +58,8 @@ def refuse_unsupported(config: TrainingConfig, accelerator: Accelerator) -> None
     """Checks that the options of a run fit the way in which its processes share the weights.
 
     Raises:
-        ValueError: If an option needs whole weights but the weights are sharded, or DeepSpeed shards them too much.
+        ValueError: If an option needs whole weights but the weights are sharded, if DeepSpeed shards them too much, or
+            if FSDP 1 flattens the weights that adapters are merged into.
     """
     if accelerator.distributed_type in SHARDED:
         if config.ema_decay:
@@ -71,6 +72,14 @@ def refuse_unsupported(config: TrainingConfig, accelerator: Accelerator) -> None
                 f"eval_split is {config.eval_split!r}, but weights sharded across processes cannot be evaluated during "
                 "training. Remove eval_split, and run scripts/evaluate.py after the training."
             )
+    # Accelerate before 1.6 has no version 2
+    fsdp_version = getattr(getattr(accelerator.state, "fsdp_plugin", None), "fsdp_version", 1)
+    if config.lora_rank and accelerator.distributed_type == DistributedType.FSDP and fsdp_version == 1:
+        raise ValueError(
+            f"lora_rank is {config.lora_rank} and the version of FSDP is 1; expected lora_rank 0 or version 2, because "
+            "version 1 flattens the weights, and adapters cannot be merged into them at the end. Set fsdp_version to 2 "
+            "in `accelerate config`, or use plain data parallelism."
+        )
     deepspeed = accelerator.state.deepspeed_plugin
     if deepspeed is not None and deepspeed.zero_stage == 3:
         raise ValueError(

@@ -124,7 +124,7 @@ class TrainingConfig:
         [0.5, 2.0], "smallest and largest random scale, relative to the shortest edge; 1 1: no random scaling"
     )
     flip_probability: float = _option(0.5, "probability of a horizontal flip")
-    color_jitter: float = _option(0.25, "strength of the color augmentation, 0 to 1")
+    color_jitter: float = _option(0.25, "strength of the color augmentation, from 0 to below 1")
     feature_noise: float = _option(
         0.0,
         "maximum Gaussian noise on dino.txt's patch features during training, in units of the features' norm; 0: off",
@@ -198,7 +198,8 @@ class TrainingConfig:
             (("lora_rank", "num_workers", "warmup_steps", "eval_every", "num_overlays", "seed"), 0, None),
             (("learning_rate", "weight_decay", "max_grad_norm", "feature_noise"), 0, None),
             (("encoder_learning_rate_multiplier",), 0, None),
-            (("flip_probability", "color_jitter", "left_out_classes"), 0, 1),
+            (("flip_probability", "left_out_classes"), 0, 1),
+            (("color_jitter",), 0, 0.999999),
             (("ema_decay",), 0, 0.999999),
             (("eval_images", "shortest_edge"), 1, None),
         ):

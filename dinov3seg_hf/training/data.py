@@ -7,30 +7,23 @@ seeds 0 to 1999. The training vocabulary contains only the seen names, the evalu
 """
 
 import itertools
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from ..data.augmentation import PairedTransform
 from ..data.columns import Dataset
 from ..data.drawn_world import open_drawn_world, seen_vocabulary
+from ..data.looks import NUM_LOOKS, spread_rows, warn_of_a_single_class
 from ..data.opening import find_vocabulary, open_dataset
 from ..data.presets import drawn_world_vocabulary
 from ..data.rows import RowError
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
 from ..drawn_world.names import DRAWN_WORLD
-from ..model.checks import MaskWarning
 from ..model.vocabulary import Vocabulary, as_vocabulary
 from .config import TrainingConfig
 
 Rows = SegmentationDataset | StreamedSegmentationDataset
-
-# Number of rows to read before training: spread over the data set, or the first rows of a stream.
-NUM_LOOKS = 32
 
 # The largest hue change at `color_jitter` 1, as a share of the color circle.
 HUE_SHARE = 0.2
@@ -94,6 +87,7 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         skip_bad=config.skip_bad,
     )
     preflight(evaluation)
+    warn_of_a_single_class(evaluation)
     return TrainingData(train, vocabulary, evaluation, eval_vocabulary)
 
 
@@ -154,7 +148,7 @@ def preflight(data: Rows, least: int = 1) -> None:
             is too short.
     """
     if isinstance(data, SegmentationDataset):
-        for row in _spread(data):
+        for row in spread_rows(data):
             data[row]
         return
     num_rows, num_good = 0, 0
@@ -168,42 +162,6 @@ def preflight(data: Rows, least: int = 1) -> None:
         raise ValueError(f"The stream has {num_rows} rows; expected at least {least}. Choose another split.")
     if num_good == 0:
         raise ValueError(f"The first {num_rows} rows are unreadable. Check the columns and the vocabulary.")
-
-
-def warn_of_a_single_class(data: Rows) -> None:
-    """Warns if the masks of some rows show a single class and ignored pixels: often 255 is the other class.
-
-    Black and white masks with the values 0 and 255 are common, and 255 is the usual ignore label; a run on them learns
-    nothing.
-    """
-    if isinstance(data, SegmentationDataset):
-        rows: Iterable[Any] = (data.read(row) for row in _spread(data))
-    else:
-        rows = (item for _, item in itertools.islice(data.rows(), NUM_LOOKS) if not isinstance(item, RowError))
-    found, num_rows, is_ignored = set(), 0, False
-    try:
-        for row in rows:
-            labels = row["labels"]
-            found.update(np.unique(labels[labels >= 0]).tolist())
-            num_rows, is_ignored = num_rows + 1, is_ignored or bool((labels < 0).any())
-            if len(found) > 1:
-                return
-    except RowError:  # a row that is skipped: `preflight` accepted it
-        return
-    if found and is_ignored:
-        vocabulary = data.vocabulary
-        warnings.warn(
-            f"In {num_rows} rows of the training split, the masks show no class but "
-            f"{vocabulary.scored_names[found.pop()]!r}, and ignored pixels (value {vocabulary.ignore_label}). If "
-            f"{vocabulary.ignore_label} is a class, as in black and white masks, list the values of the masks in the "
-            "column raw_id of a .tsv file with the class names.",
-            MaskWarning,
-            stacklevel=2,
-        )
-
-
-def _spread(data: SegmentationDataset) -> list[int]:
-    return sorted({index * len(data) // NUM_LOOKS for index in range(NUM_LOOKS)})
 
 
 def _own_options(name: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import save as to_safetensors
 
+from ..evaluation.results import without_nan
 from ..file_names import RUN_DESCRIPTION, TRAINED_MODEL
 from ..model.checks import load_json
 from ..model.files import write_atomically
@@ -181,9 +182,9 @@ class RunFolder:
     # --- metrics and provenance --------------------------------------------------------------------------------------
 
     def append_log(self, line: Mapping[str, Any]) -> None:
-        """Appends one line of JSON to the log."""
+        """Appends one line of JSON to the log; NaN and infinity, such as a norm that fp16 cannot hold, become null."""
         with open(self.path / LOG_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(_as_line(line))
 
     def read_log(self) -> list[dict[str, Any]]:
         """Reads the lines of the log; skips lines that a killed run left incomplete."""
@@ -202,7 +203,7 @@ class RunFolder:
 
     def rewind_log(self, step: int) -> None:
         """Removes the lines of the log after `step`, because these steps will be logged again."""
-        lines = [json.dumps(line) + "\n" for line in self.read_log() if line["step"] <= step]
+        lines = [_as_line(line) for line in self.read_log() if line["step"] <= step]
         write_atomically(self.path / LOG_FILE, "".join(lines).encode())
 
     def write_run(self, description: Mapping[str, Any]) -> None:
@@ -250,6 +251,10 @@ class RunFolder:
             os.replace(unfinished, finished)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _as_line(values: Mapping[str, Any]) -> str:
+    return json.dumps(without_nan(dict(values)), allow_nan=False) + "\n"
 
 
 def _sync(path: Path) -> None:

@@ -135,6 +135,7 @@ class Trainer:
         """Checks the disk space, locks the folder and writes the provenance. Runs in one process only."""
         self.folder.check_space(needed)
         self.folder.claim()
+        rows = self.data.train
         description = {
             "config": self.config.to_dict(),
             **describe_environment(),
@@ -142,8 +143,9 @@ class Trainer:
             "mixed_precision": self.accelerator.mixed_precision,
             "num_trainable_parameters": self.num_trainable,
             "starting_weights": weights,
-            "data": self.data.train.fingerprint,
-            "masks": self.data.train.mask_meaning,
+            "data": rows.fingerprint,
+            "start_of_stream": rows.fingerprint_of_start() if isinstance(rows, StreamedSegmentationDataset) else None,
+            "masks": rows.mask_meaning,
             "vocabulary": self.data.vocabulary.fingerprint,
             "num_classes": len(self.data.vocabulary),
             "evaluation_data": None if self.data.evaluation is None else self.data.evaluation.fingerprint,
@@ -153,6 +155,7 @@ class Trainer:
             for key, what in (
                 ("starting_weights", "the weights of init"),
                 ("data", "the training data"),
+                ("start_of_stream", "the training data"),
                 ("vocabulary", "the vocabulary"),
                 ("masks", "the meaning of the values in the masks"),
             ):

@@ -16,9 +16,11 @@ import datasets
 import numpy as np
 import psutil
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from dinov3seg_hf import Vocabulary
 from dinov3seg_hf.cli import evaluate, main, train
+from dinov3seg_hf.cli.evaluation import Task
 from dinov3seg_hf.data.parquet import encode_png, write_parquet
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.drawn_world.seeds import CARD
@@ -145,6 +147,43 @@ def launch(*arguments: object) -> subprocess.Popen:
     return subprocess.Popen(
         list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def test_classes_of_training_are_found_on_the_hub(tiny_model, monkeypatch, tmp_path):
+    Vocabulary(["red circle"]).save(tmp_path / "training_vocabulary.json")
+    asked = []
+
+    def download(repo, file, **options):
+        asked.append((repo, file))
+        if repo == "me/offline":
+            raise LocalEntryNotFoundError("offline")
+        return str(tmp_path / file)
+
+    monkeypatch.setattr("dinov3seg_hf.loading.hf_hub_download", download)
+    options = {"training_classes": None, "output": None}
+    assert Task(Namespace(model="me/mine", **options), "data").training_classes().names == ("red circle",)
+    assert Task(Namespace(model="me/offline", **options), "data").training_classes() is None
+    assert asked == [(name, "training_vocabulary.json") for name in ("me/mine", "me/offline")]
+
+
+@pytest.mark.parametrize("streaming", [(), ("--streaming",)])
+def test_black_and_white_masks_are_warned_of(tiny_checkpoint, tmp_path, capsys, streaming):
+    columns = {"image": [], "mask": []}
+    mask = np.zeros((40, 48), np.uint8)
+    mask[8:16] = 255
+    for _ in range(2):
+        columns["image"].append({"bytes": encode_png(np.zeros((40, 48, 3), np.uint8)), "path": None})
+        columns["mask"].append({"bytes": encode_png(mask), "path": None})
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+    write_parquet(datasets.Dataset.from_dict(columns, features=features), tmp_path / "mine", "validation")
+    (tmp_path / "classes.txt").write_text("ground\ncrack\n")
+    arguments = ("--model", tiny_checkpoint, "--benchmark", tmp_path / "mine", *streaming)
+    assert script(*arguments, "--classes", tmp_path / "classes.txt") == 0
+    warning = "warning: In 2 rows of the data, the masks show no class but 'ground', and ignored pixels (value 255)"
+    assert capsys.readouterr().err.count(warning) == 1
+    (tmp_path / "classes.tsv").write_text("raw_id\tnames\n0\tground\n255\tcrack\n")  # what the warning proposes
+    assert script(*arguments, "--classes", tmp_path / "classes.tsv") == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.multiprocess

@@ -246,6 +246,18 @@ def test_a_run_goes_on_where_it_stopped(segment, photos, tmp_path, monkeypatch):
     assert refused(segment("--skip-existing", images=[photos]), "--skip-existing needs files to look for")
 
 
+def test_a_run_does_not_go_on_with_other_words_or_options(segment, photos, tmp_path):
+    files = ("--mask", f"{tmp_path}/out/", "--json", f"{tmp_path}/out/")
+    assert segment(*files, images=[photos / "a.png"])[0] == 0
+    before = files_of(tmp_path / "out")
+    again = (*files, "--skip-existing")
+    refused(segment(*again, images=[photos], labels="cat, dog"), "a.json' exists, and notes labels ['red circle', ")
+    options = segment(*again, "--active-classes", 2, images=[photos])
+    refused(options, "a.json' exists, and notes active_classes None; expected 2")
+    assert files_of(tmp_path / "out") == before
+    assert segment(*again, images=[photos])[0] == 0
+
+
 def test_pictures_do_not_become_images_of_the_next_run(segment, photos):
     before = files_of(photos)
     assert refused(segment("--output", photos, images=[photos]), "Choose another folder")

@@ -23,7 +23,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 from PIL import ExifTags, Image
 
-from dinov3seg_hf import OpenVocabularySegmentationPipeline
+from dinov3seg_hf import OpenVocabularySegmentationPipeline, Vocabulary
 from dinov3seg_hf.cli import publish as command
 from dinov3seg_hf.demo.examples import examples_in
 from dinov3seg_hf.hub import model_folder
@@ -593,6 +593,13 @@ def test_the_licenses_of_the_parts_are_published_and_on_the_card(build, tiny_che
     card = ModelCard.load(published / "README.md")
     assert card.data.license_link == "LICENSE.md" and "(Wimmer et al.) | [CC-BY-4.0](https" in card.text
     assert "[in this repository](LICENSE-ANYUP.md)" in card.text
+
+
+def test_the_classes_of_the_training_are_published_for_evaluations(build, tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "trained")
+    Vocabulary(["red circle"]).save(folder / "training_vocabulary.json")
+    published = build(folder, metadata={"license": "mit"})
+    assert Vocabulary.from_file(published / "training_vocabulary.json").names == ("red circle",)
 
 
 def test_converted_weights_stay_under_the_license_of_dinov3(build, tiny_checkpoint, tmp_path):

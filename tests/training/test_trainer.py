@@ -5,17 +5,21 @@
 What takes several processes or a kill is in test_train_script.py.
 """
 
+import contextlib
 import copy
 import dataclasses
 import json
+import math
 import shutil
 import signal
 import warnings
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -35,6 +39,7 @@ from dinov3seg_hf.model.checks import MaskWarning
 from dinov3seg_hf.model.loss import NO_CLASS, segmentation_loss
 from dinov3seg_hf.model.processing_dinov3seg import Dinov3SegProcessor
 from dinov3seg_hf.training import trainer as training
+from dinov3seg_hf.training.accelerate_setup import refuse_unsupported
 from dinov3seg_hf.training.batches import EpochSampler, normalize, pixels_per_class, relabel, sample_classes, seeds_of
 from dinov3seg_hf.training.config import RUN_OPTIONS, SWITCHES, TrainingConfig, config_from_flags, make_parser
 from dinov3seg_hf.training.data import TrainingData, make_transform, open_training_data, set_shortest_edge
@@ -922,6 +927,50 @@ def test_a_run_does_not_go_on_with_other_data_or_other_weights(tiny_checkpoint, 
         Trainer(config, resume=True, data=data)
 
 
+def test_a_run_does_not_go_on_with_another_stream(tiny_checkpoint, tmp_path, streamed_data, rows):
+    config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), steps=2)
+    data = dataclasses.replace(streamed_data, evaluation=None)
+    Trainer(config, data=data).train()
+    stream = rows.select(range(11, -1, -1)).to_iterable_dataset(num_shards=3)
+    other = StreamedSegmentationDataset(stream, data.vocabulary, transform=data.train.transform)
+    with pytest.raises(ValueError, match="the training data changed"):
+        Trainer(config, resume=True, data=dataclasses.replace(data, train=other))
+    Trainer(config, resume=True, data=data).train()
+    file = tmp_path / "run" / "run.json"
+    run = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in run.items() if key != "start_of_stream"}))
+    Trainer(config, resume=True, data=data).train()  # a run of an earlier version goes on
+
+
+def test_the_log_is_plain_json_after_an_overflow(tmp_path):
+    folder = RunFolder(tmp_path)
+    # as an earlier version wrote it
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "gradient_norm": Infinity}\n')
+    folder.append_log({"step": 2, "loss": 1.0, "gradient_norm": math.nan})
+    folder.rewind_log(2)
+    folder.append_log({"step": 3, "loss": 0.5, "gradient_norm": math.inf})
+    lines = [
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+        for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
+    assert (
+        lines
+        == folder.read_log()
+        == [{"step": step, "loss": loss, "gradient_norm": None} for step, loss in ((1, 2.0), (2, 1.0), (3, 0.5))]
+    )
+
+
+@pytest.mark.parametrize("version, is_refused", [(1, True), (2, False)])
+def test_adapters_need_weights_that_they_can_be_merged_into(version, is_refused):
+    state = SimpleNamespace(deepspeed_plugin=None, fsdp_plugin=SimpleNamespace(fsdp_version=version))
+    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP, state=state)
+    config = small_config(init="-", output="-", ema_decay=0, lora_rank=2, trainable_encoders=["vision"])
+    refused = pytest.raises(ValueError, match="lora_rank is 2 and the version of FSDP is 1")
+    with refused if is_refused else contextlib.nullcontext():
+        refuse_unsupported(config, accelerator)
+    refuse_unsupported(dataclasses.replace(config, lora_rank=0), accelerator)
+
+
 def test_a_run_does_not_go_on_with_masks_that_mean_something_else(tiny_checkpoint, tmp_path, data, rows):
     config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), steps=2)
     Trainer(config, data=dataclasses.replace(data, evaluation=None)).train()
@@ -1191,6 +1240,7 @@ def test_every_field_is_a_flag_with_a_help_text():
         ([*GIVEN, "--batch-size", "9", "--gradient-accumulation", "2"], "a multiple of gradient_accumulation, 2"),
         ([*GIVEN, "--steps", "10", "--warmup-steps", "10"], "shorter warmup"),
         ([*GIVEN, "--ema-decay", "1"], "ema_decay"),
+        ([*GIVEN, "--color-jitter", "1"], "color_jitter is 1.0; expected between 0 and 0.999999"),
     ],
 )
 def test_bad_flags_say_what_is_wrong(flags, message):
