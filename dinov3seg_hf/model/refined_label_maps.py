@@ -22,8 +22,8 @@ REACH = NUM_STEPS * max(DILATIONS)
 # Sides of blocks, in pixels: small ones have few classes each, large ones less to compute around them.
 BLOCK_SIDES = (160, 320, 640)
 
-# Classes that are refined at once: 640 x 640 pixels of them take 50 MiB, and more are not faster.
-MAX_CLASSES = 32
+# Classes that are refined at once: 640 x 640 pixels of them take 44 MiB, and more are hardly faster.
+MAX_CLASSES = 28
 
 # To look up a neighbor takes as long as to add its shares of this number of classes.
 LOOKUP_COST = 32
