@@ -5,6 +5,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,8 @@ def run(options: argparse.Namespace) -> int:
     findings = [finding for finding in find_spelling(vocabulary, pipe.tokenizer) if finding.kind in options.only]
     # from here on with the proposed words; of words that the encoder does not know, similarity says nothing
     spelled = apply_findings(vocabulary, findings)
-    text = pipe.encode_labels(spelled, progress=sys.stderr.isatty())
+    # without bounds, which may be those of other settings, and do not change which label is the best
+    text = replace(pipe.encode_labels(spelled, progress=sys.stderr.isatty()), calibration=None)
     unknown = [finding for finding in find_spelling(spelled, pipe.tokenizer) if finding.kind == "torn"]
     torn = {label for finding in unknown for label in finding.labels}
     findings += [

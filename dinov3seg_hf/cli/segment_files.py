@@ -133,12 +133,19 @@ def refuse_other_options(options: argparse.Namespace, done: Sequence[Task]) -> N
     except (OSError, ValueError):  # not a file of this command
         return
     for key, value in noted_options(options).items():
+        if key == "model" and isinstance(noted, dict) and _is_same_place(noted.get(key), value):
+            continue
         if isinstance(noted, dict) and noted.get(key, value) != value:
             raise ValueError(
                 f"{str(path)!r} exists, and notes {key} {quoted(noted[key])}; expected {quoted(value)}, because "
                 "--skip-existing continues a run with the same words and options. Repeat those of the earlier run, "
                 "choose other files, or leave out --skip-existing."
             )
+
+
+def _is_same_place(noted: Any, given: str) -> bool:
+    """Whether both name one folder or Hub id, perhaps spelled in another way."""
+    return isinstance(noted, str) and len({os.path.realpath(os.path.expanduser(name)) for name in (noted, given)}) == 1
 
 
 def refuse_folder_of_images(folder: Path, given: Sequence[str], recursive: bool) -> None:

@@ -76,6 +76,11 @@ class LabelFolder:
             found = json.loads(file.read_text(encoding="utf-8"))
             # through JSON, in which tuples are lists
             if different := _differences(found, json.loads(json.dumps(description))):
+                if "dataset.files" in different:
+                    raise ValueError(
+                        f"{str(self.path)!r} contains labels of a folder of images whose files have changed. Restore "
+                        "the names of the files to resume, or choose another folder."
+                    )
                 raise ValueError(
                     f"{str(self.path)!r} contains labels that were made with another {' and '.join(different)}. Choose "
                     "another folder, or pass the same options to resume."

@@ -2,6 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The doctor finds what is planted, leaves good words alone, and its vocabulary fits the masks of the first one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from dinov3seg_hf.doctor import (
 from dinov3seg_hf.doctor.spelling import MEANINGS, known_words, separated
 from dinov3seg_hf.drawn_world.names import COLORS, KINDS
 from dinov3seg_hf.model import active_classes
+from dinov3seg_hf.model.calibration import Calibration
 from dinov3seg_hf.model.pipeline import OpenVocabularySegmentationPipeline
 from dinov3seg_hf.model.text_embeddings import TextEmbeddings
 from dinov3seg_hf.model.vocabulary import Vocabulary
@@ -230,6 +233,12 @@ def test_the_command_reports_and_writes(tmp_path, capsys, tiny_checkpoint):
     }
     assert main([*command, "--images", str(tmp_path / "photos"), "--active-classes", "auto"]) == 0
     assert "--active-classes auto: 0.00 % of the pixels get another label" in capsys.readouterr().out  # 3 classes
+    # words that were calibrated for other settings than those of the checkpoint
+    calibration = Calibration((0.1,) * 3, "dinotxt", "other", inference="slide")
+    replace(Vocabulary.from_file(tmp_path / "better.tsv"), calibration=calibration).save(tmp_path / "calibrated.tsv")
+    images = ["--images", str(tmp_path / "photos")]
+    assert main([*command[:2], str(tmp_path / "calibrated.tsv"), *command[3:], *images]) == 0
+    capsys.readouterr()
     assert main([*command, "--only", "meanings", "--write", str(tmp_path / "one.json")]) == 0
     assert Vocabulary.from_file(tmp_path / "one.json").names == ("TrafficLight", "necktie", "sky")
 
