@@ -52,7 +52,9 @@ def main() -> int:
             command += [f"--rows-per-shard={options.rows_per_shard}", f"--batch-size={options.batch_size}"]
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            run = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if run.returncode:
+                sys.exit(run.stderr)
             seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             shards = sorted((output / "data").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
@@ -72,7 +74,7 @@ def launcher(number: int) -> list[str]:
     """Returns the beginning of a command in as many processes: Python alone, or Accelerate's launcher."""
     if number == 1:
         return [sys.executable]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1", "--cpu"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1"]
     return [
         *launch,
         f"--num_processes={number}",
