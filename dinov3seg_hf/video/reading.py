@@ -107,7 +107,7 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
     if not path.is_file():
         raise ValueError(f"The video {str(path)!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # titles that are not UTF-8, as of old cameras
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(
             f"The video {str(path)!r} cannot be read ({error.strerror}). It may be truncated or damaged, or no video."

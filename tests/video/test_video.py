@@ -80,6 +80,20 @@ def test_damaged_files_end_in_frames_or_in_an_error_that_names_the_file(tmp_path
         assert "clip.mov" in str(error)
 
 
+def test_a_title_that_is_not_utf8_is_no_error(tmp_path):
+    with av.open(str(tmp_path / "clip.mov"), "w") as container:
+        container.metadata["title"] = "Muenchen"
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = 32, 24
+        frames = [av.VideoFrame.from_ndarray(pixels) for pixels in noise(2)]
+        container.mux([*(packet for frame in frames for packet in stream.encode(frame)), *stream.encode()])
+    content = (tmp_path / "clip.mov").read_bytes()
+    assert b"Muenchen" in content
+    (tmp_path / "clip.mov").write_bytes(content.replace(b"Muenchen", "Münchens".encode("latin-1")))
+    with open_video(tmp_path / "clip.mov") as video:
+        assert len(list(video.frames())) == 2
+
+
 def test_files_that_are_no_videos_are_told_apart(tmp_path, monkeypatch):
     def error_of(path):
         with pytest.raises(ValueError) as caught, open_video(path):

@@ -174,6 +174,8 @@ def command(draw: Draw, world: World) -> Case:
     arguments = [name, *commands[name]]
     for _ in range(draw.choice((0, 1, 1, 2))):
         strange = draw.text().replace("\0", "") or "''"
+        if strange.startswith("/"):  # a place of the machine is what somebody asked for
+            strange = f"{out}{strange}"
         match draw.randrange(4):
             case 0:
                 arguments[draw.randrange(1, len(arguments))] = strange

@@ -257,7 +257,7 @@ def mutated_tensor(draw: Draw, value):
         lambda: value.float(),
         lambda: value.double(),
         lambda: value.int(),
-        lambda: -value,
+        lambda: ~value if value.dtype == torch.bool else -value,
         lambda: value + 10**6,
         lambda: value * float("nan"),
         lambda: torch.cat([torch.atleast_1d(value)] * 2),
