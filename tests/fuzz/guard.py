@@ -28,8 +28,8 @@ EVENTS = {
     "shutil.copyfile": (1,),
     "shutil.copytree": (1,),
 }
-# Where the library `datasets` puts its locks, and devices, which a write does not change.
-OTHERS = (Path.home() / ".cache" / "huggingface", Path("/dev"))
+# Where the library `datasets` puts its locks; devices, which a write does not change; and where no file can be made.
+OTHERS = (Path.home() / ".cache" / "huggingface", Path("/dev"), Path("/proc"))
 DELETIONS = ("os.rmdir", "os.remove", "os.rename", "shutil.rmtree", "shutil.move", "os.truncate")
 
 _active: list[Path] = []
