@@ -26,6 +26,7 @@ from ..visualization.pictures import NONE_NAME, Region, beside, overlay, regions
 from ..visualization.tables import regions_table
 from .console import EXIT_ERROR, EXIT_OK, print_error, print_result
 from .model_options import settings_of
+from .segment_files import Task
 from .segment_images import write_files
 from .segment_videos import VideoTask
 
@@ -85,7 +86,7 @@ def _segment(
             means = {names[index]: score for index, score in result.labeled.mean_scores(len(names)).items()}
             regions = regions_of(labels, names, means)
             write_files(frame, image, labels, regions, palette, pipe, options, time=round(result.frame.time, 6))
-            if options.writer is not None:
+            if options.writer is not None and not (options.skip_existing and _is_annotated(frame, options)):
                 maps = (labels, result.labeled.score_map)
                 try:
                     options.writer.add(AnnotatedImage(frame.input.file_name, *maps, image=image))
@@ -108,6 +109,12 @@ def _segment(
         for index, count in sorted(pixels.items(), key=lambda item: (item[0] < 0, -item[1]))
     ]
     return regions, num_kept
+
+
+def _is_annotated(frame: Task, options: argparse.Namespace) -> bool:
+    """Whether the annotations of a frame exist in files of their own."""
+    files = options.writer.files_of(frame.input.file_name)
+    return bool(files) and all(path.exists() for path in files)
 
 
 def _new_overlay(

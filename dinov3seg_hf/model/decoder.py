@@ -103,7 +103,7 @@ KERNEL_ROWS = ((3, 1), (2, 0))
 def fused_kernel(upsample: torch.Tensor, convolution: torch.Tensor) -> torch.Tensor:
     """Returns the kernel of both layers as one convolution of the input, which computes 2 x 2 results at each place.
 
-    It takes about half of the time of the two, which also hold the upsampled maps.
+    It takes less time than the two (`benchmarks/decoder.py`), which also hold the upsampled maps.
 
     Args:
         upsample: The weight of the transposed convolution, `(in, middle, 2, 2)`.

@@ -81,6 +81,10 @@ def test_a_frame_whose_annotations_were_corrected_does_not_stop_its_video(segmen
     code, _, err = segment(*arguments)
     assert code == 2 and err.count("\n") == 1 and "a_000002.txt' exists with another content" in err
     assert labels[1].read_text() == "corrected" and labels[3].is_file() and (tmp_path / "out.mp4").is_file()
+    (tmp_path / "out.mp4").unlink()
+    labels[3].unlink()
+    assert segment(*arguments, "--skip-existing")[0::2] == (0, "")  # as the message advises
+    assert labels[1].read_text() == "corrected" and labels[3].is_file() and (tmp_path / "out.mp4").is_file()
 
 
 def test_a_damaged_video_does_not_stop_the_others_and_leaves_no_overlay(segment, clip, tmp_path):
