@@ -7,13 +7,16 @@
 
 Every score is the mIoU in % of one confusion matrix over all scenes of a split, or the boundary F-score in %. The
 vocabulary contains *all* names, seen and unseen. The scenes are segmented with the public pipeline. Intervals of gains
-are 95 % of a bootstrap over scenes, paired: each resample takes the same scenes from both.
+are 95 % of a bootstrap over scenes, paired: each resample takes the same scenes from both. Each split has a process of
+its own, so `OMP_NUM_THREADS=1` is best on two cores.
 """
 
 import argparse
 import json
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +165,67 @@ def gain_cells(results: dict[str, Any], splits: list[str], name: str, baseline: 
     return cells
 
 
+def score_split(model: str, split: str, num_scenes: int, num_phrase_scenes: int) -> dict[str, Any]:
+    """Scores one split of the scenes.
+
+    Returns:
+        `"weights"`: the fingerprint of the weights; `"scores"` of each variant and oracle; `"phrases"`: the scores of
+        phrases as vocabularies and alone.
+    """
+    logging.disable_progress_bar()
+    pipe = pipeline("open-vocabulary-segmentation", model=model, device="cpu")
+    variants = VARIANTS
+    if pipe.model.early_refinement is None:
+        variants = {name: options for name, options in VARIANTS.items() if not options.get("refine_features")}
+    scenes = [draw_scene(CARD + i, split) for i in range(num_scenes)]
+    scored = {
+        name: score_pipeline(pipe, scenes, list(NAMES), f"{split}, {name}", inference="whole", **options)
+        for name, options in variants.items()
+    }
+    baseline = scored[BASELINE][1]
+    scores: dict[str, dict[str, Any]] = {
+        name: {**values, "gain_interval": gain(counts, baseline)} for name, (values, counts) in scored.items()
+    }
+    for refined, plain in REFINED_PIXELS.items():
+        if refined in scored:
+            scores[refined]["interval_of_pixels"] = gain(scored[refined][1], scored[plain][1])
+    shuffled = list(np.random.default_rng(0).permutation(NAMES))
+    scores["full model, shuffled names"], _ = score_pipeline(
+        pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
+    )
+    for blind, factor in enumerate(("color", "pattern", "shape")):
+        scores[f"oracle blind to {factor}"] = summary(oracle(scenes, blind, np.random.default_rng(blind)))
+    few = scenes[:num_phrase_scenes]
+    phrases = {
+        "full model": score_phrases(pipe, few, f"{split}, full model", inference="whole"),
+        "zero-shot head": score_phrases(
+            pipe, few, f"{split}, zero-shot head", inference="whole", head="dinotxt", refine_features=False
+        ),
+        "alone": score_alone(pipe, few, split),
+    }
+    return {"weights": weights_fingerprint(pipe.model), "scores": scores, "phrases": phrases}
+
+
+def score_splits(args: argparse.Namespace) -> dict[str, Any]:
+    """Scores each split in a process of its own."""
+    start = time.time()
+    with ProcessPoolExecutor(len(args.splits), get_context("spawn")) as processes:
+        futures = {
+            split: processes.submit(score_split, args.model, split, args.scenes, args.phrase_scenes)
+            for split in args.splits
+        }
+        of_split = {split: future.result() for split, future in futures.items()}
+    return {
+        "scenes": args.scenes,
+        "first_seed": CARD,
+        "vocabulary": NUM_NAMES,
+        "phrases": {split: result["phrases"] for split, result in of_split.items()},
+        "weights": of_split[args.splits[0]]["weights"],
+        **{split: result["scores"] for split, result in of_split.items()},
+        "minutes": round((time.time() - start) / 60, 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(dinov3seg_hf.TINY))
@@ -171,44 +235,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for the scores")
     args = parser.parse_args()
 
-    logging.disable_progress_bar()
-    pipe = pipeline("open-vocabulary-segmentation", model=args.model, device="cpu")
-    rng = np.random.default_rng(0)
-    shuffled = list(rng.permutation(NAMES))
-    results = {"scenes": args.scenes, "first_seed": CARD, "vocabulary": NUM_NAMES, "phrases": {}}
-    results["weights"] = weights_fingerprint(pipe.model)
-    start = time.time()
-    variants = VARIANTS
-    if pipe.model.early_refinement is None:
-        variants = {name: options for name, options in VARIANTS.items() if not options.get("refine_features")}
-    for split in args.splits:
-        scenes = [draw_scene(CARD + i, split) for i in range(args.scenes)]
-        scored = {
-            name: score_pipeline(pipe, scenes, list(NAMES), f"{split}, {name}", inference="whole", **options)
-            for name, options in variants.items()
-        }
-        baseline = scored[BASELINE][1]
-        scores: dict[str, dict[str, Any]] = {
-            name: {**values, "gain_interval": gain(counts, baseline)} for name, (values, counts) in scored.items()
-        }
-        for refined, plain in REFINED_PIXELS.items():
-            if refined in scored:
-                scores[refined]["interval_of_pixels"] = gain(scored[refined][1], scored[plain][1])
-        scores["full model, shuffled names"], _ = score_pipeline(
-            pipe, scenes, shuffled, f"{split}, shuffled", inference="whole"
-        )
-        for blind, factor in enumerate(("color", "pattern", "shape")):
-            scores[f"oracle blind to {factor}"] = summary(oracle(scenes, blind, np.random.default_rng(blind)))
-        results[split] = scores
-        few = scenes[: args.phrase_scenes]
-        results["phrases"][split] = {
-            "full model": score_phrases(pipe, few, f"{split}, full model", inference="whole"),
-            "zero-shot head": score_phrases(
-                pipe, few, f"{split}, zero-shot head", inference="whole", head="dinotxt", refine_features=False
-            ),
-            "alone": score_alone(pipe, few, split),
-        }
-    results["minutes"] = round((time.time() - start) / 60, 1)
+    results = score_splits(args)
+    variants = [name for name in VARIANTS if name in results[args.splits[0]]]
 
     width = max(len(name) for name in results[args.splits[0]])
     print(f"{'mIoU in % (objects alone) boundary F':{width}}", *(f"{split:>23}" for split in args.splits))
