@@ -4,13 +4,20 @@
 
     git clone . FIRST && git -C FIRST checkout ddf6667    # the first release
     python benchmarks/evaluation.py --first-release FIRST
+    python benchmarks/evaluation.py --first-release FIRST --architecture first    # the same weights in both
+    python benchmarks/evaluation.py --first-release FIRST --architecture paper --batch-size 1
 
-Both evaluate their own embedded checkpoint with the 192 names of the drawn world, on the same scenes, enlarged to the
-shorter side of the first column. Two processes with one thread each. A command with few images is subtracted from one
-with more, so that starting does not count; medians of alternating runs.
+Both evaluate the same drawn scenes, from the same files, with the 192 names of the drawn world, enlarged to the shorter
+side of the first column. `--architecture own`: each release its own embedded checkpoint, whose architectures differ.
+`first`: both the embedded checkpoint of the first release, so that the mIoU must be equal. `paper`: both its encoders
+and a head of the paper's size (128 channels, windows of 12 x 12), untrained, which labels like the zero-shot head.
+Processes have one thread each. A command with few images is subtracted from one with more, so that starting does not
+count; medians of alternating runs. A rate of nan: the difference is below the noise, so take more images.
 """
 
 import argparse
+import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,46 +26,103 @@ import tempfile
 import time
 from pathlib import Path
 
+from dinov3seg_hf.data.drawn_world import drawn_world
+from dinov3seg_hf.drawn_world.names import NAMES
+from dinov3seg_hf.drawn_world.seeds import CARD
+
 HERE = Path(__file__).resolve().parents[1]
+EMBEDDED = Path("dinov3seg_hf", "checkpoints", "tiny")  # in both releases
+
+# Run by the first release, whose values both releases know: its defaults are the sizes of the paper.
+MAKE_PAPER_SIZE = """
+import shutil, sys
+import torch
+from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation
+torch.manual_seed(0)
+embedded = Dinov3SegForSemanticSegmentation.from_pretrained(TINY)
+encoders = ("stem_channels", "vision_head_num_layers", "vision_head_intermediate_size")
+parts = {name: getattr(embedded.config, name).to_dict() for name in ("vision_config", "text_config")}
+for generated in ("stage_names", "out_features", "out_indices"):
+    parts["vision_config"].pop(generated, None)
+values = {name: getattr(embedded.config, name) for name in encoders}
+model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig(prior_config=None, **parts, **values))
+kept = ("vision_model.", "text_model.", "logit_scale")
+model.load_state_dict({k: v for k, v in embedded.state_dict().items() if k.startswith(kept)}, strict=False)
+shutil.copytree(TINY, sys.argv[1], ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
+model.save_pretrained(sys.argv[1])
+"""
 
 
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first-release", type=Path, required=True, metavar="CLONE")
+    parser.add_argument("--architecture", choices=("own", "first", "paper"), default="own")
     parser.add_argument("--images", type=int, nargs=2, default=(4, 24), metavar=("FEW", "MORE"))
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 384], metavar="PIXELS")
     parser.add_argument("--modes", nargs="+", default=["whole", "local-global"])
-    parser.add_argument("--batch-size", type=int, default=8, help="of ours; the first release has 1")
+    parser.add_argument("--batch-size", type=int, default=8, help="of ours (default: 8); the first release has 1")
+    parser.add_argument("--processes", type=int, default=2, help="processes of an evaluation (default: 2)")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    twins = {"first release": (options.first_release, 1), "ours": (HERE, options.batch_size)}
-    print("| shorter side | mode |", " | ".join(f"{name}, images/s" for name in twins), "| ratio |")
-    print("|---|---|---|---|---|")
     few, more = options.images
-    for size in options.sizes:
-        for mode in options.modes:
-            rates: dict[str, list[float]] = {name: [] for name in twins}
-            for _ in range(options.repeats):
-                for name, (clone, batch_size) in twins.items():
-                    arguments = f"--shortest-edge {size} --inference {mode} --batch-size {batch_size}".split()
-                    short, long = (seconds(clone, [*arguments, "--images", str(count)]) for count in (few, more))
-                    rates[name].append((more - few) / (long - short))
-            first, ours = (statistics.median(values) for values in rates.values())
-            print(f"| {size} | {mode} | {first:.2f} | {ours:.2f} | {ours / first:.1f} |", flush=True)
+    if not 0 < few < more:
+        parser.error(f"--images is {few} {more}; expected a number of images, and a larger one.")
+    twins = {"first release": (options.first_release.resolve(), 1), "ours": (HERE, options.batch_size)}
+    with tempfile.TemporaryDirectory() as scratch:
+        scenes, checkpoints = Path(scratch) / "scenes", make_checkpoints(options, Path(scratch) / "paper")
+        drawn_world(more, "unseen", CARD).save_to_disk(scenes)
+        print(f"{len(NAMES)} names; checkpoints of the architecture {options.architecture!r}\n")
+        rates_and_scores = [f"{name}, images/s | mIoU, %" for name in twins]
+        print("| shorter side | mode |", " | ".join(rates_and_scores), "| ratio |\n|---|---|---|---|---|---|---|")
+        for size in options.sizes:
+            for mode in options.modes:
+                rates: dict[str, list[float]] = {name: [] for name in twins}
+                scores: dict[str, float] = {}
+                for _ in range(options.repeats):
+                    for name, (clone, batch_size) in twins.items():
+                        arguments = [*f"--shortest-edge {size} --inference {mode} --batch-size {batch_size}".split()]
+                        arguments += ["--benchmark", str(scenes), "--model", str(checkpoints[name])]
+                        short, _ = evaluate(clone, options.processes, [*arguments, "--images", str(few)])
+                        long, scores[name] = evaluate(clone, options.processes, [*arguments, "--images", str(more)])
+                        rates[name].append((more - few) / (long - short) if long > short else math.nan)
+                medians = {name: statistics.median(values) for name, values in rates.items()}
+                cells = " | ".join(f"{medians[name]:.2f} | {100 * scores[name]:.2f}" for name in twins)
+                ratio = medians["ours"] / medians["first release"]
+                print(f"| {size} | {mode} | {cells} | {ratio:.1f} |", flush=True)
 
 
-def seconds(clone: Path, arguments: list[str]) -> float:
-    """Seconds on the clock of an evaluation by the code of a clone, in two processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["scripts/evaluate.py", "--benchmark", "drawn-world", "--cpu", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
+def make_checkpoints(options: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """Returns the checkpoint of each release."""
+    first = options.first_release.resolve() / EMBEDDED
+    if options.architecture == "own":
+        return {"first release": first, "ours": HERE / EMBEDDED}
+    if options.architecture == "paper":
+        command = [sys.executable, "-c", MAKE_PAPER_SIZE, str(folder)]
+        run(command, options.first_release.resolve())
+        first = folder
+    return {"first release": first, "ours": first}
+
+
+def evaluate(clone: Path, num_processes: int, arguments: list[str]) -> tuple[float, float]:
+    """Returns the seconds on the clock of an evaluation by the code of a clone, and the mean IoU."""
+    command = [sys.executable]
+    if num_processes > 1:
+        command += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_processes)]
+    command += ["scripts/evaluate.py", "--cpu", "--training-classes", "none", *arguments]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = subprocess.run([*command, "--output", folder], cwd=clone, env=environment, capture_output=True)
-    if run.returncode:
-        sys.exit(run.stderr.decode())
-    return time.perf_counter() - start
+        run([*command, "--output", folder], clone)
+        seconds = time.perf_counter() - start
+        return seconds, json.loads((Path(folder) / "results.json").read_text())["scores"]["mean_iou"]
+
+
+def run(command: list[str], clone: Path) -> None:
+    """Runs a command with the code of a clone."""
+    environment = {**os.environ, "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True)
+    if done.returncode:
+        sys.exit(done.stderr.decode())
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 """The full head alone, at the sizes of the paper: 40 x 40 patches, 128 channels, two layers.
 
     python benchmarks/head.py
-    python benchmarks/head.py --classes 847 --repeats 1
+    python benchmarks/head.py --classes 847 --repeats 1 --dtype bfloat16
+    python benchmarks/head.py --classes 847 --repeats 1 --twins ours
     python benchmarks/head.py --chunks 1 2 4 8 16 --classes 150    # how the size of chunks was chosen
     python benchmarks/head.py --device cuda --dtype bfloat16
     python benchmarks/head.py --classes 150 --cat-seg CAT-Seg      # a clone; needs einops and timm
 
 The plain twin pads the map to whole windows and processes 64 classes at once, like the first release. Times are
 seconds of one thread (on a GPU: on the clock), medians of alternating runs. Memory is the peak above that of the
-inputs, of a process of its own. CAT-Seg's aggregator has windows of 10 x 10, because its 12 x 12 do not divide 40.
+inputs, of a process of its own. "Of the peak" is the rate of the products and convolutions that the twin computes, as
+a share of that of large square matrices of the same dtype in the same run; `matmul_rates.py` has that of each layer.
+CAT-Seg's aggregator has windows of 10 x 10, because its 12 x 12 do not divide 40.
 """
 
 import argparse
@@ -24,13 +27,19 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
+from pipeline import matmul_peak
 from torch.nn import functional as F
 
 from dinov3seg_hf import Dinov3SegConfig, Dinov3SegForSemanticSegmentation
+from dinov3seg_hf.compat import product_counter
 from dinov3seg_hf.model import late_refinement
 from dinov3seg_hf.model.window_attention import attend_in_padded_windows, attend_in_windows
 
 WIDTH = 64  # of the encoders, which are not measured
+TWINS: dict[str, dict] = {
+    "plain twin": {"padded": True, "chunk": 64},
+    "ours": {"padded": False, "chunk": "auto"},
+}
 
 
 def main() -> None:
@@ -39,6 +48,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--patches", type=int, default=40, help="side of the patch grid (default: 40)")
     parser.add_argument("--chunks", type=int, nargs="+", help="compare these sizes of chunks")
+    parser.add_argument("--twins", nargs="+", default=list(TWINS), choices=TWINS, help="default: both")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -47,15 +57,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.measure:
-        print(json.dumps(memory(options, **json.loads(options.measure))))
+        print(json.dumps(cost(options, **json.loads(options.measure))))
         return
-    twins: dict[str, dict] = {"plain twin": {"padded": True, "chunk": 64}, "ours": {"padded": False, "chunk": "auto"}}
+    twins = {name: TWINS[name] for name in options.twins}
     if options.chunks:
         twins = {f"chunks of {size}": {"padded": False, "chunk": size} for size in options.chunks}
     if options.cat_seg:
         twins["CAT-Seg"] = {"padded": False, "chunk": "CAT-Seg"}
-    print("| classes | |", " | ".join(f"{name}, s | MiB" for name in twins), "|")
-    print("|---|---|", "---|" * (2 * len(twins)), sep="")
+    peak = matmul_peak(torch.device(options.device), getattr(torch, options.dtype), clock_of(options.device))
+    print(f"{options.dtype}; the largest matrix products run at {peak / 1e9:.3g} GFLOP/s\n")
+    print("| classes | |", " | ".join(f"{name}, s | of the peak | MiB" for name in twins), "|")
+    print("|---|---|", "---|" * (3 * len(twins)), sep="")
     for num_classes in options.classes:
         heads = {name: make_head(options, num_classes, **twin) for name, twin in twins.items()}
         seconds: dict[str, list[float]] = {name: [] for name in twins}
@@ -72,8 +84,9 @@ def main() -> None:
                 "--measure",
                 json.dumps({"classes": num_classes, **twin}),
             ]
-            mib = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-            cells.append(f"{statistics.median(seconds[name]):.1f} | {mib:.0f}")
+            mib, flop = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+            median = statistics.median(seconds[name])
+            cells.append(f"{median:.1f} | {flop / median / peak:.0%} | {mib:.0f}")
         print(f"| {num_classes} | {options.dtype} |", " | ".join(cells), "|", flush=True)
 
 
@@ -125,10 +138,15 @@ def cat_seg(options: argparse.Namespace, num_classes: int) -> Callable[[], objec
     return lambda: aggregator(guidance[0], text, guidance)
 
 
+def clock_of(device: str) -> Callable[[], float]:
+    """Seconds of this process on a CPU, which other processes do not change; on the clock elsewhere."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
 @torch.inference_mode()
 def timed(head: Callable[[], object], device: str) -> float:
     """Seconds of one call of the head."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
+    clock = clock_of(device)
     start = clock()
     head()
     if device != "cpu":
@@ -136,19 +154,20 @@ def timed(head: Callable[[], object], device: str) -> float:
     return clock() - start
 
 
-def memory(options: argparse.Namespace, classes: int, **twin) -> float:
-    """MiB that a call takes above its inputs."""
+def cost(options: argparse.Namespace, classes: int, **twin) -> tuple[float, float]:
+    """Returns the MiB that a call takes above its inputs, and the operations of its products and convolutions."""
     head = make_head(options, classes, **twin)
-    if options.device == "cpu":
-        with open("/proc/self/clear_refs", "w") as file:  # Linux: begins a new peak
-            file.write("5")
-        before = peak_mib()
+    with product_counter() as counter:
+        if options.device == "cpu":
+            with open("/proc/self/clear_refs", "w") as file:  # Linux: begins a new peak
+                file.write("5")
+            before = peak_mib()
+            timed(head, options.device)
+            return peak_mib() - before, counter.get_total_flops()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         timed(head, options.device)
-        return peak_mib() - before
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    timed(head, options.device)
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return (torch.cuda.max_memory_allocated() - before) / 2**20, counter.get_total_flops()
 
 
 def peak_mib() -> float:

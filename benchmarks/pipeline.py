@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from dinov3seg_hf import Dinov3SegConfig, Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.about import EMBEDDED
+from dinov3seg_hf.compat import product_counter
 from dinov3seg_hf.loading import load_model
 from dinov3seg_hf.model.label_maps import label_and_score
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
@@ -99,7 +99,7 @@ def measured(
             label_and_score(maps, (side, side), "sigmoid" if head == "full" else "softmax", 1.0)
 
     times = [milliseconds(stage, device, repeats) for stage in (encode, refine, label)]
-    with FlopCounterMode(display=False) as counter:
+    with product_counter() as counter:
         encode()
         refine()
     seconds = sum(times) / 1000
@@ -109,24 +109,29 @@ def measured(
     return " | ".join([*cells, f"{rate / peak:.0%}", memory])
 
 
-def milliseconds(stage: Callable[[], object], device: torch.device, repeats: int) -> float:
+def milliseconds(
+    stage: Callable[[], object],
+    device: torch.device,
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """The median time of a stage, which ran once before."""
     times = []
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start = clock()
         stage()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - start))
+        times.append(1000 * (clock() - start))
     return statistics.median(times[1:])
 
 
 @torch.inference_mode()
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> float:
     """FLOP per second of a product of two large random matrices."""
     size = 1024 if device.type == "cpu" else 8192
     one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / (milliseconds(lambda: one @ other, device, 5) / 1000)
+    return 2 * size**3 / (milliseconds(lambda: one @ other, device, 5, clock) / 1000)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@
     python benchmarks/training_step.py --classes 32 --crop 192
     python benchmarks/training_step.py --device cuda --dtype bfloat16
 
-The plain twins resize the logits of all classes at once. "Checkpointing" is `gradient_checkpointing`, whose plain twin
-keeps what the decoder computes. Seconds are of one thread (on a GPU: on the clock), of one forward and backward pass.
-Memory is the peak above that of the inputs, each in a process of its own.
+The plain twins of "loss" and "step" resize the logits of all classes at once. "Decoder" computes the decoder again in
+the backward pass; "checkpointing" all layers of `gradient_checkpointing`, those of late refinement, too;
+"checkpointing, decoder kept" all of them but the decoder. The plain twins of these three keep everything, with the same
+loss. Seconds are of one thread (on a GPU: on the clock), of one forward and backward pass. Memory is the peak above
+that of the inputs, each in a process of its own.
 """
 
 import argparse
@@ -22,12 +24,17 @@ from unittest.mock import patch
 
 import torch
 from head import head_and_inputs, peak_mib
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dinov3seg_hf.model import loss
 from dinov3seg_hf.model.decoder import Dinov3SegDecoderStep
 from dinov3seg_hf.training.optimization import enable_activation_checkpointing
 
 PATCH = 16
+# The parts that compute layers again in the backward pass: whether the decoder's, and whether the others.
+RECOMPUTED = {"decoder": (True, False), "checkpointing, decoder kept": (False, True), "checkpointing": (True, True)}
+PARTS = ("loss", "step", *RECOMPUTED)
 
 
 def main() -> None:
@@ -35,9 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=171)
     parser.add_argument("--crop", type=int, default=384, help="side of the crop in pixels (default: 384)")
-    parser.add_argument(
-        "--parts", nargs="+", choices=("loss", "step", "checkpointing"), default=["loss", "step", "checkpointing"]
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # in the process of a row
@@ -72,19 +77,25 @@ def measure(options: argparse.Namespace, part: str, plain: bool) -> tuple[float,
         model, inputs = head_and_inputs(options, options.classes)
         model.freeze_encoders().train()
         inputs = {name: clone(value) for name, value in inputs.items()}
-        if part == "checkpointing":
-            enable_activation_checkpointing(model)
-            for layer in model.modules():
-                if plain and isinstance(layer, Dinov3SegDecoderStep):
-                    layer.gradient_checkpointing = False
+        if part in RECOMPUTED and not plain:
+            recompute(model, *RECOMPUTED[part])
 
         def step() -> None:
             model(**inputs, labels=labels).loss.backward()
 
-    if not plain:
+    if not plain or part in RECOMPUTED:
         return timed(step, options.device)
     with patch.object(loss, "MAX_RESIZED_VALUES", 2**62), patch.object(loss, "checkpoint", kept):
         return timed(step, options.device)
+
+
+def recompute(model: PreTrainedModel, decoder: bool, others: bool) -> None:
+    """Turns on activation checkpointing for the steps of the decoder, for the other layers, or for both."""
+    assert model.supports_gradient_checkpointing
+    enable_activation_checkpointing(model)
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.gradient_checkpointing = decoder if isinstance(layer, Dinov3SegDecoderStep) else others
 
 
 def kept(function: Callable, *arguments, **_) -> torch.Tensor:

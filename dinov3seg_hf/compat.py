@@ -14,8 +14,9 @@ from huggingface_hub.errors import HTTPError as TransportError  # from the HTTP 
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["TransportError", "actions_of", "with_features", "without_mixed_precision", "work_of"]
+__all__ = ["TransportError", "actions_of", "product_counter", "with_features", "without_mixed_precision", "work_of"]
 
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -64,3 +65,18 @@ def work_of() -> "Iterator[list[tuple[Any, int]]]":
 
     with Listing():
         yield done
+
+
+def product_counter() -> "FlopCounterMode":
+    """Counts the operations of products and convolutions inside its context, also those of attention on a CPU.
+
+    `FlopCounterMode` knows the fused attention of GPUs alone; that of a CPU has only a private name.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:  # shapes
+        return sdpa_flop_count(query, key, value)
+
+    operation = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001  # no public name
+    return FlopCounterMode(display=False, custom_mapping={operation: attention})

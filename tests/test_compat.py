@@ -58,3 +58,14 @@ def test_work_is_what_reads_or_writes_memory():
     with compat.work_of() as operations:
         torch.transpose(one[1:] + 1, 0, 1)
     assert [(str(function), size) for function, size in operations] == [("aten.add.Tensor", 2 * 8 * 4)]
+
+
+@torch.inference_mode()
+def test_the_products_of_attention_on_a_cpu_are_counted():
+    query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
+    with compat.product_counter() as fused:
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+    with compat.product_counter() as plain:
+        expected = (query @ key.transpose(-1, -2) * 8**-0.5).softmax(dim=-1) @ value
+    torch.testing.assert_close(attended, expected)
+    assert fused.get_total_flops() == plain.get_total_flops() == 2 * 2 * (2 * 3) * 5 * 7 * 8

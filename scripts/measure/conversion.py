@@ -6,9 +6,12 @@
     python scripts/measure/conversion.py conversion --prior          # and SAM ViT-L
     python scripts/measure/conversion.py forward --dtype bfloat16    # 640 x 640, 150 classes, nine windows of 384
     python scripts/measure/conversion.py photo                       # 640 x 427, 20 labels, every mode, converted ViT-L
+    python scripts/measure/conversion.py photo --photo mine.jpg --model dinov3seg-vitl16 --dtype bfloat16 \\
+        --modes slide local-global "whole, refine=pixels" "whole, refine_features"    # your photo and weights
 
 Each measurement runs in a separate process, so its peak memory is measured separately. The files (about 10 GB) have the
-published layout. They are created in a temporary folder and deleted afterwards; TMPDIR sets the temporary folder.
+published layout. They are created in a temporary folder and deleted afterwards; TMPDIR sets the temporary folder. With
+`--model`, nothing is created. Reading the photo is not part of the time; resizing and labeling its pixels are.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from dinov3seg_hf.conversion.layouts import backbone_rules, dinotxt_rules, sam_r
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.loading import load_pipeline
 from dinov3seg_hf.model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
+from dinov3seg_hf.model.image_input import open_image
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.text_embeddings import TextEmbeddings
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
@@ -162,7 +166,7 @@ PHOTO_MODES = {
 }
 
 
-def run_photo(folder: str, mode: str, dtype: str, num_labels: int = 20) -> dict:
+def run_photo(folder: str, mode: str, dtype: str, path: str | None = None, num_labels: int = 20) -> dict:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -173,7 +177,7 @@ def run_photo(folder: str, mode: str, dtype: str, num_labels: int = 20) -> dict:
     tensor = torch.nn.functional.normalize(torch.randn(num_labels, 2, width), dim=-1)
     names = tuple(f"label {index}" for index in range(num_labels))
     text = TextEmbeddings(tensor, names, "random", pipe.text_fingerprint())
-    photo = Image.fromarray(draw_scene(0, size=(427, 640)).image)
+    photo = open_photo(path)
     cpu_start, start = time.process_time(), time.perf_counter()
     pipe(photo, text, **PHOTO_MODES[mode])
     return {
@@ -184,18 +188,29 @@ def run_photo(folder: str, mode: str, dtype: str, num_labels: int = 20) -> dict:
     }
 
 
+def open_photo(path: str | None) -> Image.Image:
+    """Returns the photo, or a drawn scene of 640 x 427 pixels.
+
+    Raises:
+        ValueError: If the file is no image.
+    """
+    return Image.fromarray(draw_scene(0, size=(427, 640)).image) if path is None else open_image(path)
+
+
 def peak_memory() -> float:
     """Returns the peak memory of this process in GB, including pages of memory-mapped files that are in memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def measure_photos(folder: str, dtype: str, modes: list[str]) -> None:
+def measure_photos(folder: str, dtype: str, modes: list[str], model: str | None, path: str | None) -> None:
     """Prints a table: one row per mode."""
-    in_own_process(f"make_files({folder!r}, 'pth')")
-    converted = str(Path(folder) / "converted")
-    in_own_process(f"run_conversion({folder!r}, 'pth', {dtype!r}, False)")
+    print("photo of {} x {} pixels".format(*open_photo(path).size), flush=True)
+    if model is None:
+        in_own_process(f"make_files({folder!r}, 'pth')")
+        model = str(Path(folder) / "converted")
+        in_own_process(f"run_conversion({folder!r}, 'pth', {dtype!r}, False)")
     for mode in modes:
-        figures = in_own_process(f"run_photo({converted!r}, {mode!r}, {dtype!r})")
+        figures = in_own_process(f"run_photo({model!r}, {mode!r}, {dtype!r}, {path!r})")
         if mode == modes[0]:
             print(f"{dtype:24}", *(f"{column:>16}" for column in figures))
         print(f"{mode:24}", *(f"{figure:16.1f}" for figure in figures.values()), flush=True)
@@ -220,14 +235,21 @@ def main() -> None:
     parser.add_argument("--num-classes", type=int, default=150)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--modes", nargs="+", default=list(PHOTO_MODES), choices=PHOTO_MODES, help="for a photo")
+    parser.add_argument("--photo", metavar="FILE", help="an image of any size (default: a drawn scene of 640 x 427)")
+    parser.add_argument("--model", metavar="DIR", help="converted weights for a photo (default: random weights)")
     arguments = parser.parse_args()
+    if arguments.photo is not None:
+        try:  # before gigabytes are written
+            open_photo(arguments.photo)
+        except ValueError as error:
+            parser.error(str(error))
     torch.set_num_threads(arguments.threads)
 
     if arguments.what == "forward":
         figures = in_own_process(f"run_forward({arguments.dtype!r}, {arguments.num_classes}, {arguments.head!r})")
     elif arguments.what == "photo":
         with tempfile.TemporaryDirectory() as folder:
-            measure_photos(folder, arguments.dtype, arguments.modes)
+            measure_photos(folder, arguments.dtype, arguments.modes, arguments.model, arguments.photo)
         return
     else:
         with tempfile.TemporaryDirectory() as folder:

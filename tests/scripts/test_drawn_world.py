@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The scripts behind the embedded checkpoint run as their headers say, cut short."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,8 +13,11 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
+from dinov3seg_hf.about import EMBEDDED
 from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, PATTERNS, SEEN, factors_of, phrases_of
 from dinov3seg_hf.drawn_world.scenes import draw_scene
+from dinov3seg_hf.loading import load_pipeline
+from dinov3seg_hf.model.inference_settings import InferenceSettings
 
 from forked import Script
 from places import SCRIPTS, load_script
@@ -243,3 +247,74 @@ def test_rejected_classes_are_compared_with_all_classes_scene_by_scene(tmp_path)
     every, few, some = scores["rules"].values()
     assert every["gain"] == every["changed"] == 0 and every["ratio"] == 1
     assert few["ratio"] > 1 and few["changed"] > some["changed"]
+
+
+@pytest.fixture(scope="module")
+def stitching():
+    return load_script(SCRIPTS / "drawn_world" / "stitching.py")
+
+
+@pytest.fixture(scope="module")
+def embedded_pipe():
+    return load_pipeline(EMBEDDED, "cpu")
+
+
+def views_and_features(stitching, pipe, size: tuple[int, int], window: int):
+    options = {"inference": "local-global", "head": "dinotxt", "refine_features": False, "window_size": window}
+    options |= {"window_stride": window // 2, "size": {"height": size[0], "width": size[1]}}
+    image = Image.fromarray(draw_scene(1, "all", size).image)
+    prepared = pipe.prepare(image, InferenceSettings(**options))
+    features = pipe.encode_image(image, **options).features.patch_features
+    return stitching.Views.of(pipe.model.vision_model, prepared.tensors), features
+
+
+@torch.inference_mode()
+def test_the_trial_of_stitching_compares_with_the_local_global_features_of_the_model(stitching, embedded_pipe):
+    views, features = views_and_features(stitching, embedded_pipe, (72, 100), 48)
+    encoder = stitching.Encoder(embedded_pipe.model)
+    torch.testing.assert_close(encoder.local_global(views), features)
+    for name, encode in encoder.variants().items():
+        assert encode(views).shape == features.shape, name
+        assert name == "local-global" or not torch.allclose(encode(views), features, atol=1e-3), name
+    # nothing of the model is left changed
+    torch.testing.assert_close(encoder.local_global(views), features)
+
+
+@torch.inference_mode()
+def test_one_window_is_stitched_to_itself_and_no_share_of_likeness_changes_nothing(stitching, embedded_pipe):
+    views, features = views_and_features(stitching, embedded_pipe, (64, 72), 96)
+    encoder = stitching.Encoder(embedded_pipe.model, share=0.0)
+    for encode in encoder.variants().values():
+        torch.testing.assert_close(encode(views), features)
+
+
+@torch.inference_mode()
+def test_windows_are_stitched_in_any_order(stitching, embedded_pipe):
+    views, _ = views_and_features(stitching, embedded_pipe, (72, 100), 48)
+    order = torch.randperm(len(views.windows), generator=torch.Generator().manual_seed(0))
+    shuffled = dataclasses.replace(views, windows=views.windows[order], boxes=views.boxes[order])
+    encoder = stitching.Encoder(embedded_pipe.model)
+    torch.testing.assert_close(encoder.stitched(shuffled), encoder.stitched(views))
+    # a window sees the others
+    other = dataclasses.replace(views, windows=torch.cat([views.windows[:1], views.windows[1:].flip(2)]))
+    assert not torch.allclose(encoder.stitched(other)[..., :3, :3], encoder.stitched(views)[..., :3, :3], atol=1e-3)
+
+
+def test_each_patch_attends_by_likeness_to_those_that_are_more_alike_than_most(stitching):
+    patches = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
+    weights = stitching.similarity_weights(patches)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 9))
+    assert (weights.diagonal(dim1=1, dim2=2) == weights.amax(dim=-1)).all() and (weights == 0).any()
+    # equal patches: each attends at least to itself
+    assert torch.isfinite(stitching.similarity_weights(torch.ones(1, 4, 8))).all()
+
+
+@pytest.mark.multiprocess
+def test_stitching_prints_a_row_for_each_size_and_split(tmp_path):
+    options = ("--scenes", 2, "--sizes", 72, "--window", 48, "--output", tmp_path / "scores.json")
+    rows = run("drawn_world/stitching.py", *options).splitlines()
+    assert len(rows) == 4 and rows[2].startswith("| 9 x 9 | 6 x 6 | unseen | 2 | ")
+    assert len({row.count("|") for row in rows}) == 1
+    scores = json.loads((tmp_path / "scores.json").read_text())["rows"]
+    assert [row["split"] for row in scores] == ["unseen", "seen"]
+    assert scores[0]["variants"]["local-global"]["gain_interval"] == [0, 0]
