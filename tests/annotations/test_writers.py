@@ -246,7 +246,7 @@ def test_a_full_disk_does_not_promise_that_one_file_is_kept(annotated, tmp_path,
     writer = open_writer(name, path, NAMES)
     writer.add(annotated[0])
     if at_the_end:
-        monkeypatch.setattr("dinov3seg_hf.annotations.writer.shutil.copyfileobj", full_disk)
+        monkeypatch.setattr("dinov3seg_hf.annotations.writer.open_atomically", full_disk)
     else:
         monkeypatch.setattr(writer, "spool", full_disk)
     with pytest.raises(ValueError, match=r"left on device\. Free disk space, and run the same again") as caught:
