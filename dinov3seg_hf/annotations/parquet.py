@@ -142,6 +142,29 @@ def parquet_row(cleaned: Cleaned, image: dict[str, Any], ignored: int) -> dict[s
 
 
 def rows_to_parquet(rows: Sequence[dict[str, Any]], features: datasets.Features) -> bytes:
-    """Returns rows as the content of a parquet file."""
-    columns = {name: [row[name] for row in rows] for name in features}
-    return to_parquet(datasets.Dataset.from_dict(columns, features=features))
+    """Returns rows as the content of a parquet file. Large images are in several arrays: Arrow has 2 GiB for each."""
+    parts: list[list[dict[str, Any]]] = [[]]
+    num_bytes = 0
+    for row in rows:
+        size = _num_bytes(row)
+        if parts[-1] and num_bytes + size > BYTES_PER_FILE:
+            parts.append([])
+            num_bytes = 0
+        parts[-1].append(row)
+        num_bytes += size
+    made = [
+        datasets.Dataset.from_dict({name: [row[name] for row in part] for name in features}, features=features)
+        for part in parts
+    ]
+    if len(made) == 1:
+        return to_parquet(made[0])
+    return to_parquet(datasets.concatenate_datasets(made), batch_size=max(1, len(rows) // len(made)))
+
+
+def _num_bytes(value: Any) -> int:
+    """The bytes of images, and of what else a row contains, without small values."""
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    if isinstance(value, (dict, list)):
+        return sum(_num_bytes(item) for item in (value.values() if isinstance(value, dict) else value))
+    return 0
