@@ -79,7 +79,8 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
         "--overwrite",
         action="store_true",
         help="replace files of an image that exist with another content; without it they stay, for example corrections "
-        "by hand, and the image is reported (one file for all images is always replaced)",
+        "by hand, and the image is reported (one file for all images is always replaced; "
+        "an interrupted run of it begins again)",
     )
 
 

@@ -55,7 +55,9 @@ class ImageInput:
         if self.source == STDIN:
             return None
         if self.path is None:
-            return [hashlib.sha256(self.source.encode()).hexdigest()]  # "data:" addresses are long
+            return [
+                hashlib.sha256(self.source.encode(errors="surrogatepass")).hexdigest()
+            ]  # "data:" addresses are long
         try:
             stat = self.path.stat()
         except OSError:  # reported where the image is read

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..annotations import AnnotationWriter
 
 # The flags that determine a label map, besides model and words, by the names of their options.
-SETTINGS = ("threshold", "active_classes", "background", "head", "inference", "refine_features", "refine")
+SETTINGS = ("threshold", "active_classes", "head", "inference", "refine_features")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def is_done(task: Task, options: argparse.Namespace) -> bool:
 
 def run_of(options: argparse.Namespace) -> dict[str, Any]:
     """What annotations depend on, as values of JSON, as far as it is known before the model is loaded."""
-    model = Path(options.model).expanduser()
+    model = Path(os.path.expanduser(options.model))
     weights = [*model.glob("*.safetensors"), *(model / TRAINED_MODEL).glob("*.safetensors")]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(weights)]
     paths = {key: getattr(options, key) for key in ("output", "mask", "json")}
@@ -154,12 +154,15 @@ def run_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def _determined_by(options: argparse.Namespace) -> dict[str, Any]:
     """The options that determine the label map of an image."""
-    vocabulary, folder = options.vocabulary, Path(options.model).expanduser()
+    vocabulary, name = options.vocabulary, title_of(options.model)
+    folder = os.path.expanduser(name)
     bounds = None if vocabulary.calibration is None else vocabulary.calibration.thresholds
     return {
-        "model": os.path.realpath(folder) if folder.exists() else title_of(options.model),
+        "model": os.path.realpath(folder) if os.path.exists(folder) else name,
         "words": [vocabulary.names, vocabulary.synonyms, vocabulary.templates, bounds],
         **{key: getattr(options, key) for key in SETTINGS},
+        "background": noted_options(options)["background"],
+        "refine": options.refine or "none",
     }
 
 
@@ -180,6 +183,8 @@ def _refuse_other_notes(options: argparse.Namespace, done: Sequence[Task]) -> No
         try:
             noted = load_json(read_note(path) or "")
         except ValueError:  # of an earlier version, or not a file of this command
+            continue
+        if not isinstance(noted, dict):
             continue
         if changed := [key for key in {**ours, **noted} if ours.get(key) != noted.get(key)]:
             raise ValueError(
