@@ -8,6 +8,7 @@ label plus 1, because readers take 0 for the background.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,11 @@ class CocoWriter(FileWriter):
     name = "coco"
     needs = ("pycocotools", "scipy", "shapely")
 
-    def _begin(self) -> None:
-        self._num_annotations = 0
-
     def _add(self, cleaned: Cleaned) -> None:
-        image, image_id = cleaned.image, self.num_images + 1
+        image = cleaned.image
         annotations = [
             as_json(
                 {
-                    "id": self._num_annotations + number,
-                    "image_id": image_id,
                     "category_id": part.label + 1,
                     "bbox": list(part.box),
                     "area": part.area,
@@ -42,26 +38,40 @@ class CocoWriter(FileWriter):
                     **({} if part.score is None else {"score": part.score}),
                 }
             )
-            for number, part in enumerate(cleaned.parts, start=1)
+            for part in cleaned.parts
         ]
-        self.spool("images", [as_json(image_record(image, image_id, self.options.image_prefix))])
+        self.spool("images", [as_json(image_record(image, self.options.image_prefix))])
         self.spool("annotations", annotations)
-        self._num_annotations += len(annotations)
 
     def _finish(self) -> None:
-        categories = as_json([{"id": label + 1, "name": name} for label, name in enumerate(self.labels)])
-        head = b'{"info": {"description": "written by dinov3seg_hf"}, "licenses": [], "categories": ' + categories
-        self.write(head, b',\n"images": [\n', "images", b'\n],\n"annotations": [\n', "annotations", b"\n]}\n")
+        annotations = (
+            with_ids(record, id=number, image_id=image_id)
+            for number, (image_id, record) in enumerate(self.records("annotations"), start=1)
+        )
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(self.labels)]
+        write_coco(self, categories, annotations)
 
 
-def image_record(image: AnnotatedImage, image_id: int, prefix: str) -> dict[str, Any]:
-    """Returns the entry of an image; the size is that of the upright image."""
-    return {"id": image_id, "file_name": prefix + image.file_name, "height": image.height, "width": image.width}
+def write_coco(writer: FileWriter, categories: list[dict[str, Any]], annotations: Iterable[str]) -> None:
+    """Writes a file of COCO from the records "images" and these annotations, one per line."""
+    images = (with_ids(record, id=number) for number, record in writer.records("images"))
+    head = '{"info": {"description": "written by dinov3seg_hf"}, "licenses": [], "categories": ' + as_json(categories)
+    writer.write(head.encode(), b',\n"images": [\n', images, b'\n],\n"annotations": [\n', annotations, b"\n]}\n")
 
 
-def as_json(record: Any) -> bytes:
-    """Returns a record as JSON in UTF-8."""
-    return json.dumps(record, ensure_ascii=False).encode()
+def image_record(image: AnnotatedImage, prefix: str) -> dict[str, Any]:
+    """Returns the entry of an image without its id; the size is that of the upright image."""
+    return {"file_name": prefix + image.file_name, "height": image.height, "width": image.width}
+
+
+def with_ids(record: str, **ids: int) -> str:
+    """Puts ids, which are known when all images are done, before the other keys of a record."""
+    return f"{as_json(ids)[:-1]}, {record[1:]}"
+
+
+def as_json(record: Any) -> str:
+    """Returns a record as JSON, without escapes for non-ASCII characters."""
+    return json.dumps(record, ensure_ascii=False)
 
 
 def ring_of(part: Part, tolerance: float) -> np.ndarray:

@@ -28,9 +28,9 @@ class CvatWriter(FileWriter):
                 "escaped. Rename the image."
             )
         name = quoteattr(self.options.image_prefix + image.file_name)
-        lines = [f'  <image id="{self.num_images}" name={name} width="{image.width}" height="{image.height}">']
+        lines = [f'name={name} width="{image.width}" height="{image.height}">']
         lines += [self._mask(part) for part in cleaned.parts]
-        self.spool("images", ["\n".join([*lines, "  </image>\n"]).encode()], separator=b"")
+        self.spool("images", ["\n".join([*lines, "  </image>\n"])])
 
     def _mask(self, part: Part) -> str:
         left, top, width, height = part.box
@@ -53,4 +53,5 @@ class CvatWriter(FileWriter):
             f"  <meta><task><size>{self.num_images}</size><mode>annotation</mode><labels>{labels}</labels></task>"
             "</meta>\n"
         )
-        self.write(head.encode(), "images", b"</annotations>\n")
+        images = (f'  <image id="{number - 1}" {record}' for number, record in self.records("images"))
+        self.write(head.encode(), images, b"</annotations>\n", separator=b"")

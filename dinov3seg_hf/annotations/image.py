@@ -113,7 +113,8 @@ class ExportOptions:
         image_prefix: Text before each file name in `coco`, `coco-panoptic`, `cvat` and `label-studio`, for example a
             folder or an address.
         overwrite: Whether files of an image that exist with another content are replaced. If not, they stay, and the
-            image is an error: a person may have corrected them. One file for all images is always replaced.
+            image is an error: a person may have corrected them. One file for all images is always replaced; with
+            `overwrite`, an interrupted run of it is left out.
 
     Raises:
         ValueError: If a value is out of range.

@@ -59,7 +59,7 @@ class LabelStudioWriter(FileWriter):
             f'  <BrushLabels name="label" toName="image">\n{labels}  </BrushLabels>\n</View>\n'
         )
         write_atomically(self.config, config.encode())
-        self.write(b"[\n", "tasks", b"\n]\n")
+        self.write(b"[\n", (record for _, record in self.records("tasks")), b"\n]\n")
 
 
 def prediction_of(

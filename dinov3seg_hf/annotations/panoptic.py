@@ -15,7 +15,7 @@ from PIL import Image
 from ..model.vocabulary import Vocabulary
 from ..visualization.colors import label_palette
 from ..visualization.files import save_image
-from .coco import as_json, image_record
+from .coco import as_json, image_record, with_ids, write_coco
 from .image import Cleaned, ExportOptions
 from .writer import FileWriter
 
@@ -42,8 +42,11 @@ class PanopticWriter(FileWriter):
     def _png_of(self, file_name: str) -> Path:
         return self.folder / PurePosixPath(file_name).with_suffix(".png")
 
+    def _is_there(self, file_name: str) -> bool:
+        return self._png_of(file_name).is_file()
+
     def _add(self, cleaned: Cleaned) -> None:
-        image, image_id = cleaned.image, self.num_images + 1
+        image = cleaned.image
         ids = np.zeros((image.height, image.width), np.uint32)
         segments = []
         for number, part in enumerate(cleaned.parts, start=1):
@@ -63,11 +66,10 @@ class PanopticWriter(FileWriter):
         colors = np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
         save_image(png, Image.fromarray(colors))
         record = {
-            "image_id": image_id,
             "file_name": png.relative_to(self.folder).as_posix(),
             "segments_info": segments,
         }
-        self.spool("images", [as_json(image_record(image, image_id, self.options.image_prefix))])
+        self.spool("images", [as_json(image_record(image, self.options.image_prefix))])
         self.spool("annotations", [as_json(record)])
 
     def _finish(self) -> None:
@@ -76,13 +78,5 @@ class PanopticWriter(FileWriter):
             {"id": label + 1, "name": name, "supercategory": name, "isthing": 1, "color": palette[label]}
             for label, name in enumerate(self.labels)
         ]
-        head = b'{"info": {"description": "written by dinov3seg_hf"}, "licenses": [], "categories": '
-        self.write(
-            head,
-            as_json(categories),
-            b',\n"images": [\n',
-            "images",
-            b'\n],\n"annotations": [\n',
-            "annotations",
-            b"\n]}\n",
-        )
+        annotations = (with_ids(record, image_id=number) for number, record in self.records("annotations"))
+        write_coco(self, categories, annotations)

@@ -7,7 +7,7 @@ labels of an image; its type, `ClassLabel`, holds the names, so training needs n
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..data.parquet import encode_png, to_parquet
 from ..model.files import write_atomically
 from ..model.vocabulary import IGNORE_8_BIT, Vocabulary
 from .image import Cleaned, ExportOptions, source_path
+from .journal import Journal
 from .writer import AnnotationWriter, check_folder, is_stored_upright
 
 ROWS_PER_FILE, BYTES_PER_FILE = 256, 256 * 2**20
@@ -34,15 +35,39 @@ class ParquetWriter(AnnotationWriter):
         super().__init__(path, vocabulary, options)
         self._folder = self.path / "data"
         check_folder(self.path)
+        self._journal: Journal = Journal(self.path)
+        if not self._journal.path.exists():
+            self._refuse_files()
+        self._ignored = self.stored_vocabulary.ignore_label
+        self._features = parquet_features(self.labels)
+        self._rows: list[dict[str, Any]] = []
+        self._names_of_rows: list[str] = []
+        self._num_bytes = self._num_files = 0
+
+    def _refuse_files(self) -> None:
         if any(self._folder.glob("*.parquet")):
             raise ValueError(
                 f"{str(self._folder)!r} contains parquet files; expected none, because rows would be there twice. "
                 "Choose another folder, or remove the files."
             )
-        self._ignored = self.stored_vocabulary.ignore_label
-        self._features = parquet_features(self.labels)
-        self._rows: list[dict[str, Any]] = []
-        self._num_bytes = self._num_files = 0
+
+    def resume(self, run: Mapping[str, Any], sources: Mapping[str, Any]) -> frozenset[str]:
+        if self.options.overwrite:
+            self._refuse_files()
+        done = super().resume(run, sources)
+        if self._journal.num_left_out or not all(self._file(number).is_file() for number in self._journal):
+            self._journal.close()
+            raise ValueError(
+                f"{str(self._folder)!r} lacks files of an interrupted run, or contains rows of images that have "
+                "changed or are not in this run. Restore them to finish it, or remove the folder and "
+                f"{str(self._journal.path)!r}."
+            )
+        self._num_files = 1 + max(self._journal, default=-1)
+        return done
+
+    def _begin(self) -> None:
+        if not self.resumable:
+            self._refuse_files()
 
     def _add(self, cleaned: Cleaned) -> None:
         image = cleaned.image
@@ -56,18 +81,30 @@ class ParquetWriter(AnnotationWriter):
         if len(self._rows) >= ROWS_PER_FILE or self._num_bytes + len(content) > BYTES_PER_FILE:
             self._flush()
         self._rows.append(row)
+        self._names_of_rows.append(image.file_name)
         self._num_bytes += len(content) + len(row["mask"]["bytes"])
 
     def _finish(self) -> None:
         self._flush()
+        if self.resumable:  # what an interrupted run wrote last, and did not note
+            for path in {*self._folder.glob("train-*.parquet")} - {self._file(n) for n in range(self._num_files)}:
+                path.unlink()
+            self._journal.remove()
 
     def _flush(self) -> None:
         if not self._rows:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._file(self._num_files), rows_to_parquet(self._rows, self._features))
+        path = self._file(self._num_files)
+        write_atomically(path, rows_to_parquet(self._rows, self._features))
+        if self.resumable:
+            try:
+                self._journal.add(self._names_of_rows, self._num_files)
+            except BaseException:
+                path.unlink(missing_ok=True)  # its rows will be written again
+                raise
         self._num_files += 1
-        self._rows, self._num_bytes = [], 0
+        self._rows, self._names_of_rows, self._num_bytes = [], [], 0
 
     def _file(self, number: int) -> Path:
         return self._folder / f"train-{number:05d}.parquet"
@@ -105,6 +142,29 @@ def parquet_row(cleaned: Cleaned, image: dict[str, Any], ignored: int) -> dict[s
 
 
 def rows_to_parquet(rows: Sequence[dict[str, Any]], features: datasets.Features) -> bytes:
-    """Returns rows as the content of a parquet file."""
-    columns = {name: [row[name] for row in rows] for name in features}
-    return to_parquet(datasets.Dataset.from_dict(columns, features=features))
+    """Returns rows as the content of a parquet file. Large images are in several arrays: Arrow has 2 GiB for each."""
+    parts: list[list[dict[str, Any]]] = [[]]
+    num_bytes = 0
+    for row in rows:
+        size = _num_bytes(row)
+        if parts[-1] and num_bytes + size > BYTES_PER_FILE:
+            parts.append([])
+            num_bytes = 0
+        parts[-1].append(row)
+        num_bytes += size
+    made = [
+        datasets.Dataset.from_dict({name: [row[name] for row in part] for name in features}, features=features)
+        for part in parts
+    ]
+    if len(made) == 1:
+        return to_parquet(made[0])
+    return to_parquet(datasets.concatenate_datasets(made), batch_size=max(1, len(rows) // len(made)))
+
+
+def _num_bytes(value: Any) -> int:
+    """The bytes of images, and of what else a row contains, without small values."""
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    if isinstance(value, (dict, list)):
+        return sum(_num_bytes(item) for item in (value.values() if isinstance(value, dict) else value))
+    return 0

@@ -8,20 +8,21 @@ A writer is opened once, gets one image after the other, and is closed. It keeps
 import contextlib
 import io
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO, ClassVar, NoReturn
+from typing import Any, BinaryIO, ClassVar, NoReturn
 
 from PIL import Image
 
+from ..about import __version__
 from ..extras import require_extra
 from ..model.files import FREE_SPACE, disk_errors_as_value_errors, open_atomically, write_atomically
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
 from .image import AnnotatedImage, Cleaned, ExportOptions, source_path
+from .journal import Journal
 
 # The EXIF tag that says how an image is rotated; 1 is upright.
 ORIENTATION = 0x0112
@@ -53,10 +54,12 @@ class AnnotationWriter:
     needs: ClassVar[tuple[str, ...]] = ("scipy",)
     extra: ClassVar[str] = "export"
     # whether a run can go on where another one stopped
-    resumable: ClassVar[bool] = False
+    resumable: bool = False
     suffixes: ClassVar[tuple[str, ...] | None] = None
     # whether names of images are stored as text, which is UTF-8; names of files need not be
     stores_names: ClassVar[bool] = True
+    # what is done of files of many images
+    _journal: Journal | None = None
 
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         self.path, self.vocabulary, self.options = Path(path), vocabulary, options or ExportOptions()
@@ -97,6 +100,7 @@ class AnnotationWriter:
             if self.num_images == 0:
                 self._begin()
             self._add(cleaned)
+            self._note(image)
         self._names.add(image.stem)
         self.num_images += 1
 
@@ -125,7 +129,42 @@ class AnnotationWriter:
             raise ValueError(f"{str(error).removesuffix(FREE_SPACE)}{BEGIN_AGAIN}") from error
 
     def discard(self) -> None:
-        """Removes what is not finished."""
+        """Removes what is not finished, and cannot be finished by another run."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def resume(self, run: Mapping[str, Any], sources: Mapping[str, Any]) -> frozenset[str]:
+        """Goes on with an interrupted run of one file for all images, and lets another run go on with this one.
+
+        Until the file is complete, `<path>.journal` contains what is done. Called once, before the first image. With
+        the option `overwrite`, the interrupted run is left out.
+
+        Args:
+            run: What the annotations depend on besides the labels and options, as values of JSON: model, settings.
+            sources: The file names of all images of this run, and what identifies each image, as a value of JSON, such
+                as its path and time; an image with `None` is never taken as done.
+
+        Returns:
+            The file names of the images that are done, which must not be added again. None for formats with files for
+            each image, see `files_of`, and for those that have to begin again.
+
+        Raises:
+            ValueError: If the interrupted run was another one, or another process writes the file.
+        """
+        if self._journal is None:
+            return frozenset()
+        ours, options = self.stored_vocabulary, asdict(self.options)
+        del options["overwrite"]
+        words = [ours.names, ours.synonyms, ours.templates]
+        description = {"version": __version__, "format": self.name, "labels": words, **options, **run}
+        self._journal.keep(description, sources, self._is_there, self.options.overwrite)
+        self.resumable, self.num_images = True, len(self._journal)
+        self._names.update(self._journal.stems)
+        return frozenset(self._journal.names)
+
+    def _is_there(self, file_name: str) -> bool:
+        """Whether other files of an image exist, without which it is not done."""
+        return True
 
     def files_of(self, file_name: str) -> list[Path]:
         """Returns the files that exist once an image is done; none if all images share one file."""
@@ -142,10 +181,15 @@ class AnnotationWriter:
     def _add(self, cleaned: Cleaned) -> None:
         raise NotImplementedError
 
+    def _note(self, image: AnnotatedImage) -> None:
+        """Called after the annotations of an image were added."""
+
     def _finish(self) -> None:
         """Called after the last image, if there was one."""
 
     def __enter__(self) -> "AnnotationWriter":
+        if self._journal is not None:
+            self._journal.begin()
         return self
 
     def __exit__(
@@ -158,15 +202,15 @@ class AnnotationWriter:
 
 
 class FileWriter(AnnotationWriter):
-    """One file for all images. Records wait in temporary files beside it until all images are done."""
+    """One file for all images. Records wait in a journal beside it until all images are done."""
 
     suffixes = (".json",)
 
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         super().__init__(path, vocabulary, options)
         check_writable(self.path, self.suffixes)
-        self._spools: dict[str, BinaryIO] = {}
-        self._is_damaged = False
+        self._journal: Journal = Journal(self.path)
+        self._lists: dict[str, list[str]] = {}
 
     def add(self, image: AnnotatedImage) -> None:
         """Writes the annotations of an image. If there is an error, nothing of the image is in the result.
@@ -174,51 +218,38 @@ class FileWriter(AnnotationWriter):
         Raises:
             ValueError: If the image cannot be used, or an image of this name was added before.
         """
-        before = {name: file.tell() for name, file in self._spools.items()}
-        try:
-            super().add(image)
-        except BaseException:
-            try:
-                for name, file in self._spools.items():
-                    file.seek(before.get(name, 0))
-                    file.truncate()
-            except OSError:
-                self._is_damaged = True  # the full disk that was the reason
-            raise
+        self._lists = {}
+        super().add(image)
 
-    def spool(self, name: str, records: Iterable[bytes], separator: bytes = b",\n") -> None:
-        """Appends records to a list on disk; the records of an image are made before the first one is written."""
-        if name not in self._spools:
-            # deleted as soon as it is closed, even if the process is killed
-            self._spools[name] = tempfile.TemporaryFile(dir=self.path.parent)
-        file = self._spools[name]
-        for record in list(records):
-            if file.tell():
-                file.write(separator)
-            file.write(record)
+    def spool(self, name: str, records: Iterable[str]) -> None:
+        """Adds records of the image to a list."""
+        self._lists.setdefault(name, []).extend(records)
 
-    def write(self, *pieces: bytes | str) -> None:
-        """Writes the file atomically: bytes as they are, strings as the lists of these names.
+    def _note(self, image: AnnotatedImage) -> None:
+        self._journal.add([image.file_name], self._lists)
+
+    def records(self, name: str) -> Iterator[tuple[int, str]]:
+        """Yields the records of a list, each with the number of its image, from 1."""
+        for number, lists in enumerate(self._journal, start=1):
+            yield from ((number, record) for record in lists.get(name, ()))
+
+    def write(self, *pieces: bytes | Iterable[str], separator: bytes = b",\n") -> None:
+        """Writes the file atomically: bytes as they are, and records with a separator between them.
 
         Raises:
-            ValueError: If the path cannot be written, or the lists are damaged.
+            ValueError: If the path cannot be written, or the journal is damaged.
         """
-        if self._is_damaged:
-            raise ValueError(f"{str(self.path)!r} was not written, because its disk was full. Choose another disk.")
+        self._journal.check()
         with open_atomically(self.path) as file:
             for piece in pieces:
                 if isinstance(piece, bytes):
                     file.write(piece)
-                elif piece in self._spools:
-                    self._spools[piece].seek(0)
-                    shutil.copyfileobj(self._spools[piece], file)
-
-    def discard(self) -> None:
-        """Removes the temporary files."""
-        for file in self._spools.values():
-            with contextlib.suppress(OSError):  # a full disk was reported before
-                file.close()
-        self._spools.clear()
+                    continue
+                for number, record in enumerate(piece):
+                    if number:
+                        file.write(separator)
+                    file.write(record.encode())
+        self._journal.remove()
 
 
 class FolderWriter(AnnotationWriter):

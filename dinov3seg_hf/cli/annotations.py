@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..annotations.formats import FORMATS
 from .console import not_negative, positive, print_error, share
 from .inputs import ImageInput
+from .segment_files import run_of
 
 if TYPE_CHECKING:
     from ..annotations import AnnotationWriter
@@ -32,7 +33,8 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "annotations",
         "For annotation tools and for training. Each connected part of a label is an annotation of its own. One file "
-        "for all images (coco, coco-panoptic, cvat, label-studio, geopackage) is written when all images are done. "
+        "for all images (coco, coco-panoptic, cvat, label-studio, geopackage) is written when all images are done; "
+        "until then, PATH.journal keeps those that are, for the same command again (not of videos and geopackage). "
         'Requires the extra "export", for geotiff and geopackage "geo".',
     )
     group.add_argument(
@@ -77,7 +79,8 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
         "--overwrite",
         action="store_true",
         help="replace files of an image that exist with another content; without it they stay, for example corrections "
-        "by hand, and the image is reported (one file for all images is always replaced)",
+        "by hand, and the image is reported (one file for all images is always replaced; "
+        "an interrupted run of it begins again)",
     )
 
 
@@ -125,11 +128,6 @@ def open_annotations(
             "the other one out."
         )
     writer = open_writer(options.format, options.annotations, vocabulary, export)
-    if options.skip_existing and not writer.resumable:
-        raise ValueError(
-            f"--skip-existing does not work with --format {options.format}, whose files hold all images: they would "
-            "lack those that were done before. Leave it out, or write png masks, which can be continued."
-        )
     source_of: dict[object, str] = {}
     for image in images:
         if (first := source_of.setdefault(image.name, image.title)) != image.title:
@@ -137,7 +135,24 @@ def open_annotations(
                 f"{first!r} and {image.title!r} have the same name in annotations, {str(image.name)!r}. Rename one of "
                 "them, segment them in separate runs, or pass their common folder with --recursive."
             )
+    if not options.videos:  # whose frames are not known
+        options.annotated = writer.resume(run_of(options), {image.file_name: image.identity for image in images})
+    if options.skip_existing:
+        _check_resumable(options, writer)
     return writer
+
+
+def _check_resumable(options: argparse.Namespace, writer: "AnnotationWriter") -> None:
+    if not writer.resumable:
+        raise ValueError(
+            f"--skip-existing does not work with --format {options.format}, whose files hold all images: they would "
+            "lack those that were done before. Leave it out, or write png masks, which can be continued."
+        )
+    if writer.path.is_file() and not options.annotated:
+        raise ValueError(
+            f"{str(writer.path)!r} is complete, so there is nothing that --skip-existing could go on with. Leave it "
+            "out to write the file again, or choose another name."
+        )
 
 
 def warn_of_annotations(options: argparse.Namespace, tasks: Sequence["Task"]) -> None:

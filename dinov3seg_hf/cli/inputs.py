@@ -3,6 +3,7 @@
 """The images that a command is given: files, folders, patterns and addresses, in the order of the command line."""
 
 import glob
+import hashlib
 import io
 import os
 import sys
@@ -47,6 +48,21 @@ class ImageInput:
     def path(self) -> Path | None:
         """The file; `None` for an address and for standard input."""
         return None if is_address(self.source) or self.source == STDIN else Path(self.source)
+
+    @property
+    def identity(self) -> list[str | int | None] | None:
+        """What tells the image from others and from earlier ones, as a value of JSON; `None`: nothing does."""
+        if self.source == STDIN:
+            return None
+        if self.path is None:
+            return [
+                hashlib.sha256(self.source.encode(errors="surrogatepass")).hexdigest()
+            ]  # "data:" addresses are long
+        try:
+            stat = self.path.stat()
+        except OSError:  # reported where the image is read
+            return None
+        return [str(self.path.resolve()), self.frame, stat.st_size, stat.st_mtime_ns]
 
     @property
     def is_video(self) -> bool:

@@ -71,7 +71,8 @@ def make_parser(prog: str) -> Parser:
         type=positive,
         default=128,
         metavar="N",
-        help="rows in a file of the result; a process keeps those of one file in memory (default: 128)",
+        help="rows in a file of the result; a process keeps those of one file in memory, so fewer for images of "
+        "many megabytes (default: 128)",
     )
     shards.add_argument(
         "--copy-images",

@@ -11,7 +11,7 @@ from .annotations import add_annotations, open_annotations, warn_of_annotations
 from .console import EXIT_OK, Parser, positive, print_error, share
 from .inputs import find_images, warn_of_frames
 from .model_options import add_model
-from .segment_files import Task, plan_files, refuse_other_options
+from .segment_files import Task, is_done, note_of, plan_files, refuse_other_options
 from .segment_tiles import add_tiles, check_tiles, refuse_without_tile, run_tiles
 from .segment_videos import add_videos, check_videos, refuse_without_video
 from .words import add_words, vocabulary_of
@@ -31,7 +31,7 @@ checkpoint is used, which knows drawn scenes only.
 """
 INTERRUPTED = (
     "interrupted; run the same command again to finish, with --skip-existing to keep what is done; annotations in one "
-    "file begin again"
+    "file go on anyway, except those of videos and GeoPackages, which begin again"
 )
 
 
@@ -59,8 +59,7 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--skip-existing",
         action="store_true",
-        help="skip images whose output files exist, to continue an interrupted run with the same words and options "
-        "(masks and overlays do not note them)",
+        help="skip images whose output files exist, to continue an interrupted run with the same words and options",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=1, metavar="N", help="images that the model gets at once (default: 1)"
@@ -111,14 +110,15 @@ def check(options: argparse.Namespace) -> None:
         return
     refuse_without_video(options)
     options.vocabulary = vocabulary_of(options)
+    options.note, options.annotated = note_of(options), frozenset()
     options.writer = open_annotations(options, options.vocabulary, images)
     options.tasks = plan_files(options, images, options.writer)
     options.several = len(images) > 1
-    if options.skip_existing:
+    if options.skip_existing or options.annotated:
         todo: list[Task] = []
         done: list[Task] = []
         for task in options.tasks:
-            (done if all(path.exists() for path in task.files) else todo).append(task)
+            (done if is_done(task, options) else todo).append(task)
         refuse_other_options(options, done)
         if len(todo) < len(images):
             print_error("dinov3seg segment", f"{len(images) - len(todo)} of {len(images)} images were done before")
@@ -135,6 +135,8 @@ def run(options: argparse.Namespace) -> int:
     if options.tile is not None:
         return run_tiles(options)
     if not options.tasks:
+        if options.writer is not None:
+            options.writer.close()  # an interrupted run can have left the writing of its file
         return EXIT_OK
     if options.videos:
         from .segment_frames import segment_videos

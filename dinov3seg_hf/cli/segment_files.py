@@ -3,6 +3,8 @@
 """The output files of each image of `dinov3seg segment`, checked before a model is loaded."""
 
 import argparse
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint_names import title_of
-from ..file_names import IMAGE_SUFFIXES
+from ..file_names import IMAGE_SUFFIXES, TRAINED_MODEL
 from ..model.checks import load_json, quoted
 from .inputs import ImageInput, is_address
 
 if TYPE_CHECKING:
     from ..annotations import AnnotationWriter
+
+# The flags that determine a label map, besides model and words, by the names of their options.
+SETTINGS = ("threshold", "active_classes", "head", "inference", "refine_features")
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,87 @@ def noted_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def has_annotations(task: Task, options: argparse.Namespace) -> bool:
+    """Whether an earlier run has written the annotations of an image, and this one is to keep them."""
+    return task.input.file_name in options.annotated or (options.skip_existing and task.is_annotated)
+
+
+def is_done(task: Task, options: argparse.Namespace) -> bool:
+    """Whether an earlier run has done all for an image."""
+    if options.writer is not None and not task.annotations and task.input.file_name not in options.annotated:
+        return False  # files of many images say in their journal what is done
+    return all(path.exists() for path in task.files)
+
+
+def run_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What annotations depend on, as values of JSON, as far as it is known before the model is loaded."""
+    model = Path(os.path.expanduser(options.model))
+    weights = [*model.glob("*.safetensors"), *(model / TRAINED_MODEL).glob("*.safetensors")]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(weights)]
+    paths = {key: getattr(options, key) for key in ("output", "mask", "json")}
+    return {
+        **_determined_by(options),
+        "weights": stats,
+        "dtype": options.dtype,
+        **{key: None if path is None else os.path.realpath(path) for key, path in paths.items()},
+        "original": options.original,
+        "alpha": options.alpha,
+    }
+
+
+def _determined_by(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that determine the label map of an image."""
+    vocabulary, name = options.vocabulary, title_of(options.model)
+    folder = os.path.expanduser(name)
+    bounds = None if vocabulary.calibration is None else vocabulary.calibration.thresholds
+    return {
+        "model": os.path.realpath(folder) if os.path.exists(folder) else name,
+        "words": [vocabulary.names, vocabulary.synonyms, vocabulary.templates, bounds],
+        **{key: getattr(options, key) for key in SETTINGS},
+        "background": noted_options(options)["background"],
+        "refine": options.refine or "none",
+    }
+
+
+def note_of(options: argparse.Namespace) -> str:
+    """The words and options of a picture, as a note in its file: digests only, because pictures are passed on."""
+    return json.dumps({key: _digest(value) for key, value in _determined_by(options).items() if value is not None})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]
+
+
+def _refuse_other_notes(options: argparse.Namespace, done: Sequence[Task]) -> None:
+    from ..visualization.files import read_note
+
+    ours = load_json(note_of(options))
+    for path in [path for task in done for path in (task.mask, task.overlay) if path is not None]:
+        try:
+            noted = load_json(read_note(path) or "")
+        except ValueError:  # of an earlier version, or not a file of this command
+            continue
+        if not isinstance(noted, dict):
+            continue
+        if changed := [key for key in {**ours, **noted} if ours.get(key) != noted.get(key)]:
+            raise ValueError(
+                f"{str(path)!r} exists, and was made with another {' and '.join(changed)}; --skip-existing continues a "
+                "run with the same words and options. Repeat those of the earlier run, choose other files, or leave "
+                "out --skip-existing."
+            )
+
+
 def refuse_other_options(options: argparse.Namespace, done: Sequence[Task]) -> None:
-    """Checks that finished files were made with the words and options of this run; only JSON files note them.
+    """Checks that finished files were made with the words and options of this run, as far as they note them.
 
     Raises:
-        ValueError: If the first JSON file notes other words or options.
+        ValueError: If the first JSON file, or a mask or overlay, notes other words or options.
     """
+    _refuse_other_json(options, done)
+    _refuse_other_notes(options, done)
+
+
+def _refuse_other_json(options: argparse.Namespace, done: Sequence[Task]) -> None:
     path = next((task.json for task in done if task.json is not None), None)
     if path is None:
         return
@@ -132,7 +212,8 @@ def refuse_other_options(options: argparse.Namespace, done: Sequence[Task]) -> N
         noted = load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not a file of this command
         return
-    for key, value in noted_options(options).items():
+    given = {key: getattr(options, key) for key in ("head", "inference") if getattr(options, key) is not None}
+    for key, value in {**noted_options(options), **given}.items():
         if key == "model" and isinstance(noted, dict) and _is_same_place(noted.get(key), value):
             continue
         if isinstance(noted, dict) and noted.get(key, value) != value:

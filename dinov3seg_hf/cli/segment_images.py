@@ -27,7 +27,7 @@ from ..visualization.pictures import Region, beside, overlay, regions_of
 from ..visualization.tables import regions_table
 from .console import EXIT_ERROR, EXIT_OK, print_error, print_result
 from .model_options import settings_of
-from .segment_files import Task, noted_options
+from .segment_files import Task, has_annotations, noted_options
 
 # With more labels, the encoding takes long enough for a progress bar.
 MANY_LABELS = 500
@@ -65,7 +65,7 @@ def segment_images(options: argparse.Namespace) -> int:
                         raise result
                     regions = regions_of(result.label_map, vocabulary.names, result.mean_scores)
                     write_files(task, result.image, result.label_map, regions, palette, pipe, options)
-                    if writer is not None and not (options.skip_existing and task.is_annotated):
+                    if writer is not None and not has_annotations(task, options):
                         maps, source = (result.label_map, result.score_map), task.input.stored_source
                         writer.add(AnnotatedImage(task.input.file_name, *maps, source=source, image=result.image))
                 except IMAGE_ERRORS as error:
@@ -165,9 +165,9 @@ def write_files(
         picture = overlay(image, label_map, alpha=options.alpha, palette=palette)
         if options.original:
             picture = beside(image, picture)
-        save_image(task.overlay, with_legend(picture, regions, palette=palette))
+        save_image(task.overlay, with_legend(picture, regions, palette=palette), note=options.note)
     if task.mask is not None:
-        save_mask(task.mask, label_map, len(vocabulary), palette=palette)
+        save_mask(task.mask, label_map, len(vocabulary), palette=palette, note=options.note)
     if task.json is not None:
         noted = noted_options(options)
         content = {

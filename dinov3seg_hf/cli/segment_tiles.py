@@ -5,11 +5,13 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..checkpoint_names import resolve_checkpoint
 from ..extras import require_installed
+from ..model.checks import load_json, quoted
 from .annotations import refuse_without_annotations
 from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error, print_result
 from .inputs import find_images
@@ -139,9 +141,32 @@ def check_tiles(options: argparse.Namespace) -> None:
     options.tasks = [LargeTask(image.source, mask, score) for image, mask, score in zip(images, columns[0], scores)]
     options.masks = columns[0]
     if options.skip_existing:
-        options.tasks = [task for task in options.tasks if not all(path.exists() for path in task.files)]
+        todo: list[LargeTask] = []
+        done: list[LargeTask] = []
+        for task in options.tasks:
+            (done if all(path.exists() for path in task.files) else todo).append(task)
+        _refuse_other_labels(options, done)
+        options.tasks = todo
     if options.tasks:
         resolve_checkpoint(options.model)
+
+
+def _refuse_other_labels(options: argparse.Namespace, done: Sequence[LargeTask]) -> None:
+    """Checks that finished label maps have the labels of this run, as far as they say which ones."""
+    import rasterio
+
+    for task in done:
+        try:
+            with rasterio.open(task.mask) as file:
+                noted = load_json(file.tags().get("labels", ""))
+        except (ValueError, rasterio.errors.RasterioError):  # not a file of this command
+            continue
+        if noted != list(options.vocabulary.names):
+            raise ValueError(
+                f"{str(task.mask)!r} exists, and has the labels {quoted(noted)}; expected those of this run, because "
+                "--skip-existing keeps the file. Repeat the labels of the earlier run, choose other files, or leave "
+                "out --skip-existing."
+            )
 
 
 def _check_vectors(options: argparse.Namespace) -> None:

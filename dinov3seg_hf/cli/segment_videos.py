@@ -14,7 +14,7 @@ from ..file_names import VIDEO_SUFFIXES
 from .annotations import open_annotations
 from .console import Parser, not_negative, positive, print_error
 from .inputs import ImageInput
-from .segment_files import Task, refuse_folder_of_images
+from .segment_files import Task, note_of, refuse_folder_of_images
 from .words import vocabulary_of
 
 # Flags that need a video, by the names of their options.
@@ -96,6 +96,7 @@ def check_videos(options: argparse.Namespace, videos: Sequence[ImageInput]) -> N
     if options.skip_existing and options.output is None:
         raise ValueError("--skip-existing looks for the overlay of a video; expected --output. Add it.")
     options.vocabulary = vocabulary_of(options)
+    options.note = note_of(options)
     options.writer = open_annotations(options, options.vocabulary, videos)
     if options.writer is not None and options.writer.picture_folder is not None:
         refuse_folder_of_images(options.writer.picture_folder, options.images, options.recursive)

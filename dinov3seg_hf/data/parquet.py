@@ -41,12 +41,17 @@ def write_parquet(dataset: datasets.Dataset, folder: str | os.PathLike, split: s
     return path
 
 
-def to_parquet(dataset: datasets.Dataset) -> bytes:
-    """Converts a data set to the content of a parquet file, without the progress bar of `datasets`."""
+def to_parquet(dataset: datasets.Dataset, batch_size: int | None = None) -> bytes:
+    """Converts a data set to the content of a parquet file, without the progress bar of `datasets`.
+
+    Args:
+        dataset: The data set.
+        batch_size: The rows of a row group. Default: that of `datasets`.
+    """
     content, had_bars = io.BytesIO(), not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        dataset.to_parquet(content)
+        dataset.to_parquet(content, batch_size=batch_size)
     finally:
         if had_bars:
             datasets.enable_progress_bars()

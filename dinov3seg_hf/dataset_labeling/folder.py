@@ -119,8 +119,13 @@ class LabelFolder:
         Raises:
             ValueError: If the disk is full or not writable.
         """
-        if rows:
-            write_atomically(self.path / "data" / f"train-{shard.name}.parquet", rows_to_parquet(rows, features))
+        path = self.path / "data" / f"train-{shard.name}.parquet"
+        # those of an earlier run, if a row failed in it: a record must not be that of other rows
+        self._record(shard.name).unlink(missing_ok=True)
+        if not rows:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, rows_to_parquet(rows, features))
         self._write_record(shard.name, {"num_rows": len(rows), "failed": list(failed)})
 
     def write_end(self, file: int, num_shards: int) -> None:
@@ -129,7 +134,10 @@ class LabelFolder:
             self._write_record(f"end-{file:05d}", {"num_shards": num_shards})
 
     def _write_record(self, name: str, content: dict[str, Any]) -> None:
-        write_atomically(self.path / PROGRESS / f"{name}.json", json.dumps(content, ensure_ascii=False).encode())
+        write_atomically(self._record(name), json.dumps(content, ensure_ascii=False).encode())
+
+    def _record(self, name: str) -> Path:
+        return self.path / PROGRESS / f"{name}.json"
 
 
 def _differences(found: Any, expected: Any, name: str = "") -> list[str]:

@@ -29,6 +29,7 @@ from .parts import digest
 # GDAL keeps decoded blocks in memory, by default 5 % of the memory of the machine.
 CACHE_MIB = 64
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+CLIP = "gdal_translate -ot Byte -scale 0 {} 0 255 INPUT OUTPUT, which clips them."
 
 
 class Source(Protocol):
@@ -159,6 +160,28 @@ class FileSource:
             shape = (len(self._bands), *size)
             bands = self._file.read(self._bands, out_shape=shape, resampling=Resampling.average)
             return self._pixels(self._colors_only(bands, out_shape=shape))
+
+    def check_values(self) -> None:
+        """Reads a file once, whole, if its type has values that are no colors: one of them would end a run of hours.
+
+        Raises:
+            ValueError: If there is such a value, or the file is damaged.
+        """
+        if self._colors is not None or {self._file.dtypes[band - 1] for band in self._bands} <= {"uint8", "uint16"}:
+            return
+        found: list[np.ndarray] = []  # the lowest and highest value so far, and NaN if there is one
+        for _, window in self._file.block_windows(self._bands[0]):
+            with self._read_errors():
+                bands = self._colors_only(self._file.read(self._bands, window=window), window=window)
+            values = np.concatenate([*found, bands.min(keepdims=True).ravel(), bands.max(keepdims=True).ravel()])
+            found = [np.array([values.min(), values.max()], bands.dtype)]
+        try:
+            _rgb(found[0][None])
+        except ImageError as error:
+            raise ImageError(
+                f"{str(self._path)!r} has values that are no colors. {error} For a few values out of range, run: "
+                f"{CLIP.format(1 if found[0].dtype.kind == 'f' else 255)}"
+            ) from error
 
     @contextmanager
     def _read_errors(self) -> Iterator[None]:
@@ -334,6 +357,7 @@ def open_source(image: Any, bands: Sequence[int] | None = None) -> Iterator[Sour
             return
         source = FileSource(image, bands)
         try:
+            source.check_values()
             yield source
         finally:
             source.close()

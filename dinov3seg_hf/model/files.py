@@ -115,6 +115,18 @@ def lock(descriptor: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
+def try_lock(descriptor: int) -> bool:
+    """Marks an open file as in use until it is closed; `False` if another process has done so."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+    return True
+
+
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Marks a folder as in use inside the `with` block; see `remove_leftovers`."""

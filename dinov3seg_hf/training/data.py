@@ -46,7 +46,7 @@ class TrainingData:
     evaluation_vocabulary: Vocabulary | None = None
 
 
-def open_training_data(config: TrainingConfig) -> TrainingData:
+def open_training_data(config: TrainingConfig, is_main: bool = True) -> TrainingData:
     """Opens the data sets of a configuration and reads some rows of each, to find errors before training.
 
     Raises:
@@ -70,7 +70,8 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         seed=config.seed,
     )
     preflight(train, config.batch_size)
-    warn_of_a_single_class(train)
+    if is_main:
+        warn_of_a_single_class(train)
     if config.eval_split is None:
         return TrainingData(train, vocabulary)
 
@@ -87,7 +88,8 @@ def open_training_data(config: TrainingConfig) -> TrainingData:
         skip_bad=config.skip_bad,
     )
     preflight(evaluation)
-    warn_of_a_single_class(evaluation)
+    if is_main:
+        warn_of_a_single_class(evaluation)
     return TrainingData(train, vocabulary, evaluation, eval_vocabulary)
 
 

@@ -92,7 +92,7 @@ class Trainer:
             model, self.processor = load_starting_point(
                 config.init, config.head, config.ablate, config.seed, config.config_overrides
             )
-            self.data = open_training_data(config) if data is None else data
+            self.data = open_training_data(config, self.accelerator.is_main_process) if data is None else data
             self.licenses = license_files(config.init)  # now, not after days: it may ask the Hub
         if config.shortest_edge is not None:
             set_shortest_edge(self.processor.image_processor, config.shortest_edge)

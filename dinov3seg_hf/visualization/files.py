@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ..file_names import IMAGE_SUFFIXES
 from ..model.checks import checked_path
@@ -20,6 +21,9 @@ from ..model.files import write_atomically
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
 from .colors import NONE_COLOR, color_palette
 from .pictures import Region, checked_label_map
+
+# The keyword of the note in a PNG file.
+NOTE = "dinov3seg_hf"
 
 
 def check_writable(path: str | os.PathLike, suffixes: Sequence[str] | None = None) -> None:
@@ -52,8 +56,13 @@ def check_writable(path: str | os.PathLike, suffixes: Sequence[str] | None = Non
         ) from error
 
 
-def save_image(path: str | os.PathLike, image: Image.Image) -> None:
+def save_image(path: str | os.PathLike, image: Image.Image, *, note: str | None = None) -> None:
     """Writes a picture. The suffix, one of `IMAGE_SUFFIXES`, determines the format.
+
+    Args:
+        path: The file.
+        image: The picture.
+        note: A text for `read_note`; only PNG files have it.
 
     Raises:
         ValueError: If the suffix is not supported, the path cannot be written, or the picture is too large for the
@@ -61,7 +70,7 @@ def save_image(path: str | os.PathLike, image: Image.Image) -> None:
     """
     check_writable(path, IMAGE_SUFFIXES)
     image_format = {".png": "PNG", ".webp": "WEBP"}.get(Path(path).suffix.lower(), "JPEG")
-    options = {} if image_format == "PNG" else {"quality": 92}
+    options: dict[str, Any] = _with_note(note) if image_format == "PNG" else {"quality": 92}
     buffer = BytesIO()
     try:
         image.save(buffer, image_format, **options)
@@ -73,8 +82,29 @@ def save_image(path: str | os.PathLike, image: Image.Image) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def _with_note(note: str | None) -> dict[str, PngInfo]:
+    info = PngInfo()
+    if note is not None:
+        info.add_text(NOTE, note)
+    return {"pnginfo": info}
+
+
+def read_note(path: str | os.PathLike) -> str | None:
+    """Returns the note of a PNG file without reading its pixels; `None` if there is none."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(NOTE)
+    except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
+        return None
+
+
 def save_mask(
-    path: str | os.PathLike, label_map: np.ndarray, num_labels: int, *, palette: np.ndarray | None = None
+    path: str | os.PathLike,
+    label_map: np.ndarray,
+    num_labels: int,
+    *,
+    palette: np.ndarray | None = None,
+    note: str | None = None,
 ) -> None:
     """Writes a label map as PNG. The value of a pixel is the number of its label.
 
@@ -86,16 +116,19 @@ def save_mask(
         label_map: Integers `(H, W)`; negative values are none of these.
         num_labels: Number of labels of the vocabulary, found or not. Determines the bit depth.
         palette: See `overlay`.
+        note: A text for `read_note`.
 
     Raises:
         ValueError: If the path cannot be written, `label_map` is not a label map, a label is too large, or there are
             more than 65535 labels.
     """
     check_writable(path, (".png",))
-    write_atomically(path, mask_as_png(label_map, num_labels, palette=palette))
+    write_atomically(path, mask_as_png(label_map, num_labels, palette=palette, note=note))
 
 
-def mask_as_png(label_map: np.ndarray, num_labels: int, *, palette: np.ndarray | None = None) -> bytes:
+def mask_as_png(
+    label_map: np.ndarray, num_labels: int, *, palette: np.ndarray | None = None, note: str | None = None
+) -> bytes:
     """Returns a label map as the content of a PNG file; see `save_mask`.
 
     Raises:
@@ -113,7 +146,7 @@ def mask_as_png(label_map: np.ndarray, num_labels: int, *, palette: np.ndarray |
         image.putpalette(colors.tobytes())
     else:
         image = Image.fromarray(_unsigned(label_map, np.uint16, IGNORE_16_BIT))
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", **_with_note(note))
     return buffer.getvalue()
 
 

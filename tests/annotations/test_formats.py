@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from contextlib import redirect_stdout
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
@@ -212,6 +213,28 @@ def test_parquet_is_split_into_files(annotated, tmp_path, monkeypatch):
     assert [row["classes"] for row in rows] == [[0, 1, 2], [0, 1, 2]] and rows["name"][1] == "more/second"
     with pytest.raises(ValueError, match="contains parquet files"):
         export_annotations(annotated, NAMES, tmp_path / "data", "parquet")
+
+
+def test_a_parquet_file_of_many_large_images_is_made_of_several_arrays(monkeypatch):
+    """Arrow has at most 2 GiB in an array of images, so a shard of large images could not be written."""
+    from datasets import Dataset
+
+    from dinov3seg_hf.annotations import parquet
+
+    make, limit = Dataset.from_dict, 1000
+
+    def limited(columns, **options):
+        assert sum(len(image["bytes"]) for image in columns["image"]) < 2 * limit, "offset overflow"
+        return make(columns, **options)
+
+    monkeypatch.setattr(Dataset, "from_dict", limited)
+    monkeypatch.setattr(parquet, "BYTES_PER_FILE", limit)
+    image, mask = {"bytes": bytes(300), "path": "a.png"}, {"bytes": b"mask", "path": "m.png"}
+    rows = [{"image": image, "mask": mask, "classes": [0], "name": f"{number}"} for number in range(11)]
+    rows[4]["image"] = {"bytes": bytes(1500), "path": "large.png"}
+    content = parquet.rows_to_parquet(rows, parquet.parquet_features(NAMES))
+    found = pq.read_table(io.BytesIO(content)).to_pylist()
+    assert [{**row, "classes": list(row["classes"])} for row in found] == rows
 
 
 # --- formats with polygons --------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from PIL import Image
 
 from dinov3seg_hf import AnnotatedImage, Vocabulary, export_annotations
@@ -246,13 +247,44 @@ def test_a_full_disk_does_not_promise_that_one_file_is_kept(annotated, tmp_path,
     writer = open_writer(name, path, NAMES)
     writer.add(annotated[0])
     if at_the_end:
-        monkeypatch.setattr("dinov3seg_hf.annotations.writer.shutil.copyfileobj", full_disk)
+        monkeypatch.setattr("dinov3seg_hf.annotations.writer.open_atomically", full_disk)
     else:
         monkeypatch.setattr(writer, "spool", full_disk)
     with pytest.raises(ValueError, match=r"left on device\. Free disk space, and run the same again") as caught:
         writer.close() if at_the_end else writer.add(annotated[1])
     assert "begin again with the first image" in str(caught.value) and "is complete" not in str(caught.value)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_a_full_disk_and_a_line_that_was_cut_off_cost_one_image(annotated, tmp_path, name):
+    for folder in ("whole", "parts"):
+        (tmp_path / folder).mkdir()
+    run, sources = {"model": "a"}, {image.file_name: [str(image.source)] for image in annotated}
+    export_annotations(annotated, NAMES, path_for(tmp_path / "whole", name), name)
+    path = path_for(tmp_path / "parts", name)
+    journal = path.with_name(f"{path.name}.journal")
+    writer = open_writer(name, path, NAMES)
+    assert not writer.resumable and writer.resume(run, sources) == set() and writer.resumable
+    writer.add(annotated[0])
+    size = journal.stat().st_size
+    with files_of_at_most(size + 100), pytest.raises(ValueError, match="cannot be written: File too large"):
+        writer.add(annotated[1])
+    assert journal.stat().st_size == size
+    writer.discard()
+    for cut_off in (b'{"images": {"more/second', b"\0" * 50):  # killed; without power
+        with open(journal, "ab") as file:
+            file.write(cut_off)
+        writer = open_writer(name, path, NAMES)
+        assert writer.resume(run, sources) == {"first.jpg"} and journal.stat().st_size == size
+        writer.discard()
+    with open_writer(name, path, NAMES) as writer:
+        assert writer.resume(run, sources) == {"first.jpg"}
+        with pytest.raises(ValueError, match="added before"):
+            writer.add(annotated[0])
+        writer.add(annotated[1])
+    assert writer.num_images == 2
+    assert contents_in(tmp_path / "parts") == contents_in(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["coco", "cvat", "yolo", "label-studio"])

@@ -259,6 +259,32 @@ def test_a_run_does_not_go_on_with_other_words_or_options(segment, photos, tiny_
     assert segment(*again, "--model", f"{tiny_checkpoint}/", images=[photos])[0] == 0
 
 
+def test_masks_and_overlays_note_what_they_were_made_with(segment, photos, tiny_checkpoint, tmp_path, monkeypatch):
+    """They were kept, whatever they were made with, so a folder had the labels of two vocabularies."""
+    masks, overlays = ("--mask", f"{tmp_path}/out/"), ("--output", f"{tmp_path}/out/")
+    assert segment(*masks, *overlays, images=[photos / "a.png"])[0] == 0
+    before = files_of(tmp_path / "out")
+    for files in (masks, overlays):
+        for change, what in (
+            (["--templates", "a drawing of {}"], "words"),
+            (["--threshold", 0.5], "threshold"),
+            (["--head", "dinotxt"], "head"),
+            (["--model", dinov3seg_hf.TINY], "model"),
+        ):
+            result = segment(*files, "--skip-existing", *change, images=[photos])
+            refused(result, f"exists, and was made with another {what}; ", "or leave out --skip-existing")
+        refused(segment(*files, "--skip-existing", images=[photos], labels="cat, dog"), "made with another words")
+    assert files_of(tmp_path / "out") == before
+    with Image.open(tmp_path / "out" / "a_mask.png") as mask:
+        assert str(tiny_checkpoint) not in str(mask.info) and len(mask.info["dinov3seg_hf"]) < 200
+        mask.save(tmp_path / "out" / "a_mask.png")  # of an earlier version, or of a person
+    assert segment(*masks, "--skip-existing", "--threshold", 0.5, images=[photos])[0] == 0
+    # others are written anew
+    assert segment(*masks, images=[photos])[0] == 0
+    same = ("--model", f"{tiny_checkpoint}/", "--background", "never", "--refine", "none")
+    assert segment(*masks, "--skip-existing", *same, images=[photos])[0] == 0
+
+
 def test_pictures_do_not_become_images_of_the_next_run(segment, photos):
     before = files_of(photos)
     assert refused(segment("--output", photos, images=[photos]), "Choose another folder")

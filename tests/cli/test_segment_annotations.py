@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`dinov3seg segment --format`: annotations beside the other files, and what is refused before a model is loaded."""
 
+import errno
 import io
 import json
 import os
@@ -192,8 +193,7 @@ def test_what_cannot_be_right_is_refused_before_the_work(segment, photos, tmp_pa
         (["--format", "coco", "--annotations", target], "expected .json"),
         (["--format", "cvat", "--annotations", tmp_path / "a.json"], "expected .xml"),
         (["--format", "coco", "--annotations", tmp_path / "no" / "a.json"], "was not found"),
-        (["--format", "coco", "--annotations", tmp_path / "a.json", "--skip-existing"], "whose files hold all images"),
-        (["--format", "parquet", "--annotations", target, "--skip-existing"], "whose files hold all images"),
+        (["--format", "geopackage", "--annotations", tmp_path / "a.gpkg", "--skip-existing"], "whose files hold all"),
         (["--format", "yolo", "--annotations", photos], "Choose another folder"),
         (["--format", "png", "--annotations", photos / "set", "--recursive"], "Choose another folder"),
         (["--format", "png", "--annotations", target, "--min-area", "-1"], "at least 1"),
@@ -208,3 +208,146 @@ def test_what_cannot_be_right_is_refused_before_the_work(segment, photos, tmp_pa
     )
     assert code == 2 and "have the same name in annotations" in err
     assert names_in(tmp_path) == before
+
+
+# --- interrupted runs -------------------------------------------------------------------------------------------------
+
+KEPT_ENDINGS = {**ENDINGS, "parquet": "set"}
+
+
+class Killed(BaseException):
+    """A process that ends without a word: nothing may be written after it."""
+
+
+def contents_in(folder):
+    return {name: (folder / name).read_bytes() for name in names_in(folder)}
+
+
+@pytest.fixture
+def five_photos(photos):
+    for name in ("d.png", "e.png", "f.png"):
+        (photos / name).write_bytes((photos / "a.png").read_bytes())
+    return photos
+
+
+def stops_after(monkeypatch, num_images, error):
+    """Lets the writer of annotations fail in the middle of an image."""
+    from dinov3seg_hf.annotations.image import Cleaned
+
+    count = iter(range(100))
+    whole = Cleaned.__init__
+
+    def stop(self, *args):
+        if next(count) == num_images:
+            raise error
+        whole(self, *args)
+
+    monkeypatch.setattr(Cleaned, "__init__", stop)
+
+
+@pytest.mark.parametrize("name", KEPT_ENDINGS)
+def test_an_interrupted_run_of_one_file_goes_on(segment, five_photos, tmp_path, monkeypatch, name):
+    """Ctrl+C, a killed process and a full disk lost the records of all images, which are hours of work."""
+    monkeypatch.setattr("dinov3seg_hf.annotations.parquet.ROWS_PER_FILE", 2)
+    again = ("--skip-existing",) if name in ("cvat", "parquet") else ()
+    for folder in ("whole", "parts"):
+        (tmp_path / folder).mkdir()
+
+    def arguments(folder):
+        path = tmp_path / folder / KEPT_ENDINGS[name]
+        return "--format", name, "--annotations", path, "--min-area", 2, "--mask", tmp_path / folder / "masks"
+
+    assert segment(*arguments("whole"))[0] == 0
+    with monkeypatch.context() as patch:
+        stops_after(patch, 3, KeyboardInterrupt())
+        code, _, err = segment(*arguments("parts"))
+        assert code == 130 and "go on" in err
+        stops_after(patch, 1, Killed())
+        with pytest.raises(Killed):
+            segment(*arguments("parts"), *again)
+    with monkeypatch.context() as patch:
+        if name != "parquet":  # which has been written up to its last file
+            patch.setattr("dinov3seg_hf.annotations.writer.open_atomically", disk_is_full)
+            code, _, err = segment(*arguments("parts"), *again)
+            assert code == 2 and "what was written before is complete" in err
+    with monkeypatch.context() as patch:
+        if name != "parquet":
+            patch.setattr(
+                "dinov3seg_hf.cli.segment_images.load_pipeline", lambda *args: pytest.fail("the model was loaded")
+            )
+        code, _, err = segment(*arguments("parts"), *again)
+    assert code == 0 and f"{5 if name != 'parquet' else 2} of 5 images were done before" in err
+    assert contents_in(tmp_path / "parts") == contents_in(tmp_path / "whole")
+
+
+def disk_is_full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("name", KEPT_ENDINGS)
+def test_only_the_same_run_goes_on(segment, five_photos, tmp_path, monkeypatch, name, tiny_checkpoint):
+    monkeypatch.setattr("dinov3seg_hf.annotations.parquet.ROWS_PER_FILE", 2)
+    path = tmp_path / KEPT_ENDINGS[name]
+    arguments = ("--format", name, "--annotations", path)
+    with monkeypatch.context() as patch:
+        stops_after(patch, 3, KeyboardInterrupt())
+        assert segment(*arguments)[0] == 130
+    before = contents_in(tmp_path)
+    for change, what in (
+        (["--labels", "cat, dog"], "labels"),
+        (["--templates", "a drawing of {}"], "labels"),
+        (["--threshold", "0.5"], "threshold"),
+        (["--min-area", "5"], "min_area"),
+        (["--mask", tmp_path / "masks"], "mask"),
+    ):
+        code, out, err = segment(*arguments, *change)
+        assert (code, out) == (2, "") and "interrupted run with another" in err and what in err
+        assert "begin again with --overwrite, or remove the file" in err
+        assert contents_in(tmp_path) == before
+    (other := tmp_path / "other").mkdir()
+    (other / "z.png").write_bytes((five_photos / "a.png").read_bytes())
+    code, _, err = segment(*arguments, images=[other])
+    assert code == 2 and ("another folder of images" in err or "not in this run" in err)
+    assert {**before, "other/z.png": before["photos/a.png"]} == contents_in(tmp_path)
+
+
+def test_an_image_that_changed_is_done_again(segment, five_photos, tmp_path, monkeypatch, sample_image):
+    arguments = ("--format", "coco", "--annotations", tmp_path / "coco.json")
+    with monkeypatch.context() as patch:
+        stops_after(patch, 3, KeyboardInterrupt())
+        assert segment(*arguments)[0] == 130
+    sample_image.resize((30, 20)).save(five_photos / "a.png")
+    code, out, err = segment(*arguments)
+    assert code == 0 and "2 of 5 images were done before" in err and "a.png:" in out and "b.jpg:" not in out
+    content = json.loads((tmp_path / "coco.json").read_text())
+    sizes = {image["file_name"]: (image["width"], image["height"]) for image in content["images"]}
+    assert sizes["a.png"] == (30, 20) and len(sizes) == 5
+    assert [image["id"] for image in content["images"]] == [1, 2, 3, 4, 5]
+    # nothing is left to go on with
+    code, _, err = segment(*arguments, "--skip-existing")
+    assert code == 2 and "is complete" in err and not (tmp_path / "coco.json.journal").exists()
+
+
+def test_overwrite_begins_again(segment, five_photos, tmp_path, monkeypatch):
+    arguments = ("--format", "coco", "--annotations", tmp_path / "coco.json")
+    with monkeypatch.context() as patch:
+        stops_after(patch, 3, KeyboardInterrupt())
+        assert segment(*arguments)[0] == 130
+    code, out, err = segment(*arguments, "--threshold", "0.5", "--overwrite")
+    assert (code, err) == (0, "") and out.count("label") == 5
+    assert not (tmp_path / "coco.json.journal").exists()
+
+
+def test_two_runs_do_not_write_one_file(segment, photos, tmp_path, monkeypatch):
+    from dinov3seg_hf.annotations import open_writer
+
+    writer = open_writer("coco", tmp_path / "coco.json", ["cat", "dog"])
+    writer.resume({}, {})
+    with writer:
+        code, _, err = segment("--format", "coco", "--annotations", tmp_path / "coco.json")
+        assert code == 2 and "another process writes these annotations" in err
+    assert not (tmp_path / "coco.json.journal").exists()
+    for content in ("my diary\n", "my diary", "{}\n"):
+        (tmp_path / "coco.json.journal").write_text(content)
+        code, _, err = segment("--format", "coco", "--annotations", tmp_path / "coco.json")
+        assert code == 2 and "is no journal" in err and (tmp_path / "coco.json.journal").read_text() == content

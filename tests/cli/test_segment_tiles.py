@@ -53,6 +53,9 @@ def test_a_folder_becomes_tiled_label_maps_with_tables(segment, images, tmp_path
     (tmp_path / "scores" / "0_scores.tif").unlink()  # as if it was killed between the two files
     code, out, _ = segment(*arguments, "--skip-existing")
     assert code == 0 and out.count("score") == 1 and (tmp_path / "scores" / "0_scores.tif").is_file()
+    # argparse takes the last of two: other words would be mixed with those of the first run
+    code, out, err = segment(*arguments, "--skip-existing", "--labels", "cat, dog")
+    assert (code, out) == (2, "") and "has the labels ['red circle', " in err and "leave out --skip-existing" in err
 
 
 def test_an_overlap_that_can_leave_seams_is_warned_of_in_one_line(segment, images, tmp_path):

@@ -201,6 +201,28 @@ def test_a_full_disk_leaves_no_half_file(label, tmp_path, monkeypatch):
     assert not [name for name in files_in(tmp_path / "out") if name.endswith((".parquet", ".tmp"))]
 
 
+def test_a_shard_that_is_labeled_again_has_the_record_of_its_rows(label, tmp_path, monkeypatch):
+    """The rows of an earlier run stayed if all rows failed now, and its record if the process was stopped."""
+    from dinov3seg_hf.dataset_labeling.folder import LabelFolder
+
+    out = tmp_path / "out"
+    assert label(make_rows(bad=[0]), out).num_rows == NUM_ROWS - 1
+    again = label(make_rows(bad=[0, 1]), out, retry_failed=True)
+    assert [name for name, _ in again.failed] == ["row 0", "row 1"]
+    assert again.num_rows == len(open_dataset(out, "train")) == NUM_ROWS - 2
+
+    def stop(self, name, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelFolder, "_write_record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            label(make_rows(), out, retry_failed=True)
+    mended = label(make_rows(), out)
+    assert mended.failed == () and mended.num_done_before == mended.num_shards - 1
+    assert open_dataset(out, "train")["row"] == list(range(NUM_ROWS))
+
+
 def test_bad_rows_are_reported_and_the_others_labeled(label, tmp_path):
     result = label(make_rows(bad=[0, 3, 6, 7]), tmp_path / "out")
     assert [name for name, _ in result.failed] == ["row 0", "row 3", "row 6", "row 7"]

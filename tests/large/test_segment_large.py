@@ -164,6 +164,35 @@ def test_values_of_no_data_that_are_no_colors_are_no_data(tmp_path, pixels, dtyp
     assert np.abs(overview.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "message"),
+    [
+        ("float32", 1.5, "floats from 0 to 1.5.*-scale 0 1 0 255"),
+        ("float64", np.nan, "NaN"),
+        ("int32", 256, "integers from 0 to 256.*-scale 0 255 0 255"),
+        ("float32", 1.001, None),
+    ],
+)
+def test_a_value_that_is_no_color_is_refused_before_the_work(tmp_path, pixels, dtype, value, message):
+    """An overview averages it away, so that only its tile failed, after hours."""
+    bands = pixels.transpose(2, 0, 1)
+    values = (bands / bands.max() if dtype.startswith("float") else bands).astype(dtype)
+    values[:, 0, 0] = 0
+    values[1, 140, 190] = value
+    options = {"height": 150, "width": 200, "count": 3, "dtype": dtype, "photometric": "rgb"}
+    with rasterio.open(tmp_path / "map.tif", "w", driver="GTiff", **options) as file:
+        file.write(values)
+    if message is None:
+        with open_source(tmp_path / "map.tif") as source:
+            assert source.read((0, 0, 150, 200))[0].shape == (150, 200, 3)
+        return
+    with (
+        pytest.raises(ValueError, match=f"map.tif' has values that are no colors.*{message}"),
+        open_source(tmp_path / "map.tif"),
+    ):
+        pass
+
+
 def test_a_place_without_a_reference_system_or_in_a_file_beside_the_image_is_kept(pipe, pixels, tmp_path):
     Image.fromarray(pixels[:64, :96]).save(tmp_path / "a.png")
     (tmp_path / "a.pgw").write_text("0.5\n0\n0\n-0.5\n100.25\n199.75\n")

@@ -1148,6 +1148,9 @@ def test_black_and_white_masks_are_warned_of_and_can_be_read(tmp_path, streaming
     config = small_config(init="-", output="-", dataset=str(tmp_path), streaming=streaming)
     with pytest.warns(MaskWarning, match=r"In 4 rows .* no class but 'ground', and ignored pixels \(value 255\)"):
         open_training_data(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MaskWarning)
+        open_training_data(config, is_main=False)  # once, not once per process
     (tmp_path / "classes.tsv").write_text("raw_id\tnames\n0\tground\n255\tcrack\n")  # what the warning proposes
     with warnings.catch_warnings():
         warnings.simplefilter("error", MaskWarning)
