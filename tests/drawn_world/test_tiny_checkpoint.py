@@ -6,6 +6,9 @@ call.
 The bounds are those the project set itself, not the measured scores: 20 scenes a split are few.
 """
 
+import json
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +18,9 @@ import dinov3seg_hf
 from dinov3seg_hf.drawn_world.names import NAMES, phrase_groups, true_phrase
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix
+from dinov3seg_hf.model.fingerprints import weights_fingerprint
+
+from places import REPO
 
 FIRST_SEED = 2_000_000  # no script draws these
 NAMES = list(NAMES)
@@ -84,3 +90,38 @@ def test_a_phrase_alone_scores_high_where_it_is_true_and_low_elsewhere(pipe, sce
             inside.append(scores[true].mean())
             outside.append(scores[~true].mean() if (~true).any() else np.nan)
     assert np.mean(inside) > 0.5 > 0.2 > np.nanmean(outside)
+
+
+# rows of the card, and of the README, by the names in results.json
+ROWS_OF_THE_CARD = {
+    "**full model**": "full model",
+    'full model, `refine="pixels"`': "full model, refined pixels",
+    "zero-shot head, `refine_features=False`": "zero-shot head",
+    "zero-shot head": "zero-shot head, refined features",
+    'zero-shot head, `refine_features=False, refine="pixels"`': "zero-shot head, refined pixels",
+    'zero-shot head, `refine="pixels"`': "zero-shot head, refined features and pixels",
+    "full model, shuffled names": "full model, shuffled names",
+    "oracle blind to color": "oracle blind to color",
+}
+ROWS_OF_THE_README = {"full model": "full model", "zero-shot head of dino.txt, alone": "zero-shot head"}
+
+
+def numbers_of(page: str, row: str) -> list[float]:
+    """Returns the numbers of the first table row that begins with this cell."""
+    (cells, *_) = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", page, re.MULTILINE)
+    return [float(cell.strip("* ")) for cell in cells.split("|") if cell.strip()]
+
+
+def test_card_and_readme_have_the_scores_that_were_measured(pipe):
+    results = json.loads((dinov3seg_hf.TINY / "results.json").read_text())
+    assert results["weights"] == weights_fingerprint(pipe.model)
+
+    def measured(name: str, keys: tuple[str, ...]) -> list[float]:
+        return [results[split][name][key] for key in keys for split in ("unseen", "seen") if key in results[split][name]]
+
+    card = (dinov3seg_hf.TINY / "README.md").read_text()
+    for row, name in ROWS_OF_THE_CARD.items():
+        assert numbers_of(card, row) == pytest.approx(measured(name, ("miou", "miou_objects", "boundary_f")), abs=0.051)
+    readme = (REPO / "README.md").read_text()
+    for row, name in ROWS_OF_THE_README.items():
+        assert numbers_of(readme, row) == pytest.approx(measured(name, ("miou",)), abs=0.051)
