@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 from ..about import DTYPES
+from ..model.checks import checked_path
 from .console import EXIT_OK, Parser
 
 INTERRUPTED = "interrupted; nothing was written; run the same command again"
@@ -69,6 +70,9 @@ def check(options: argparse.Namespace) -> None:
     """
     from ..conversion_files import checked_output, find_licenses, refuse_missing, refuse_missing_tokenizer
 
+    for name in ("backbone", "dinotxt", "output", "prior", "anyup", "tokenizer", "license"):
+        if getattr(options, name) is not None:
+            checked_path(getattr(options, name), name)
     sources = {role: getattr(options, role) for role in ("backbone", "dinotxt", "prior", "anyup")}
     refuse_missing(sources)
     find_licenses(options.license, sources)
