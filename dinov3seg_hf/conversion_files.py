@@ -20,7 +20,7 @@ Source = str | os.PathLike
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 # Packages whose installation contains `BPE_FILE`: open_clip_torch, and OpenAI's clip.
 PACKAGES = ("open_clip", "clip")
-# open_clip_torch alone: what it needs to run would replace torch, and only its file is read
+# open_clip_torch alone: only its file is read, and what it needs to run could replace torch
 INSTALL = "pip install --no-deps open_clip_torch"
 REMEDY = f"Pass the path of {BPE_FILE}, or open_clip after `{INSTALL}`."
 

@@ -3,7 +3,7 @@
 # ruff: noqa: RUF001  # letters that look like others are what this is about
 """Compares the tokens of odd class names with those of the reference, CLIP's tokenizer as open_clip has it.
 
-    pip install open_clip_torch ftfy    # the reference; dinov3seg_hf itself needs neither
+    pip install --no-deps open_clip_torch ftfy regex wcwidth    # the reference; dinov3seg_hf itself needs neither
     python scripts/measure/odd_names.py                       # with CLIP's vocabulary, the file in open_clip_torch
     python scripts/measure/odd_names.py --bpe FILE            # with another copy of the file
     python scripts/measure/odd_names.py --write tests/fixtures/odd_names.json    # the reference's answers, for tests
