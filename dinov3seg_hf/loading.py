@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from .checkpoint_names import is_embedded, resolve_checkpoint
 from .file_names import CONVERSION_REPORT, LICENSES, PART_LICENSES
+from .hub_connection import at_hand
 from .model.checks import first_line, plain_reason
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.files import is_of_full_disk
@@ -67,7 +68,12 @@ def load_model(
     Raises:
         ValueError: If the checkpoint does not exist, has another architecture, or lacks required tensors.
     """
-    folder = resolve_checkpoint(name)
+    return _load_model(name, _at_hand(name, options), dtype, required, options)
+
+
+def _load_model(
+    name: str | os.PathLike, folder: str, dtype: str | torch.dtype, required: tuple[str, ...], options: dict[str, Any]
+) -> Dinov3SegForSemanticSegmentation:
     try:
         config = AutoConfig.from_pretrained(folder, **_of_the_hub(options))
         if not isinstance(config, Dinov3SegConfig):
@@ -100,7 +106,7 @@ def load_processor(name: str | os.PathLike, **options: Any) -> Dinov3SegProcesso
     Raises:
         ValueError: If the checkpoint does not exist or does not have a tokenizer (needed to encode class names).
     """
-    folder = resolve_checkpoint(name)
+    folder = _at_hand(name, options)
     try:
         processor = AutoProcessor.from_pretrained(folder, **options)
     except Exception as error:
@@ -111,6 +117,21 @@ def load_processor(name: str | os.PathLike, **options: Any) -> Dinov3SegProcesso
             "published weights again with --tokenizer."
         )
     return processor
+
+
+def _at_hand(name: str | os.PathLike, options: dict[str, Any]) -> str:
+    """The folder or Hub id to load. Asks the Hub once, so that an error takes no minutes.
+
+    Raises:
+        ValueError: If it is a Hub id, and there is neither a connection nor an earlier download.
+    """
+    folder = resolve_checkpoint(name)
+    if Path(folder).is_dir() or {"local_files_only", "cache_dir"} & options.keys():
+        return folder
+    try:
+        return at_hand(folder, options.get("revision"))
+    except ValueError as error:
+        raise ValueError(f"The checkpoint {os.fspath(name)!r} cannot be loaded: {error}.") from error
 
 
 def _of_the_hub(options: dict[str, Any]) -> dict[str, Any]:
@@ -165,6 +186,13 @@ def find_file(name: str | os.PathLike, file: str) -> Path | None:
     folder = resolve_checkpoint(name)
     if Path(folder).is_dir():
         return path if (path := Path(folder) / file).is_file() else None
+    if not is_offline_mode():
+        try:
+            folder = at_hand(folder)
+        except ValueError:
+            return None
+        if Path(folder).is_dir():
+            return path if (path := Path(folder) / file).is_file() else None
     try:
         return Path(hf_hub_download(folder, file))
     except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
@@ -209,8 +237,8 @@ def load_pipeline(
     Raises:
         ValueError: If the checkpoint cannot be loaded.
     """
-    model = load_model(name, "auto" if dtype is None else dtype)
-    folder = resolve_checkpoint(name)
+    folder = _at_hand(name, {})
+    model = _load_model(name, folder, "auto" if dtype is None else dtype, ("",), {})
     try:
         # the tokenizer may be missing after a conversion; then the pipeline accepts only text embeddings
         pipe: OpenVocabularySegmentationPipeline = pipeline(  # type: ignore[call-overload]  # typed for other tasks
@@ -243,7 +271,7 @@ def load_starting_point(
     source = load_model(init, torch.float32, required=("",) if head == "keep" else _ENCODER_KEYS)
     model = source
     if head == "fresh" or ablate:
-        config = AutoConfig.from_pretrained(resolve_checkpoint(init))
+        config = AutoConfig.from_pretrained(_at_hand(init, {}))
         override_head(config, overrides)
         for switch in ablate:
             setattr(config, switch, False)

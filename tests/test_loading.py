@@ -4,14 +4,17 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from huggingface_hub import HfApi
 
-from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation
+from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation, hub_connection
 from dinov3seg_hf.about import EMBEDDED, EMBEDDED_TITLE
 from dinov3seg_hf.checkpoint_names import is_embedded, is_hub_id, resolve_checkpoint, title_of
-from dinov3seg_hf.loading import load_model, load_pipeline, load_processor, load_starting_point
+from dinov3seg_hf.loading import license_files, load_model, load_pipeline, load_processor, load_starting_point
 from dinov3seg_hf.training.config import SWITCHES
 
 PAPER = ("use_text_threshold", "use_correlation_residual")
@@ -161,3 +164,59 @@ def test_a_fresh_head_keeps_the_encoders_and_depends_on_its_seed_alone(tiny_chec
     weight = "late_refinement.class_layers.0.mlp.up.weight"
     assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
     assert not torch.equal(one.state_dict()[weight], source[weight])
+
+
+# --- without a connection ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """No connection, though the environment does not say so; returns the repositories that the Hub was asked for."""
+    asked = []
+
+    def model_info(self, name, **_):
+        asked.append(name)
+        raise ConnectionError("Network is unreachable")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    for place in ("transformers.AutoConfig", "transformers.AutoProcessor"):
+        monkeypatch.setattr(f"{place}.from_pretrained", only_folders(getattr(transformers, place.split(".")[1])))
+    return asked
+
+
+def only_folders(auto_class):
+    from_pretrained = auto_class.from_pretrained
+
+    def load(name, *args, **kwargs):
+        assert Path(name).is_dir(), "asks for each file for 23 seconds"
+        return from_pretrained(name, *args, **kwargs)
+
+    return load
+
+
+@pytest.mark.parametrize("load", [load_model, load_pipeline, load_processor, load_starting_point])
+def test_without_a_connection_the_hub_is_asked_once(unreachable, load):
+    with pytest.raises(
+        ValueError, match=r"'me/model' cannot be loaded: .*no connection .*Network is unreachable\)\. Check the name"
+    ):
+        load("me/model")
+    assert unreachable == ["me/model"]
+    assert license_files("me/model") == []
+
+
+def test_with_hf_hub_offline_the_error_says_so():
+    with pytest.raises(ValueError, match=r"'me/model' cannot be loaded: .* HF_HUB_OFFLINE forbids.*or unset HF_HUB"):
+        load_pipeline("me/model")
+
+
+def test_without_a_connection_an_earlier_download_is_used(unreachable, monkeypatch, tmp_path, tiny_checkpoint):
+    repository = tmp_path / "models--me--model"
+    shutil.copytree(tiny_checkpoint, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    snapshot = hub_connection.snapshot_download
+    monkeypatch.setattr(hub_connection, "snapshot_download", lambda *a, **k: snapshot(*a, **k, cache_dir=tmp_path))
+    assert load_pipeline("me/model").model.config.model_type == "dinov3seg"
+    assert load_processor("me/model").tokenizer is not None
+    assert unreachable == ["me/model"] * 2

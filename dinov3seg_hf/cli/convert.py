@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 from ..about import DTYPES
+from ..model.checks import checked_path
 from .console import EXIT_OK, Parser
 
 INTERRUPTED = "interrupted; nothing was written; run the same command again"
@@ -61,6 +62,24 @@ def make_parser(prog: str) -> Parser:
     return parser
 
 
+def check(options: argparse.Namespace) -> None:
+    """Finds wrong paths before torch is imported.
+
+    Raises:
+        ValueError: If a file does not exist, there is no license, or the output folder is not free.
+    """
+    from ..conversion_files import checked_output, find_licenses, refuse_missing, refuse_missing_tokenizer
+
+    for name in ("backbone", "dinotxt", "output", "prior", "anyup", "tokenizer", "license"):
+        if getattr(options, name) is not None:
+            checked_path(getattr(options, name), name)
+    sources = {role: getattr(options, role) for role in ("backbone", "dinotxt", "prior", "anyup")}
+    refuse_missing(sources)
+    find_licenses(options.license, sources)
+    checked_output(options.output, options.overwrite)
+    refuse_missing_tokenizer(options.tokenizer)
+
+
 def run(options: argparse.Namespace) -> int:
     """Converts the files and prints the report."""
     from ..conversion.convert import convert
@@ -83,5 +102,10 @@ def run(options: argparse.Namespace) -> int:
         print(
             f"\nTry it: dinov3seg segment PHOTO.jpg --model {shlex.quote(options.output)} --labels 'dog, grass, sky' "
             "--output out.png"
+        )
+    else:
+        print(
+            "\nThe folder cannot segment by words. If it should, run the same command again with --tokenizer open_clip "
+            "--overwrite."
         )
     return EXIT_OK

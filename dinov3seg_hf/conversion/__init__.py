@@ -2,7 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Converts the published DINOv3, dino.txt, SAM and AnyUp checkpoints to a folder that `from_pretrained` loads.
 
-This package is allowed to import `model`.
+This package is allowed to import `model`, `hub_connection` and `conversion_files`.
 """
 
 from .convert import convert

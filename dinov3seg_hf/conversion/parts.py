@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, DINOv3ViTConfig, DINOv3ViTModel, SamConfig, SamVisionConfig, SamVisionModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
+from ..conversion_files import Source, means_file
 from ..model.checks import load_json
 from .layouts import (
     PUBLISHED_ANYUP,
@@ -28,11 +29,9 @@ from .layouts import (
     sam_rules,
 )
 from .reading import (
-    Source,
     apply_rules,
     load_library_config,
     load_library_tensors,
-    means_file,
     published_shapes,
     read_tensors,
     refuse_differences,

@@ -5,7 +5,6 @@
 Never runs code from a checkpoint.
 """
 
-import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +17,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ..hub_connection import at_hand
 from ..model.checks import first_line, plain_reason
 from .layouts import PUBLISHED_ANYUP, PUBLISHED_BACKBONE, PUBLISHED_DINOTXT, Rule, Tensors
 from .report import ConvertedKey
-
-Source = str | os.PathLike
-
-
-def means_file(path: Path) -> bool:
-    return path.is_file() or (not path.is_dir() and path.suffix in (".pth", ".pt", ".bin", ".safetensors"))
 
 
 def read_tensors(path: Path, role: str) -> Tensors:
@@ -148,14 +142,25 @@ def quiet_library() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _at_hand(source: str, role: str) -> str:
+    """The folder or Hub id; without a connection, the folder of an earlier download."""
+    if Path(source).expanduser().is_dir():
+        return source
+    try:
+        return at_hand(source)
+    except ValueError as error:
+        raise ValueError(f"{role} {source} cannot be read: {error}.") from error
+
+
 def load_library_config(source: str, role: str) -> Any:
     folder = Path(source).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(
             f"{role} {source} is a folder without config.json; expected a checkpoint folder or a file. Check the path."
         )
+    place = _at_hand(source, role)
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{role} {source} cannot be read ({first_line(error)}); expected a file, a checkpoint folder or a Hub id. "
@@ -174,9 +179,10 @@ def load_library_tensors(
     Raises:
         ValueError: If the weights cannot be read, or tensors are missing or have another size.
     """
+    place = _at_hand(source, role)
     try:
         with quiet_library():
-            loaded = model_class.from_pretrained(source, config=config, dtype="auto", output_loading_info=True)
+            loaded = model_class.from_pretrained(place, config=config, dtype="auto", output_loading_info=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"{role} {source}: the weights cannot be read ({first_line(error)}). Download the checkpoint again."

@@ -6,30 +6,21 @@ Finding the source comes before gigabytes of weights are read; building the toke
 """
 
 import gzip
-import importlib.util
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import CLIPTextConfig, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from ..conversion_files import BPE_FILE, PACKAGES, REMEDY, installed_file, refuse_missing_tokenizer
+from ..hub_connection import ask_hub
 from ..model.checks import first_line
 from .reading import quiet_library
 
-BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
-# Packages whose installation contains `BPE_FILE`: open_clip_torch, and OpenAI's clip.
-PACKAGES = ("open_clip", "clip")
-# Seconds to wait for the first answer of the Hub.
-TIMEOUT = 10
 # Of the file of merges, without compression.
 MAX_CHARACTERS = 32 * 10**6
-
-REMEDY = (
-    f"Pass the path of {BPE_FILE}, open_clip (with open_clip_torch installed), openai/clip-vit-large-patch14, or none."
-)
 
 TokenizerOf = Callable[[CLIPTextConfig], CLIPTokenizer]
 
@@ -70,24 +61,6 @@ def find_tokenizer(source: str) -> TokenizerOf:
     return lambda text_config: loaded
 
 
-def installed_file(package: str) -> Path:
-    """Returns the file of merges in an installed package, without importing the package.
-
-    Raises:
-        ValueError: If the package is not installed or does not contain the file.
-    """
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (path := Path(folder) / BPE_FILE).is_file():
-            return path
-    name = "open_clip_torch" if package == "open_clip" else package
-    problem = "is not installed" if spec is None else "does not contain it"
-    raise ValueError(
-        f"tokenizer {package} is the file {BPE_FILE} of the package {name}, which {problem}. Install {name}, or pass "
-        "the path of the file."
-    )
-
-
 def _load(source: str, local_files_only: bool = False) -> CLIPTokenizer:
     with quiet_library():
         loaded = CLIPTokenizer.from_pretrained(source, local_files_only=local_files_only)
@@ -102,23 +75,19 @@ def _require_repository(source: str) -> None:
     Raises:
         ValueError: If the repository does not exist, or the Hub cannot be reached; the message says which.
     """
+    refuse_missing_tokenizer(source)
     try:
-        HfApi().model_info(source, timeout=TIMEOUT)
+        problem = ask_hub(source)
     except (HfHubHTTPError, HFValidationError) as error:
         raise ValueError(
             f"tokenizer {source} was not found ({first_line(error)}); expected a file, a folder or a Hub id of a CLIP "
             f"tokenizer. {REMEDY}"
         ) from error
-    except OfflineModeIsEnabled as error:
+    if problem is not None:
         raise ValueError(
-            f"tokenizer {source} is no file, folder or earlier download, and HF_HUB_OFFLINE forbids to ask the Hub; "
-            f"expected a file, a folder or a Hub id of a CLIP tokenizer. {REMEDY}"
-        ) from error
-    except Exception as error:  # the errors of the HTTP library have no common base in all versions
-        raise ValueError(
-            f"tokenizer {source} is no file, folder or earlier download, and there is no connection to the Hub "
-            f"({first_line(error)}). {REMEDY}"
-        ) from error
+            f"tokenizer {source} is no file, folder or earlier download, and {problem}; expected a file, a folder or a "
+            f"Hub id of a CLIP tokenizer. {REMEDY}"
+        )
 
 
 def _read_lines(path: Path) -> list[str]:

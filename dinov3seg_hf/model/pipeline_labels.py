@@ -73,7 +73,7 @@ class PipelineLabels:
         if self.processor is None:
             raise ValueError(
                 "The checkpoint has no tokenizer, or its tokenizer cannot be read; labels need a tokenizer. Convert "
-                "the checkpoint again with a tokenizer, or pass text embeddings."
+                "the checkpoint again with a tokenizer (--tokenizer), or pass text embeddings."
             )
         return self._text_cache.encode(vocabulary, self.model, self.processor, progress)
 

@@ -5,6 +5,7 @@
     python scripts/measure/conversion.py conversion                  # ViT-L/16 and the 1280-wide text tower, float32
     python scripts/measure/conversion.py conversion --prior          # and SAM ViT-L
     python scripts/measure/conversion.py forward --dtype bfloat16    # 640 x 640, 150 classes, nine windows of 384
+    python scripts/measure/conversion.py sizes                       # of the published files, computed
     python scripts/measure/conversion.py photo                       # 640 x 427, 20 labels, every mode, converted ViT-L
     python scripts/measure/conversion.py photo --photo mine.jpg --model dinov3seg-vitl16 --dtype bfloat16 \\
         --modes slide local-global "whole, refine=pixels" "whole, refine_features"    # your photo and weights
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from transformers import SamConfig, SamModel, SamVisionConfig
 
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.conversion.layouts import backbone_rules, dinotxt_rules, sam_rules
@@ -38,8 +40,12 @@ from dinov3seg_hf.model.text_embeddings import TextEmbeddings
 from dinov3seg_hf.model.windows import cut_windows, plan_windows
 
 
-def published_checkpoints() -> dict[str, dict[str, torch.Tensor]]:
-    """Returns random state dicts with the published names and sizes, derived from the rules of the conversion."""
+def published_checkpoints(device: str = "cpu") -> dict[str, dict[str, torch.Tensor]]:
+    """Returns random state dicts with the published names and sizes, derived from the rules of the conversion.
+
+    Args:
+        device: "meta": shapes only, which take no memory.
+    """
     with torch.device("meta"):
         model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig(prior_config={**SAM_VITL16, "image_size": 1024}))
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
@@ -64,7 +70,9 @@ def published_checkpoints() -> dict[str, dict[str, torch.Tensor]]:
             shape = list(shapes[prefix + rule.targets[0]])
             if rule.action == "split":
                 shape[0] *= 3
-            if len(shape) > 1 or rule.source.endswith("qkv.bias"):
+            if device == "meta":
+                tensor = torch.empty(shape, device=device)
+            elif len(shape) > 1 or rule.source.endswith("qkv.bias"):
                 tensor = torch.empty(shape).normal_(std=0.02, generator=generator)
             else:
                 tensor = torch.full(shape, 0.0 if rule.source.endswith("bias") else 1.0)
@@ -81,6 +89,18 @@ def published_checkpoints() -> dict[str, dict[str, torch.Tensor]]:
         backbone[f"{block}attn.qkv.bias_mask"] = mask.flatten()
     checkpoints["dinotxt"]["logit_scale"] = torch.full((1,), 4.6)
     return checkpoints
+
+
+def print_sizes() -> None:
+    """Prints the sizes of the published files, of float32 values without the overhead of the format."""
+    with torch.device("meta"):
+        anyup = Dinov3SegForSemanticSegmentation(Dinov3SegConfig()).early_refinement
+        # the file of SAM has its decoder, too, of which a conversion takes nothing
+        sam = SamModel(SamConfig(vision_config=SamVisionConfig(**{**SAM_VITL16, "image_size": 1024})))
+    files = {name: tensors.values() for name, tensors in published_checkpoints("meta").items() if name != "prior"}
+    for name, tensors in {**files, "anyup": anyup.parameters(), "prior": sam.parameters()}.items():
+        count = sum(tensor.numel() for tensor in tensors)
+        print(f"{name:10}{count / 1e6:8.1f} million values {4 * count / 1e9:8.3f} GB")
 
 
 def make_files(folder: str, suffix: str) -> None:
@@ -227,7 +247,7 @@ def in_own_process(call: str) -> dict | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["conversion", "forward", "photo"])
+    parser.add_argument("what", choices=["conversion", "forward", "photo", "sizes"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--suffix", default="pth", choices=["pth", "safetensors"])
     parser.add_argument("--prior", action="store_true", help="also convert SAM ViT-L")
@@ -245,6 +265,9 @@ def main() -> None:
             parser.error(str(error))
     torch.set_num_threads(arguments.threads)
 
+    if arguments.what == "sizes":
+        print_sizes()
+        return
     if arguments.what == "forward":
         figures = in_own_process(f"run_forward({arguments.dtype!r}, {arguments.num_classes}, {arguments.head!r})")
     elif arguments.what == "photo":

@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The command `dinov3seg`: what it prints and writes, and how it refuses: one line, code 2, nothing half-written."""
 
+import importlib
 import json
 import os
 import re
@@ -18,7 +19,9 @@ from transformers.utils import logging as transformers_logging
 import dinov3seg_hf
 from dinov3seg_hf import Vocabulary, cli
 from dinov3seg_hf.checkpoint_names import resolve_checkpoint
+from dinov3seg_hf.cli import convert as convert_command
 from dinov3seg_hf.cli import segment as segment_command
+from dinov3seg_hf.conversion import ConversionReport
 from dinov3seg_hf.model.image_input import read_label_map
 
 from places import REPO
@@ -526,6 +529,23 @@ def test_convert_reports_missing_files(capsys, tmp_path):
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("dinov3seg convert: error: ") and "a.pth was not found" in message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "line"),
+    [
+        ("none", "The folder cannot segment by words.* with --tokenizer open_clip --overwrite"),
+        ("open_clip", "Try it: dinov3seg segment PHOTO.jpg --model 'my out' "),
+    ],
+)
+def test_convert_ends_with_what_to_do_next(monkeypatch, capsys, tokenizer, line):
+    report = ConversionReport("my out", {"tokenizer": tokenizer})
+    module = importlib.import_module("dinov3seg_hf.conversion.convert")  # the package has the function of this name
+    monkeypatch.setattr(module, "convert", lambda *_, **__: report)
+    arguments = ["--backbone", "b.pth", "--dinotxt", "d.pth", "--output", "my out", "--tokenizer", tokenizer]
+    options = convert_command.make_parser("dinov3seg convert").parse_args(arguments)
+    assert convert_command.run(options) == 0
+    assert re.match(line, capsys.readouterr().out.splitlines()[-1])
 
 
 @pytest.mark.slow

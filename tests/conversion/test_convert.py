@@ -31,11 +31,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from dinov3seg_hf.conversion import convert_anyup, writer
+from dinov3seg_hf.conversion import convert_anyup
 from dinov3seg_hf.conversion.convert import convert
 from dinov3seg_hf.conversion.layouts import sam_rules
-from dinov3seg_hf.conversion.license import find_licenses, notes_of_licenses
 from dinov3seg_hf.conversion.tokenizer import find_tokenizer
+from dinov3seg_hf.conversion_files import find_licenses, notes_of_licenses
 from dinov3seg_hf.file_names import CONVERSION_REPORT
 from dinov3seg_hf.loading import license_files
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
@@ -617,7 +617,7 @@ def test_what_others_wrote_to_the_output_meanwhile_stays(run, monkeypatch, tmp_p
 
 
 def test_a_mounted_disk_is_refused_before_anything_is_read(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(writer.os.path, "ismount", lambda path: Path(path) == tmp_path / "out")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "out")
     monkeypatch.setitem(convert.__globals__, "convert_backbone", None)
     with pytest.raises(ValueError, match=r"where a disk is mounted; .* such as .*out/checkpoint"):
         run()
@@ -632,7 +632,7 @@ def test_an_empty_folder_is_filled_and_missing_ones_are_made(run, tmp_path):
 
 
 def test_a_conversion_that_would_not_fit_on_the_disk_does_not_begin(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     monkeypatch.setitem(convert.__globals__, "convert_backbone", None)  # refused before gigabytes are read
     with pytest.raises(ValueError, match=r"only 0 MB are free\. Free disk space, or choose bfloat16"):
         run()
@@ -641,7 +641,7 @@ def test_a_conversion_that_would_not_fit_on_the_disk_does_not_begin(run, monkeyp
 
 def test_a_disk_that_fills_up_during_the_conversion_is_noticed_before_writing(run, monkeypatch, tmp_path):
     free = iter([10**12, 1000])
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: type("Usage", (), {"free": next(free)}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": next(free)}))
     with pytest.raises(ValueError, match="Free disk space, or choose bfloat16"):
         run()
     assert not (tmp_path / "out").exists()
@@ -787,7 +787,7 @@ def test_a_tokenizer_that_is_none_is_refused(run, worded, tmp_path):
         ("broken.gz", "is not a readable text file"),
         ("folder", "expected a file, a folder or a Hub id"),  # the library makes a tokenizer of three tokens of it
         ("somebody/nothing", "HF_HUB_OFFLINE forbids to ask the Hub; expected a file, a folder or a Hub id"),
-        ("open_clip", "is not installed. Install open_clip_torch"),
+        ("open_clip", "is not installed. Install it with `pip install --no-deps open_clip_torch`"),
     ):
         source = tmp_path / name if (tmp_path / name).exists() else name
         with pytest.raises(ValueError, match=message):
@@ -799,13 +799,39 @@ def test_the_tokenizer_is_looked_for_before_the_weights_are_read(run, tmp_path):
         run(backbone=tmp_path / "missing.pth", tokenizer="somebody/nothing")
 
 
+@pytest.mark.parametrize("name", ["missing.txt.gz", "./somewhere", "/no/folder", "vocabulary.json"])
+def test_the_hub_is_not_asked_for_a_tokenizer_that_is_named_like_a_file(monkeypatch, name):
+    monkeypatch.setattr(HfApi, "model_info", None)
+    with pytest.raises(ValueError, match=r"was not found \(current directory: .*\)\. Pass the path of bpe.*--no-deps"):
+        find_tokenizer(name)
+
+
+def test_a_remedy_does_not_name_what_was_given():
+    with pytest.raises(ValueError, match=r"tokenizer openai/clip-vit-large-patch14 is no file") as refused:
+        find_tokenizer("openai/clip-vit-large-patch14")
+    assert str(refused.value).count("openai/clip-vit-large-patch14") == 1
+
+
+def test_a_backbone_of_the_hub_that_cannot_be_reached_is_asked_for_once(run, monkeypatch):
+    def refused(self, *_, **__):
+        raise ConnectionError("Network is unreachable")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "model_info", refused)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", None)
+    with pytest.raises(ValueError, match=r"backbone me/dinov3 cannot be read: .*Network is unreachable\)\. Check the"):
+        run("me/dinov3")
+
+
 def test_no_connection_and_no_tokenizer_are_told_apart(monkeypatch):
     def refused(self, *_, timeout, **__):
         assert timeout <= 10
         raise ConnectionError("Network is unreachable")
 
     monkeypatch.setattr(HfApi, "model_info", refused)
-    with pytest.raises(ValueError, match=r"no connection to the Hub \(Network is unreachable\). Pass the path of bpe"):
+    with pytest.raises(
+        ValueError, match=r"no connection to the Hub \(Network is unreachable\); .*Pass the path of bpe"
+    ):
         find_tokenizer("somebody/nothing")
 
     def missing(self, *_, **__):

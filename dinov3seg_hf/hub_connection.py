@@ -1,0 +1,63 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""Asks the Hub once whether it can be reached, because libraries ask for each file, and for each again and again.
+
+Without a connection, huggingface_hub tries for 23 seconds per file, also for files of an earlier download.
+"""
+
+from huggingface_hub import HfApi, is_offline_mode, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from .model.checks import first_line
+
+# Seconds to wait for the first answer of the Hub.
+TIMEOUT = 10
+OFFLINE = "HF_HUB_OFFLINE forbids to ask the Hub"
+
+
+def ask_hub(name: str) -> str | None:
+    """Asks the Hub once for a repository.
+
+    Returns:
+        Why the Hub cannot be asked; `None` if the repository exists.
+
+    Raises:
+        HfHubHTTPError: If the Hub answers that there is no such repository, or that it is not for this user.
+        HFValidationError: If the name cannot be that of a repository.
+    """
+    try:
+        HfApi().model_info(name, timeout=TIMEOUT)
+    except (HfHubHTTPError, HFValidationError):
+        raise
+    except OfflineModeIsEnabled:
+        return OFFLINE
+    except Exception as error:  # the errors of the HTTP library have no common base in all versions
+        return f"there is no connection to the Hub ({first_line(error)})"
+    return None
+
+
+def at_hand(name: str, revision: str | None = None) -> str:
+    """Returns the name of a repository or, if there is no connection, the folder of an earlier download.
+
+    Raises:
+        ValueError: If there is neither; the message has the reason and the remedy, and not the name.
+    """
+    if is_offline_mode():  # the libraries do not ask, and say nothing of the reason
+        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+            return name
+        raise ValueError(
+            f"it is no folder and no earlier download, and {OFFLINE}. Check the name, or unset HF_HUB_OFFLINE"
+        )
+    try:
+        problem = ask_hub(name)
+    except (HfHubHTTPError, HFValidationError):
+        return name  # the library asks, too, and its message says more
+    if problem is None:
+        return name
+    try:
+        return snapshot_download(name, revision=revision, local_files_only=True)
+    except (LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise ValueError(
+            f"it is no folder and no earlier download, and {problem}. Check the name, and run this again with a "
+            "connection"
+        ) from error
