@@ -117,7 +117,8 @@ def test_card_and_readme_have_the_scores_that_were_measured(pipe):
     assert results["weights"] == weights_fingerprint(pipe.model)
 
     def measured(name: str, keys: tuple[str, ...]) -> list[float]:
-        return [results[split][name][key] for key in keys for split in ("unseen", "seen") if key in results[split][name]]
+        scores = [results[split][name] for split in ("unseen", "seen")]
+        return [of_split[key] for key in keys for of_split in scores if key in of_split]
 
     card = (dinov3seg_hf.TINY / "README.md").read_text()
     for row, name in ROWS_OF_THE_CARD.items():
