@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from dinov3seg_hf import AnnotatedImage, Vocabulary, export_annotations
-from dinov3seg_hf.conversion.convert import convert
+from dinov3seg_hf.conversion.converter import convert
 from dinov3seg_hf.data.opening import find_vocabulary, open_dataset
 from dinov3seg_hf.hub.example import Example
 from dinov3seg_hf.hub.model_card import AuthorsNotes, make_card

@@ -45,7 +45,6 @@ RANKS = {
     "file_names": 0,
     "kept_errors": 0,
     "compat": 0,
-    "conversion_files": 2,
     "distributed": 0,
     "extras": 0,
     "hub_connection": 2,

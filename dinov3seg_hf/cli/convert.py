@@ -68,7 +68,8 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: If a file does not exist, there is no license, or the output folder is not free.
     """
-    from ..conversion_files import checked_output, find_licenses, refuse_missing, refuse_missing_tokenizer
+    from ..conversion.license import find_licenses
+    from ..conversion.paths import checked_output, refuse_missing, refuse_missing_tokenizer
 
     for name in ("backbone", "dinotxt", "output", "prior", "anyup", "tokenizer", "license"):
         if getattr(options, name) is not None:
@@ -82,7 +83,7 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Converts the files and prints the report."""
-    from ..conversion.convert import convert
+    from ..conversion import convert
 
     report = convert(
         options.backbone,

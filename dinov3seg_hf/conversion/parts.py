@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, DINOv3ViTConfig, DINOv3ViTModel, SamConfig, SamVisionConfig, SamVisionModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
-from ..conversion_files import Source, means_file
 from ..model.checks import load_json
 from .layouts import (
     PUBLISHED_ANYUP,
@@ -28,6 +27,7 @@ from .layouts import (
     num_blocks,
     sam_rules,
 )
+from .paths import Source, means_file
 from .reading import (
     apply_rules,
     load_library_config,

@@ -14,9 +14,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import CLIPTextConfig, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from ..conversion_files import BPE_FILE, PACKAGES, REMEDY, installed_file, refuse_missing_tokenizer
 from ..hub_connection import ask_hub
 from ..model.checks import first_line
+from .paths import BPE_FILE, PACKAGES, REMEDY, installed_file, refuse_missing_tokenizer
 from .reading import quiet_library
 
 # Of the file of merges, without compression.

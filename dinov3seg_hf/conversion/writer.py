@@ -10,11 +10,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..conversion_files import license_target, refuse_full_disk, refuse_output
 from ..file_names import CONVERSION_REPORT
 from ..model.checks import first_line
 from ..model.files import open_folder_atomically
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
+from .license import license_target
+from .paths import refuse_full_disk, refuse_output
 from .reading import quiet_library
 from .report import ConversionReport
 

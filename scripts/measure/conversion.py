@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from transformers import SamConfig, SamModel, SamVisionConfig
 
-from dinov3seg_hf.conversion.convert import convert
+from dinov3seg_hf.conversion.converter import convert
 from dinov3seg_hf.conversion.layouts import backbone_rules, dinotxt_rules, sam_rules
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.loading import load_pipeline

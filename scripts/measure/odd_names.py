@@ -22,8 +22,8 @@ from types import ModuleType
 
 from transformers import CLIPTextConfig
 
+from dinov3seg_hf.conversion.paths import installed_file
 from dinov3seg_hf.conversion.tokenizer import find_tokenizer
-from dinov3seg_hf.conversion_files import installed_file
 from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 from dinov3seg_hf.model.prompts import DEFAULT_TEMPLATE
 from dinov3seg_hf.model.tokenization import tokenize_prompts

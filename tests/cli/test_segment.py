@@ -2,7 +2,6 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The command `dinov3seg`: what it prints and writes, and how it refuses: one line, code 2, nothing half-written."""
 
-import importlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 import dinov3seg_hf
-from dinov3seg_hf import Vocabulary, cli
+from dinov3seg_hf import Vocabulary, cli, conversion
 from dinov3seg_hf.checkpoint_names import resolve_checkpoint
 from dinov3seg_hf.cli import convert as convert_command
 from dinov3seg_hf.cli import segment as segment_command
@@ -540,8 +539,7 @@ def test_convert_reports_missing_files(capsys, tmp_path):
 )
 def test_convert_ends_with_what_to_do_next(monkeypatch, capsys, tokenizer, line):
     report = ConversionReport("my out", {"tokenizer": tokenizer})
-    module = importlib.import_module("dinov3seg_hf.conversion.convert")  # the package has the function of this name
-    monkeypatch.setattr(module, "convert", lambda *_, **__: report)
+    monkeypatch.setattr(conversion, "convert", lambda *_, **__: report)
     arguments = ["--backbone", "b.pth", "--dinotxt", "d.pth", "--output", "my out", "--tokenizer", tokenizer]
     options = convert_command.make_parser("dinov3seg convert").parse_args(arguments)
     assert convert_command.run(options) == 0

@@ -32,10 +32,10 @@ from transformers import (
 from transformers.utils import logging
 
 from dinov3seg_hf.conversion import convert_anyup
-from dinov3seg_hf.conversion.convert import convert
+from dinov3seg_hf.conversion.converter import convert
 from dinov3seg_hf.conversion.layouts import sam_rules
+from dinov3seg_hf.conversion.license import find_licenses, notes_of_licenses
 from dinov3seg_hf.conversion.tokenizer import find_tokenizer
-from dinov3seg_hf.conversion_files import find_licenses, notes_of_licenses
 from dinov3seg_hf.file_names import CONVERSION_REPORT
 from dinov3seg_hf.loading import license_files
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dinov3seg_hf.conversion.convert import convert
+from dinov3seg_hf.conversion.converter import convert
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.model.sliding_window import segment_windows
 

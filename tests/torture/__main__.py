@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "helpers"))
 import torch
 
 import dinov3seg_hf.cli.evaluation
-import dinov3seg_hf.conversion.convert
+import dinov3seg_hf.conversion.converter
 import dinov3seg_hf.hub.publish
 import dinov3seg_hf.training.trainer  # noqa: F401  (what the commands import, once)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pyogrio import raw
 from safetensors import safe_open
 
-from dinov3seg_hf.conversion.convert import convert
+from dinov3seg_hf.conversion.converter import convert
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 from dinov3seg_hf.video import new_video

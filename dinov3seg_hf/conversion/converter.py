@@ -19,7 +19,6 @@ import torch
 from transformers import CLIPTextConfig, DINOv3ViTConfig
 
 from ..about import DTYPES
-from ..conversion_files import Source, checked_output, find_licenses, notes_of_licenses, refuse_full_disk
 from ..model.checks import check_flags, checked_choice, checked_integer, checked_path, quoted
 from ..model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
 from ..model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
@@ -27,7 +26,9 @@ from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 from ..model.processing_dinov3seg import Dinov3SegProcessor
 from .assembly import assemble_model
 from .layouts import PUBLISHED_BACKBONE
+from .license import find_licenses, notes_of_licenses
 from .parts import Part, VisionHead, convert_anyup_file, convert_backbone, convert_dinotxt, convert_prior
+from .paths import Source, checked_output, refuse_full_disk
 from .report import ConversionReport
 from .tokenizer import TokenizerOf, find_tokenizer
 from .writer import write_checkpoint
