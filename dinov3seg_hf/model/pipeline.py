@@ -490,7 +490,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         """Computes the score maps of images of one kind, with their settings (see `_settings_of`)."""
         assert settings.temperature is not None  # resolved
         if isinstance(group[0], EncodedImage):
-            features = group[0].features  # an encoded image is a group of its own
+            features = group[0].features_on(self.model.device)  # an encoded image is a group of its own
         elif settings.inference == "slide":
             function: ScoreFunction = "sigmoid" if settings.head == "full" else "none"
             return [ScoreMaps(maps, function) for maps in self._slide(group, text_embeds, settings)]
