@@ -57,8 +57,8 @@ def state_fingerprint(model: nn.Module) -> str:
         name = next((name for name, tensor in model.state_dict().items() if tensor.is_meta), None)
         if name is not None:
             raise ValueError(
-                f"The weight {name!r} is on the meta device, so the features of images cannot be pickled, or used after "
-                "it; expected values. Do not offload the model (device_map), or encode the images in this process."
+                f"The weight {name!r} is on the meta device, so encoded images cannot be pickled, or used after it; "
+                "expected values. Do not offload the model (device_map), or encode the images in this process."
             )
         known = key, sha256_of([weights_fingerprint(model), list(key[1:2])])
         _KNOWN_STATES[model] = known

@@ -363,7 +363,9 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         """
         settings = (self.settings if settings is None else settings).resolved(self.model.config, self.image_processor)
         if settings.temperature is None:
-            settings = dataclasses.replace(settings, temperature=float(torch.exp(-self.model.logit_scale.float())))
+            settings = dataclasses.replace(
+                settings, temperature=float(torch.exp(-self.model.logit_scale.detach().float()))
+            )
         return settings
 
     def check_calibration(self, text: TextEmbeddings, settings: InferenceSettings | None = None) -> None:
