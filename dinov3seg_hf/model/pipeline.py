@@ -363,9 +363,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         """
         settings = (self.settings if settings is None else settings).resolved(self.model.config, self.image_processor)
         if settings.temperature is None:
-            settings = dataclasses.replace(
-                settings, temperature=float(torch.exp(-self.model.logit_scale.detach().float()))
-            )
+            settings = dataclasses.replace(settings, temperature=torch.exp(-self.model.logit_scale.float()).item())
         return settings
 
     def check_calibration(self, text: TextEmbeddings, settings: InferenceSettings | None = None) -> None:

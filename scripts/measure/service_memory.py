@@ -4,7 +4,7 @@
 
     OMP_NUM_THREADS=1 python scripts/measure/service_memory.py
 
-Sends a drawn scene of the largest size that the service takes, and prints the memory above that of the idle service: the
+Sends a drawn scene of the largest size that the service takes. Prints the memory above that of the idle service: the
 peak while the image is read, what it keeps while it waits for the model, the peak while the model computes it, and the
 peak while the answer is made.
 """
@@ -18,7 +18,6 @@ from typing import Any
 from dinov3seg_hf.extras import exit_without_extra
 
 exit_without_extra("serve", "fastapi")
-exit_without_extra("dev", "httpx")
 
 from fastapi.testclient import TestClient
 from PIL import Image
