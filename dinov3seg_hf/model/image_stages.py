@@ -209,8 +209,14 @@ def indices_by_kind(
 
 
 def features_of(batch: Dinov3SegImageFeatures, index: int) -> Dinov3SegImageFeatures:
-    """Returns the features of one image of a batch, as a batch of one; copies, because views would keep the batch."""
-    return _mapped(batch, lambda tensor: tensor[index : index + 1].clone())
+    """Returns the features of one image of a batch, as a batch of one, without the memory of anything else."""
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor[index : index + 1]
+        # a view would keep the batch in memory, or as the CLS token all tokens
+        return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+
+    return _mapped(batch, own)
 
 
 def _mapped(

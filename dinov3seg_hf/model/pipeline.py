@@ -325,8 +325,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             with self.device_placement(), self.get_inference_context()():
                 batch = self._encode([images[index] for index in indices], settings)
             for place, index in enumerate(indices):
-                features = batch if len(indices) == 1 else features_of(batch, place)
-                encoded[index] = EncodedImage.of(features, images[index], settings, self.model)
+                encoded[index] = EncodedImage.of(features_of(batch, place), images[index], settings, self.model)
         return [encoded[index] for index in range(len(images))]
 
     def _check_mode(self) -> None:

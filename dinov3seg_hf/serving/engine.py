@@ -216,7 +216,8 @@ class SegmentationEngine:
         try:
             settings = job.settings
             digest = hashlib.sha256(job.content).hexdigest()
-            job.key = (digest, settings.inference, settings.head, settings.patch_source, settings.refine_features)
+            sizes = repr((settings.size, settings.window_size, settings.window_stride))
+            job.key = (digest, _encoding_of(settings), sizes)
             job.image = self.memory.get(SHARED, job.key)
             if job.image is None:
                 image = open_image(job.content, self.limits.pixels)

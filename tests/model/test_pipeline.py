@@ -658,6 +658,18 @@ def test_encoded_image_is_bound_to_how_it_was_encoded(own_pipe, sample_image):
         own_pipe(encoded, LABELS)
 
 
+@pytest.mark.parametrize("inference", ["whole", "local-global"])
+@pytest.mark.parametrize("head", ["full", "dinotxt"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_encoded_image_keeps_no_other_memory_than_its_features(pipe, sample_image, head, inference, count):
+    settings = InferenceSettings(inference=inference, head=head)
+    encoded = pipe.encode_prepared([pipe.prepare(sample_image, settings)] * count, settings)[-1]
+    tensors = [encoded.pixels]
+    for value in encoded.features.values():
+        tensors += value if isinstance(value, tuple) else [value]
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda encoded: pickle.loads(pickle.dumps(encoded))])
 @pytest.mark.parametrize("head", ["full", "dinotxt"])
 def test_a_copy_of_an_encoded_image_gives_the_same(pipe, sample_image, head, copied):

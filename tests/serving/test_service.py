@@ -209,6 +209,18 @@ def test_what_arrives_together_is_one_batch_with_the_answers_of_each(pipe, sampl
     engine.close()
 
 
+def test_features_of_another_size_are_others(pipe, content):
+    engine = SegmentationEngine(pipe)
+    for settings in (InferenceSettings(), InferenceSettings(size={"height": 32, "width": 48})):
+        result = engine.submit(content, Vocabulary(NAMES), settings).result(60)
+        (expected,) = pipe.segment_prepared(
+            [pipe.prepare(content, settings)], pipe.encode_labels(Vocabulary(NAMES)), settings
+        )
+        assert not result.was_encoded
+        np.testing.assert_array_equal(result.labeled.label_map, expected.label_map)
+    engine.close()
+
+
 def test_a_bad_image_does_not_spoil_its_batch(pipe, content):
     engine = SegmentationEngine(pipe, max_batch=3, max_wait=0.3)
     good, bad, slide = (
