@@ -40,7 +40,8 @@ def main() -> int:
 
     give_back_freed_memory()
     pipe = load_pipeline(EMBEDDED, "cpu")
-    engine, measured = SegmentationEngine(pipe), {}
+    engine = SegmentationEngine(pipe)
+    measured: dict[str, float] = {}
     side = int((options.megapixels * 1e6) ** 0.5)
     scene = Image.fromarray(draw_scene(1, "seen", 96).image)
     small, large = (png_of(scene.resize((size, size), Image.Resampling.NEAREST)) for size in (96, side))
@@ -57,7 +58,7 @@ def main() -> int:
         forget_peak()
         return result
 
-    pipe.encode_prepared, pipe.segment_prepared = encode_prepared, segment_prepared
+    vars(pipe).update(encode_prepared=encode_prepared, segment_prepared=segment_prepared)
     data = {"labels": ", ".join(SEEN[: options.labels]), "format": "rle"}
     with TestClient(build_app(engine)) as client:
         client.post("/segment", files={"image": small}, data=data).raise_for_status()
