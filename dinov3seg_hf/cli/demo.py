@@ -51,10 +51,7 @@ def make_parser(prog: str) -> Parser:
         help="file with a line name:password for each user (default: everyone who reaches the port)",
     )
     server.add_argument("--open", action="store_true", help="open the page in a browser")
-    bounds = add_limits(parser, max_queue=40)
-    bounds.add_argument(
-        "--max-seconds", type=positive, default=300, metavar="S", help="time of a request (default: %(default)s)"
-    )
+    bounds = add_limits(parser, max_queue=40, time="time to compute a request")
     bounds.add_argument(
         "--max-requests",
         type=positive,
@@ -107,7 +104,6 @@ def run(options: argparse.Namespace) -> int:
         queue_size=options.max_queue,
         limits=replace(
             limits_of(options),
-            seconds=options.max_seconds,
             requests_per_minute=options.max_requests,
             upload_bytes=options.max_uploads * 2**20,
         ),

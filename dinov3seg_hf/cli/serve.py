@@ -56,7 +56,7 @@ def make_parser(prog: str) -> Parser:
     work.add_argument(
         "--num-workers", type=positive, default=2, metavar="N", help="threads that read images (default: 2)"
     )
-    add_limits(parser, max_queue=64)
+    add_limits(parser, max_queue=64, time="time of a request, waiting included")
     return parser
 
 

@@ -11,8 +11,14 @@ if TYPE_CHECKING:
     from ..serving.limits import Limits
 
 
-def add_limits(parser: argparse.ArgumentParser, max_queue: int) -> argparse._ArgumentGroup:
-    """Adds the flags `--max-queue`, with its default, and those of `limits_of`; returns their group."""
+def add_limits(parser: argparse.ArgumentParser, max_queue: int, time: str) -> argparse._ArgumentGroup:
+    """Adds the flags `--max-queue`, with its default, and those of `limits_of`; returns their group.
+
+    Args:
+        parser: The parser of the command.
+        max_queue: The default of `--max-queue`.
+        time: What `--max-seconds` limits.
+    """
     bounds = parser.add_argument_group("limits")
     bounds.add_argument(
         "--max-queue",
@@ -30,6 +36,7 @@ def add_limits(parser: argparse.ArgumentParser, max_queue: int) -> argparse._Arg
     bounds.add_argument(
         "--max-megabytes", type=positive, default=32, metavar="MIB", help="size of a file (default: %(default)s)"
     )
+    bounds.add_argument("--max-seconds", type=positive, default=300, metavar="S", help=f"{time} (default: %(default)s)")
     bounds.add_argument(
         "--cache",
         type=positive,
@@ -48,5 +55,6 @@ def limits_of(options: argparse.Namespace) -> "Limits":
         file_bytes=options.max_megabytes * 2**20,
         pixels=options.max_megapixels * 1_000_000,
         labels=options.max_labels,
+        seconds=options.max_seconds,
         cache_bytes=options.cache * 2**20,
     )

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,7 +44,12 @@ def middleware_of(limits: Limits) -> list[Middleware]:
     """Returns the middleware that holds clients to the limits."""
     return [
         Middleware(BodyLimit, limits.file_bytes + FORM_BYTES),
-        Middleware(ClientRates, limits.requests_per_minute, upload_bytes=int(limits.upload_bytes * UPLOAD_SHARE)),
+        Middleware(
+            ClientRates,
+            limits.requests_per_minute,
+            upload_bytes=int(limits.upload_bytes * UPLOAD_SHARE),
+            last_bytes=limits.file_bytes + FORM_BYTES,
+        ),
     ]
 
 
@@ -100,6 +106,7 @@ class ClientRates:
         per_minute: Requests of a client per minute; half as many may come at once.
         clock: Returns seconds.
         upload_bytes: Bytes of uploads of a client at once, and again per hour. The last one may exceed them.
+        last_bytes: By how much. Uploads that arrive together are all begun before their bytes are counted.
     """
 
     def __init__(
@@ -108,8 +115,9 @@ class ClientRates:
         per_minute: int,
         clock: Callable[[], float] = time.monotonic,
         upload_bytes: float = 2**29,
+        last_bytes: float = 2**25,
     ):
-        self.app = app
+        self.app, self.last_bytes = app, last_bytes
         self.requests = Allowance(max(1.0, per_minute / 2), per_minute / 60, clock)
         self.bytes = Allowance(upload_bytes, upload_bytes / MAX_AGE_SECONDS, clock)
 
@@ -139,7 +147,10 @@ class ClientRates:
     def _counted(self, receive: Receive, client: str) -> Receive:
         async def counted() -> Message:
             message = await receive()
-            self.bytes.use(client, len(message.get("body", b"")))
+            if self.bytes.use(client, len(message.get("body", b""))) < -self.last_bytes:
+                wait = self.bytes.seconds_until(client, 1)
+                detail = f"Too many bytes of uploads from your address. Wait {wait} s."
+                raise HTTPException(429, detail, {"Retry-After": str(wait)})
             return message
 
         return counted

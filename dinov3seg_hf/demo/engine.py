@@ -13,8 +13,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -32,6 +32,7 @@ from ..model.text_embeddings import TextEmbeddings, encode_classes
 from ..model.vocabulary import Vocabulary
 from ..serving.limits import SLIDE_VALUES, Limits, Progress, check_aspect
 from ..serving.memory import Memory, num_bytes_of
+from ..serving.time_limit import checked_between_layers, time_limit_error
 from ..serving.words import vocabulary_within
 from ..visualization.colors import label_palette
 from ..visualization.pictures import MIN_DISPLAY_SIDE
@@ -192,7 +193,7 @@ class DemoEngine:
         progress(0.0, "Reading the image")
         with _timed(seconds, "read"):
             photo = self.photo(session, path)
-        with self._compute, self._time_limit():
+        with self._compute:
             model_key = self._model_key()
             image_key = (photo.digest, model_key, inference, head)
             key = hashlib.sha256(repr((image_key, vocabulary.fingerprint, refine)).encode()).hexdigest()
@@ -203,13 +204,14 @@ class DemoEngine:
             # features stay on the GPU that computed them, and a borrowed GPU is given back
             features_of = None if on_zero_gpu() else session
             answer = None
-            for step in self._on_model(features_of, photo, image_key, vocabulary, words, settings):
-                if isinstance(step, Exception):
-                    raise step
-                if isinstance(step, ModelAnswer):
-                    answer = step
-                else:
-                    progress(*step)
+            with closing(self._on_model(features_of, photo, image_key, vocabulary, words, settings)) as steps:
+                for step in steps:
+                    if isinstance(step, Exception):
+                        raise step
+                    if isinstance(step, ModelAnswer):
+                        answer = step
+                    else:
+                        progress(*step)
             assert answer is not None  # the last step
             self._remember_words(session, vocabulary, model_key, answer.new_words)
             result = self._result(key, photo, vocabulary, settings, answer.labeled)
@@ -226,7 +228,7 @@ class DemoEngine:
         vocabulary: Vocabulary,
         words: dict[int, torch.Tensor],
         settings: InferenceSettings,
-    ) -> Iterator[tuple[float, str] | ModelAnswer | ValueError | MemoryError]:
+    ) -> Generator[tuple[float, str] | ModelAnswer | ValueError | MemoryError, None, None]:
         """Runs the model. Yields the progress and the name of each step, and at the end the answer or the error.
 
         With ZeroGPU, this runs in another process: all that it takes and yields can be pickled, and an error that is
@@ -245,17 +247,18 @@ class DemoEngine:
             if on_zero_gpu():
                 move_to_borrowed_gpu(self.pipe.model)
                 self.pipe.device = self.pipe.model.device
-            known = self._known_features(session, photo, image_key)
-            remembered = known is not None
-            if known is None:
-                yield 0.1, "Encoding the image"
-            inputs = known or self._inputs(session, photo, image_key, len(vocabulary), seconds)
-            yield 0.2 if remembered else 0.6, "Encoding the words"
-            with _timed(seconds, "text"):
-                text, new_words = self._encode_words(vocabulary, words)
-            yield 0.4 if remembered else 0.7, "Segmenting"
-            with _timed(seconds, "segment"):
-                (labeled,) = self.pipe.segment_prepared([inputs], text, settings, return_scores=True)
+            with self._time_limit():  # where the GPU is
+                known = self._known_features(session, photo, image_key)
+                remembered = known is not None
+                if known is None:
+                    yield 0.1, "Encoding the image"
+                inputs = known or self._inputs(session, photo, image_key, len(vocabulary), seconds)
+                yield 0.2 if remembered else 0.6, "Encoding the words"
+                with _timed(seconds, "text"):
+                    text, new_words = self._encode_words(vocabulary, words)
+                yield 0.4 if remembered else 0.7, "Segmenting"
+                with _timed(seconds, "segment"):
+                    (labeled,) = self.pipe.segment_prepared([inputs], text, settings, return_scores=True)
         except (ValueError, MemoryError) as error:
             yield error
         else:
@@ -266,25 +269,16 @@ class DemoEngine:
         known = None if session is None else self.memory.get(session, ("features", image_key))
         return None if known is None else replace(known, size=(photo.shown.height, photo.shown.width))
 
-    @contextmanager
-    def _time_limit(self) -> Iterator[None]:
+    def _time_limit(self) -> AbstractContextManager[None]:
         """Raises an error between two layers of the model if the block takes too long, see `Limits.seconds`."""
         limit = seconds_of_a_request(self.limits.seconds)
         deadline = time.monotonic() + limit
 
-        def refuse_late(module: torch.nn.Module, arguments: Any) -> None:
+        def refuse_late() -> None:
             if time.monotonic() > deadline:
-                raise ValueError(
-                    f"The request took more than {limit:g} s, the limit of this server. Use fewer words, "
-                    "a smaller image, or the inference mode whole."
-                )
+                raise time_limit_error(limit, has_begun=True)
 
-        handles = [module.register_forward_pre_hook(refuse_late) for module in self.pipe.model.modules()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return checked_between_layers(self.pipe.model, refuse_late)
 
     def _inputs(
         self,

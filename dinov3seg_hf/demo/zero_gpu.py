@@ -7,7 +7,7 @@ stores is lost. See the page "Spaces ZeroGPU" of the Hub's documentation.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 import torch
@@ -23,7 +23,7 @@ GPU_SECONDS = 60
 # What the model's move to the GPU and the way back of the answer may take of it.
 SPARE_SECONDS = 10
 
-Steps = TypeVar("Steps", bound=Callable[..., Iterator])
+Steps = TypeVar("Steps", bound=Callable[..., Generator])
 
 
 def on_zero_gpu() -> bool:

@@ -6,7 +6,7 @@ Shapes: B images, C classes, K text halves, h x w patches, E channels of a refin
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -57,18 +57,20 @@ class Dinov3SegDecoderStep(GradientCheckpointingLayer):
         guidance = self.prior_convolution(prior_feature)
         if not self._fuses(guidance):
             return guidance, None
-        assert self.upsample.bias is not None
+        assert self.upsample.bias is not None  # plain
         bias = self.upsample.bias.view(1, -1, 1, 1).expand(1, -1, *guidance.shape[-2:])
         return guidance + self.convolution1(bias), fused_kernel(self.upsample.weight, self.convolution1.weight)
 
     def _fuses(self, like: torch.Tensor) -> bool:
-        """On a CPU, without gradients, if both layers are plain: adapters and offloaded weights need their calls."""
+        """On a CPU, without gradients, if both layers are those of `__init__`: others need their calls."""
         if like.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
-        plain = type(self.upsample) is nn.ConvTranspose2d and type(self.convolution1) is nn.Conv2d
-        weights = self.upsample.weight, self.convolution1.weight
         is_single = like.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return plain and is_single and all(weight.device.type == "cpu" for weight in weights)
+        return (
+            is_single
+            and _is_plain(self.upsample, nn.ConvTranspose2d, UPSAMPLING)
+            and _is_plain(self.convolution1, nn.Conv2d, CONVOLUTION)
+        )
 
     def forward(
         self, hidden_states: torch.Tensor, guidance: torch.Tensor, kernel: torch.Tensor | None = None
@@ -92,6 +94,32 @@ class Dinov3SegDecoderStep(GradientCheckpointingLayer):
             hidden_states = add_fused_upsampling(guidance, hidden_states, kernel)
         hidden_states = F.relu(self.norm1(hidden_states), inplace=True)
         return F.relu(self.norm2(self.convolution2(hidden_states)), inplace=True)
+
+
+# The layers that `fused_kernel` stands for.
+UPSAMPLING = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "output_padding": (0, 0)}
+CONVOLUTION = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+
+
+def _is_plain(
+    layer: nn.Conv2d | nn.ConvTranspose2d, kind: type[nn.Module], geometry: Mapping[str, tuple[int, int]]
+) -> bool:
+    """Whether a layer computes what its weights say, and nobody listens to its calls.
+
+    Adapters and parametrizations are other classes. Quantized weights are tensors of other classes, and offloaded ones
+    are on other devices. `weight_norm`, `prune` and all who read activations add hooks; accelerate sets a `forward`.
+    """
+    if type(layer) is not kind or layer.bias is None:
+        return False
+    # torch has no public list of hooks; they are attributes of the layer: "_forward_hooks" and "_forward_pre_hooks"
+    is_watched = any(value for name, value in vars(layer).items() if "forward" in name)
+    weights = layer.weight, layer.bias
+    return (
+        not is_watched
+        and all(type(weight) in (nn.Parameter, torch.Tensor) and weight.device.type == "cpu" for weight in weights)
+        and all(getattr(layer, name) == value for name, value in geometry.items())
+        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+    )
 
 
 # A transposed convolution (2 x 2, stride 2) and a convolution (3 x 3) are one transposed convolution (4 x 4, stride 2).

@@ -3,12 +3,13 @@
 """Fingerprints that identify model weights in every process, and a fast key that changes with the weights.
 
 The package has no other identities of weights. `weights_fingerprint` is for files that outlive the process (results,
-runs, model cards). `model_fingerprint` is for text embeddings, which depend only on the text tower. `weights_key` is
-for caches.
+runs, model cards); `state_fingerprint` is the same for features of images in other processes. `model_fingerprint` is
+for text embeddings, which depend only on the text tower. `weights_key` is for caches.
 """
 
 import hashlib
 import json
+import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -41,6 +42,31 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(_bytes_of(tensor))
     return digest.hexdigest()
+
+
+def state_fingerprint(model: nn.Module) -> str:
+    """Returns the `weights_fingerprint` of a model, also of which adapters of PEFT are active.
+
+    The weights are read only once, until they change.
+
+    Raises:
+        ValueError: If weights are not in memory (`meta` device).
+    """
+    key, known = weights_key(model), _KNOWN_STATES.get(model)
+    if known is None or known[0] != key:
+        name = next((name for name, tensor in model.state_dict().items() if tensor.is_meta), None)
+        if name is not None:
+            raise ValueError(
+                f"The weight {name!r} is on the meta device, so encoded images cannot be pickled, or used after it; "
+                "expected values. Do not offload the model (device_map), or encode the images in this process."
+            )
+        known = key, sha256_of([weights_fingerprint(model), list(key[1:2])])
+        _KNOWN_STATES[model] = known
+    return known[1]
+
+
+# of models in use, with the key of the weights
+_KNOWN_STATES: "weakref.WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], str]]" = weakref.WeakKeyDictionary()
 
 
 def model_fingerprint(model: TextEncoder) -> str:

@@ -2,10 +2,11 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The stages of an image in the pipeline: prepared for the model, encoded by the model, labeled."""
 
+import copy
 import weakref
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from .background import Confidence
-from .fingerprints import weights_key
+from .fingerprints import state_fingerprint, weights_key
 from .inference_settings import Head, Inference, InferenceSettings, PatchSource
 from .modeling_dinov3seg import Dinov3SegImageFeatures
 
@@ -42,9 +43,44 @@ class PreparedImage:
         return self.tensors["pixel_values"][0]
 
 
+class EncodingModel:
+    """The model that computed features, with its weights of that time.
+
+    When it is pickled, it becomes the fingerprint of the weights: in another process, the model is another object.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model: weakref.ref[nn.Module] | None = weakref.ref(model)
+        self._weights = weights_key(model)
+        self._fingerprint: str | None = None
+
+    def is_now(self, model: nn.Module) -> bool:
+        """Whether it is this model with its current weights; after pickling, a model with the same weights."""
+        if self._model is None:
+            return self._fingerprint == state_fingerprint(model)
+        return self._model() is model and self._weights == weights_key(model)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "EncodingModel":
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._fingerprint is None:
+            model = None if self._model is None else self._model()
+            if model is None or not self.is_now(model):
+                raise ValueError(
+                    "The weights that computed the features of the image are gone or have changed, so no process could "
+                    "check that it has the same ones. Encode the image again, and pickle it before the weights change."
+                )
+            self._fingerprint = state_fingerprint(model)
+        return {"_model": None, "_weights": (), "_fingerprint": self._fingerprint}
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
     """The features of an image, independent of any text. A pipeline accepts it instead of the original image.
+
+    It can be copied, and pickled for other processes: there, a pipeline accepts it if its model has the same weights.
+    To check this, the first one reads all weights, which takes about one second per gigabyte, and so does pickling.
 
     Attributes:
         features: The features, on the model's device.
@@ -61,8 +97,7 @@ class EncodedImage:
     head: Head
     patch_source: PatchSource
     refine_features: bool
-    _model: weakref.ref[nn.Module]
-    _weights: tuple[object, ...]
+    _model: EncodingModel
 
     @classmethod
     def of(
@@ -86,9 +121,22 @@ class EncodedImage:
             settings.head,
             settings.patch_source,
             settings.refine_features,
-            weakref.ref(model),
-            weights_key(model),
+            EncodingModel(model),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles the features on the CPU, because another process may have no such device."""
+        return {**vars(self), "features": _mapped(self.features, torch.Tensor.cpu), "pixels": self.pixels.cpu()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "EncodedImage":
+        return replace(self, features=copy.deepcopy(self.features, memo), pixels=copy.deepcopy(self.pixels, memo))
+
+    def __copy__(self) -> "EncodedImage":
+        return replace(self)
+
+    def features_on(self, device: torch.device) -> Dinov3SegImageFeatures:
+        """Returns the features on a device, which may have been another one before pickling."""
+        return _mapped(self.features, lambda tensor: tensor.to(device))
 
     def check(self, model: nn.Module, settings: InferenceSettings) -> None:
         """Checks that this model, with its current weights, computed the features with these settings.
@@ -105,7 +153,7 @@ class EncodedImage:
                 f"refine_features={self.refine_features}; expected the same settings as in the encoding. Encode the "
                 "image again to change them."
             )
-        if self._model() is not model or self._weights != weights_key(model):
+        if not self._model.is_now(model):
             raise ValueError("The image was encoded by another model or with other weights. Encode the image again.")
 
 
@@ -161,11 +209,24 @@ def indices_by_kind(
 
 
 def features_of(batch: Dinov3SegImageFeatures, index: int) -> Dinov3SegImageFeatures:
-    """Returns the features of one image of a batch, as a batch of one; copies, because views would keep the batch."""
+    """Returns the features of one image of a batch, as a batch of one, without the memory of anything else."""
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor[index : index + 1]
+        # a view would keep the batch in memory, or as the CLS token all tokens
+        return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+
+    return _mapped(batch, own)
+
+
+def _mapped(
+    features: Dinov3SegImageFeatures, function: Callable[[torch.Tensor], torch.Tensor]
+) -> Dinov3SegImageFeatures:
+    """Returns features with a function of each tensor."""
 
     def one(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value[index : index + 1].clone()
+            return function(value)
         return tuple(map(one, value)) if isinstance(value, tuple) else value
 
-    return Dinov3SegImageFeatures(**{name: one(value) for name, value in batch.items()})
+    return Dinov3SegImageFeatures(**{name: one(value) for name, value in features.items()})

@@ -325,8 +325,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             with self.device_placement(), self.get_inference_context()():
                 batch = self._encode([images[index] for index in indices], settings)
             for place, index in enumerate(indices):
-                features = batch if len(indices) == 1 else features_of(batch, place)
-                encoded[index] = EncodedImage.of(features, images[index], settings, self.model)
+                encoded[index] = EncodedImage.of(features_of(batch, place), images[index], settings, self.model)
         return [encoded[index] for index in range(len(images))]
 
     def _check_mode(self) -> None:
@@ -363,7 +362,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         """
         settings = (self.settings if settings is None else settings).resolved(self.model.config, self.image_processor)
         if settings.temperature is None:
-            settings = dataclasses.replace(settings, temperature=float(torch.exp(-self.model.logit_scale.float())))
+            settings = dataclasses.replace(settings, temperature=torch.exp(-self.model.logit_scale.float()).item())
         return settings
 
     def check_calibration(self, text: TextEmbeddings, settings: InferenceSettings | None = None) -> None:
@@ -490,7 +489,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         """Computes the score maps of images of one kind, with their settings (see `_settings_of`)."""
         assert settings.temperature is not None  # resolved
         if isinstance(group[0], EncodedImage):
-            features = group[0].features  # an encoded image is a group of its own
+            features = group[0].features_on(self.model.device)  # an encoded image is a group of its own
         elif settings.inference == "slide":
             function: ScoreFunction = "sigmoid" if settings.head == "full" else "none"
             return [ScoreMaps(maps, function) for maps in self._slide(group, text_embeds, settings)]

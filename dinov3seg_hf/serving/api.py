@@ -3,10 +3,10 @@
 """The endpoints of the service: `/segment`, `/vocabularies`, `/health`, and the page `/docs` that describes them.
 
 Needs the extra `serve`. Errors of a request are JSON, `{"detail": ...}`: 400 for words and settings, 413 for files that
-are too large, 429 with `Retry-After` if the queue is full, 503 while the service stops.
+are too large, 429 with `Retry-After` if the queue is full, 503 while the service stops, 504 after `Limits.seconds`.
+A request whose client closes the connection is not computed.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,6 +24,8 @@ from ..visualization.files import mask_as_png, segments_as_json
 from ..visualization.pictures import regions_of
 from .body_limit import BodyLimit
 from .engine import BusyError, SegmentationEngine, Segmented
+from .time_limit import TimeLimitError
+from .waiting import answer_of, while_connected
 from .words import check_prompts, templates_within, vocabulary_within
 
 # More than the image of a request: words, templates, the frame of a form, and a third more for base64.
@@ -75,6 +77,7 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
         },
     )
     async def segment(
+        request: Request,
         image: Annotated[UploadFile, File(description="an image file")],
         labels: Annotated[str | None, Form(description='words, separated by commas; "sofa|couch" for synonyms')] = None,
         vocabulary: Annotated[str | None, Form(description="a name of /vocabularies, in place of labels")] = None,
@@ -104,7 +107,8 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
             active_classes=active_classes,
         )
         answer = partial(_answer, name=name, format=format)
-        return await asyncio.wrap_future(engine.submit(await image.read(), words, settings, answer))
+        pending = engine.submit(await image.read(), words, settings, answer)
+        return await while_connected(request, answer_of(pending, engine.limits.seconds))
 
 
 def _vocabulary(
@@ -197,6 +201,7 @@ ERRORS = {
     413: "the request is too large",
     429: "the queue is full; see Retry-After",
     503: "the service stops; see Retry-After",
+    504: "the request waited or took too long",
 }
 
 
@@ -208,4 +213,5 @@ async def _busy(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 507 if isinstance(error, MemoryError) else 400)
+    status = 507 if isinstance(error, MemoryError) else 504 if isinstance(error, TimeLimitError) else 400
+    return JSONResponse({"detail": str(error)}, status)

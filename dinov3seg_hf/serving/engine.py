@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.vocabulary import Vocabulary
 from .limits import SLIDE_VALUES, Limits, check_aspect
 from .memory import Memory, num_bytes_of
+from .time_limit import checked_between_layers
 
 # The features are stored for all clients together: only who has the same image finds them.
 SHARED = "all clients"
@@ -42,6 +44,20 @@ class BusyError(RuntimeError):
     def __init__(self, message: str, retry_after: int):
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class PendingAnswer(Future[Any]):
+    """The answer of a request. `cancel()` works until it is there, also while the model computes it.
+
+    Attributes:
+        has_begun: Whether the model has begun to compute it.
+    """
+
+    has_begun = False
+
+
+class _UnwantedError(Exception):
+    """Ends a computation whose answer nobody waits for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +87,7 @@ class _Job:
     vocabulary: Vocabulary
     settings: InferenceSettings
     answer: Callable[[Segmented], Any]
-    future: "Future[Any]" = field(default_factory=Future)
+    future: PendingAnswer = field(default_factory=PendingAnswer)
     arrived: float = field(default_factory=time.monotonic)
     key: tuple[object, ...] = ()
     image: PreparedImage | EncodedImage | None = None
@@ -138,7 +154,7 @@ class SegmentationEngine:
         vocabulary: Vocabulary,
         settings: InferenceSettings,
         answer: Callable[[Segmented], Any] = lambda result: result,
-    ) -> "Future[Any]":
+    ) -> PendingAnswer:
         """Starts to segment an image.
 
         Args:
@@ -148,7 +164,8 @@ class SegmentationEngine:
             answer: Makes the answer of the result, in a thread. The request is in work until then. Default: the result.
 
         Returns:
-            The answer, or a `ValueError` or `MemoryError` with a remedy, when it is done.
+            The answer, or a `ValueError` or `MemoryError` with a remedy, when it is done. A request that is cancelled
+            is not computed any more, and leaves the queue when its turn comes.
 
         Raises:
             ValueError: If the image is too large or a setting does not fit.
@@ -167,7 +184,6 @@ class SegmentationEngine:
                 wait = max(1, math.ceil(self._num_pending * self._seconds_per_job))
                 raise BusyError(f"{self._num_pending} requests are waiting. Try again in {wait} seconds.", wait)
             self._num_pending += 1
-            job.future.add_done_callback(self._count_done)
             self._readers.submit(self._read, job)
         return job.future
 
@@ -180,19 +196,28 @@ class SegmentationEngine:
         self._worker.join()
         self._answerers.shutdown(wait=True)
 
-    def _count_done(self, future: "Future[Any]") -> None:
+    def _finish(self, job: _Job, answer: Any = None, error: Exception | None = None) -> None:
+        """Gives the answer or the error to the client; after `cancel()`, nothing. To be called once for each job."""
         with self._lock:
             self._num_pending -= 1
+        if not job.future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            job.future.set_result(answer)
+        else:
+            job.future.set_exception(error)
 
     # --- threads that read --------------------------------------------------------------------------------------------
 
     def _read(self, job: _Job) -> None:
-        if not job.future.set_running_or_notify_cancel():
+        if job.future.cancelled():
+            self._finish(job)
             return
         try:
             settings = job.settings
             digest = hashlib.sha256(job.content).hexdigest()
-            job.key = (digest, settings.inference, settings.head, settings.patch_source, settings.refine_features)
+            sizes = repr((settings.size, settings.window_size, settings.window_stride))
+            job.key = (digest, _encoding_of(settings), sizes)
             job.image = self.memory.get(SHARED, job.key)
             if job.image is None:
                 image = open_image(job.content, self.limits.pixels)
@@ -201,7 +226,7 @@ class SegmentationEngine:
             job.content = b""
             self._check_slide(job)
         except Exception as error:  # whatever it is, the client must get an answer
-            job.future.set_exception(error)
+            self._finish(job, error=error)
         else:
             self._ready.put(job)
 
@@ -219,13 +244,38 @@ class SegmentationEngine:
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
-            start = time.monotonic()
-            try:
-                self._segment(batch)
-            except Exception as error:  # before the first image is segmented; the clients must get an answer
-                for job in batch:
-                    job.future.set_exception(error)
-            self._seconds_per_job += 0.2 * ((time.monotonic() - start) / len(batch) - self._seconds_per_job)
+            self._work_on(batch)
+            del batch  # its images must not stay in memory until the next batch comes
+
+    def _work_on(self, batch: list[_Job]) -> None:
+        start = time.monotonic()
+        batch = [job for job in batch if self._is_wanted(job)]
+        if not batch:
+            return
+        for job in batch:
+            job.future.has_begun = True
+        try:
+            self._segment(batch)
+        except Exception as error:  # before the first image is segmented; the clients must get an answer
+            for job in batch:
+                self._finish(job, error=error)
+        self._seconds_per_job += 0.2 * ((time.monotonic() - start) / len(batch) - self._seconds_per_job)
+
+    def _is_wanted(self, job: _Job) -> bool:
+        """Whether a client waits for a job; else it is finished."""
+        if job.future.cancelled():
+            self._finish(job)
+            return False
+        return True
+
+    def _while_wanted(self, jobs: Sequence[_Job]) -> AbstractContextManager[None]:
+        """Raises `_UnwantedError` between two layers of the model if no client waits for one of the jobs."""
+
+        def check() -> None:
+            if all(job.future.cancelled() for job in jobs):
+                raise _UnwantedError
+
+        return checked_between_layers(self.pipe.model, check)
 
     def _next_batch(self) -> list[_Job] | None:
         """Returns what arrives together; `None` at the end."""
@@ -249,20 +299,24 @@ class SegmentationEngine:
         num_encoded, features = self._encode(batch)
         for job in batch:
             self._room.acquire()
+            if not self._is_wanted(job):
+                self._room.release()
+                continue
             try:
                 result = self._result_of(job, features.get(job.key, job.image), job.key in known, num_encoded or 1)
                 self._answerers.submit(self._answer, job, result)
                 del result  # it is large
             except Exception as error:  # whatever it is, the client must get an answer
                 self._room.release()
-                job.future.set_exception(error)
+                self._finish(job, error=error)
 
     def _result_of(
         self, job: _Job, image: PreparedImage | EncodedImage | None, is_known: bool, batch_size: int
     ) -> Segmented:
         assert image is not None  # read before
-        text = self.pipe.encode_labels(job.vocabulary)
-        (labeled,) = segment_each(self.pipe, [image], text, job.settings)
+        with self._while_wanted([job]):
+            text = self.pipe.encode_labels(job.vocabulary)
+            (labeled,) = segment_each(self.pipe, [image], text, job.settings)
         if isinstance(labeled, Exception):
             raise labeled
         was_encoded = isinstance(job.image, EncodedImage) or is_known
@@ -271,9 +325,11 @@ class SegmentationEngine:
 
     def _answer(self, job: _Job, result: Segmented) -> None:
         try:
-            job.future.set_result(job.answer(result))
+            answer = None if job.future.cancelled() else job.answer(result)
         except Exception as error:  # whatever it is, the client must get an answer
-            job.future.set_exception(error)
+            self._finish(job, error=error)
+        else:
+            self._finish(job, answer)
         finally:
             self._room.release()
 
@@ -289,8 +345,9 @@ class SegmentationEngine:
                 new[_encoding_of(job.settings)][job.key] = job.image
         for settings, images in new.items():
             try:
-                encoded = self.pipe.encode_prepared(list(images.values()), settings)
-            except IMAGE_ERRORS:  # each image on its own then, with its own error
+                with self._while_wanted([job for job in batch if job.key in images]):
+                    encoded = self.pipe.encode_prepared(list(images.values()), settings)
+            except (*IMAGE_ERRORS, _UnwantedError):  # each image on its own then, with its own error
                 continue
             for key, image in zip(images, encoded):
                 self.memory.put(SHARED, key, image, num_bytes_of(image.features) + image.pixels.nbytes)

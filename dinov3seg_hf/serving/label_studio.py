@@ -8,13 +8,12 @@ or `PolygonLabels` on an `Image`; the names of the labels are the words.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
@@ -23,7 +22,8 @@ from ..annotations.label_studio import MODEL_VERSION, prediction_of
 from ..model.inference_settings import InferenceSettings
 from ..model.vocabulary import Vocabulary
 from .downloads import Downloads
-from .engine import BusyError, SegmentationEngine, Segmented
+from .engine import BusyError, PendingAnswer, SegmentationEngine, Segmented
+from .waiting import answer_of, while_connected
 from .words import vocabulary_within
 
 MAX_CONFIG_LENGTH = 2**20
@@ -96,7 +96,7 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
         return {"model_version": MODEL_VERSION}
 
     @app.post("/predict", tags=["Label Studio"])
-    async def predict(request: Prediction) -> dict[str, Any]:
+    async def predict(request: Prediction, connection: Request) -> Any:
         """Labels the images of tasks with the labels of the project."""
         if not request.label_config:
             raise ValueError("The request has no label_config; expected the labeling interface of the project.")
@@ -104,7 +104,10 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
             raise ValueError(f"Got {len(request.tasks)} tasks; expected at most {MAX_TASKS}. Send fewer at once.")
         interface = read_interface(request.label_config)
         vocabulary = vocabulary_of(interface)
-        return {"results": await label_all(request.tasks, interface, vocabulary), "model_version": MODEL_VERSION}
+        results = await while_connected(connection, label_all(request.tasks, interface, vocabulary))
+        if isinstance(results, Response):  # nobody receives it
+            return results
+        return {"results": results, "model_version": MODEL_VERSION}
 
     def vocabulary_of(interface: Interface) -> Vocabulary:
         return vocabulary_within(engine.limits, list(interface.labels))
@@ -134,7 +137,7 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
             address = data.get(interface.value) if isinstance(data, dict) else None
             content = await run_in_threadpool(downloads.read, address)
             answer = partial(_prediction, interface=interface)
-            return await asyncio.wrap_future(await submitted(content, vocabulary, answer, begun))
+            return await answer_of(await submitted(content, vocabulary, answer, begun), engine.limits.seconds)
         except BusyError:
             raise
         except (ValueError, MemoryError) as error:  # the other tasks are labeled all the same
@@ -142,7 +145,7 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
 
     async def submitted(
         content: bytes, vocabulary: Vocabulary, answer: Callable[[Segmented], Any], begun: asyncio.Event
-    ) -> "Future[Any]":
+    ) -> PendingAnswer:
         """Submits an image. If the queue is full, the first one of a request is refused, and the others wait."""
         while True:
             try:

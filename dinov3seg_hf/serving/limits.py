@@ -30,7 +30,8 @@ class Limits:
         cache_bytes: Maximum size in bytes of the stored values of all sessions together. The least recently used values
             are evicted first.
         upload_bytes: Maximum size in bytes of all uploaded and written files of the demo. The oldest are removed first.
-        seconds: Maximum time to compute a request of the demo.
+        seconds: Maximum time of a request: in the demo to compute it, in the service from its arrival to the answer (of
+            each image, in a request of Label Studio).
         requests_per_minute: Maximum number of requests of a client of the demo per minute.
     """
 

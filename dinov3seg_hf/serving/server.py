@@ -54,7 +54,8 @@ def serve(
         num_workers: See `SegmentationEngine`.
 
     Raises:
-        ValueError: If the model cannot be loaded or has no tokenizer, or the port is not available.
+        ValueError: If the model cannot be loaded or has no tokenizer, the labels are calibrated for other settings, or
+            the port is not available.
     """
     give_back_freed_memory()
     limits = limits or Limits()
@@ -67,6 +68,8 @@ def serve(
         max_queue=max_queue,
         num_workers=num_workers,
     )
+    if vocabulary is not None:  # otherwise each request would be refused
+        engine.pipe.check_calibration(engine.pipe.encode_labels(vocabulary))
     app = build_app(engine, title_of(model), vocabulary, downloads=downloads)
     config = uvicorn.Config(app, host, port, log_level="info", timeout_graceful_shutdown=GRACE_SECONDS)
     if threading.current_thread() is threading.main_thread():

@@ -6,11 +6,10 @@ The words are the text prompt, separated by commas or dots, or the default vocab
 polygon for each part. As there, errors of a request have the status 200, and a full queue has 503.
 """
 
-import asyncio
 import re
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -22,6 +21,7 @@ from ..model.vocabulary import Vocabulary
 from .downloads import decode_base64
 from .engine import BusyError, SegmentationEngine, Segmented
 from .label_studio import smallest_part
+from .waiting import answer_of, while_connected
 from .words import vocabulary_within
 
 MODEL_ID = "dinov3seg"
@@ -62,7 +62,7 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, default: 
         return {"success": True, "data": {"model_id": MODEL_ID, **facts}}
 
     @app.post("/v1/predict", tags=["X-AnyLabeling"])
-    async def predict(request: Prediction) -> Any:
+    async def predict(request: Prediction, connection: Request) -> Any:
         """Labels an image by the words of its text prompt."""
         if request.model != MODEL_ID:
             return _not_found(request.model)
@@ -70,13 +70,16 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, default: 
             vocabulary = _vocabulary(engine, request.params.get("text_prompt"), default)
             settings = InferenceSettings(threshold=request.params.get("conf_threshold") or None)
             content = decode_base64(request.image)
-            shapes = await asyncio.wrap_future(engine.submit(content, vocabulary, settings, _shapes))
+            pending = engine.submit(content, vocabulary, settings, _shapes)
+            shapes = await while_connected(connection, answer_of(pending, engine.limits.seconds))
         except BusyError as error:
             return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry_after)})
         except ImageError as error:
             return _failure("INVALID_IMAGE", str(error))
         except (ValueError, MemoryError) as error:
             return _failure("INFERENCE_ERROR", str(error))
+        if isinstance(shapes, Response):  # nobody receives it
+            return shapes
         return {"success": True, "data": {"shapes": shapes, "description": ""}}
 
 

@@ -2,6 +2,7 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The demo in the open: sweeping uploads, limits of clients and time, errors that tell nothing of the server."""
 
+import asyncio
 import dataclasses
 import os
 import time
@@ -199,6 +200,40 @@ def test_one_client_cannot_use_up_the_room_for_uploads():
     assert refused.json()["detail"].startswith("Too many bytes of uploads from your address. Wait ")
     assert 700 < int(refused.headers["retry-after"]) <= 3600 * 201 / 1000 + 1
     assert client.post("/gradio_api/queue/join").status_code == 200  # what is there can still be segmented
+
+
+def test_uploads_that_arrive_together_do_not_use_up_the_room_either():
+    taken, codes = [], []
+
+    async def store(request):
+        async for chunk in request.stream():
+            taken.append(len(chunk))
+        return PlainTextResponse("")
+
+    rates = [Middleware(ClientRates, 600, lambda: 0.0, upload_bytes=1000, last_bytes=500)]
+    app = Starlette(routes=[Route("/upload", store, methods=["POST"])], middleware=rates)
+
+    async def upload():
+        async def receive():
+            await asyncio.sleep(0)  # the others go on
+            return (
+                {"type": "http.request", "body": bytes(100), "more_body": True}
+                if parts.pop()
+                else {"type": "http.request"}
+            )
+
+        async def send(message):
+            codes.append(message.get("status"))
+
+        parts = [False, *[True] * 4]
+        scope = {"type": "http", "method": "POST", "path": "/upload", "query_string": b"", "headers": []}
+        await app({**scope, "client": ("10.0.0.1", 1)}, receive, send)
+
+    async def all_at_once():
+        await asyncio.gather(*(upload() for _ in range(20)))
+
+    asyncio.run(all_at_once())
+    assert sum(taken) <= 1500 and set(codes) == {429, None}
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])

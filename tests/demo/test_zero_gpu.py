@@ -96,3 +96,17 @@ def test_a_request_ends_with_our_words_before_the_gpu_is_taken_back(spaces, pipe
     monkeypatch.setattr(zero_gpu, "GPU_SECONDS", zero_gpu.SPARE_SECONDS)
     with pytest.raises(ValueError, match="took more than 0 s, the limit of this server"):
         DemoEngine(pipe).segment("visitor", image, LABELS)
+
+
+def test_the_time_is_limited_in_the_process_that_has_the_gpu_alone(spaces, pipe, image):
+    """That process may serve several requests: a limit that it inherits would be the one of an earlier request."""
+    engine, seen = DemoEngine(pipe), []
+    lend = engine._on_model
+
+    def lent(*args):
+        seen.append(any(module._forward_pre_hooks for module in pipe.model.modules()))
+        yield from lend(*args)
+
+    engine._on_model = lent
+    engine.segment("visitor", image, LABELS)
+    assert seen == [False]

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
 
 from dinov3seg_hf.model.decoder import Dinov3SegDecoder, Dinov3SegDecoderStep, add_fused_upsampling, fused_kernel
 
@@ -109,3 +111,71 @@ def test_layers_of_an_adapter_are_called(decoder, tiny_config):
         step.convolution1.weight *= 2
         step.convolution1.bias *= 2
     torch.testing.assert_close(decoder(*inputs), found, rtol=1e-4, atol=1e-5 * float(found.abs().max()))
+
+
+class Wrapped(torch.Tensor):
+    """A tensor that is computed in another way than its values say, like a quantized one."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs)
+        return 3 * result.as_subclass(torch.Tensor) if func in (F.conv2d, F.conv_transpose2d) else result
+
+
+class Halved(nn.Module):
+    def forward(self, weight):
+        return weight / 2
+
+
+def doubled_forward(layer):
+    layer.forward = lambda states: 2 * type(layer).forward(layer, states)
+
+
+CHANGES = {
+    "hook": lambda layer: layer.register_forward_hook(lambda module, inputs, output: 2 * output),
+    "hook before": lambda layer: layer.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],)),
+    "weights made by a hook": lambda layer: layer.register_forward_pre_hook(
+        lambda module, inputs: setattr(module, "weight", nn.Parameter(torch.full_like(module.weight, 0.1)))
+    ),
+    "parametrization": lambda layer: parametrize.register_parametrization(layer, "weight", Halved()),
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "forward of the layer": doubled_forward,
+    "class of weights": lambda layer: setattr(
+        layer, "weight", nn.Parameter(layer.weight.detach().as_subclass(Wrapped), requires_grad=False)
+    ),
+    "no bias": lambda layer: setattr(layer, "bias", None),
+}
+
+
+@pytest.mark.parametrize("name", ["upsample", "convolution1"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_layers_that_do_more_than_their_weights_say_are_called(decoder, tiny_config, name, change):
+    inputs = inputs_of(tiny_config)
+    with torch.no_grad():
+        before = decoder(*inputs)
+    layer = getattr(decoder.steps[0], name)
+    CHANGES[change](layer)
+    expected = decoder(*inputs).detach()  # not fused
+    with torch.no_grad():
+        found = decoder(*inputs)
+    # other steps are fused
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert (found - before).abs().max() > 1e-3 * before.abs().max()
+
+
+def test_a_listener_sees_what_the_layer_computes(decoder, tiny_config):
+    inputs, seen = inputs_of(tiny_config), []
+    for name in ("upsample", "convolution1"):
+        getattr(decoder.steps[0], name).register_forward_hook(lambda *call: seen.append(call[2].shape[2:]))
+    with torch.no_grad():
+        decoder(*inputs)
+    assert seen == [(8, 6), (8, 6)]
+
+
+def test_other_borders_are_kept(decoder, tiny_config):
+    inputs = inputs_of(tiny_config)
+    for step in decoder.steps:
+        step.convolution1.padding_mode = "replicate"
+    expected = decoder(*inputs).detach()  # not fused
+    with torch.no_grad():
+        assert torch.equal(decoder(*inputs), expected)

@@ -3,6 +3,7 @@
 """From images and words to masks: what comes out, what is computed only once, and what is refused."""
 
 import copy
+import pickle
 import threading
 import warnings
 
@@ -24,7 +25,7 @@ import dinov3seg_hf
 from dinov3seg_hf import InferenceSettings, OpenVocabularySegmentationPipeline, TextEmbeddings, Vocabulary
 from dinov3seg_hf.model import fingerprints, text_cache
 from dinov3seg_hf.model.checks import UnknownWordsWarning
-from dinov3seg_hf.model.fingerprints import model_fingerprint
+from dinov3seg_hf.model.fingerprints import model_fingerprint, weights_fingerprint
 from dinov3seg_hf.model.sliding_window import segment_windows
 
 LABELS = ["red circle", "blue square", "yellow triangle", "green background", "cat", "dog", "grass"]
@@ -655,6 +656,60 @@ def test_encoded_image_is_bound_to_how_it_was_encoded(own_pipe, sample_image):
     own_pipe.model.decoder.classifier.bias.data.add_(1)
     with pytest.raises(ValueError, match="other weights"):
         own_pipe(encoded, LABELS)
+
+
+@pytest.mark.parametrize("inference", ["whole", "local-global"])
+@pytest.mark.parametrize("head", ["full", "dinotxt"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_encoded_image_keeps_no_other_memory_than_its_features(pipe, sample_image, head, inference, count):
+    settings = InferenceSettings(inference=inference, head=head)
+    encoded = pipe.encode_prepared([pipe.prepare(sample_image, settings)] * count, settings)[-1]
+    tensors = [encoded.pixels]
+    for value in encoded.features.values():
+        tensors += value if isinstance(value, tuple) else [value]
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda encoded: pickle.loads(pickle.dumps(encoded))])
+@pytest.mark.parametrize("head", ["full", "dinotxt"])
+def test_a_copy_of_an_encoded_image_gives_the_same(pipe, sample_image, head, copied):
+    encoded = pipe.encode_image(sample_image, inference="local-global", head=head)
+    options = {"return_label_map": True, "return_scores": True, "refine": "pixels"}
+    expected, found = pipe(encoded, LABELS, **options), pipe(copied(encoded), LABELS, **options)
+    for key in ("label_map", "score_map", "scores"):
+        np.testing.assert_array_equal(found[key], expected[key])
+
+
+def test_a_pickled_image_is_for_a_model_with_the_same_weights(own_pipe, tiny_processor, sample_image, monkeypatch):
+    encoded, other = own_pipe.encode_image(sample_image), own_pipe.encode_image(sample_image)
+    content = pickle.dumps(encoded)
+    twin = OpenVocabularySegmentationPipeline(
+        model=copy.deepcopy(own_pipe.model), processor=tiny_processor, device="cpu"
+    )
+    expected = own_pipe(encoded, LABELS, return_label_map=True)["label_map"]
+    with pytest.raises(ValueError, match="another model"):
+        twin(encoded, LABELS)  # in this process, the model itself is known
+    again = pickle.loads(pickle.dumps(pickle.loads(content)))
+    read = []
+    monkeypatch.setattr(fingerprints, "weights_fingerprint", lambda model: read.append(1) or weights_fingerprint(model))
+    for _ in range(2):
+        np.testing.assert_array_equal(twin(again, LABELS, return_label_map=True)["label_map"], expected)
+    assert len(read) == 1
+    twin.model.decoder.classifier.bias.data.add_(1)
+    own_pipe.model.decoder.classifier.bias.data.add_(1)
+    for pipe in (twin, own_pipe):
+        with pytest.raises(ValueError, match="other weights"):
+            pipe(again, LABELS)
+    with pytest.raises(ValueError, match="have changed"):
+        pickle.dumps(other)
+
+
+@pytest.mark.multiprocess
+def test_encoded_images_go_through_processes_that_read_images(pipe, sample_image):
+    encoded = pipe.encode_image(sample_image)
+    expected = pipe(encoded, LABELS, return_label_map=True)["label_map"]
+    for result in pipe([encoded, encoded], LABELS, return_label_map=True, num_workers=1):
+        np.testing.assert_array_equal(result["label_map"], expected)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

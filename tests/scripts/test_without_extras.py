@@ -9,7 +9,7 @@ import pytest
 
 from places import REPO
 
-LIBRARIES = ("accelerate", "datasets", "evaluate", "gradio", "gradio_client", "requests")
+LIBRARIES = ("accelerate", "datasets", "evaluate", "fastapi", "gradio", "gradio_client", "requests")
 PROGRAM = f"""
 import os, runpy, sys, types
 if sys.argv[1].count("/") > 1:  # no registration with transformers, which takes seconds; commands do without anyway
@@ -33,6 +33,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         ("scripts/measure/demo_load.py", "demo"),
         ("scripts/measure/labeling.py", "export"),
         ("scripts/measure/service_load.py", "dev"),
+        ("scripts/measure/service_memory.py", "serve"),
     ],
 )
 def test_the_extra_is_named(script, extra):

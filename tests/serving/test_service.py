@@ -6,7 +6,9 @@ The tests with Label Studio's SDK and with X-AnyLabeling's client are skipped wh
 with label-studio-sdk 2.0.19 and x-anylabeling-cvhub 4.2.1.
 """
 
+import asyncio
 import base64
+import contextlib
 import http.server
 import io
 import os
@@ -23,7 +25,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dinov3seg_hf import InferenceSettings, OpenVocabularySegmentationPipeline, Vocabulary
+from dinov3seg_hf.model.calibration import Calibration
 from dinov3seg_hf.model.image_input import read_label_map
+from dinov3seg_hf.serving import server as service
 from dinov3seg_hf.serving.api import build_app
 from dinov3seg_hf.serving.downloads import Downloads
 from dinov3seg_hf.serving.engine import BusyError, SegmentationEngine
@@ -205,6 +209,18 @@ def test_what_arrives_together_is_one_batch_with_the_answers_of_each(pipe, sampl
     engine.close()
 
 
+def test_features_of_another_size_are_others(pipe, content):
+    engine = SegmentationEngine(pipe)
+    for settings in (InferenceSettings(), InferenceSettings(size={"height": 32, "width": 48})):
+        result = engine.submit(content, Vocabulary(NAMES), settings).result(60)
+        (expected,) = pipe.segment_prepared(
+            [pipe.prepare(content, settings)], pipe.encode_labels(Vocabulary(NAMES)), settings
+        )
+        assert not result.was_encoded
+        np.testing.assert_array_equal(result.labeled.label_map, expected.label_map)
+    engine.close()
+
+
 def test_a_bad_image_does_not_spoil_its_batch(pipe, content):
     engine = SegmentationEngine(pipe, max_batch=3, max_wait=0.3)
     good, bad, slide = (
@@ -283,6 +299,119 @@ def test_an_error_in_the_model_reaches_the_client_and_the_next_request_is_served
     monkeypatch.undo()
     assert engine.submit(content, Vocabulary(NAMES), InferenceSettings()).result(60).labeled.label_map.size
     engine.close()
+
+
+# --- clients that go away, and requests that take too long ------------------------------------------------------------
+
+
+def asked(content, path):
+    """The request of a client, for one of the endpoints that compute."""
+    image = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    bodies = {
+        "/segment": {"files": {"image": content}, "data": {"labels": LABELS}},
+        "/predict": {"json": {"tasks": [task_of(content)], "label_config": LABEL_CONFIG}},
+        "/v1/predict": {"json": {"model": "dinov3seg", "image": image, "params": {"text_prompt": LABELS}}},
+    }
+    return bodies[path]
+
+
+async def ask_and_leave(app, path, body, leave):
+    """Sends a request to an application, and closes the connection when `leave()` is true."""
+    request = requests.Request("POST", f"http://service{path}", **body).prepare()
+    messages, sent = [{"type": "http.request", "body": request.body}], []
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        while not leave():
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "http_version": "1.1"}
+    headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    await app({**scope, "headers": headers, "scheme": "http", "server": ("service", 80)}, receive, send)
+    return sent
+
+
+class Gate:
+    """Holds an engine's first batch back until it is opened, and counts the images that are segmented."""
+
+    def __init__(self, pipe, monkeypatch):
+        self.is_open, self.has_begun, self.calls = threading.Event(), threading.Event(), 0
+        segment = pipe.segment_prepared
+
+        def counted(*arguments, **options):
+            self.calls += 1
+            self.has_begun.set()
+            assert self.is_open.wait(60)
+            return segment(*arguments, **options)
+
+        monkeypatch.setattr(pipe, "segment_prepared", counted)
+
+
+@pytest.mark.parametrize("path", ["/segment", "/predict", "/v1/predict"])
+def test_a_waiting_request_whose_client_is_gone_is_not_computed(pipe, content, monkeypatch, path):
+    engine, gate = SegmentationEngine(pipe, max_batch=1), Gate(pipe, monkeypatch)
+    first = engine.submit(content, Vocabulary(NAMES), InferenceSettings())
+    assert gate.has_begun.wait(60)
+    asking = ask_and_leave(build_app(engine), path, asked(content, path), lambda: engine.num_pending == 2)
+    asyncio.run(asyncio.wait_for(asking, 60))  # ends although the first one is not done
+    last = engine.submit(content, Vocabulary(NAMES[:2]), InferenceSettings())
+    assert engine.num_pending == 3  # it leaves the queue in its turn: otherwise, the queue would have no bound
+    gate.is_open.set()
+    assert first.result(60).labeled.label_map.shape == last.result(60).labeled.label_map.shape == (60, 90)
+    engine.close()
+    assert gate.calls == 2 and engine.num_pending == 0
+
+
+def test_a_computation_that_nobody_waits_for_ends_between_two_layers(pipe, content):
+    engine, futures, called = SegmentationEngine(pipe), [], []
+    ready = threading.Event()
+
+    def leave(module, inputs):
+        assert ready.wait(60)
+        futures[0].cancel()
+
+    handles = [
+        pipe.model.text_model.register_forward_pre_hook(leave),
+        pipe.model.decoder.register_forward_pre_hook(lambda module, inputs: called.append(1)),
+    ]
+    try:
+        futures.append(engine.submit(content, Vocabulary(["a word that is new"]), InferenceSettings(head="full")))
+        ready.set()
+        engine.close()
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert futures[0].cancelled() and not called and engine.num_pending == 0
+    assert not any(module._forward_pre_hooks for module in pipe.model.modules())
+
+
+def test_requests_that_take_or_wait_too_long_get_an_answer_and_the_next_one_is_served(pipe, content, monkeypatch):
+    engine = SegmentationEngine(pipe, Limits(seconds=0.5), max_batch=1)
+    gate = Gate(pipe, monkeypatch)
+    with TestClient(build_app(engine)) as client:
+        answer = client.post("/segment", **asked(content, "/segment"))
+        assert answer.status_code == 504 and "took more than 0.5 s" in answer.json()["detail"]
+        assert "smaller image" in answer.json()["detail"]
+        answer = client.post("/segment", **asked(content, "/segment"))  # the first one is still in the model
+        assert answer.status_code == 504 and "waited for more than 0.5 s" in answer.json()["detail"]
+        assert "Try again later" in answer.json()["detail"]
+        (result,) = client.post("/predict", **asked(content, "/predict")).json()["results"]
+        assert result["result"] == [] and "waited for more than 0.5 s" in result["error"]
+        error = client.post("/v1/predict", **asked(content, "/v1/predict")).json()["error"]
+        assert error["code"] == "INFERENCE_ERROR" and "waited for more than 0.5 s" in error["message"]
+        assert gate.calls == 1
+        gate.is_open.set()
+        deadline = time.monotonic() + 60
+        while client.get("/health").json()["pending"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        engine.limits = Limits()
+        assert client.post("/segment", **asked(content, "/segment")).status_code == 200
+        assert gate.calls == 2
 
 
 # --- annotation tools -------------------------------------------------------------------------------------------------
@@ -469,6 +598,22 @@ def test_the_client_of_x_anylabeling_draws_what_the_service_answers(client, cont
         for shape in result.shapes:
             assert shape.label in names and shape.shape_type == "polygon" and 0 <= shape.score <= 1
             assert all(0 <= point.x() <= 90 and 0 <= point.y() <= 60 for point in shape.points)
+
+
+# --- the start --------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_are_calibrated_for_something_else_are_refused_at_the_start(tiny_checkpoint, pipe, monkeypatch):
+    monkeypatch.setattr(service, "give_back_freed_memory", lambda: None)
+    monkeypatch.setattr(service.uvicorn.Server, "run", lambda self: started.append(1))
+    started = []
+    used = pipe.resolved_settings()
+    for head, is_right in ((used.head, True), ({"full": "dinotxt", "dinotxt": "full"}[used.head], False)):
+        calibration = Calibration((0.1,) * 4, head, pipe.text_fingerprint())
+        vocabulary = Vocabulary(NAMES, calibration=calibration)
+        with contextlib.nullcontext() if is_right else pytest.raises(ValueError, match="calibrated for head"):
+            service.serve(str(tiny_checkpoint), device="cpu", vocabulary=vocabulary)
+    assert len(started) == 1
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
