@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from dinov3seg_hf.conversion import convert_anyup
+from dinov3seg_hf.conversion import convert_anyup, reading
 from dinov3seg_hf.conversion.converter import convert
 from dinov3seg_hf.conversion.layouts import sam_rules
 from dinov3seg_hf.conversion.license import find_licenses, notes_of_licenses
@@ -494,17 +494,20 @@ def test_damaged_files_are_refused(run, files, changed, tmp_path):
         run(tmp_path / "nested.pth")
 
 
-def test_files_and_names_that_are_not_there_are_refused(run, tmp_path):
+def test_files_and_names_that_are_not_there_are_refused(run, tmp_path, monkeypatch):
     for options in ({"backbone": tmp_path / "none.pth"}, {"dinotxt": tmp_path / "none"}, {"dinotxt": tmp_path}):
         with pytest.raises(ValueError, match=r"was not found\. Check the path"):
             run(**options)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"folder without config\.json"):
         run(tmp_path / "empty")
-    with pytest.raises(ValueError, match="accept its license on the Hub and log in"):
+    with pytest.raises(ValueError, match=r"backbone somebody/nothing cannot be read.*unset HF_HUB_OFFLINE"):
         run("somebody/nothing")
     with pytest.raises(ValueError, match="prior somebody/nothing cannot be read"):
         run(prior="somebody/nothing")
+    monkeypatch.setattr(reading, "at_hand", lambda name: name)  # as if the Hub had answered
+    with pytest.raises(ValueError, match="accept its license on the Hub and log in"):
+        run("somebody/nothing")
 
 
 def test_folders_of_other_models_are_refused(run, tmp_path):
