@@ -341,13 +341,16 @@ def targets_of(labels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def refine(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     tokenizer = make_tokenizer()
-    model = Dinov3SegForSemanticSegmentation(tiny_config(tokenizer))
-    aligned = Dinov3SegForSemanticSegmentation.from_pretrained(args.init)
-    model.vision_model.load_state_dict(aligned.vision_model.state_dict())
-    model.text_model.load_state_dict(aligned.text_model.state_dict())
-    model.logit_scale.data.copy_(aligned.logit_scale)
+    model = aligned = Dinov3SegForSemanticSegmentation.from_pretrained(args.init)
+    if not args.keep_head:
+        model = Dinov3SegForSemanticSegmentation(tiny_config(tokenizer))
+        model.vision_model.load_state_dict(aligned.vision_model.state_dict())
+        model.text_model.load_state_dict(aligned.text_model.state_dict())
+        model.logit_scale.data.copy_(aligned.logit_scale)
     model.freeze_encoders().train().to(args.device)
-    if args.upsample_steps:
+    if args.keep_head:
+        model.early_refinement.requires_grad_(False)
+    elif args.upsample_steps:
         upsample(args, model, tokenizer)
     noise = FeatureNoise(model.vision_model, args.noise)
     phrases = Phrases()
@@ -503,6 +506,7 @@ def main() -> None:
         "--noise", type=float, default=0.0, help="refine: noise on patch tokens; see training/feature_noise.py"
     )
     parser.add_argument("--upsample-steps", type=int, default=300, help="refine: steps of AnyUp's own loss before it")
+    parser.add_argument("--keep-head", action="store_true", help="refine: go on with the head and the AnyUp of --init")
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--validation-scenes", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
