@@ -64,7 +64,9 @@ class AnnotationWriter:
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         self.path, self.vocabulary, self.options = Path(path), vocabulary, options or ExportOptions()
         if not is_text(self.options.image_prefix):
-            raise ValueError(f"image_prefix is {self.options.image_prefix!r}, which is not UTF-8; expected text. Pass another.")
+            raise ValueError(
+                f"image_prefix is {self.options.image_prefix!r}, which is not UTF-8; expected text. Pass another one."
+            )
         self.num_images = 0
         self._names: set[str] = set()
         small_parts = ("scipy",) if self.options.min_area > 1 else ()
