@@ -33,7 +33,7 @@ class Journal:
         self._file: BinaryIO | None = None
         self._head: dict[str, Any] | None = None  # of a journal that is kept
         self._sources: Mapping[str, Any] = {}
-        self._is_new = self._is_damaged = False
+        self._is_new = self._is_new_folder = self._is_damaged = False
         self.num_left_out = 0  # images of an interrupted run
 
     def __len__(self) -> int:
@@ -62,39 +62,50 @@ class Journal:
             begin_again: Whether to leave the entries of an interrupted run out.
 
         Raises:
-            ValueError: If the interrupted run was another one, or the file cannot be read, or is in use.
+            ValueError: If the file is no journal, the interrupted run was another one, or the file cannot be read, or
+                is in use.
         """
         self._head = {HEAD: 1, "run": json.loads(json.dumps(run))}  # in JSON, tuples are lists
         self._sources = sources
-        if not begin_again and self.path.exists():
+        if self.path.exists():
             try:
-                self._go_on(is_there)
+                self._open()
+                self._refuse_other_files()
+                if not begin_again:
+                    self._go_on(is_there)
             except BaseException:
                 self.close()
                 raise
 
+    def _refuse_other_files(self) -> None:
+        with self._reader() as reader:
+            if not START.startswith(reader.read(len(START))):  # which may not be finished
+                raise ValueError(
+                    f"{str(self.path)!r} is no journal of an interrupted run. Move it, or choose other names."
+                )
+
     def _go_on(self, is_there: Callable[[str], bool]) -> None:
         """Reads the entries of an interrupted run."""
-        self._open()
         sources = self._sources
-        names: list[str] = []
+        names: set[str] = set()
+        is_known = is_same = False  # whether any image of an entry has a source, and that of this run
         for place, entry in self._lines():
             if place == 0:
                 self._check_head(entry)
                 continue
             images = entry["images"]
-            names += images
-            if all(source is not None and sources.get(name) == source for name, source in images.items()) and all(
-                is_there(name) for name in images
-            ):
+            names.update(images)
+            same = [source is not None and sources.get(name) == source for name, source in images.items()]
+            is_same = is_same or any(same)
+            is_known = is_known or any(source is not None for source in images.values())
+            if all(same) and all(is_there(name) for name in images):
                 self._places.update(dict.fromkeys(images, place))
-        self.num_left_out = len(set(names) - set(self._places))
-        if names and not any(name in sources for name in names):
-            self._refuse(["folder of images"])
+        self.num_left_out = len(names - self._places.keys())
+        # images of other folders can have the same names
+        if names and ((is_known and not is_same) or names.isdisjoint(sources)):
+            self._refuse(["folder of images (or all of its images have changed)"])
 
     def _check_head(self, found: dict[str, Any]) -> None:
-        if HEAD not in found:
-            raise ValueError(f"{str(self.path)!r} is no journal of an interrupted run. Move it, or choose other names.")
         assert self._head is not None
         before, now = found["run"], self._head["run"]
         if changed := [key for key in {**now, **before} if before.get(key) != now.get(key)]:
@@ -112,8 +123,8 @@ class Journal:
         end = 0
         with self._reader() as reader:
             for line in reader:
-                if end == 0 and not (line.startswith(START) or START.startswith(line)):  # of somebody else
-                    yield 0, {}
+                if not line.endswith(b"\n"):  # the next line would be added to it
+                    break
                 try:
                     content = json.loads(line)
                 except ValueError:
@@ -131,11 +142,13 @@ class Journal:
         """Opens a journal that is kept, so that two runs do not write into one.
 
         Raises:
-            ValueError: If the file cannot be written, or is in use.
+            ValueError: If the file cannot be written, is in use, or was written after `keep` has looked for it.
         """
-        if self._head is None or self._places:
+        if self._head is None or self._places or self._is_new:
             return
-        self._open()
+        if self._file is None:
+            self._open()
+            self._refuse_late_entries()
         assert self._file is not None
         self._is_new = True
         try:
@@ -146,19 +159,33 @@ class Journal:
             self.remove()
             raise
 
-    def _open(self) -> None:
-        if self._file is not None:
-            return
-        with disk_errors_as_value_errors(repr(str(self.path))):
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            # unbuffered: what is written survives the process, and a full disk is an error at once
-            self._file = os.fdopen(descriptor, "r+b", buffering=0)
-        if not try_lock(descriptor):
+    def _refuse_late_entries(self) -> None:
+        """Checks that a file that did not exist before is new: models are loaded after `keep`."""
+        assert self._file is not None
+        if os.fstat(self._file.fileno()).st_size:
             self.close()
             raise ValueError(
-                f"{str(self.path)!r} is in use, so another process writes these annotations. Wait until it has ended, "
-                "or choose another name."
+                f"{str(self.path)!r} was written in the meantime, and its process has stopped. Run the same command "
+                "again to go on with it."
             )
+
+    def _open(self) -> None:
+        while self._file is None:
+            with disk_errors_as_value_errors(repr(str(self.path))):
+                if not self.path.parent.exists():
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    self._is_new_folder = True
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+                # unbuffered: what is written survives the process, and a full disk is an error at once
+                self._file = os.fdopen(descriptor, "r+b", buffering=0)
+            if not try_lock(descriptor):
+                self.close()
+                raise ValueError(
+                    f"{str(self.path)!r} is in use, so another process writes these annotations. Wait until it has "
+                    "ended, or choose another name."
+                )
+            if not self.path.exists():  # removed by another process before it was locked
+                self.close()
 
     def add(self, names: Sequence[str], content: Any) -> None:
         """Adds the entry of an image, or of several ones, whole or not at all.
@@ -168,8 +195,7 @@ class Journal:
             ValueError: If it was full before, and has a part of an entry.
         """
         self.check()
-        if self._file is None:
-            self.begin()
+        self.begin()
         if self._file is None:
             # deleted as soon as it is closed, even if the process is killed
             self._file = tempfile.TemporaryFile(dir=self.path.parent, buffering=0)
@@ -211,16 +237,26 @@ class Journal:
 
     def close(self) -> None:
         """Closes the file; a temporary one is gone then, and one that has got no entry is removed."""
-        if self._file is not None:
-            if self._is_new and not self._places:
-                self.path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a full disk was reported before
-                self._file.close()
-        self._file = None
+        self._close(removes=self._is_new and not self._places)
 
     def remove(self) -> None:
         """Closes and removes the file."""
-        self.close()
-        if self._head is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
+        self._close(removes=self._head is not None)
+
+    def _close(self, removes: bool) -> None:
+        if self._file is None:
+            return
+        if removes and os.name != "nt":  # before the lock ends with the file; Windows removes closed files only
+            self._unlink()
+        with contextlib.suppress(OSError):  # a full disk was reported before
+            self._file.close()
+        self._file, self._is_new = None, False
+        if removes and os.name == "nt":
+            self._unlink()
+
+    def _unlink(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        if self._is_new_folder:
+            with contextlib.suppress(OSError):  # not empty
+                self.path.parent.rmdir()

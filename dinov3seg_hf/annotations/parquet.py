@@ -35,7 +35,7 @@ class ParquetWriter(AnnotationWriter):
         super().__init__(path, vocabulary, options)
         self._folder = self.path / "data"
         check_folder(self.path)
-        self._journal: Journal = Journal(self.path)
+        self._journal: Journal = Journal(self._folder)  # inside, because what is beside it may not be writable
         if not self._journal.path.exists():
             self._refuse_files()
         self._ignored = self.stored_vocabulary.ignore_label
@@ -87,8 +87,10 @@ class ParquetWriter(AnnotationWriter):
     def _finish(self) -> None:
         self._flush()
         if self.resumable:  # what an interrupted run wrote last, and did not note
-            for path in {*self._folder.glob("train-*.parquet")} - {self._file(n) for n in range(self._num_files)}:
+            number = self._num_files
+            while (path := self._file(number)).is_file():
                 path.unlink()
+                number += 1
             self._journal.remove()
 
     def _flush(self) -> None:

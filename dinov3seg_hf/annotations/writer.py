@@ -63,6 +63,10 @@ class AnnotationWriter:
 
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         self.path, self.vocabulary, self.options = Path(path), vocabulary, options or ExportOptions()
+        if not is_text(self.options.image_prefix):
+            raise ValueError(
+                f"image_prefix is {self.options.image_prefix!r}, which is not UTF-8; expected text. Pass another one."
+            )
         self.num_images = 0
         self._names: set[str] = set()
         small_parts = ("scipy",) if self.options.min_area > 1 else ()
@@ -136,8 +140,8 @@ class AnnotationWriter:
     def resume(self, run: Mapping[str, Any], sources: Mapping[str, Any]) -> frozenset[str]:
         """Goes on with an interrupted run of one file for all images, and lets another run go on with this one.
 
-        Until the file is complete, `<path>.journal` contains what is done. Called once, before the first image. With
-        the option `overwrite`, the interrupted run is left out.
+        Until it is complete, `<path>.journal` (of `parquet`, `<path>/data.journal`) contains what is done. Called once,
+        before the first image. With the option `overwrite`, the interrupted run is left out.
 
         Args:
             run: What the annotations depend on besides the labels and options, as values of JSON: model, settings.

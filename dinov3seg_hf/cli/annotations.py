@@ -80,7 +80,7 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace files of an image that exist with another content; without it they stay, for example corrections "
         "by hand, and the image is reported (one file for all images is always replaced; "
-        "an interrupted run of it begins again)",
+        "an interrupted run of it begins again, also one with --overwrite)",
     )
 
 
@@ -135,7 +135,7 @@ def open_annotations(
                 f"{first!r} and {image.title!r} have the same name in annotations, {str(image.name)!r}. Rename one of "
                 "them, segment them in separate runs, or pass their common folder with --recursive."
             )
-    if not options.videos:  # whose frames are not known
+    if not options.videos and not writer.resumable:  # of videos, frames are not known; folders need no journal
         options.annotated = writer.resume(run_of(options), {image.file_name: image.identity for image in images})
     if options.skip_existing:
         _check_resumable(options, writer)

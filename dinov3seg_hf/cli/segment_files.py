@@ -198,30 +198,39 @@ def refuse_other_options(options: argparse.Namespace, done: Sequence[Task]) -> N
     """Checks that finished files were made with the words and options of this run, as far as they note them.
 
     Raises:
-        ValueError: If the first JSON file, or a mask or overlay, notes other words or options.
+        ValueError: If a JSON file, a mask or an overlay notes other words or options.
     """
     _refuse_other_json(options, done)
     _refuse_other_notes(options, done)
 
 
 def _refuse_other_json(options: argparse.Namespace, done: Sequence[Task]) -> None:
-    path = next((task.json for task in done if task.json is not None), None)
-    if path is None:
-        return
-    try:
-        noted = load_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not a file of this command
-        return
     given = {key: getattr(options, key) for key in ("head", "inference") if getattr(options, key) is not None}
-    for key, value in {**noted_options(options), **given}.items():
-        if key == "model" and isinstance(noted, dict) and _is_same_place(noted.get(key), value):
+    ours = {**noted_options(options), **given}
+    for path in [task.json for task in done if task.json is not None]:
+        try:
+            noted = _noted_in(path)
+        except (OSError, ValueError):  # not a file of this command
             continue
-        if isinstance(noted, dict) and noted.get(key, value) != value:
-            raise ValueError(
-                f"{str(path)!r} exists, and notes {key} {quoted(noted[key])}; expected {quoted(value)}, because "
-                "--skip-existing continues a run with the same words and options. Repeat those of the earlier run, "
-                "choose other files, or leave out --skip-existing."
-            )
+        if not isinstance(noted, dict):
+            continue
+        for key, value in ours.items():
+            if key == "model" and _is_same_place(noted.get(key), value):
+                continue
+            if noted.get(key, value) != value:
+                raise ValueError(
+                    f"{str(path)!r} exists, and notes {key} {quoted(noted[key])}; expected {quoted(value)}, because "
+                    "--skip-existing continues a run with the same words and options. Repeat those of the earlier run, "
+                    "choose other files, or leave out --skip-existing."
+                )
+
+
+def _noted_in(path: Path) -> Any:
+    """The content of a JSON file, if it is one of this command without its segments, whose masks can be megabytes."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read(2**13)
+        start, is_found, _ = text.partition(', "segments": ')
+        return load_json(f"{start}}}" if is_found else text + file.read())
 
 
 def _is_same_place(noted: Any, given: str) -> bool:

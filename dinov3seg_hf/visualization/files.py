@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..file_names import IMAGE_SUFFIXES
 from ..model.checks import checked_path
@@ -92,7 +92,7 @@ def _with_note(note: str | None) -> dict[str, PngInfo]:
 def read_note(path: str | os.PathLike) -> str | None:
     """Returns the note of a PNG file without reading its pixels; `None` if there is none."""
     try:
-        with Image.open(path) as image:
+        with PngImageFile(path) as image:  # of any size, other than `Image.open`
             return image.info.get(NOTE)
     except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
         return None

@@ -287,6 +287,14 @@ def test_masks_and_overlays_note_what_they_were_made_with(segment, photos, tiny_
     assert segment(*masks, "--skip-existing", *same, images=[photos])[0] == 0
 
 
+def test_each_json_file_is_looked_at_before_a_run_goes_on(segment, photos, tmp_path):
+    """Only the first one was, so the others could be of other words."""
+    folder = f"{tmp_path}/out/"
+    assert segment("--json", folder, images=[photos / "a.png"])[0] == 0
+    assert segment("--json", folder, "--threshold", 0.5, images=[photos / "b.JPG"])[0] == 0
+    refused(segment("--json", folder, "--skip-existing", images=[photos]), "b.json' exists, and notes threshold 0.5")
+
+
 def test_pictures_do_not_become_images_of_the_next_run(segment, photos):
     before = files_of(photos)
     assert refused(segment("--output", photos, images=[photos]), "Choose another folder")

@@ -16,7 +16,14 @@ from dinov3seg_hf.drawn_world.names import NAMES as DRAWN_NAMES
 from dinov3seg_hf.model.image_input import read_label_map
 from dinov3seg_hf.visualization import colors as colors_module
 from dinov3seg_hf.visualization.colors import MIN_DISTANCE, NAMED_COLORS, NONE_COLOR, color_palette, label_palette
-from dinov3seg_hf.visualization.files import check_writable, save_image, save_json, save_mask, segments_as_json
+from dinov3seg_hf.visualization.files import (
+    check_writable,
+    read_note,
+    save_image,
+    save_json,
+    save_mask,
+    segments_as_json,
+)
 from dinov3seg_hf.visualization.legend import MAX_LEGEND_ROWS, percent, with_legend
 from dinov3seg_hf.visualization.pictures import MIN_DISPLAY_SIDE, Region, beside, overlay, regions_of
 
@@ -247,6 +254,18 @@ def test_mask_at_the_limits_of_its_formats(tmp_path):
     with pytest.raises(ValueError, match="contains label 3; expected labels from 0 to 2"):
         save_mask(path, np.full((1, 1), 3), 3)
     assert path.read_bytes() == before
+
+
+def test_a_note_of_a_large_picture_is_read(tmp_path, monkeypatch):
+    """PIL refuses to open pictures of many pixels, also for their header."""
+    save_mask(tmp_path / "mask.png", np.zeros((30, 30), int), 2, note="a note")
+    save_image(tmp_path / "picture.png", Image.new("RGB", (30, 30)), note="naïve 猫")
+    save_image(tmp_path / "picture.jpg", Image.new("RGB", (30, 30)), note="JPEG has none")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_note(tmp_path / "mask.png") == "a note" and read_note(tmp_path / "picture.png") == "naïve 猫"
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "mask.png").read_bytes()[:20])
+    for name in ("picture.jpg", "damaged.png", "missing.png"):
+        assert read_note(tmp_path / name) is None
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
