@@ -90,7 +90,11 @@ def make_parser(prog: str) -> Parser:
     shards.add_argument(
         "--ignore-below", type=share, metavar="S", help="pixels with a lower score are ignored (default: keep all)"
     )
-    shards.add_argument("--retry-failed", action="store_true", help="label shards again in which a row failed")
+    shards.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="label shards again in which a row failed; one with fewer labeled rows than before is kept",
+    )
 
     add_model(parser)
     work = parser.add_argument_group("work, per process")

@@ -114,11 +114,13 @@ class LabelFolder:
         features: datasets.Features,
         failed: Sequence[tuple[str, str]],
     ) -> None:
-        """Writes a shard, whole or not at all.
+        """Writes a shard, whole or not at all. If an earlier run has labeled more of its rows, those are kept.
 
         Raises:
             ValueError: If the disk is full or not writable.
         """
+        if self._num_rows_before(shard) > len(rows):  # such as when a retry cannot reach the images
+            return
         path = self.path / "data" / f"train-{shard.name}.parquet"
         # those of an earlier run, if a row failed in it: a record must not be that of other rows
         self._record(shard.name).unlink(missing_ok=True)
@@ -127,6 +129,12 @@ class LabelFolder:
         else:
             write_atomically(path, rows_to_parquet(rows, features))
         self._write_record(shard.name, {"num_rows": len(rows), "failed": list(failed)})
+
+    def _num_rows_before(self, shard: Shard) -> int:
+        try:
+            return json.loads(self._record(shard.name).read_text(encoding="utf-8"))["num_rows"]
+        except FileNotFoundError:
+            return 0
 
     def write_end(self, file: int, num_shards: int) -> None:
         """Notes how many shards a file has."""

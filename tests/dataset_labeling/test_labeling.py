@@ -202,14 +202,11 @@ def test_a_full_disk_leaves_no_half_file(label, tmp_path, monkeypatch):
 
 
 def test_a_shard_that_is_labeled_again_has_the_record_of_its_rows(label, tmp_path, monkeypatch):
-    """The rows of an earlier run stayed if all rows failed now, and its record if the process was stopped."""
+    """Of a process that was stopped, the record was that of the earlier run."""
     from dinov3seg_hf.dataset_labeling.folder import LabelFolder
 
     out = tmp_path / "out"
     assert label(make_rows(bad=[0]), out).num_rows == NUM_ROWS - 1
-    again = label(make_rows(bad=[0, 1]), out, retry_failed=True)
-    assert [name for name, _ in again.failed] == ["row 0", "row 1"]
-    assert again.num_rows == len(open_dataset(out, "train")) == NUM_ROWS - 2
 
     def stop(self, name, content):
         raise KeyboardInterrupt
@@ -221,6 +218,16 @@ def test_a_shard_that_is_labeled_again_has_the_record_of_its_rows(label, tmp_pat
     mended = label(make_rows(), out)
     assert mended.failed == () and mended.num_done_before == mended.num_shards - 1
     assert open_dataset(out, "train")["row"] == list(range(NUM_ROWS))
+
+
+def test_a_retry_that_labels_fewer_rows_keeps_those_of_the_earlier_run(label, tmp_path):
+    """Such as while the place of the images cannot be reached."""
+    out = tmp_path / "out"
+    before = label(make_rows(bad=[0]), out)
+    rows = open_dataset(out, "train")["row"]
+    again = label(make_rows(bad=[0, 1]), out, retry_failed=True)
+    assert (again.failed, again.num_rows) == (before.failed, before.num_rows)
+    assert open_dataset(out, "train")["row"] == rows == list(range(1, NUM_ROWS))
 
 
 def test_bad_rows_are_reported_and_the_others_labeled(label, tmp_path):
