@@ -48,7 +48,7 @@ from dinov3seg_hf.training.optimization import parameter_groups
 
 PATCH_SIZE = 8
 TEMPLATES = ("A photo of a {} in the scene", "{}")
-STEPS = {"align": 8000, "refine": 1300}
+STEPS = {"align": 8000, "refine": 2000}
 SIZES = ((96, 96), (96, 96), (96, 96), (80, 112), (112, 80), (128, 128))
 
 
