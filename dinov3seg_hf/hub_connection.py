@@ -31,9 +31,9 @@ def ask_hub(name: str) -> str | None:
         raise
     except OfflineModeIsEnabled:
         return OFFLINE
-    except (KeyError, TypeError, ValueError):  # not the answer of the Hub, but one, such as that of a mirror
-        return None
     except Exception as error:  # the errors of the HTTP library have no common base in all versions
+        if isinstance(error, (KeyError, TypeError, ValueError)) and not isinstance(error, OSError):
+            return None  # an answer, though not one of the Hub: a mirror's. Errors of TLS are both
         return f"there is no connection to the Hub ({first_line(error)})"
     return None
 

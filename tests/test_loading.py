@@ -4,6 +4,7 @@
 
 import json
 import shutil
+import ssl
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -244,6 +245,14 @@ def test_a_mirror_that_knows_only_files_is_a_connection(monkeypatch, error):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(HfApi, "model_info", Mock(side_effect=error))
     assert hub_connection.at_hand("me/model") == "me/model"
+
+
+def test_a_certificate_that_nobody_trusts_is_no_connection(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    error = ssl.SSLCertVerificationError("self-signed certificate")  # a ValueError, too
+    monkeypatch.setattr(HfApi, "model_info", Mock(side_effect=error))
+    with pytest.raises(ValueError, match=r"no connection to the Hub \(.*self-signed certificate"):
+        hub_connection.at_hand("me/model")
 
 
 @pytest.mark.parametrize("name", ["~/weights/dinov3", "a/b/c"])
