@@ -5,7 +5,7 @@
 Without a connection, huggingface_hub tries for 23 seconds per file, also for files of an earlier download.
 """
 
-from huggingface_hub import HfApi, is_offline_mode, snapshot_download, try_to_load_from_cache
+from huggingface_hub import HfApi, is_offline_mode, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from .model.checks import first_line
@@ -19,7 +19,7 @@ def ask_hub(name: str) -> str | None:
     """Asks the Hub once for a repository.
 
     Returns:
-        Why the Hub cannot be asked; `None` if the repository exists.
+        Why the Hub cannot be asked; `None` if the repository exists, or its mirror (HF_ENDPOINT) knows only files.
 
     Raises:
         HfHubHTTPError: If the Hub answers that there is no such repository, or that it is not for this user.
@@ -32,6 +32,8 @@ def ask_hub(name: str) -> str | None:
     except OfflineModeIsEnabled:
         return OFFLINE
     except Exception as error:  # the errors of the HTTP library have no common base in all versions
+        if isinstance(error, (KeyError, TypeError, ValueError)) and not isinstance(error, OSError):
+            return None  # an answer, though not one of the Hub: a mirror's. Errors of TLS are both
         return f"there is no connection to the Hub ({first_line(error)})"
     return None
 
@@ -39,25 +41,30 @@ def ask_hub(name: str) -> str | None:
 def at_hand(name: str, revision: str | None = None) -> str:
     """Returns the name of a repository or, if there is no connection, the folder of an earlier download.
 
+    What cannot be the name of a repository comes back as it is: the library's message says more.
+
     Raises:
         ValueError: If there is neither; the message has the reason and the remedy, and not the name.
     """
-    if is_offline_mode():  # the libraries do not ask, and say nothing of the reason
-        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-            return name
-        raise ValueError(
-            f"it is no folder and no earlier download, and {OFFLINE}. Check the name, or unset HF_HUB_OFFLINE"
-        )
     try:
-        problem = ask_hub(name)
+        problem = OFFLINE if is_offline_mode() else ask_hub(name)
+        folder = None if problem is None else _earlier_download(name, revision)
     except (HfHubHTTPError, HFValidationError):
         return name  # the library asks, too, and its message says more
     if problem is None:
         return name
+    if folder is not None:
+        return name if problem == OFFLINE else folder  # with HF_HUB_OFFLINE, the libraries do not ask
+    remedy = "or unset HF_HUB_OFFLINE" if problem == OFFLINE else "and run this again with a connection"
+    raise ValueError(f"it is no folder and no earlier download, and {problem}. Check the name, {remedy}")
+
+
+def _earlier_download(name: str, revision: str | None) -> str | None:
+    """Returns the folder of an earlier download, also of some files of the repository; `None` if there is none."""
     try:
         return snapshot_download(name, revision=revision, local_files_only=True)
+    except HFValidationError:
+        raise
     except (LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise ValueError(
-            f"it is no folder and no earlier download, and {problem}. Check the name, and run this again with a "
-            "connection"
-        ) from error
+        # huggingface_hub 2 refuses a folder without files that nobody needs, such as logs, and says where it is
+        return getattr(error, "snapshot_path", None)

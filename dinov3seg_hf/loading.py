@@ -167,7 +167,8 @@ def license_files(name: str | os.PathLike) -> list[Path]:
     if is_embedded(name):
         return []  # of this package, under the license of its code
     names = (*LICENSES, *(name for files in PART_LICENSES.values() for name in files))
-    licenses = [path for file in names if (path := find_file(name, file)) is not None]
+    place = _place_of_files(name)
+    licenses = [path for file in names if (path := _find_in(place, file)) is not None]
     for path in licenses if Path(folder).is_dir() else ():
         if leads_outside(path, Path(folder)):
             raise ValueError(
@@ -183,18 +184,25 @@ def find_file(name: str | os.PathLike, file: str) -> Path | None:
         name: See `resolve_checkpoint`. Of a Hub id, only files that can be downloaded, or were, are found.
         file: Name of the file.
     """
+    return _find_in(_place_of_files(name), file)
+
+
+def _place_of_files(name: str | os.PathLike) -> str | None:
+    """The folder or Hub id; `None` if the Hub cannot be reached and nothing was downloaded. Asks the Hub once."""
     folder = resolve_checkpoint(name)
-    if Path(folder).is_dir():
-        return path if (path := Path(folder) / file).is_file() else None
-    if not is_offline_mode():
-        try:
-            folder = at_hand(folder)
-        except ValueError:
-            return None
-        if Path(folder).is_dir():
-            return path if (path := Path(folder) / file).is_file() else None
     try:
-        return Path(hf_hub_download(folder, file))
+        return folder if Path(folder).is_dir() or is_offline_mode() else at_hand(folder)
+    except ValueError:
+        return None
+
+
+def _find_in(place: str | None, file: str) -> Path | None:
+    if place is None:
+        return None
+    if Path(place).is_dir():
+        return path if (path := Path(place) / file).is_file() else None
+    try:
+        return Path(hf_hub_download(place, file))
     except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
         return None
 

@@ -4,12 +4,15 @@
 
 import json
 import shutil
+import ssl
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import transformers
 from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation, hub_connection
 from dinov3seg_hf.about import EMBEDDED, EMBEDDED_TITLE
@@ -202,7 +205,7 @@ def test_without_a_connection_the_hub_is_asked_once(unreachable, load):
     ):
         load("me/model")
     assert unreachable == ["me/model"]
-    assert license_files("me/model") == []
+    assert license_files("me/model") == [] and unreachable == ["me/model"] * 2
 
 
 def test_with_hf_hub_offline_the_error_says_so():
@@ -220,3 +223,38 @@ def test_without_a_connection_an_earlier_download_is_used(unreachable, monkeypat
     assert load_pipeline("me/model").model.config.model_type == "dinov3seg"
     assert load_processor("me/model").tokenizer is not None
     assert unreachable == ["me/model"] * 2
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_download_without_the_files_that_nobody_loads_is_one(unreachable, monkeypatch, tmp_path, offline):
+    """Libraries download the files that they load, and huggingface_hub 2 knows which files a repository has."""
+
+    class SomeFilesError(LocalEntryNotFoundError):
+        snapshot_path = str(tmp_path)
+
+    def snapshot_download(name, **_):
+        raise SomeFilesError("1 file(s) are missing (training.log)")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(hub_connection, "snapshot_download", snapshot_download)
+    assert hub_connection.at_hand("me/model") == ("me/model" if offline else str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [KeyError("id"), ValueError("no JSON"), TypeError("NoneType")])
+def test_a_mirror_that_knows_only_files_is_a_connection(monkeypatch, error):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "model_info", Mock(side_effect=error))
+    assert hub_connection.at_hand("me/model") == "me/model"
+
+
+def test_a_certificate_that_nobody_trusts_is_no_connection(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    error = ssl.SSLCertVerificationError("self-signed certificate")  # a ValueError, too
+    monkeypatch.setattr(HfApi, "model_info", Mock(side_effect=error))
+    with pytest.raises(ValueError, match=r"no connection to the Hub \(.*self-signed certificate"):
+        hub_connection.at_hand("me/model")
+
+
+@pytest.mark.parametrize("name", ["~/weights/dinov3", "a/b/c"])
+def test_what_is_no_name_of_a_repository_is_left_to_the_library(name):
+    assert hub_connection.at_hand(name) == name

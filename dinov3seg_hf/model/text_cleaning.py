@@ -23,6 +23,9 @@ _PLAIN = {
     **dict.fromkeys(_INVISIBLE),
 }
 
+# How deep entities may be nested. Without a limit, the time would grow with the square of the length of a name.
+MAX_ROUNDS = 8
+
 
 def clean_text(text: str) -> str:
     """Returns a text as CLIP's reference tokenizer reads it: with plain quotes, letters, spaces and HTML entities.
@@ -32,13 +35,14 @@ def clean_text(text: str) -> str:
     the sigma at the end of a word. Text that was decoded with a wrong encoding is not repaired.
     """
     is_html = "<" in text
-    before = None
-    while text != before:  # "&amp;amp;" is "&amp;" first; every round is shorter or the last
+    for _ in range(MAX_ROUNDS):  # "&amp;amp;" is "&amp;" first
         before = text
         if not is_html:
             text = html.unescape(re.sub(r"&([A-Z\d]{1,24};)", _of_capitals, text))
         text = unicodedata.normalize("NFC", text.translate(_PLAIN))
         text = "".join(letter for letter in text if letter in "\t\n\f\r" or unicodedata.category(letter) != "Cc")
+        if text == before:
+            break
     words = html.unescape(html.unescape(text)).split()
     # tokenizers know one small sigma, U+03C3; Python writes the other one at the end of a word
     return " ".join(word.lower() if "\u03a3" in word else word for word in words)

@@ -3,6 +3,7 @@
 """Odd names are read as CLIP's reference reads them, and plain names are left alone."""
 
 import gzip
+import html
 import itertools
 import json
 
@@ -50,6 +51,14 @@ REFUSED = ("wind\x92s", "\x9c\x9d", "\x1b[31mred\x1b[0m wall")
 def test_odd_names_become_plain(text, expected):
     assert clean_text(text) == expected
     assert clean_text(expected) == expected
+
+
+@pytest.mark.parametrize("entity", ["amp;", "amp", "#38;"])
+def test_the_time_to_clean_a_name_is_in_proportion_to_its_length(entity, monkeypatch):
+    rounds, unescape = [], html.unescape
+    monkeypatch.setattr(html, "unescape", lambda text: rounds.append(text) or unescape(text))
+    assert clean_text("&" + 200 * entity).startswith("&")
+    assert len(rounds) < 20
 
 
 def test_odd_names_are_cleaned_as_the_reference_cleans_them():
