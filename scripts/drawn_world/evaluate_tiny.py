@@ -13,10 +13,12 @@ its own, so `OMP_NUM_THREADS=1` is best on two cores.
 
 import argparse
 import json
+import os
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +208,20 @@ def score_split(model: str, split: str, num_scenes: int, num_phrase_scenes: int)
     return {"weights": weights_fingerprint(pipe.model), "scores": scores, "phrases": phrases}
 
 
+def end_with_parent() -> None:
+    """Ends this process as soon as the one that started it has ended, even if that one was killed."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def score_splits(args: argparse.Namespace) -> dict[str, Any]:
     """Scores each split in a process of its own."""
     start = time.time()
-    with ProcessPoolExecutor(len(args.splits), get_context("spawn")) as processes:
+    with ProcessPoolExecutor(len(args.splits), get_context("spawn"), end_with_parent) as processes:
         futures = {
             split: processes.submit(score_split, args.model, split, args.scenes, args.phrase_scenes)
             for split in args.splits
