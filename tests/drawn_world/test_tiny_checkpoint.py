@@ -8,6 +8,7 @@ The bounds are those the project set itself, not the measured scores: 20 scenes 
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,14 +114,14 @@ def numbers_of(page: str, row: str) -> list[float]:
 
 
 def test_card_and_readme_have_the_scores_that_were_measured(pipe):
-    results = json.loads((dinov3seg_hf.TINY / "results.json").read_text())
+    results = json.loads((Path(dinov3seg_hf.TINY) / "results.json").read_text())
     assert results["weights"] == weights_fingerprint(pipe.model)
 
     def measured(name: str, keys: tuple[str, ...]) -> list[float]:
         scores = [results[split][name] for split in ("unseen", "seen")]
         return [of_split[key] for key in keys for of_split in scores if key in of_split]
 
-    card = (dinov3seg_hf.TINY / "README.md").read_text()
+    card = (Path(dinov3seg_hf.TINY) / "README.md").read_text()
     for row, name in ROWS_OF_THE_CARD.items():
         assert numbers_of(card, row) == pytest.approx(measured(name, ("miou", "miou_objects", "boundary_f")), abs=0.051)
     readme = (REPO / "README.md").read_text()
