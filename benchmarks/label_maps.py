@@ -22,7 +22,8 @@ from dinov3seg_hf import TINY, Vocabulary
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.loading import load_pipeline
 from dinov3seg_hf.model.inference_settings import Head
-from dinov3seg_hf.model.label_maps import ScoreFunction, label_and_score, resized_strips
+from dinov3seg_hf.model.label_maps import ScoreFunction, label_and_score
+from dinov3seg_hf.model.resizing import resized_strips
 
 HEADS: dict[Head, ScoreFunction] = {"full": "sigmoid", "dinotxt": "softmax"}
 SIZES = ((640, 640), (3000, 4000))

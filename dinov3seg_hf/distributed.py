@@ -5,12 +5,16 @@
 Uses Accelerate, which is imported only inside the functions that need it.
 """
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+from .process_errors import OtherProcessError
+from .signals import blocked_calls_end
 
 T = TypeVar("T")
 
@@ -34,7 +38,9 @@ def start_processes(patience: timedelta | None = None, cpu: bool = False) -> Any
     from accelerate import PartialState
 
     options = {} if patience is None else {"timeout": patience}
-    return PartialState(cpu=cpu or not torch.accelerator.is_available(), **options)
+    is_first = os.environ.get("RANK", "0") == "0"
+    with blocked_calls_end(130, "interrupted; run the same command again\n" if is_first else ""):
+        return PartialState(cpu=cpu or not torch.accelerator.is_available(), **options)
 
 
 class Processes:
@@ -90,7 +96,7 @@ class Processes:
         If one process fails, all processes raise an error instead of waiting.
 
         Raises:
-            RuntimeError: If another process failed.
+            OtherProcessError: If another process failed.
         """
         if self.count == 1:
             return compute()
@@ -106,7 +112,7 @@ class Processes:
             raise error
         for rank, (_, reason) in enumerate(gathered):
             if reason is not None:
-                raise RuntimeError(f"Process {rank} failed: {reason}")
+                raise OtherProcessError(f"Process {rank} failed: {reason}")
         return [item for items, _ in gathered for item in items]
 
 

@@ -2,10 +2,12 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """SIGTERM, which stops services and jobs of clusters, ends a process like Ctrl+C: unfinished files are removed.
 
-Ctrl+C itself is held back where a library would lose it.
+Ctrl+C itself is held back where a library would lose it, and ends the process where a library would not return.
 """
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +48,44 @@ def interrupts_held_back() -> Iterator[None]:
             signal.signal(number, handler)
         if received:
             signal.raise_signal(received[0])
+
+
+@contextmanager
+def blocked_calls_end(exit_code: int, message: str, patience: float = 5.0) -> Iterator[None]:
+    """Ends the process after SIGINT or SIGTERM, if the block goes on for `patience` seconds nevertheless.
+
+    For libraries in C and C++ that wait for other processes: Python's handlers run when the call returns, which may be
+    never. Nothing is cleaned up, so the block must not write files.
+
+    Args:
+        exit_code: The exit code of the process.
+        message: What it writes to stderr; may be empty.
+        patience: Seconds.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while number := receiver.recv(1):  # empty at the end of the block
+            if number[0] in (signal.SIGINT, signal.SIGTERM) and not is_over.wait(patience):
+                os.write(2, message.encode())
+                os._exit(exit_code)
+
+    earlier = signal.set_wakeup_fd(sender.fileno())  # written to as soon as a signal with a handler of Python arrives
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.set_wakeup_fd(earlier)
+        sender.close()
+        watcher.join()
+        receiver.close()
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -44,6 +44,7 @@ RANKS = {
     "checkpoint_names": 2,
     "file_names": 0,
     "kept_errors": 0,
+    "process_errors": 0,
     "compat": 0,
     "distributed": 0,
     "extras": 0,

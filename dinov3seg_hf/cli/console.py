@@ -11,11 +11,13 @@ import functools
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, Protocol
 
 from ..model.checks import CalibrationWarning, MaskWarning, SeamWarning, UnknownWordsWarning
+from ..process_errors import is_of_another_process
 from ..signals import terminated_like_ctrl_c
 
 # help of `--refine-features`
@@ -45,6 +47,10 @@ class Command(Protocol):
 
     def run(self, options: argparse.Namespace) -> int:
         """Runs the command and returns the exit code."""
+
+
+# how long the signal that stops all processes of a run may be on its way from one to the next
+SIGNAL_SECONDS = 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,9 +98,25 @@ def execute(
     except (ValueError, OSError, MemoryError) as error:
         print_error(prog, error)
         return EXIT_ERROR
+    except RuntimeError as error:
+        if not is_of_another_process(error):
+            raise
+        return _end_like_the_others(prog, getattr(command, "INTERRUPTED", INTERRUPTED))
     except KeyboardInterrupt:
         print_error(prog, getattr(command, "INTERRUPTED", INTERRUPTED))
         return EXIT_INTERRUPTED
+
+
+def _end_like_the_others(prog: str, interrupted: str) -> int:
+    """Waits for the signal that has ended another process and may be on its way; returns the exit code."""
+    try:
+        with terminated_like_ctrl_c():
+            time.sleep(SIGNAL_SECONDS)
+    except KeyboardInterrupt:
+        print_error(prog, interrupted)
+        return EXIT_INTERRUPTED
+    print_error(prog, ValueError("Another process of this run has ended. Its message says why; run the command again."))
+    return EXIT_ERROR
 
 
 def quiet_libraries() -> None:

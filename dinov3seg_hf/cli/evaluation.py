@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import shutil
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from accelerate import Accelerator
 
@@ -19,17 +21,17 @@ from ..data.opening import find_vocabulary, open_dataset
 from ..data.presets import drawn_world_vocabulary
 from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
-from ..distributed import PATIENCE, Processes, start_processes
+from ..distributed import PATIENCE, Processes, on_main_process, start_processes
 from ..drawn_world.names import DRAWN_WORLD, SEEN
 from ..drawn_world.seeds import CARD
 from ..evaluation.evaluator import evaluate
-from ..evaluation.results import results_table
+from ..evaluation.results import EvaluationResult, results_table
 from ..file_names import RESULTS, TRAINING_VOCABULARY
 from ..loading import find_file, load_pipeline
 from ..model.files import write_atomically
 from ..model.inference_settings import Inference, InferenceSettings
 from ..model.vocabulary import Vocabulary
-from .console import EXIT_OK
+from .console import EXIT_OK, print_result
 
 PROGRESS = ".progress"
 NO_CLASSES = "none"
@@ -156,23 +158,29 @@ def evaluate_all(options: argparse.Namespace) -> int:
             model_name=title_of(options.model),
         )
         results.append(result)
-        if accelerator.is_main_process:
-            if task.folder is not None:
-                result.save(task.folder / RESULTS, confusion=options.confusion)
-            for reason in result.skipped:
-                print(f"skipped: {reason}", file=sys.stderr)
+        on_main_process(accelerator, functools.partial(_save, task, result))
+    text = results_table(results)
+    if options.per_class:
+        text += "".join(f"\n\n{result.class_table()}" for result in results)
     if accelerator.is_main_process:
-        text = results_table(results)
-        if options.per_class:
-            text += "".join(f"\n\n{result.class_table()}" for result in results)
-        print(text)
-        if options.output is not None:
-            write_atomically(options.output / "results.txt", f"{text}\n".encode())
-            for task in tasks:  # not before: an interrupted run must find what is scored
-                shutil.rmtree(task.folder / PROGRESS)
-    accelerator.wait_for_everyone()
+        print_result(text, has_files=options.output is not None)
+    on_main_process(accelerator, functools.partial(_finish, options.output, text, tasks))
     accelerator.end_training()
     return EXIT_OK
+
+
+def _save(task: Task, result: EvaluationResult) -> None:
+    if task.folder is not None:
+        result.save(task.folder / RESULTS, confusion=task.options.confusion)
+    for reason in result.skipped:
+        print(f"skipped: {reason}", file=sys.stderr)
+
+
+def _finish(output: Path | None, text: str, tasks: Sequence[Task]) -> None:
+    if output is not None:
+        write_atomically(output / "results.txt", f"{text}\n".encode())
+        for task in tasks:  # not before: an interrupted run must find what is scored
+            shutil.rmtree(task.folder / PROGRESS)
 
 
 def _settings(options: argparse.Namespace, default_inference: Inference) -> InferenceSettings:

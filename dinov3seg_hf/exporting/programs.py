@@ -49,6 +49,7 @@ def write_program(
     with _quiet(), _errors_of(graph, format):
         traced = trace(graph, example)
         if format == "torch":
+            _forget_choices(traced)
             _forget_code(traced)
             with open(path, "wb") as file:
                 target = FileWithKeptError(file)
@@ -87,6 +88,20 @@ def _forget_code(program: torch.export.ExportedProgram | torch.onnx.ONNXProgram)
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
+
+
+def _forget_choices(program: torch.export.ExportedProgram) -> None:
+    """Removes the assertions that sizes differ.
+
+    The tracer asks whether sizes differ when it chooses one of several ways to the same result, such as a view or a
+    copy, and asserts the answer. At a single class, it would refuse a program that computes what it should. What must
+    hold are equalities and bounds, and these assertions stay.
+    """
+    for node in list(program.graph.nodes):
+        if str(node.target) == "aten._assert_scalar.default" and "expression Ne(" in str(node.args[1]):
+            program.graph.erase_node(node)
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
 
 
 def _convert_to_openvino(source: Path, path: Path) -> None:

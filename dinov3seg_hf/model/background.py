@@ -24,7 +24,8 @@ import torch
 from torch.nn import functional as F
 
 from .calibration import Calibration
-from .label_maps import ScoreFunction, resized_strips
+from .label_maps import ScoreFunction
+from .resizing import resized_strips
 
 # Measured on the drawn world; see docs/background.md.
 FULL_HEAD_BOUND = 0.5

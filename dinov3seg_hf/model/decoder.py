@@ -85,12 +85,12 @@ class Dinov3SegDecoderStep(GradientCheckpointingLayer):
         Returns:
             `(B C, out, 2h, 2w)`.
         """
-        num_classes = len(hidden_states) // len(guidance)
         if kernel is None:
-            hidden_states = self.convolution1(self.upsample(hidden_states)).unflatten(0, (-1, num_classes))
+            # The number of classes is left open: a traced graph would keep what `len` returns.
+            hidden_states = self.convolution1(self.upsample(hidden_states)).unflatten(0, (len(guidance), -1))
             hidden_states = (hidden_states + guidance[:, None]).flatten(0, 1)
         else:
-            guidance = guidance.repeat_interleave(num_classes, dim=0)
+            guidance = guidance.repeat_interleave(len(hidden_states) // len(guidance), dim=0)
             hidden_states = add_fused_upsampling(guidance, hidden_states, kernel)
         hidden_states = F.relu(self.norm1(hidden_states), inplace=True)
         return F.relu(self.norm2(self.convolution2(hidden_states)), inplace=True)

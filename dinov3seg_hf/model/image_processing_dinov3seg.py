@@ -29,8 +29,9 @@ from transformers.utils import is_torchvision_available
 
 from .checks import check_flags, check_size, checked_choice, checked_integer, is_number, quoted
 from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
-from .label_maps import ScoreFunction, label_and_score, resized_strips
+from .label_maps import ScoreFunction, label_and_score
 from .remote_code import attach_remote_code
+from .resizing import resized_strips
 from .strict_values import strict_errors_as_value_errors
 from .tensor_checks import checked_tensor, is_finite
 from .windows import cut_windows, plan_windows, size_of

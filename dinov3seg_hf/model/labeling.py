@@ -15,9 +15,10 @@ from .background import measure_confidence, shows_none
 from .calibration import Calibration
 from .image_stages import EncodedImage, LabeledImage, PreparedImage
 from .inference_settings import InferenceSettings
-from .label_maps import MAX_RESIZED_VALUES, ScoreFunction
+from .label_maps import ScoreFunction
 from .pixel_refinement import neighbor_weights
 from .refined_label_maps import label_and_score_refined
+from .resizing import MAX_RESIZED_VALUES
 from .windows import size_of
 
 # How far "none of them" leads at most, in shares: the best label keeps 2e-9, which no sum of scores shows, but which

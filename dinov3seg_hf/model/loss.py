@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .label_maps import MAX_RESIZED_VALUES, row_positions
+from .resizing import MAX_RESIZED_VALUES, row_positions
 from .tensor_checks import checked_tensor
 
 # Label of a pixel that shows none of the classes. Other negative labels are ignored.

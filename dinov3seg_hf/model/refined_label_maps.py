@@ -13,8 +13,8 @@ import math
 
 import torch
 
-from .label_maps import Block, block_of, block_strips, blocks, channels_last, resize_block
 from .pixel_refinement import DILATIONS, NUM_STEPS, grow, refine_maps
+from .resizing import Block, block_of, block_strips, blocks, channels_last, resize_block
 
 # How far a refined pixel depends on others.
 REACH = NUM_STEPS * max(DILATIONS)

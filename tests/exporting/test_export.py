@@ -334,6 +334,17 @@ def test_programs_compute_what_the_model_computes(tiny_config, tmp_path, format,
     assert 0 < max(row.relative for row in differences) <= 5e-4
 
 
+def test_the_head_of_torch_takes_any_number_of_classes(tiny_config, tmp_path):
+    graphs = {graph.name: graph for graph in graphs_of(small(tiny_config, early_refinement_scale=4))}
+    head = graphs["head"]
+    path = write_program(head, reference(graphs, *export.TRACED_SIZES).inputs["head"], "torch", tmp_path)
+    program = load_program(path)
+    for num_classes in (1, 2, 9):  # a number that is traced as a constant is another one
+        inputs = reference(graphs, 7, 12, num_classes).inputs["head"]
+        for found, expected in zip(program(*inputs), head(*inputs), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
 BLOCKED = """
 import runpy, sys
 for name in ("torch", "transformers", "dinov3seg_hf", {others}):

@@ -18,7 +18,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import SizeDict
 from transformers.utils import is_torchvision_available
 
-from dinov3seg_hf.model import image_processing_dinov3seg, label_maps
+from dinov3seg_hf.model import image_processing_dinov3seg, label_maps, resizing, softmax_sums
 from dinov3seg_hf.model.image_processing_dinov3seg import Dinov3SegImageProcessor
 from dinov3seg_hf.model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from dinov3seg_hf.model.windows import merge_windows, plan_windows
@@ -303,8 +303,10 @@ def test_strips_and_blocks_give_the_result_of_all_at_once(
     scores = {"sigmoid": resized.sigmoid(), "softmax": resized.softmax(dim=1), "none": resized}[score_function]
     expected_scores, expected = scores.max(dim=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_maps, "MAX_RESIZED_VALUES", budget)
+        for module in (resizing, softmax_sums):
+            patch.setattr(module, "MAX_RESIZED_VALUES", budget)
         patch.setattr(label_maps, "BLOCK_PIXELS", block)  # down to single cells, where most classes are left out
+        patch.setattr(softmax_sums, "SAMPLED_PIXELS", block)
         results = pil.post_process_semantic_segmentation(
             outputs_of(logits),
             [(height, width)] * 2,
@@ -326,10 +328,47 @@ def test_strips_and_blocks_give_the_result_of_all_at_once(
 def test_log_sums_are_those_of_all_resized_logits(spread, temperature):
     logits = spread * torch.randn(9, 5, 7, generator=torch.Generator().manual_seed(0))
     found = torch.full((60, 40), float("nan"))
-    for rows, columns, block in label_maps.softmax_log_sums(logits * temperature, (60, 40), temperature):
+    for rows, columns, block in softmax_sums.softmax_log_sums(logits * temperature, (60, 40), temperature):
         found[rows, columns] = block
     expected = F.interpolate(logits[None], (60, 40), mode="bilinear", align_corners=False)[0].double().logsumexp(0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5 * max(1.0, spread))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 60), st.integers(1, 7), st.integers(1, 7), st.integers(1, 300), st.integers(1, 300),
+    st.floats(0, 30), st.floats(0, 12), st.integers(0, 2**31),
+)  # fmt: skip
+def test_log_sums_between_samples_are_exact(classes, h, w, height, width, spread, change, seed):
+    generator = torch.Generator().manual_seed(seed)
+    # classes far from each other, that change little or much from one logit to the next
+    logits = spread * torch.randn(classes, 1, 1, generator=generator)
+    logits = logits + change * torch.randn(classes, h, w, generator=generator)
+    found = torch.full((height, width), float("nan"))
+    for rows, columns, block in softmax_sums.softmax_log_sums(logits, (height, width), 1.0):
+        found[rows, columns] = block
+    resized = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)[0]
+    # a part of this is the position of a pixel in float32
+    torch.testing.assert_close(found.double(), resized.logsumexp(dim=0), rtol=2e-6, atol=1e-5)
+
+
+def test_smooth_logits_are_summed_at_few_places(monkeypatch):
+    summed, resize = [], resizing.resize_block
+    monkeypatch.setattr(softmax_sums, "resize_block", lambda *block: summed.append(resize(*block)) or summed[-1])
+    logits = torch.randn(50, 9, 9, generator=torch.Generator().manual_seed(0))
+    parts = list(softmax_sums.softmax_log_sums(0.1 * logits, (900, 900), 1.0))
+    assert sum(block.numel() for _, _, block in parts) == 900 * 900
+    assert sum(strip.numel() for strip in summed if strip.shape[2] == 50) < 50 * 900 * 900 / 50
+
+
+@pytest.mark.parametrize("change, nodes", [(0.0, 1), (0.3, 5), (1.4, 8)])
+def test_no_more_nodes_are_taken_than_the_largest_error_asks_for(change, nodes):
+    assert softmax_sums.fewest_samples(change, 100) == (1, nodes)
+    assert softmax_sums.fewest_samples(change, nodes) is None  # not fewer than pixels
+    places = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    values = (change * softmax_sums.chebyshev_nodes(nodes)).exp()
+    found = softmax_sums.interpolation_weights(places, nodes) @ values
+    assert (found / (change * places).exp() - 1).abs().max() <= softmax_sums.TOLERANCE
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.07, 1e-4, 1e-12])
@@ -348,7 +387,7 @@ def test_softmax_scores_are_exact_and_at_most_one_at_any_temperature(pil, classe
 
 @pytest.mark.parametrize("budget", [1, 2, 100])
 def test_of_equal_classes_the_first_wins_whatever_the_strips(pil, monkeypatch, budget):
-    monkeypatch.setattr(label_maps, "MAX_RESIZED_VALUES", budget)
+    monkeypatch.setattr(resizing, "MAX_RESIZED_VALUES", budget)
     logits = torch.tensor([0.0, 1.0, 1.0, 1.0])[None, :, None, None]
     (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits))
     assert labels.tolist() == [[1]]
@@ -356,15 +395,15 @@ def test_of_equal_classes_the_first_wins_whatever_the_strips(pil, monkeypatch, b
 
 def test_the_map_of_all_classes_at_full_size_is_never_held(pil, monkeypatch):
     held = []
-    resize = label_maps.resize_block
+    resize = resizing.resize_block
 
     def recording_resize(*arguments):
         resized = resize(*arguments)
         held.append(resized.numel())
         return resized
 
-    monkeypatch.setattr(label_maps, "resize_block", recording_resize)
-    monkeypatch.setattr(label_maps, "MAX_RESIZED_VALUES", 10**6)
+    monkeypatch.setattr(resizing, "resize_block", recording_resize)
+    monkeypatch.setattr(resizing, "MAX_RESIZED_VALUES", 10**6)
     logits = torch.randn(1, 847, 10, 10)
     (labels,) = pil.post_process_semantic_segmentation(outputs_of(logits), [(200, 100)])
     assert labels.shape == (200, 100) and labels.max() > 255
@@ -372,8 +411,8 @@ def test_the_map_of_all_classes_at_full_size_is_never_held(pil, monkeypatch):
 
 
 def test_only_classes_that_can_win_nearby_are_resized(pil, monkeypatch):
-    resized, resize = [], label_maps.resize_block
-    monkeypatch.setattr(label_maps, "resize_block", lambda *block: resized.append(resize(*block)) or resized[-1])
+    resized, resize = [], resizing.resize_block
+    monkeypatch.setattr(resizing, "resize_block", lambda *block: resized.append(resize(*block)) or resized[-1])
     monkeypatch.setattr(label_maps, "BLOCK_PIXELS", 10)
     logits = torch.rand(1, 100, 8, 8)
     logits[:, 3] += 2  # everywhere

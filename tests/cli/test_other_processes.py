@@ -1,0 +1,60 @@
+# Copyright 2026 The dinov3seg_hf Authors.
+# Licensed under the Apache License, Version 2.0 (the "License").
+"""A process whose partner in a run has ended reports it in one line."""
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from dinov3seg_hf.cli import console
+from dinov3seg_hf.cli.console import EXIT_ERROR, EXIT_INTERRUPTED, Parser, execute
+from dinov3seg_hf.process_errors import OtherProcessError
+
+LOST = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:10118. GLHF!")
+
+
+def command_that_raises(error):
+    def run(options):
+        raise error
+
+    return SimpleNamespace(make_parser=lambda prog: Parser(prog=prog), run=run, INTERRUPTED="interrupted; go on")
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch):
+    monkeypatch.setattr(console, "SIGNAL_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("error", [LOST, OtherProcessError("Process 0 failed: OSError: full")], ids=["lost", "failed"])
+def test_the_end_of_another_process_is_one_line(error, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert execute(command_that_raises(error), "dinov3seg evaluate", []) == EXIT_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dinov3seg evaluate: error: Another process of this run has ended.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_ended_another_process_first_is_waited_for(number, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(console, "SIGNAL_SECONDS", 30)
+    if number == signal.SIGINT:  # ignored in jobs in the background
+        earlier = signal.signal(number, signal.default_int_handler)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), number))
+    timer.start()
+    try:
+        assert execute(command_that_raises(LOST), "dinov3seg evaluate", []) == EXIT_INTERRUPTED
+    finally:
+        timer.join()
+        if number == signal.SIGINT:
+            signal.signal(number, earlier)
+    assert capsys.readouterr().err == "dinov3seg evaluate: interrupted; go on\n"
+
+
+@pytest.mark.parametrize("error, processes", [(LOST, "1"), (RuntimeError("a fault of ours"), "2")])
+def test_other_errors_stay_visible(error, processes, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    with pytest.raises(RuntimeError, match=str(error)[-10:].rstrip("!")):
+        execute(command_that_raises(error), "dinov3seg evaluate", [])
