@@ -98,7 +98,8 @@ def head_and_inputs(options: argparse.Namespace, num_classes: int) -> tuple[torc
     config = Dinov3SegConfig(
         vision_config={**small, "patch_size": 16}, text_config={**small, **words}, prior_config=None
     )
-    model = Dinov3SegForSemanticSegmentation(config).eval().to(options.device, getattr(torch, options.dtype))
+    model = Dinov3SegForSemanticSegmentation(config).eval().requires_grad_(False)  # for the counter of products
+    model = model.to(options.device, getattr(torch, options.dtype))
     pixels = torch.randn(1, 3, 16 * options.patches, 16 * options.patches).to(model.device, model.dtype)
     with torch.inference_mode():
         features = model.get_image_features(pixels, head="full")

@@ -22,9 +22,9 @@ from types import ModuleType
 
 from transformers import CLIPTextConfig
 
+from dinov3seg_hf import TINY
 from dinov3seg_hf.conversion.paths import installed_file
 from dinov3seg_hf.conversion.tokenizer import find_tokenizer
-from dinov3seg_hf.drawn_world.tokenizer import make_tokenizer
 from dinov3seg_hf.model.prompts import DEFAULT_TEMPLATE
 from dinov3seg_hf.model.tokenization import tokenize_prompts
 from dinov3seg_hf.model.vocabulary import Vocabulary
@@ -133,7 +133,7 @@ def compare(pair: Pair) -> None:
 
 def write_answers(reference: ModuleType, path: Path) -> None:
     """Writes the answers of the reference, with the merges of the embedded checkpoint: no vocabulary but our own."""
-    merges = json.loads(make_tokenizer().backend_tokenizer.to_str())["model"]["merges"]
+    merges = json.loads((TINY / "tokenizer.json").read_text())["model"]["merges"]
     with tempfile.TemporaryDirectory() as folder:
         bpe = Path(folder) / "merges.txt.gz"
         bpe.write_bytes(gzip.compress("\n".join(["header", *map(" ".join, merges)]).encode()))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dinov3seg_hf import OpenVocabularySegmentationPipeline, Vocabulary
-from dinov3seg_hf.model import label_maps
+from dinov3seg_hf.model import resizing
 from dinov3seg_hf.model.background import (
     FULL_HEAD_BOUND,
     SEAM,
@@ -106,7 +106,7 @@ def test_the_scale_of_similarities_and_the_order_of_labels_do_not_matter():
 def test_strips_change_nothing(monkeypatch):
     maps = torch.rand(4, 9, 11)
     expected = measure_confidence(maps, "softmax", (72, 88))
-    monkeypatch.setattr(label_maps, "MAX_RESIZED_VALUES", 500)
+    monkeypatch.setattr(resizing, "MAX_RESIZED_VALUES", 500)
     confidence = measure_confidence(maps, "softmax", (72, 88))
     torch.testing.assert_close(confidence.values, expected.values)
     assert torch.equal(confidence.labels, expected.labels)

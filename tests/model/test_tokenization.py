@@ -10,6 +10,7 @@ import json
 import pytest
 from transformers import CLIPTextConfig
 
+from dinov3seg_hf import TINY
 from dinov3seg_hf.conversion.tokenizer import find_tokenizer
 from dinov3seg_hf.model.tokenization import clean_text, tokenize_prompts
 from dinov3seg_hf.model.vocabulary import Vocabulary
@@ -69,8 +70,9 @@ def test_odd_names_are_cleaned_as_the_reference_cleans_them():
             assert clean_text(name).lower() == answer["cleaned"], name
 
 
-def test_odd_names_have_the_tokens_of_the_reference(tiny_tokenizer, tmp_path):
-    merges = json.loads(tiny_tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+def test_odd_names_have_the_tokens_of_the_reference(tmp_path):
+    # of the embedded checkpoint: a tokenizer that is made again may merge equal pairs in another order
+    merges = json.loads((TINY / "tokenizer.json").read_text())["model"]["merges"]
     path = tmp_path / "merges.txt.gz"
     path.write_bytes(gzip.compress("\n".join(["header", *map(" ".join, merges)]).encode()))
     ids = {"bos_token_id": 512 + len(merges), "eos_token_id": 513 + len(merges)}
