@@ -16,7 +16,7 @@ from .names import COLORS, KINDS, PATTERNS
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """Creates the tokenizer. Pairs of equal frequency may be merged in another order, so ids can differ from call to call."""
+    """Creates the tokenizer. Equal pairs may be merged in another order, so ids can differ from call to call."""
     words = sorted({*DEFAULT_TEMPLATE.replace("{}", "").lower().split(), *COLORS, *PATTERNS, *KINDS})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(

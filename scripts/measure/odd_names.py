@@ -133,7 +133,7 @@ def compare(pair: Pair) -> None:
 
 def write_answers(reference: ModuleType, path: Path) -> None:
     """Writes the answers of the reference, with the merges of the embedded checkpoint: no vocabulary but our own."""
-    merges = json.loads((TINY / "tokenizer.json").read_text())["model"]["merges"]
+    merges = json.loads(Path(TINY, "tokenizer.json").read_text())["model"]["merges"]
     with tempfile.TemporaryDirectory() as folder:
         bpe = Path(folder) / "merges.txt.gz"
         bpe.write_bytes(gzip.compress("\n".join(["header", *map(" ".join, merges)]).encode()))

@@ -6,6 +6,7 @@ import gzip
 import html
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 from transformers import CLIPTextConfig
@@ -72,7 +73,7 @@ def test_odd_names_are_cleaned_as_the_reference_cleans_them():
 
 def test_odd_names_have_the_tokens_of_the_reference(tmp_path):
     # of the embedded checkpoint: a tokenizer that is made again may merge equal pairs in another order
-    merges = json.loads((TINY / "tokenizer.json").read_text())["model"]["merges"]
+    merges = json.loads(Path(TINY, "tokenizer.json").read_text())["model"]["merges"]
     path = tmp_path / "merges.txt.gz"
     path.write_bytes(gzip.compress("\n".join(["header", *map(" ".join, merges)]).encode()))
     ids = {"bos_token_id": 512 + len(merges), "eos_token_id": 513 + len(merges)}
