@@ -80,4 +80,5 @@ class Dinov3SegCorrelationEmbedding(nn.Module):
         """Embeds correlations `(B, C, K, h, w)` as `(B, C, h, w, E)`; classes are independent."""
         batch_size, num_classes = correlation.shape[:2]
         embedded = self.convolution(correlation.flatten(0, 1).to(self.convolution.weight.dtype))  # (B C, E, h, w)
-        return embedded.unflatten(0, (batch_size, num_classes)).permute(0, 1, 3, 4, 2)
+        # the channels of a place side by side: late refinement and decoder would otherwise copy their inputs
+        return embedded.unflatten(0, (batch_size, num_classes)).permute(0, 1, 3, 4, 2).contiguous()
