@@ -10,7 +10,8 @@
 Both evaluate the same drawn scenes, from the same files, with the 192 names of the drawn world, enlarged to the shorter
 side of the first column. `--architecture own`: each release its own embedded checkpoint, whose architectures differ.
 `first`: both the embedded checkpoint of the first release, so that the mIoU must be equal. `paper`: both its encoders
-and a head of the paper's size (128 channels, windows of 12 x 12), untrained, which labels like the zero-shot head.
+and a head of the paper's size (128 channels, windows of 12 x 12), untrained, which labels like the zero-shot head. Ours
+chooses the size of its chunks of classes itself; the configurations of the first release fix it.
 Processes have one thread each. A command with few images is subtracted from one with more, so that starting does not
 count; medians of alternating runs. A rate of nan: the difference is below the noise, so take more images.
 """
@@ -19,6 +20,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -70,7 +72,7 @@ def main() -> None:
         parser.error(f"--images is {few} {more}; expected a number of images, and a larger one.")
     twins = {"first release": (options.first_release.resolve(), 1), "ours": (HERE, options.batch_size)}
     with tempfile.TemporaryDirectory() as scratch:
-        scenes, checkpoints = Path(scratch) / "scenes", make_checkpoints(options, Path(scratch) / "paper")
+        scenes, checkpoints = Path(scratch) / "scenes", make_checkpoints(options, Path(scratch))
         drawn_world(more, "unseen", CARD).save_to_disk(scenes)
         print(f"{len(NAMES)} names; checkpoints of the architecture {options.architecture!r}\n")
         rates_and_scores = [f"{name}, images/s | mIoU, %" for name in twins]
@@ -92,16 +94,19 @@ def main() -> None:
                 print(f"| {size} | {mode} | {cells} | {ratio:.1f} |", flush=True)
 
 
-def make_checkpoints(options: argparse.Namespace, folder: Path) -> dict[str, Path]:
+def make_checkpoints(options: argparse.Namespace, scratch: Path) -> dict[str, Path]:
     """Returns the checkpoint of each release."""
     first = options.first_release.resolve() / EMBEDDED
     if options.architecture == "own":
         return {"first release": first, "ours": HERE / EMBEDDED}
     if options.architecture == "paper":
-        command = [sys.executable, "-c", MAKE_PAPER_SIZE, str(folder)]
+        command = [sys.executable, "-c", MAKE_PAPER_SIZE, str(scratch / "paper")]
         run(command, options.first_release.resolve())
-        first = folder
-    return {"first release": first, "ours": first}
+        first = scratch / "paper"
+    ours = Path(shutil.copytree(first, scratch / "ours"))
+    config = json.loads((ours / "config.json").read_text())
+    (ours / "config.json").write_text(json.dumps({**config, "class_chunk_size": "auto"}))
+    return {"first release": first, "ours": ours}
 
 
 def evaluate(clone: Path, num_processes: int, arguments: list[str]) -> tuple[float, float]:
