@@ -7,10 +7,12 @@ those of the images, never reprojected, so all images of a file have one referen
 """
 
 import contextlib
+import itertools
+import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
 from .image import Cleaned, ExportOptions
 from .outlines import outline, simplified
-from .writer import AnnotationWriter
+from .writer import FileWriter
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -41,8 +43,8 @@ FIELDS: dict[str, Any] = {
 CHUNK = 10_000
 
 
-class GeopackageWriter(AnnotationWriter):
-    """Writes one file, which appears when all images are done."""
+class GeopackageWriter(FileWriter):
+    """Writes one layer with the polygons of all images, in the order of the images."""
 
     name = "geopackage"
     needs = ("pyogrio", "rasterio", "scipy", "shapely")
@@ -51,24 +53,58 @@ class GeopackageWriter(AnnotationWriter):
 
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         super().__init__(path, vocabulary, options)
-        check_writable(self.path, self.suffixes)
         self._layer = _Layer(self.path)
 
+    def resume(self, run: Mapping[str, Any], sources: Mapping[str, Any]) -> frozenset[str]:
+        """See `AnnotationWriter.resume`; the first image that is done has set the reference system."""
+        done = super().resume(run, sources)
+        for lists in itertools.islice(self._journal, 1):
+            self._layer.begin(*_image_and_place(lists))
+        return done
+
     def _add(self, cleaned: Cleaned) -> None:
-        image = cleaned.image
-        self._layer.begin(image.file_name, georeference_of(image.source, cleaned.label_map.shape))
+        import shapely
+
+        name = cleaned.image.file_name
+        place = georeference_of(cleaned.image.source, cleaned.label_map.shape)
+        self._layer.begin(name, place)
         polygons = [outline(part.mask, self.options.tolerance) for part in cleaned.parts]
-        for part, polygon in zip(cleaned.parts, polygons):
-            row = (self.labels[part.label], part.label, part.area, part.score)
-            self._layer.add(polygon, row, (part.left, part.top))
+        self.spool("image", [json.dumps((name, place["crs"].to_wkt(), tuple(place["transform"])[:6]))])
+        self.spool(
+            "polygons",
+            (
+                json.dumps(
+                    (shapely.to_wkb(polygon, hex=True), (part.left, part.top), part.label, part.area, part.score)
+                )
+                for part, polygon in zip(cleaned.parts, polygons)
+            ),
+        )
 
     def _finish(self) -> None:
-        with disk_errors_as_value_errors(repr(str(self.path))):
-            self._layer.finish()
+        import shapely
+
+        self._journal.check()
+        for lists in self._journal:
+            self._layer.begin(*_image_and_place(lists))
+            for record in lists["polygons"]:
+                polygon, origin, label, area, score = json.loads(record)
+                self._layer.add(shapely.from_wkb(polygon), (self.labels[label], label, area, score), origin)
+        self._layer.finish()
+        self._journal.remove()
 
     def discard(self) -> None:
-        """Removes what is not finished."""
+        """Removes what is not finished, and cannot be finished by another run."""
+        super().discard()
         self._layer.discard()
+
+
+def _image_and_place(lists: dict[str, list[str]]) -> tuple[str, dict[str, Any]]:
+    """Returns the name of an image and where it is, from its records."""
+    from affine import Affine
+    from rasterio.crs import CRS
+
+    name, system, transform = json.loads(lists["image"][0])
+    return name, {"crs": CRS.from_wkt(system), "transform": Affine(*transform)}
 
 
 def vectorize(
@@ -177,7 +213,7 @@ class _Layer:
             )
         self._image, self._transform = image, place["transform"]
 
-    def add(self, polygon: "Polygon", row: tuple[Any, ...], origin: tuple[int, int] = (0, 0)) -> None:
+    def add(self, polygon: "Polygon", row: tuple[Any, ...], origin: Sequence[int] = (0, 0)) -> None:
         """Adds a polygon in pixels from `origin` (left, top), and its columns after `image`."""
         import shapely
 

@@ -150,7 +150,7 @@ class AnnotationWriter:
 
         Returns:
             The file names of the images that are done, which must not be added again. None for formats with files for
-            each image, see `files_of`, and for those that have to begin again.
+            each image, see `files_of`.
 
         Raises:
             ValueError: If the interrupted run was another one, or another process writes the file.

@@ -34,7 +34,7 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
         "annotations",
         "For annotation tools and for training. Each connected part of a label is an annotation of its own. One file "
         "for all images (coco, coco-panoptic, cvat, label-studio, geopackage) is written when all images are done; "
-        "until then, PATH.journal keeps those that are, for the same command again (not of videos and geopackage). "
+        "until then, PATH.journal keeps those that are, for the same command again (not of videos). "
         'Requires the extra "export", for geotiff and geopackage "geo".',
     )
     group.add_argument(
@@ -145,8 +145,8 @@ def open_annotations(
 def _check_resumable(options: argparse.Namespace, writer: "AnnotationWriter") -> None:
     if not writer.resumable:
         raise ValueError(
-            f"--skip-existing does not work with --format {options.format}, whose files hold all images: they would "
-            "lack those that were done before. Leave it out, or write png masks, which can be continued."
+            f"--skip-existing does not work with --format {options.format} of videos, whose files hold all frames: they "
+            "would lack those that were done before. Leave it out, or write png masks, which can be continued."
         )
     if writer.path.is_file() and not options.annotated:
         raise ValueError(

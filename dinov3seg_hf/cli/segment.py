@@ -31,7 +31,7 @@ checkpoint is used, which knows drawn scenes only.
 """
 INTERRUPTED = (
     "interrupted; run the same command again to finish, with --skip-existing to keep what is done; annotations in one "
-    "file go on anyway without --overwrite, except those of videos and GeoPackages, which begin again"
+    "file go on anyway without --overwrite, except those of videos, which begin again"
 )
 
 

@@ -39,7 +39,7 @@ def disk_errors_as_value_errors(
 
     Args:
         what: The object that is written, as the beginning of a sentence.
-        remedy: The remedy, as a full sentence. Default: another folder, or more space on a full disk.
+        remedy: The remedy, as a full sentence. Default: another folder or disk, or more space on a full one.
         error_class: The class of the error that is raised.
 
     Raises:
@@ -53,6 +53,8 @@ def disk_errors_as_value_errors(
         reason = getattr(error, "strerror", None) or first_line(error)
         if remedy is None:
             remedy = FREE_SPACE if is_of_full_disk(error) else "Choose a path in a writable folder."
+            if getattr(error, "errno", None) == errno.EFBIG:
+                remedy = "Choose a path on a disk that allows larger files."
         raise error_class(f"{what} cannot be written: {reason}. {remedy}") from error
 
 

@@ -193,7 +193,6 @@ def test_what_cannot_be_right_is_refused_before_the_work(segment, photos, tmp_pa
         (["--format", "coco", "--annotations", target], "expected .json"),
         (["--format", "cvat", "--annotations", tmp_path / "a.json"], "expected .xml"),
         (["--format", "coco", "--annotations", tmp_path / "no" / "a.json"], "was not found"),
-        (["--format", "geopackage", "--annotations", tmp_path / "a.gpkg", "--skip-existing"], "whose files hold all"),
         (["--format", "yolo", "--annotations", photos], "Choose another folder"),
         (["--format", "png", "--annotations", photos / "set", "--recursive"], "Choose another folder"),
         (["--format", "png", "--annotations", target, "--min-area", "-1"], "at least 1"),

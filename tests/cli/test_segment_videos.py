@@ -87,6 +87,13 @@ def test_a_frame_whose_annotations_were_corrected_does_not_stop_its_video(segmen
     assert labels[1].read_text() == "corrected" and labels[3].is_file() and (tmp_path / "out.mp4").is_file()
 
 
+def test_frames_in_one_file_cannot_go_on(segment, clip, tmp_path):
+    arguments = (clip.path, "--format", "coco", "--annotations", tmp_path / "coco.json", "--skip-existing")
+    code, out, err = segment(*arguments)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "whose files hold all frames" in err
+    assert not (tmp_path / "coco.json").exists()
+
+
 def test_a_damaged_video_does_not_stop_the_others_and_leaves_no_overlay(segment, clip, tmp_path):
     (clip.path.parent / "b.mov").write_bytes(b"no video")
     code, out, err = segment(clip.path.parent, "--every", "4", "--output", tmp_path / "out")
