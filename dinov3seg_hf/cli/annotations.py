@@ -145,8 +145,8 @@ def open_annotations(
 def _check_resumable(options: argparse.Namespace, writer: "AnnotationWriter") -> None:
     if not writer.resumable:
         raise ValueError(
-            f"--skip-existing does not work with --format {options.format} of videos, whose files hold all frames: they "
-            "would lack those that were done before. Leave it out, or write png masks, which can be continued."
+            f"--skip-existing does not work with videos and --format {options.format}, whose files hold all frames: "
+            "they would lack those that were done before. Leave it out, or write png masks, which can be continued."
         )
     if writer.path.is_file() and not options.annotated:
         raise ValueError(
