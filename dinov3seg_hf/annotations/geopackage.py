@@ -70,15 +70,9 @@ class GeopackageWriter(FileWriter):
         self._layer.begin(name, place)
         polygons = [outline(part.mask, self.options.tolerance) for part in cleaned.parts]
         self.spool("image", [json.dumps((name, place["crs"].to_wkt(), tuple(place["transform"])[:6]))])
-        self.spool(
-            "polygons",
-            (
-                json.dumps(
-                    (shapely.to_wkb(polygon, hex=True), (part.left, part.top), part.label, part.area, part.score)
-                )
-                for part, polygon in zip(cleaned.parts, polygons)
-            ),
-        )
+        for part, polygon in zip(cleaned.parts, polygons):
+            row = (shapely.to_wkb(polygon, hex=True), (part.left, part.top), part.label, part.area, part.score)
+            self.spool("polygons", [json.dumps(row)])
 
     def _finish(self) -> None:
         import shapely
@@ -86,7 +80,7 @@ class GeopackageWriter(FileWriter):
         self._journal.check()
         for lists in self._journal:
             self._layer.begin(*_image_and_place(lists))
-            for record in lists["polygons"]:
+            for record in lists.get("polygons", ()):
                 polygon, origin, label, area, score = json.loads(record)
                 self._layer.add(shapely.from_wkb(polygon), (self.labels[label], label, area, score), origin)
         self._layer.finish()

@@ -88,8 +88,8 @@ def test_a_frame_whose_annotations_were_corrected_does_not_stop_its_video(segmen
 
 
 def test_frames_in_one_file_cannot_go_on(segment, clip, tmp_path):
-    arguments = (clip.path, "--format", "coco", "--annotations", tmp_path / "coco.json", "--skip-existing")
-    code, out, err = segment(*arguments)
+    targets = ("--output", tmp_path / "out.mp4", "--format", "coco", "--annotations", tmp_path / "coco.json")
+    code, out, err = segment(clip.path, *targets, "--skip-existing")
     assert (code, out) == (2, "") and err.count("\n") == 1 and "whose files hold all frames" in err
     assert not (tmp_path / "coco.json").exists()
 
