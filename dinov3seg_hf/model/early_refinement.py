@@ -11,7 +11,6 @@ keys, d channels per head.
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -20,89 +19,27 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
+from .pointwise import Dinov3SegPointwiseBlock, Dinov3SegPointwiseEncoder, band_height
 from .pooling import pool
 from .unit_length import unit_length
 from .windows import ceil_div, size_of
 
 # A query at the relative position p of an axis attends to the keys between p - 0.1 and p + 0.1 of this axis.
 WINDOW_RADIUS = 0.1
-NUM_GROUPS = 8
 MIXING_SLOPE = 10.0
 KERNEL_SIZE = 5  # of the learned basis of `Dinov3SegFeatureEncoder`
 # Maximum numbers of values in the temporary tensors of attention and encoders on a CPU; they limit memory, not results.
 MAX_LOGITS = 2**22
 MAX_RESPONSES = 2**25
-MAX_BAND = 2**22
 # On other devices, operations on so few values take less time than their start.
-ELSEWHERE = {"responses": 4, "band": 16, "side of a tile": 2}
+ELSEWHERE = {"responses": 4, "side of a tile": 2}
 # A traced graph (`torch.compile`, `torch.export`) serves maps of any size, so its number of bands is a constant.
 NUM_TRACED_BANDS = 5
-
-
-class Dinov3SegPointwiseBlock(GradientCheckpointingLayer):
-    """A pre-norm residual block of 1x1 convolutions."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm1 = nn.GroupNorm(NUM_GROUPS, width)
-        self.convolution1 = nn.Conv2d(width, width, kernel_size=1, bias=False)
-        self.norm2 = nn.GroupNorm(NUM_GROUPS, width)
-        self.convolution2 = nn.Conv2d(width, width, kernel_size=1, bias=False)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Refines `(B, E, h, w)`; the shape does not change."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            inner = self.convolution1(F.silu(self.norm1(hidden_states)))
-            return hidden_states + self.convolution2(F.silu(self.norm2(inner)))
-        # The maps of the image encoder have one cell per pixel, so they are processed in bands of rows.
-        inner = torch.empty_like(hidden_states)
-        for rows, band in normalized_bands(self.norm1, hidden_states):
-            inner[:, :, rows] = self.convolution1(band)
-        result = torch.empty_like(hidden_states)
-        for rows, band in normalized_bands(self.norm2, inner):
-            result[:, :, rows] = self.convolution2(band) + hidden_states[:, :, rows]
-        return result
 
 
 def elsewhere(limit: str, device: torch.device) -> int:
     """The factor of a limit on a device: 1 on a CPU."""
     return 1 if device.type == "cpu" else ELSEWHERE[limit]
-
-
-def normalized_bands(norm: nn.GroupNorm, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yields `(rows, silu(norm(states))[:, :, rows])` for bands of rows; the statistics are those of the whole map."""
-    batch_size, width, height, num_columns = states.shape
-    num_values = MAX_BAND * elsewhere("band", states.device)
-    groups = states.reshape(batch_size * norm.num_groups, -1)
-    at_once = groups.split(max(1, num_values // groups.shape[1]))  # a float32 copy of these
-    statistics = [torch.var_mean(few.float(), dim=1, correction=0) for few in at_once]
-    variance, mean = (torch.cat(values).reshape(batch_size, -1) for values in zip(*statistics))  # (B, groups)
-    per_group = width // norm.num_groups
-    scale = (variance + norm.eps).rsqrt().repeat_interleave(per_group, dim=1) * norm.weight.float()  # (B, E)
-    shift = norm.bias.float() - mean.repeat_interleave(per_group, dim=1) * scale
-    scale, shift = scale[:, :, None, None], shift[:, :, None, None]
-    band_height = max(1, num_values // (batch_size * width * num_columns))
-    for start in range(0, height, band_height):
-        rows = slice(start, start + band_height)
-        yield rows, F.silu(torch.addcmul(shift, states[:, :, rows].float(), scale), inplace=True).to(states.dtype)
-
-
-class Dinov3SegPointwiseEncoder(nn.Module):
-    """A convolution to E channels and two pointwise blocks."""
-
-    def __init__(self, in_size: int, width: int, kernel_size: int = 1):
-        super().__init__()
-        self.radius = kernel_size // 2
-        self.convolution = nn.Conv2d(in_size, width, kernel_size, bias=False)
-        self.blocks = nn.Sequential(Dinov3SegPointwiseBlock(width), Dinov3SegPointwiseBlock(width))
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Encodes `(B, in, h, w)` as `(B, E, h, w)`."""
-        if self.radius > 0:
-            # a reflection needs more cells than the radius; smaller maps repeat their border
-            mode = "reflect" if min(states.shape[-2:]) > self.radius else "replicate"
-            states = F.pad(states, [self.radius] * 4, mode=mode)
-        return self.blocks(self.convolution(states))
 
 
 class Dinov3SegFeatureEncoder(GradientCheckpointingLayer):
@@ -157,23 +94,26 @@ def rotate_by_frequencies(states: torch.Tensor, frequencies: torch.Tensor) -> to
     Returns:
         `(B, E, H, W)`.
     """
-    height, num_columns = states.shape[-2:]
     rows, columns = (
-        frequency[:, None] * unit_steps(size, states.device)
-        for frequency, size in zip(frequencies.float(), (height, num_columns))
+        unit_steps(size, states.device)[:, None] * frequency
+        for frequency, size in zip(frequencies.float(), states.shape[-2:])
     )
 
     def rotated(band: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        angles = rows[:, :, None] + columns[:, None]  # (E, band, W)
-        first, second = band.chunk(2, dim=1)
-        turned = torch.cat([-second, first], dim=1)
+        angles = (rows[:, None] + columns).permute(2, 0, 1)  # (E, band, W), in memory like the maps
+        first, second = band.chunk(2, dim=-3)
+        turned = torch.cat([-second, first], dim=-3)
         return band * angles.cos().to(band.dtype) + turned * angles.sin().to(band.dtype)
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return rotated(states, rows)
-    band_height = max(1, MAX_BAND * elsewhere("band", states.device) // states[:, :, :1].numel())
-    starts = range(0, height, band_height)
-    return torch.cat([rotated(states[:, :, i : i + band_height], rows[:, i : i + band_height]) for i in starts], dim=2)
+    result = torch.empty_like(states)
+    for maps, turned_maps in zip(states, result):
+        height = band_height(maps.permute(1, 2, 0))
+        for start in range(0, len(rows), height):
+            band = slice(start, start + height)
+            turned_maps[:, band] = rotated(maps[:, band], rows[band])
+    return result
 
 
 def unit_steps(size: int, device: torch.device) -> torch.Tensor:
