@@ -58,8 +58,9 @@ def label_and_score(
             best = best.sigmoid()
         scores[rows, columns] = best
     if score_function == "softmax" and on_cpu:
-        for rows, columns, log_sums in softmax_log_sums(logits, size, temperature):
-            scores[rows, columns] = (scores[rows, columns] - log_sums).clamp_(max=0).exp_()
+        # until then, the largest logits are where the scores will be
+        for rows, columns, log_sums in softmax_log_sums(logits, scores, temperature):
+            scores[rows, columns] = log_sums.neg_().exp_()
     return labels, scores
 
 
