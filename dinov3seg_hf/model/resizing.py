@@ -150,6 +150,11 @@ def channels_last(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().permute(1, 2, 0).contiguous()
 
 
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """Changes minus infinity, which a place without any weight would turn into NaN, to the lowest number, in place."""
+    return logits.clamp_(min=torch.finfo(logits.dtype).min)
+
+
 def row_positions(
     height: int, target_height: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -185,6 +190,7 @@ __all__ = [
     "blocks",
     "blocks_of_classes",
     "channels_last",
+    "finite",
     "resize_block",
     "resized_strips",
     "row_positions",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from .resizing import MAX_RESIZED_VALUES, Block, blocks_of_classes, channels_last, resize_block
+from .resizing import MAX_RESIZED_VALUES, Block, blocks_of_classes, channels_last, finite, resize_block
 
 # exp(-17) is below the precision of float32
 NEGLIGIBLE = 17
@@ -58,7 +58,7 @@ def softmax_log_sums(
     size = (largest.shape[0], largest.shape[1])
     source = channels_last(logits) / temperature
     highest = source.amax(dim=2, keepdim=True)  # (h, w, 1)
-    source -= highest
+    source = finite(source - highest)
     cells = [max(SAMPLED_CELLS, round(SAMPLED_PIXELS * length / target)) for length, target in zip(source.shape, size)]
     # what classes below add to the sum is less than its last digit
     margin = NEGLIGIBLE + math.log(len(logits))

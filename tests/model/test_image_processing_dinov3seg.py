@@ -403,6 +403,23 @@ def test_softmax_scores_are_exact_where_the_winner_changes_steeply(pil, temperat
     assert result.scores.min() >= 1 / 6
 
 
+@pytest.mark.parametrize("largest", [1.0, 3e38])
+@pytest.mark.parametrize("temperature", [1.0, 0.01])
+def test_places_where_a_class_is_masked_by_the_lowest_number_are_no_others(pil, largest, temperature):
+    logits = torch.randn(1, 5, 6, 6, generator=torch.Generator().manual_seed(0))
+    logits[:, 2, :, :3] = torch.finfo(torch.float32).min
+    logits[:, 2, :, 3:] = largest
+    (result,) = pil.post_process_semantic_segmentation(
+        outputs_of(logits), [(60, 60)], score_function="softmax", temperature=temperature, return_scores=True
+    )
+    resized = F.interpolate(logits.double(), (60, 60), mode="bilinear", align_corners=False)[0]
+    expected, labels = (resized / temperature).softmax(dim=0).max(dim=0)
+    assert result.scores.isfinite().all()
+    for side in (slice(0, 25), slice(35, 60)):  # between them, float32 cannot tell classes from each other
+        torch.testing.assert_close(result.scores[:, side].double(), expected[:, side], rtol=1e-4, atol=1e-4)
+        assert (result.segmentation[:, side] == labels[:, side]).float().mean() > 0.999
+
+
 @pytest.mark.parametrize("change", [1.0, 30.0])
 def test_the_weights_of_long_blocks_do_not_take_their_square(monkeypatch, change):
     lengths, weights = [], softmax_sums.interpolation_weights
