@@ -72,13 +72,17 @@ def blocked_calls_end(exit_code: int, message: str, patience: float = 5.0) -> It
     def watch() -> None:
         while number := receiver.recv(1):  # empty at the end of the block
             if number[0] in (signal.SIGINT, signal.SIGTERM) and not is_over.wait(patience):
-                os.write(2, message.encode())
-                os._exit(exit_code)
+                try:
+                    os.write(2, message.encode())
+                finally:  # also if nobody reads stderr any more
+                    os._exit(exit_code)
 
-    earlier = signal.set_wakeup_fd(sender.fileno())  # written to as soon as a signal with a handler of Python arrives
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
+    earlier = signal.set_wakeup_fd(-1)
     try:
+        # written to as soon as a signal with a handler of Python arrives, which may be before the block
+        signal.set_wakeup_fd(sender.fileno())
         yield
     finally:
         is_over.set()

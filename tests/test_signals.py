@@ -25,18 +25,35 @@ with blocked_calls_end(130, "interrupted\\n", patience=0.2):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_blocked_call_ends(number):
+@pytest.mark.parametrize("number, is_read", [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+def test_a_blocked_call_ends(number, is_read):
     with subprocess.Popen([sys.executable, "-c", BLOCKED], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == b"blocked\n"
+        if not is_read:
+            process.stderr.close()
         time.sleep(0.2)
         process.send_signal(number)
         try:
             assert process.wait(20) == 130
         finally:
             process.kill()
-        assert process.stderr.read() == b"interrupted\n"
+        assert not is_read or process.stderr.read() == b"interrupted\n"
+
+
+def test_a_signal_before_the_block_leaves_nothing_behind(monkeypatch):
+    set_wakeup_fd = signal.set_wakeup_fd
+
+    def interrupted(descriptor):
+        earlier = set_wakeup_fd(descriptor)
+        if descriptor != -1:
+            raise KeyboardInterrupt
+        return earlier
+
+    monkeypatch.setattr(signal, "set_wakeup_fd", interrupted)
+    with pytest.raises(KeyboardInterrupt), blocked_calls_end(3, "not shown"):
+        pass
+    assert set_wakeup_fd(-1) == -1
 
 
 def test_a_call_that_returns_is_interrupted_as_ever():

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, Protocol
 
 from ..model.checks import CalibrationWarning, MaskWarning, SeamWarning, UnknownWordsWarning
-from ..process_errors import is_of_another_process
+from ..process_errors import OtherProcessError, is_of_another_process
 from ..signals import terminated_like_ctrl_c
 
 # help of `--refine-features`
@@ -101,13 +101,13 @@ def execute(
     except RuntimeError as error:
         if not is_of_another_process(error):
             raise
-        return _end_like_the_others(prog, getattr(command, "INTERRUPTED", INTERRUPTED))
+        return _end_like_the_others(prog, error, getattr(command, "INTERRUPTED", INTERRUPTED))
     except KeyboardInterrupt:
         print_error(prog, getattr(command, "INTERRUPTED", INTERRUPTED))
         return EXIT_INTERRUPTED
 
 
-def _end_like_the_others(prog: str, interrupted: str) -> int:
+def _end_like_the_others(prog: str, error: RuntimeError, interrupted: str) -> int:
     """Waits for the signal that has ended another process and may be on its way; returns the exit code."""
     try:
         with terminated_like_ctrl_c():
@@ -115,7 +115,12 @@ def _end_like_the_others(prog: str, interrupted: str) -> int:
     except KeyboardInterrupt:
         print_error(prog, interrupted)
         return EXIT_INTERRUPTED
-    print_error(prog, ValueError("Another process of this run has ended. Its message says why; run the command again."))
+    if not isinstance(error, OtherProcessError):  # which says why
+        error = RuntimeError(
+            "Another process of this run has ended. The launcher says which one; it may have run out of memory, or "
+            "have been stopped. Run the command again."
+        )
+    print_error(prog, error)
     return EXIT_ERROR
 
 

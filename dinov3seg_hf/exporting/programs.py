@@ -91,11 +91,11 @@ def _forget_code(program: torch.export.ExportedProgram | torch.onnx.ONNXProgram)
 
 
 def _forget_choices(program: torch.export.ExportedProgram) -> None:
-    """Removes the assertions that sizes differ.
+    """Removes the assertions that sizes differ, or that one is no multiple of another.
 
-    The tracer asks whether sizes differ when it chooses one of several ways to the same result, such as a view or a
-    copy, and asserts the answer. At a single class, it would refuse a program that computes what it should. What must
-    hold are equalities and bounds, and these assertions stay.
+    The tracer asks this when it chooses one of several ways to the same result, such as a view or a copy, and asserts
+    the answer. At a single class, it would refuse a program that computes what it should. What must hold are equalities
+    and bounds, and these assertions stay.
     """
     for node in list(program.graph.nodes):
         if str(node.target) == "aten._assert_scalar.default" and "expression Ne(" in str(node.args[1]):

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from .resizing import block_strips, blocks_of_classes, channels_last, resized_strips
+from .resizing import block_strips, blocks_of_classes, channels_last, finite, resized_strips
 from .softmax_sums import softmax_log_sums
 
 ScoreFunction = Literal["sigmoid", "softmax", "none"]
@@ -47,7 +47,7 @@ def label_and_score(
     if score_function == "softmax" and on_cpu:
         # Scores stay the same, and their logarithm is the difference of small numbers: of numbers that are large at a
         # low temperature, it would be above 0, or far below.
-        logits = logits.float() - logits.float().amax(dim=0)
+        logits = finite(logits.float() - logits.float().amax(dim=0))
     for rows, columns, classes, strip in (possible_winners if on_cpu else all_classes)(logits, size):
         strip /= temperature
         best, winners = strip.max(dim=0)
@@ -58,8 +58,9 @@ def label_and_score(
             best = best.sigmoid()
         scores[rows, columns] = best
     if score_function == "softmax" and on_cpu:
-        for rows, columns, log_sums in softmax_log_sums(logits, size, temperature):
-            scores[rows, columns] = (scores[rows, columns] - log_sums).clamp_(max=0).exp_()
+        # until then, the largest logits are where the scores will be
+        for rows, columns, log_sums in softmax_log_sums(logits, scores, temperature):
+            scores[rows, columns] = log_sums.neg_().exp_()
     return labels, scores
 
 

@@ -48,7 +48,7 @@ def label_and_score_refined(
     """
     shares = channels_last(shares)
     labels = torch.zeros(size, dtype=torch.int32, device=shares.device)
-    scores = torch.full(size, -1.0, device=shares.device)
+    scores = torch.full(size, -1.0, dtype=torch.float32, device=shares.device)
     for row, column, possible in _cheapest_blocks(shares, weights.shape[:2], size):
         # equal groups, as a lookup costs the same for few classes
         for group in possible.tensor_split(math.ceil(len(possible) / MAX_CLASSES)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+from transformers.utils.generic import maybe_autocast
 
 # Maximum number of resized logits in memory at once (16 MiB in float32, about the size of a CPU cache): 847 classes at
 # 4000 x 3000 pixels would need 38 GiB.
@@ -101,8 +102,8 @@ def block_of(target: slice, length: int, target_length: int) -> Block:
     upper, lower, weight = (part[target] for part in row_positions(length, target_length, torch.device("cpu")))
     first = int(upper[0])
     source = slice(first, int(lower[-1]) + 1)
-    weights = torch.zeros(len(upper), source.stop - first)
-    position = torch.arange(len(upper))
+    weights = weight.new_zeros(len(upper), source.stop - first)
+    position = torch.arange(len(upper), device=upper.device)
     weights[position, upper - first] += 1 - weight
     weights[position, lower - first] += weight
     return Block(target, source, weights)
@@ -123,9 +124,25 @@ def block_strips(corners: torch.Tensor, row: Block, column: Block) -> Iterator[t
 
 
 def resize_block(corners: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor) -> torch.Tensor:
-    """Resizes `(k, k', c)` with weights `(r, k)` and `(columns, k')` to `(r, columns, c)`."""
-    rows = (row_weights @ corners.flatten(1)).unflatten(1, corners.shape[1:])
-    return column_weights @ rows
+    """Resizes `(k, k', c)` with weights `(r, k)` and `(columns, k')` to `(r, columns, c)`.
+
+    On a CPU, places and logits have all digits of float32, also where a user lets models multiply with fewer.
+    """
+    with maybe_autocast(corners.device.type, enabled=False):
+        if corners.device.type == "cpu" and not _multiplies_exactly():
+            corners, row_weights, column_weights = corners.double(), row_weights.double(), column_weights.double()
+        rows = (row_weights @ corners.flatten(1)).unflatten(1, corners.shape[1:])
+        return (column_weights @ rows).float()
+
+
+def _multiplies_exactly() -> bool:
+    """Whether a product of float32 on the CPU has all digits; see `torch.set_float32_matmul_precision`.
+
+    A product is computed, as the setting has other names in other versions of torch, and not every CPU follows it. The
+    setting does not apply to small products.
+    """
+    values = torch.full((32, 32), 1 + 2**-20, dtype=torch.float32, device="cpu")
+    return torch.equal(values @ torch.eye(32, dtype=torch.float32, device="cpu"), values)
 
 
 def channels_last(logits: torch.Tensor) -> torch.Tensor:
@@ -133,11 +150,16 @@ def channels_last(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().permute(1, 2, 0).contiguous()
 
 
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """Changes minus infinity, which a place without any weight would turn into NaN, to the lowest number, in place."""
+    return logits.clamp_(min=torch.finfo(logits.dtype).min)
+
+
 def row_positions(
     height: int, target_height: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the rows above and below each target row, and the weight of the lower one; pixel centers are aligned."""
-    rows = (torch.arange(target_height, device=device) + 0.5) * (height / target_height) - 0.5
+    rows = (torch.arange(target_height, dtype=torch.float32, device=device) + 0.5) * (height / target_height) - 0.5
     rows = rows.clamp(min=0)
     upper = rows.long().clamp(max=height - 1)
     return upper, (upper + 1).clamp(max=height - 1), rows - upper
@@ -168,6 +190,7 @@ __all__ = [
     "blocks",
     "blocks_of_classes",
     "channels_last",
+    "finite",
     "resize_block",
     "resized_strips",
     "row_positions",

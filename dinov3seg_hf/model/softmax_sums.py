@@ -15,10 +15,14 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from .resizing import MAX_RESIZED_VALUES, Block, blocks_of_classes, channels_last, resize_block
+from .resizing import MAX_RESIZED_VALUES, Block, blocks_of_classes, channels_last, finite, resize_block
 
 # exp(-17) is below the precision of float32
 NEGLIGIBLE = 17
+
+# The class that is the largest of the nearest logits has at least 1/4 of 0 at a pixel, as the largest logit is
+# subtracted. If the others were lower than this, the sum would not be a normal number.
+LOWEST = 4 / 3 * math.log(torch.finfo(torch.float32).tiny)
 
 # Sides of the blocks that are sampled in the same way, in pixels, and at least in cells. Smaller blocks follow more
 # closely where the logits change, in more steps.
@@ -30,44 +34,61 @@ TOLERANCE = 1e-7
 # More nodes lose digits, as their values are added with larger weights.
 MAX_NODES = 8
 
+# Blocks with longer sides are not sampled: the weights of their interpolation would take much memory.
+MAX_SAMPLED_SIDE = 4096
+
 
 def softmax_log_sums(
-    logits: torch.Tensor, size: tuple[int, int], temperature: float
+    logits: torch.Tensor, largest: torch.Tensor, temperature: float
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Yields blocks of the logarithm of the sum over all classes of exp(resized logit / temperature).
+    """Yields blocks of the logarithm of the sum over all classes of exp(resized logit / temperature - largest).
 
-    The largest logit of each cell is subtracted before the resize, and added to the logarithm after it. So `exp` cannot
-    overflow, and no pass over all values looks for the largest one of each pixel.
+    The largest logit of each position is subtracted before the resize, and added to the logarithm after it. So `exp`
+    cannot overflow, and no pass over all values looks for the largest one of each pixel.
 
     Args:
         logits: `(C, h, w)`.
-        size: (H, W).
+        largest: `(H, W)`, float32: the largest resized logit / temperature of each pixel. In blocks where logits are so
+            far from each other that its rounding could show, it is computed again.
         temperature: A divisor of the logits.
 
     Yields:
-        The rows and columns of a block, and the block `(r, columns)`, float32.
+        The rows and columns of a block, and the block `(r, columns)`, float32, at least 0.
     """
+    size = (largest.shape[0], largest.shape[1])
     source = channels_last(logits) / temperature
-    largest = source.amax(dim=2, keepdim=True)  # (h, w, 1)
-    source -= largest
-    # The class that is the largest in the nearest cell has at least 1/4 of 0 there; if the others were lower than this,
-    # the sum would not be a normal number.
-    is_normal = float(source.min()) > 4 / 3 * math.log(torch.finfo(torch.float32).tiny)
+    highest = source.amax(dim=2, keepdim=True)  # (h, w, 1)
+    source = finite(source - highest)
     cells = [max(SAMPLED_CELLS, round(SAMPLED_PIXELS * length / target)) for length, target in zip(source.shape, size)]
     # what classes below add to the sum is less than its last digit
     margin = NEGLIGIBLE + math.log(len(logits))
     for row, column, classes in blocks_of_classes(source, size, (cells[0], cells[1]), margin):
         corners = source[row.source, column.source].index_select(2, classes)  # (k, k', c)
-        tops = resize_block(largest[row.source, column.source], row.weights, column.weights)[..., 0]
-        if is_normal:
-            (row_weights, row_interpolation), (column_weights, column_interpolation) = (
-                _samples(axis, corners, dim) for dim, axis in enumerate((row, column))
-            )
-            sums = _over_classes(corners, row_weights, column_weights, lambda block: block.exp_().sum(dim=2))
-            log_sums = (row_interpolation @ sums @ column_interpolation.T).log_()
+        if float(corners.min()) > LOWEST:
+            sums = _interpolated_sums(corners, row, column)
+            tops = resize_block(highest[row.source, column.source], row.weights, column.weights)[..., 0]
+            log_sums = sums.log_() + tops - largest[row.target, column.target]
         else:
-            log_sums = _over_classes(corners, row.weights, column.weights, lambda block: block.logsumexp(dim=2))
-        yield row.target, column.target, log_sums + tops
+            log_sums = _over_classes(corners, row.weights, column.weights, _sum_above_largest).log_()
+        yield row.target, column.target, log_sums.clamp_(min=0)
+
+
+def _interpolated_sums(corners: torch.Tensor, row: Block, column: Block) -> torch.Tensor:
+    """Returns the sums of exp(logit), `(r, columns)`, of a block of `(k, k', c)`."""
+    (row_weights, row_interpolation), (column_weights, column_interpolation) = (
+        _samples(axis, corners, dim) for dim, axis in enumerate((row, column))
+    )
+    sums = _over_classes(corners, row_weights, column_weights, lambda block: block.exp_().sum(dim=2)).double()
+    if row_interpolation is not None:
+        sums = row_interpolation @ sums
+    if column_interpolation is not None:
+        sums = sums @ column_interpolation.T
+    return sums.float()
+
+
+def _sum_above_largest(block: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of exp(logit - largest logit) of `(r, columns, c)`, and changes the block."""
+    return block.sub_(block.amax(dim=2, keepdim=True)).exp_().sum(dim=2)
 
 
 def _over_classes(
@@ -86,7 +107,7 @@ def _over_classes(
     return torch.cat([reduce(resize_block(corners, part, column_weights)) for part in parts])
 
 
-def _samples(block: Block, corners: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _samples(block: Block, corners: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Returns how an axis of a block is sampled: as few samples as are exact, or the targets themselves.
 
     Args:
@@ -95,15 +116,18 @@ def _samples(block: Block, corners: torch.Tensor, dim: int) -> tuple[torch.Tenso
         dim: The axis.
 
     Returns:
-        The weights of the samples, `(m, k)`, and those of the interpolation, `(targets, m)`.
+        The weights of the samples, `(m, k)`, and those of the interpolation, float64 `(targets, m)`; `None` if the
+        samples are the targets.
     """
     num_targets, num_cells = len(block.weights), block.weights.shape[1] - 1
     if num_cells == 0:  # all targets are equal
-        return block.weights[:1], torch.ones(num_targets, 1)
+        return block.weights[:1], torch.ones(num_targets, 1, dtype=torch.float64)
+    if num_targets > MAX_SAMPLED_SIDE:
+        return block.weights, None
     largest_change = float(corners.diff(dim=dim).abs().max())
     fewest = fewest_samples(largest_change, num_targets // num_cells)
     if fewest is None:
-        return block.weights, torch.eye(num_targets)
+        return block.weights, None
     pieces, nodes = fewest
     first = torch.arange(num_cells * pieces)[:, None]
     places = ((first + chebyshev_nodes(nodes)) / pieces).flatten()
@@ -113,7 +137,7 @@ def _samples(block: Block, corners: torch.Tensor, dim: int) -> tuple[torch.Tenso
     piece = targets.long().clamp(max=num_cells * pieces - 1)
     interpolation = torch.zeros(num_targets, num_cells * pieces, nodes, dtype=torch.float64)
     interpolation[torch.arange(num_targets), piece] = interpolation_weights(targets - piece, nodes)
-    return weights.float(), interpolation.flatten(1).float()
+    return weights.float(), interpolation.flatten(1)
 
 
 def fewest_samples(largest_change: float, less_than: int) -> tuple[int, int] | None:

@@ -4,6 +4,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -23,6 +26,27 @@ def command_that_raises(error):
     return SimpleNamespace(make_parser=lambda prog: Parser(prog=prog), run=run, INTERRUPTED="interrupted; go on")
 
 
+# the first process has the store of keys, and ends; the other one waits for a key
+STORE = """
+import os, sys
+import torch.distributed
+from dinov3seg_hf.process_errors import is_of_another_process
+torch.distributed.init_process_group("gloo")
+if os.environ["RANK"] == "0":
+    os._exit(3)
+try:
+    torch.distributed.distributed_c10d._get_default_store().get("a key")
+except RuntimeError as error:
+    sys.exit(4 if is_of_another_process(error) else str(error))
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch):
     monkeypatch.setattr(console, "SIGNAL_SECONDS", 0.01)
@@ -33,7 +57,17 @@ def test_the_end_of_another_process_is_one_line(error, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert execute(command_that_raises(error), "dinov3seg evaluate", []) == EXIT_ERROR
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dinov3seg evaluate: error: Another process of this run has ended.")
+    # of several processes, only the first one prints: it gives the reason of another one, if it knows it
+    reason = "Another process of this run has ended. The launcher says which one" if error is LOST else str(error)
+    assert line.startswith(f"dinov3seg evaluate: error: {reason}")
+
+
+@pytest.mark.multiprocess
+def test_the_end_of_the_process_that_has_the_store_is_recognized():
+    environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, "-c", STORE]
+    first, second = (subprocess.Popen(command, env=environment | {"RANK": rank}) for rank in "01")
+    assert (first.wait(60), second.wait(60)) == (3, 4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,6 +5,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -327,10 +328,11 @@ def test_strips_and_blocks_give_the_result_of_all_at_once(
 @pytest.mark.parametrize("temperature", [1.0, 0.02])
 def test_log_sums_are_those_of_all_resized_logits(spread, temperature):
     logits = spread * torch.randn(9, 5, 7, generator=torch.Generator().manual_seed(0))
-    found = torch.full((60, 40), float("nan"))
-    for rows, columns, block in softmax_sums.softmax_log_sums(logits * temperature, (60, 40), temperature):
-        found[rows, columns] = block
-    expected = F.interpolate(logits[None], (60, 40), mode="bilinear", align_corners=False)[0].double().logsumexp(0)
+    resized = F.interpolate(logits[None], (60, 40), mode="bilinear", align_corners=False)[0]
+    found, largest = torch.full((60, 40), float("nan")), resized.amax(dim=0)
+    for rows, columns, block in softmax_sums.softmax_log_sums(logits * temperature, largest, temperature):
+        found[rows, columns] = block + largest[rows, columns]
+    expected = resized.double().logsumexp(0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5 * max(1.0, spread))
 
 
@@ -344,10 +346,10 @@ def test_log_sums_between_samples_are_exact(classes, h, w, height, width, spread
     # classes far from each other, that change little or much from one logit to the next
     logits = spread * torch.randn(classes, 1, 1, generator=generator)
     logits = logits + change * torch.randn(classes, h, w, generator=generator)
-    found = torch.full((height, width), float("nan"))
-    for rows, columns, block in softmax_sums.softmax_log_sums(logits, (height, width), 1.0):
-        found[rows, columns] = block
     resized = F.interpolate(logits[None].double(), (height, width), mode="bilinear", align_corners=False)[0]
+    found, largest = torch.full((height, width), float("nan")), resized.amax(dim=0).float()
+    for rows, columns, block in softmax_sums.softmax_log_sums(logits, largest, 1.0):
+        found[rows, columns] = block + largest[rows, columns]
     # a part of this is the position of a pixel in float32
     torch.testing.assert_close(found.double(), resized.logsumexp(dim=0), rtol=2e-6, atol=1e-5)
 
@@ -356,7 +358,7 @@ def test_smooth_logits_are_summed_at_few_places(monkeypatch):
     summed, resize = [], resizing.resize_block
     monkeypatch.setattr(softmax_sums, "resize_block", lambda *block: summed.append(resize(*block)) or summed[-1])
     logits = torch.randn(50, 9, 9, generator=torch.Generator().manual_seed(0))
-    parts = list(softmax_sums.softmax_log_sums(0.1 * logits, (900, 900), 1.0))
+    parts = list(softmax_sums.softmax_log_sums(0.1 * logits, torch.zeros(900, 900), 1.0))
     assert sum(block.numel() for _, _, block in parts) == 900 * 900
     assert sum(strip.numel() for strip in summed if strip.shape[2] == 50) < 50 * 900 * 900 / 50
 
@@ -383,6 +385,88 @@ def test_softmax_scores_are_exact_and_at_most_one_at_any_temperature(pil, classe
     expected = (resized / temperature).softmax(dim=0)[0]
     assert result.scores.max() <= 1
     torch.testing.assert_close(result.scores.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-8, 1e-30])
+def test_softmax_scores_are_exact_where_the_winner_changes_steeply(pil, temperature):
+    logits = torch.randn(1, 6, 9, 7, generator=torch.Generator().manual_seed(0))
+    logits[:, 5] = logits[:, 4]  # where both win, each has a half
+    (result,) = pil.post_process_semantic_segmentation(
+        outputs_of(logits), [(200, 150)], score_function="softmax", temperature=temperature, return_scores=True
+    )
+    resized = F.interpolate(logits.double(), (200, 150), mode="bilinear", align_corners=False)[0]
+    best = resized[:5].topk(2, dim=0).values
+    is_clear = best[0] - best[1] > 1e-5 + 20 * temperature  # more than the rounding of a resized logit
+    expected = (resized / temperature).softmax(dim=0).amax(dim=0)
+    assert is_clear.float().mean() > 0.99
+    torch.testing.assert_close(result.scores.double()[is_clear], expected[is_clear], rtol=1e-5, atol=1e-6)
+    assert result.scores.min() >= 1 / 6
+
+
+@pytest.mark.parametrize("largest", [1.0, 3e38])
+@pytest.mark.parametrize("temperature", [1.0, 0.01])
+def test_places_where_a_class_is_masked_by_the_lowest_number_are_no_others(pil, largest, temperature):
+    logits = torch.randn(1, 5, 6, 6, generator=torch.Generator().manual_seed(0))
+    logits[:, 2, :, :3] = torch.finfo(torch.float32).min
+    logits[:, 2, :, 3:] = largest
+    (result,) = pil.post_process_semantic_segmentation(
+        outputs_of(logits), [(60, 60)], score_function="softmax", temperature=temperature, return_scores=True
+    )
+    resized = F.interpolate(logits.double(), (60, 60), mode="bilinear", align_corners=False)[0]
+    expected, labels = (resized / temperature).softmax(dim=0).max(dim=0)
+    assert result.scores.isfinite().all()
+    for side in (slice(0, 25), slice(35, 60)):  # between them, float32 cannot tell classes from each other
+        torch.testing.assert_close(result.scores[:, side].double(), expected[:, side], rtol=1e-4, atol=1e-4)
+        assert (result.segmentation[:, side] == labels[:, side]).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("change", [1.0, 30.0])
+def test_the_weights_of_long_blocks_do_not_take_their_square(monkeypatch, change):
+    lengths, weights = [], softmax_sums.interpolation_weights
+    monkeypatch.setattr(
+        softmax_sums,
+        "interpolation_weights",
+        lambda places, count: lengths.append(len(places)) or weights(places, count),
+    )
+    logits = change * torch.randn(3, 1, 2, generator=torch.Generator().manual_seed(0))
+    resized = F.interpolate(logits[None].double(), (1, 20_000), mode="bilinear", align_corners=False)[0]
+    _, scores = label_maps.label_and_score(logits, (1, 20_000), "softmax", 1.0)
+    torch.testing.assert_close(scores.double(), resized.softmax(dim=0).amax(dim=0), rtol=1e-5, atol=1e-5)
+    assert max(lengths, default=0) <= softmax_sums.MAX_SAMPLED_SIDE
+
+
+def half_precision():
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@contextmanager
+def medium_precision():
+    earlier = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")  # some CPUs multiply in bfloat16 then
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(earlier)
+
+
+@contextmanager
+def half_precision_by_default():
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("settings_of_models", [half_precision, medium_precision, half_precision_by_default])
+@pytest.mark.parametrize("score_function", ["softmax", "sigmoid"])
+def test_fewer_digits_for_models_are_not_for_places(settings_of_models, score_function):
+    logits = torch.randn(30, 17, 17, generator=torch.Generator().manual_seed(0))
+    labels, scores = label_maps.label_and_score(logits, (200, 150), score_function, 0.05)
+    with settings_of_models():
+        found, found_scores = label_maps.label_and_score(logits, (200, 150), score_function, 0.05)
+    assert (found == labels).float().mean() > 0.9999
+    torch.testing.assert_close(found_scores, scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 100])
