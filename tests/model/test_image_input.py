@@ -275,6 +275,17 @@ def test_the_limit_can_be_moved_and_holds_for_every_kind(photo):
             open_image(source, max_pixels=34)
 
 
+def test_a_file_of_floats_is_read_as_what_it_shows_and_refused_out_of_range(tmp_path):
+    """PIL converts floats to 8 bits by cutting them off: from 0 to 1, the image would be black."""
+    gray = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    Image.fromarray(gray.astype(np.float32) / 255).save(tmp_path / "gray.tif")
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "gray.tif")), np.stack([gray] * 3, axis=-1))
+    for value, words in ((255.0, "Divide 8-bit values by 255"), (np.nan, "NaN")):
+        Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "gray.tif")
+        with pytest.raises(ImageError, match=f"gray.tif.*{words}"):
+            open_image(tmp_path / "gray.tif")
+
+
 def test_floats_a_rounding_error_outside_the_range_are_forgiven():
     assert read_pixels(np.array([[-1e-4, 1 + 1e-4]])).tolist() == [[[0, 255]]] * 3
 
