@@ -1253,6 +1253,7 @@ def test_every_field_is_a_flag_with_a_help_text():
         ([*GIVEN, "--trainable-encoders", "all", "--lora-rank", "4"], "no adapters"),
         ([*GIVEN, "--shortest-edge", "0"], "shortest_edge"),
         ([*GIVEN, "--eval-every", "4"], "eval_split"),
+        ([*GIVEN, "--eval-dataset", "drawn-world"], "eval_split is not set, so nothing would be evaluated"),
         ([*GIVEN, "--batch-size", "9", "--gradient-accumulation", "2"], "a multiple of gradient_accumulation, 2"),
         ([*GIVEN, "--steps", "10", "--warmup-steps", "10"], "shorter warmup"),
         ([*GIVEN, "--ema-decay", "1"], "ema_decay"),
