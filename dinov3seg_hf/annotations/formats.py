@@ -17,3 +17,10 @@ FORMATS = {
     "geotiff": ("geotiff", "GeotiffWriter"),
     "geopackage": ("geopackage", "GeopackageWriter"),
 }
+
+# The formats with polygons, and those with names of images that are stored elsewhere, by the option of `ExportOptions`
+# that is for them alone.
+FORMATS_WITH = {
+    "tolerance": ("coco", "yolo", "labelme", "geopackage"),
+    "image_prefix": ("coco", "coco-panoptic", "cvat", "label-studio"),
+}

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..annotations.formats import FORMATS
+from ..annotations.formats import FORMATS, FORMATS_WITH
 from .console import not_negative, positive, print_error, share
 from .inputs import ImageInput
 from .segment_files import run_of
@@ -55,7 +55,8 @@ def add_annotations(parser: argparse.ArgumentParser) -> None:
         type=not_negative("a number of pixels"),
         default=1.0,
         metavar="PIXELS",
-        help="how far polygons may be from the outline (default: 1; 0: all corners of all pixels)",
+        help="how far polygons may be from the outline (coco, yolo, labelme, geopackage; default: 1; 0: all corners of "
+        "all pixels)",
     )
     group.add_argument(
         "--ignore-below",
@@ -97,6 +98,25 @@ def refuse_without_annotations(options: argparse.Namespace) -> None:
             raise ValueError(f"{flag} needs --annotations and --format. Add them, or leave {flag} out.")
 
 
+def refuse_options_of_other_formats(options: argparse.Namespace) -> None:
+    """Checks that no option is set that `--format` does not have.
+
+    Raises:
+        ValueError: If one is.
+    """
+    for name, formats in FORMATS_WITH.items():
+        if getattr(options, name) != OPTIONS[name] and options.format not in formats:
+            flag = f"--{name}".replace("_", "-")
+            raise ValueError(
+                f"{flag} does not work with --format {options.format}; expected {', '.join(formats)}. Leave it out."
+            )
+    if options.format == "parquet" and not options.copy_images:
+        raise ValueError(
+            "--no-copy-images does not work with --format parquet, whose files hold the images. Leave it out, or use "
+            "`dinov3seg label --no-copy-images`."
+        )
+
+
 def open_annotations(
     options: argparse.Namespace, vocabulary: "Vocabulary", images: Sequence[ImageInput]
 ) -> "AnnotationWriter | None":
@@ -112,6 +132,7 @@ def open_annotations(
     if options.annotations is None or options.format is None:
         got, expected = ("--format", "--annotations") if options.annotations is None else ("--annotations", "--format")
         raise ValueError(f"Got {got} without {expected}; expected both. Add {expected}.")
+    refuse_options_of_other_formats(options)
     from ..annotations import ExportOptions, open_writer
 
     export = ExportOptions(

@@ -13,6 +13,7 @@ from ..about import DTYPES, EMBEDDED
 from ..checkpoint_names import resolve_checkpoint
 from .console import EXIT_ERROR, EXIT_OK, REFINE_FEATURES, Parser
 from .inputs import ImageInput, each_readable, find_images, find_masks
+from .model_options import refuse_options_of_other_head
 from .words import add_words, check_savable, vocabulary_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: If a label is invalid, or a path is wrong.
     """
+    refuse_options_of_other_head(options, options.head)
     options.vocabulary = vocabulary_of(options)
     options.image_inputs = find_images([options.images])
     options.mask_paths = None if options.masks is None else find_masks(options.image_inputs, options.masks)
@@ -85,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
         InferenceSettings(inference=options.inference, head=options.head, refine_features=options.refine_features)
     )
     assert settings.head is not None  # resolved
+    refuse_options_of_other_head(options, settings.head)
     check_head(settings.head, masks is not None, len(vocabulary))
     text = pipe.encode_labels(vocabulary, progress=sys.stderr.isatty())
     points = Points.of(measured_images(pipe, images, masks, vocabulary, text, settings))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..doctor.findings import Finding
     from ..doctor.rejection import Disagreement
 
+# Findings of the images.
+OF_IMAGES = ("everywhere", "nowhere")
 KINDS = ("joined", "torn", "meanings", "similar", "everywhere", "nowhere")
 EXAMPLES = """\
 examples:
@@ -51,9 +53,7 @@ def make_parser(prog: str) -> Parser:
         metavar="S",
         help="smallest cosine similarity of two classes that is reported (default: %(default)s)",
     )
-    parser.add_argument(
-        "--only", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of findings (default: all)"
-    )
+    parser.add_argument("--only", nargs="+", choices=KINDS, help="kinds of findings (default: all)")
     parser.add_argument(
         "--write", metavar="FILE", type=Path, help="vocabulary with all proposals applied (.tsv or .json)"
     )
@@ -74,6 +74,7 @@ def check(options: argparse.Namespace) -> None:
         ValueError: If a label is invalid, a path is wrong, or there are too few images.
     """
     options.vocabulary = vocabulary_of(options)
+    _check_only(options)
     options.image_paths = None if options.images is None else images_in(options.images)
     if options.active_classes is not None and options.images is None:
         raise ValueError("Got --active-classes without images to compare; expected both. Pass --images.")
@@ -82,6 +83,25 @@ def check(options: argparse.Namespace) -> None:
     if options.write is not None:
         check_savable(options.vocabulary, options.write)
     resolve_checkpoint(options.model)
+
+
+def _check_only(options: argparse.Namespace) -> None:
+    """Checks that `--only` leaves something for the other options to do; adds all kinds if it is not set."""
+    if options.only is None:
+        options.only = list(KINDS)
+        return
+    of_images = [kind for kind in options.only if kind in OF_IMAGES]
+    if of_images and options.images is None:
+        raise ValueError(f"Got --only {of_images[0]} without images to look at; expected both. Pass --images.")
+    if options.images is not None and not of_images and options.active_classes is None:
+        raise ValueError(
+            f"--images is for the findings {' and '.join(OF_IMAGES)}, and --only leaves them out. Add one of them, or "
+            "leave --images out."
+        )
+    if options.similarity != SIMILARITY and "similar" not in options.only:
+        raise ValueError(
+            "--similarity is for the finding similar, and --only leaves it out. Add it, or leave --similarity out."
+        )
 
 
 def run(options: argparse.Namespace) -> int:

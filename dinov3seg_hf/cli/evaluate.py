@@ -10,6 +10,7 @@ from ..checkpoint_names import resolve_checkpoint
 from ..data.benchmarks import BENCHMARKS, find_benchmark, prepared_folder
 from ..drawn_world.names import DRAWN_WORLD
 from .console import ACTIVE_CLASSES, REFINE, REFINE_FEATURES, Parser, auto_or_positive, positive
+from .model_options import refuse_options_of_other_head
 
 EXAMPLES = """\
 examples:
@@ -158,6 +159,11 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(
             "Both --shortest-edge and --square are set; expected at most one. Remove one of the two options."
         )
+    for flag in [f"--{name}" for name in ("overwrite", "confusion") if getattr(options, name)]:
+        if options.output is None:
+            raise ValueError(f"{flag} needs --output, the folder of the results. Add it, or leave {flag} out.")
+    refuse_options_of_other_head(options, options.head)
+    refuse_windows_without_windows(options, options.inference)
     if len(set(options.benchmark)) < len(options.benchmark):
         raise ValueError("--benchmark contains a benchmark twice; expected each benchmark once. Remove the duplicate.")
     if options.images is not None and options.images < 1:
@@ -167,6 +173,21 @@ def check(options: argparse.Namespace) -> None:
     if options.classes is not None and Path(options.classes).suffix and not Path(options.classes).is_file():
         raise ValueError(f"The file of class names {options.classes!r} was not found. Check the path.")
     resolve_checkpoint(options.model)
+
+
+def refuse_windows_without_windows(options: argparse.Namespace, inference: str | None) -> None:
+    """Checks that no size of windows is set if the inference mode, `None` if it is not known yet, has none.
+
+    Raises:
+        ValueError: If one is.
+    """
+    for name in ("window_size", "window_stride"):
+        if inference == "whole" and getattr(options, name) is not None:
+            flag = f"--{name}".replace("_", "-")
+            raise ValueError(
+                f"{flag} is for windows; the inference mode is whole. Add --inference local-global or slide, or leave "
+                f"{flag} out."
+            )
 
 
 def _check_data(name: str, options: argparse.Namespace) -> None:

@@ -32,6 +32,8 @@ from ..model.files import write_atomically
 from ..model.inference_settings import Inference, InferenceSettings
 from ..model.vocabulary import Vocabulary
 from .console import EXIT_OK, print_result
+from .evaluate import refuse_windows_without_windows
+from .model_options import refuse_options_of_other_head
 
 PROGRESS = ".progress"
 NO_CLASSES = "none"
@@ -139,6 +141,8 @@ def evaluate_all(options: argparse.Namespace) -> int:
             "checkpoint again with --tokenizer."
         )
     settings = _settings(options, pipe.default_inference)
+    refuse_options_of_other_head(options, options.head or pipe.model.config.head)
+    refuse_windows_without_windows(options, settings.inference)
 
     results = []
     for task, data, vocabulary, training in opened:

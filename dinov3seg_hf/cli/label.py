@@ -12,7 +12,7 @@ from ..checkpoint_names import resolve_checkpoint
 from ..file_names import IMAGE_ENDINGS
 from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error, print_result, share
 from .inputs import find_images
-from .model_options import add_model, settings_of
+from .model_options import add_model, refuse_options_of_other_head, settings_of
 from .words import add_words, vocabulary_of
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def check(options: argparse.Namespace) -> None:
     from ..annotations import ExportOptions
     from ..data.dataset_names import check_dataset
 
+    refuse_options_of_other_head(options, options.head)
     check_dataset(options.dataset, options.revision)
     if options.output.exists() and not options.output.is_dir():
         raise ValueError(f"--output is {str(options.output)!r}, a file; expected a folder. Choose another name.")
@@ -152,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
         rows,
         options.vocabulary,
         options.output,
-        settings=settings_of(options),
+        settings=settings_of(options, pipe.model.config.head),
         export=options.export,
         root=root,
         source={key: getattr(options, key) for key in ("dataset", "split", "config_name", "revision")} | files,

@@ -49,14 +49,39 @@ def add_model(parser: argparse.ArgumentParser, *, settings: bool = True) -> None
     model.add_argument("--active-classes", type=auto_or_positive, metavar="K", help=ACTIVE_CLASSES)
 
 
-def settings_of(options: argparse.Namespace) -> "InferenceSettings":
-    """Returns the settings of the flags of `add_model`.
+def refuse_options_of_other_head(options: argparse.Namespace, head: str | None) -> None:
+    """Checks that no option is set that changes the zero-shot head alone, if the head is the full one.
+
+    Args:
+        options: The options.
+        head: The head; `None` if it is not known yet.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If one is.
+    """
+    given = {
+        "--no-refine-features": getattr(options, "refine_features", None) is False,
+        "--temperature": getattr(options, "temperature", None) is not None,
+    }
+    for flag in [flag for flag, is_given in given.items() if is_given and head == "full"]:
+        raise ValueError(
+            f"{flag} is for the zero-shot head; the head is full. Add --head dinotxt, or leave {flag} out."
+        )
+
+
+def settings_of(options: argparse.Namespace, head: str) -> "InferenceSettings":
+    """Returns the settings of the flags of `add_model`.
+
+    Args:
+        options: The options.
+        head: The head of the checkpoint.
+
+    Raises:
+        ValueError: If a value is out of range, or an option is for the other head.
     """
     from ..model.inference_settings import InferenceSettings
 
+    refuse_options_of_other_head(options, options.head or head)
     return InferenceSettings(
         inference=options.inference,
         head=options.head,

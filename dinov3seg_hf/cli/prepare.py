@@ -17,6 +17,9 @@ examples:
 
 To resume an interrupted run, run the same command again. --list shows the folders that each download must contain.
 """
+# Flags of the drawn world, and of downloads, by the names of their options, with their defaults.
+DRAWN = {"scenes": 1000, "first_seed": PREPARED, "size": 96}
+DOWNLOADED = {"source": None, "partial": False, "skip_bad": False}
 INTERRUPTED = "interrupted; run the same command again to resume"
 
 
@@ -46,21 +49,41 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--scenes",
         type=positive,
-        default=1000,
+        default=DRAWN["scenes"],
         metavar="N",
         help=f"number of scenes per split, for {DRAWN_WORLD} (default: 1000)",
     )
     parser.add_argument(
-        "--first-seed", type=int, default=PREPARED, metavar="N", help=f"seed of the first scene, for {DRAWN_WORLD}"
+        "--first-seed",
+        type=int,
+        default=DRAWN["first_seed"],
+        metavar="N",
+        help=f"seed of the first scene, for {DRAWN_WORLD}",
     )
     parser.add_argument(
         "--size",
         type=positive,
-        default=96,
+        default=DRAWN["size"],
         metavar="PIXELS",
         help=f"height and width of the scenes, for {DRAWN_WORLD} (default: 96)",
     )
     return parser
+
+
+def check(options: argparse.Namespace) -> None:
+    """Checks that the options are those of the benchmark.
+
+    Raises:
+        ValueError: If one is for a download, and the benchmark is drawn, or the other way round.
+    """
+    if options.list or options.benchmark is None:
+        return
+    is_drawn = options.benchmark.casefold() == DRAWN_WORLD
+    for name, default in (DOWNLOADED if is_drawn else DRAWN).items():
+        if getattr(options, name) != default:
+            flag = f"--{name}".replace("_", "-")
+            owner = "downloads" if is_drawn else DRAWN_WORLD
+            raise ValueError(f"{flag} is for {owner}; the benchmark is {options.benchmark!r}. Leave {flag} out.")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -76,12 +76,13 @@ def make_parser(prog: str) -> Parser:
     card.add_argument(
         "--example",
         type=Path,
-        default=resource(EXAMPLE_IMAGE),
         metavar="IMAGE",
-        help="example image (default: a drawn scene)",
+        help="example image, with its --labels (default: a drawn scene)",
     )
     card.add_argument(
-        "--labels", default=EXAMPLE_LABELS, metavar="TEXT", help="labels of the example, separated by commas"
+        "--labels",
+        metavar="TEXT",
+        help="labels of the example, separated by commas (default: those of the drawn scene)",
     )
     parser.add_argument("--max-shard-size", default=MAX_SHARD_SIZE, metavar="SIZE", help="default: %(default)s")
     return parser
@@ -95,8 +96,13 @@ def check(options: argparse.Namespace) -> None:
     """
     resolve_checkpoint(options.model)
     for path in (options.example, *(options.results or ())):
-        if not path.is_file():
+        if path is not None and not path.is_file():
             raise ValueError(f"The file {str(path)!r} was not found. Check the path.")
+    if options.example is not None and options.labels is None:
+        raise ValueError(
+            "Got --example without --labels, so the image would get the labels of the drawn scene; expected both. Add "
+            "--labels."
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -120,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
             options.repo,
             output,
             card_template=resource("model_card.md"),
-            example=Example(options.example, options.labels),
+            example=Example(options.example or resource(EXAMPLE_IMAGE), options.labels or EXAMPLE_LABELS),
             space_id=options.space,
             demo=resource("demo"),
             constraints=resource("constraints.txt"),

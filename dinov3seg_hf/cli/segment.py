@@ -10,8 +10,16 @@ from ..resources import EXAMPLE_IMAGE, resource
 from .annotations import add_annotations, open_annotations, warn_of_annotations
 from .console import EXIT_OK, Parser, positive, print_error, share
 from .inputs import find_images, warn_of_frames
-from .model_options import add_model
-from .segment_files import Task, is_done, note_of, plan_files, refuse_other_options
+from .model_options import add_model, refuse_options_of_other_head
+from .segment_files import (
+    OVERLAY,
+    Task,
+    is_done,
+    note_of,
+    plan_files,
+    refuse_other_options,
+    refuse_without_output,
+)
 from .segment_tiles import add_tiles, check_tiles, refuse_without_tile, run_tiles
 from .segment_videos import add_videos, check_videos, refuse_without_video
 from .words import add_words, vocabulary_of
@@ -79,7 +87,9 @@ def make_parser(prog: str) -> Parser:
     )
     files.add_argument("--json", metavar="FILE", help="segments with label, score, area, box and mask (.json)")
     files.add_argument("--original", action="store_true", help="put the image beside the overlay")
-    files.add_argument("--alpha", type=share, default=0.5, metavar="A", help="opacity of the overlay (default: 0.5)")
+    files.add_argument(
+        "--alpha", type=share, default=OVERLAY["alpha"], metavar="A", help="opacity of the overlay (default: 0.5)"
+    )
 
     add_annotations(parser)
     add_videos(parser)
@@ -99,10 +109,12 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"Got {got}; expected either. Pass images and their labels, or --example alone.")
     if options.example:
         options.images = [str(resource(EXAMPLE_IMAGE))]
+    refuse_options_of_other_head(options, options.head)
     if options.tile is not None:
         check_tiles(options)
         return
     refuse_without_tile(options)
+    refuse_without_output(options)
     images = find_images(options.images, options.recursive, stdin=True, all_frames=options.all_frames, videos=True)
     options.videos = any(image.is_video for image in images)
     if options.videos:

@@ -19,6 +19,8 @@ from .inputs import ImageInput, is_address
 if TYPE_CHECKING:
     from ..annotations import AnnotationWriter
 
+# The flags that need --output, by the names of their options, with their defaults.
+OVERLAY = {"original": False, "alpha": 0.5}
 # The flags that determine a label map, besides model and words, by the names of their options.
 SETTINGS = ("threshold", "active_classes", "head", "inference", "refine_features")
 
@@ -52,6 +54,17 @@ class Task:
     @property
     def files(self) -> list[Path]:
         return [*(path for path in (self.overlay, self.mask, self.json) if path is not None), *self.annotations]
+
+
+def refuse_without_output(options: argparse.Namespace) -> None:
+    """Checks that no option of overlays is set without `--output`.
+
+    Raises:
+        ValueError: If one is.
+    """
+    for name, default in OVERLAY.items():
+        if getattr(options, name) != default and options.output is None:
+            raise ValueError(f"--{name} is for the overlay, and needs --output. Add it, or leave --{name} out.")
 
 
 def plan_files(

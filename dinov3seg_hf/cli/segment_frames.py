@@ -39,7 +39,7 @@ def segment_videos(options: argparse.Namespace) -> int:
     """
     pipe = load_pipeline(options.model, options.device, options.dtype)
     text = pipe.encode_labels(options.vocabulary)
-    pipe.check_calibration(text, settings_of(options))
+    pipe.check_calibration(text, settings_of(options, pipe.model.config.head))
     has_files = {options.output, options.mask, options.json, options.annotations} != {None}
     failed = False
     with options.writer or contextlib.nullcontext():
@@ -79,7 +79,7 @@ def _segment(
             smoothing=options.smoothing or 0.0,
             batch_size=options.batch_size,
             progress=sys.stderr.isatty(),
-            **settings_of(options).given(),
+            **settings_of(options, pipe.model.config.head).given(),
         ):
             frame, labels = task.frame(result.frame.number), result.labeled.label_map
             image = Image.fromarray(result.frame.pixels)

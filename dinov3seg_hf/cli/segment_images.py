@@ -44,7 +44,7 @@ def segment_images(options: argparse.Namespace) -> int:
     tasks, vocabulary, writer = options.tasks, options.vocabulary, options.writer
     several = options.several
     pipe = load_pipeline(options.model, options.device, options.dtype)
-    settings = settings_of(options)
+    settings = settings_of(options, pipe.model.config.head)
     progress = len(vocabulary) > MANY_LABELS and sys.stderr.isatty()
     text = pipe.encode_labels(vocabulary, progress=progress)
     pipe.check_calibration(text, settings)

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from ..checkpoint_names import resolve_checkpoint
 from ..extras import require_installed
 from ..model.checks import load_json, quoted
-from .annotations import refuse_without_annotations
+from .annotations import refuse_options_of_other_formats, refuse_without_annotations
 from .console import EXIT_ERROR, EXIT_OK, Parser, positive, print_error, print_result
 from .inputs import find_images
-from .segment_files import refuse_folder_of_images
+from .model_options import refuse_options_of_other_head
+from .segment_files import OVERLAY, refuse_folder_of_images
 from .words import vocabulary_of
 
 ENDINGS = (".tif", ".tiff")
@@ -103,9 +104,9 @@ def check_tiles(options: argparse.Namespace) -> None:
     from ..visualization.files import check_writable
 
     require_installed("large", "rasterio", what="--tile")
-    for name, flag in WHOLE.items():
-        if getattr(options, name):
-            raise ValueError(f"{flag} does not work with --tile, which writes --mask and --scores. Leave it out.")
+    given = [flag for name, flag in WHOLE.items() if getattr(options, name)]
+    for flag in [*given, *(["--alpha"] if options.alpha != OVERLAY["alpha"] else [])]:
+        raise ValueError(f"{flag} does not work with --tile, which writes --mask and --scores. Leave it out.")
     if options.batch_size != 1:
         raise ValueError("--batch-size does not work with --tile, of which the model gets one at a time. Leave it out.")
     if options.inference == "slide":
@@ -181,6 +182,7 @@ def _check_vectors(options: argparse.Namespace) -> None:
             f"--format is {options.format} and --annotations is {options.annotations}; expected geopackage and a .gpkg "
             "file with --tile. Add both, or leave both out."
         )
+    refuse_options_of_other_formats(options)
     if options.ignore_below is not None:
         raise ValueError("--ignore-below does not work with --tile. Use --threshold, which also changes --mask.")
     require_installed("geo", "pyogrio", "scipy", "shapely", what="--format geopackage")
@@ -207,6 +209,7 @@ def _segment(options: argparse.Namespace) -> int:
     from ..visualization.tables import regions_table
 
     pipe = load_pipeline(options.model, options.device, options.dtype)
+    refuse_options_of_other_head(options, options.head or pipe.model.config.head)
     text = pipe.encode_labels(options.vocabulary, progress=sys.stderr.isatty())
     names = ("inference", "head", "refine_features", "refine", "threshold", "background", "active_classes")
     failed = 0

@@ -19,7 +19,8 @@ def check_dataset(name: str | os.PathLike[str], revision: str | None = None) -> 
         revision: Revision on the Hub.
 
     Raises:
-        ValueError: If the folder or the data set on the Hub does not exist, or the name is that of a file.
+        ValueError: If the folder or the data set on the Hub does not exist, or the name is that of a file, or of a
+            folder although there is a revision.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -27,6 +28,11 @@ def check_dataset(name: str | os.PathLike[str], revision: str | None = None) -> 
     name = os.fspath(name)
     check_dataset_path(name)
     if Path(name).expanduser().is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"The revision is {revision!r}, but {name!r} is a folder here, so it is not read from the Hub. Leave "
+                "the revision out, or rename the folder."
+            )
         return
     try:
         HfApi().dataset_info(name, revision=revision, timeout=PATIENCE)

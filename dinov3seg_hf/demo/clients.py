@@ -36,14 +36,14 @@ PRIVATE_NETWORKS = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0
 
 # The share of all uploads that one client may send at once, and again in the hour for which uploads are kept.
 UPLOAD_SHARE = 1 / 4
-# More than the image of a request: words, options and the frame of a form.
+# Words and options, or what a form has more than its image. Waiting requests stay in memory, 40 of them and more.
 FORM_BYTES = 2**20
 
 
 def middleware_of(limits: Limits) -> list[Middleware]:
     """Returns the middleware that holds clients to the limits."""
     return [
-        Middleware(BodyLimit, limits.file_bytes + FORM_BYTES),
+        Middleware(RequestLimit, limits.file_bytes + FORM_BYTES),
         Middleware(
             ClientRates,
             limits.requests_per_minute,
@@ -51,6 +51,21 @@ def middleware_of(limits: Limits) -> list[Middleware]:
             last_bytes=limits.file_bytes + FORM_BYTES,
         ),
     ]
+
+
+class RequestLimit(BodyLimit):
+    """Middleware that refuses requests that are too large: only an upload has the size of an image."""
+
+    def limit_of(self, scope: Scope) -> tuple[int, str]:
+        if path_of(scope).startswith("/upload"):
+            return super().limit_of(scope)
+        return FORM_BYTES, "Use fewer words, and upload images."
+
+
+def path_of(scope: Scope) -> str:
+    """Returns the path of a request as `LIMITED` has it."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).removeprefix("/gradio_api")
 
 
 class Allowance:
@@ -124,7 +139,7 @@ class ClientRates:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or refuses it with the time to wait."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            path = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/gradio_api")
+            path = path_of(scope)
             status = next((status for start, status in LIMITED.items() if path.startswith(start)), None)
             client = client_of((scope.get("client") or ("", 0))[0])
             if path.startswith(UNUSED):

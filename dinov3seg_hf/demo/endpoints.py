@@ -5,6 +5,7 @@
 Gradio manages the sessions and the uploaded files; the engine computes the results.
 """
 
+import hashlib
 import logging
 import re
 import uuid
@@ -30,6 +31,7 @@ from .view import view_of
 HINT = "Drop or paste a photo, or choose an example.\nThen type what to look for."
 FAILED = "Something went wrong on the server.\nTry again, or try another image."
 MAX_FILE_NAME = 60
+MAX_SESSION_ID = 100  # characters; those of Gradio have about 10
 
 _PROGRESS = gr.Progress()  # Gradio passes its progress object to the parameter that has this default
 
@@ -54,7 +56,7 @@ class Endpoints:
 
         Skips the update if the viewer already shows the segmentation.
         """
-        engine, session = self.engine, request.session_hash
+        engine, session = self.engine, session_of(request)
         answer: dict[str, Any] = {"hint": HINT}
         shown = None
         try:
@@ -108,8 +110,9 @@ class Endpoints:
 
     def forget(self, request: gr.Request) -> None:
         """Removes the stored values of a session that has ended."""
-        if request.session_hash is not None:
-            self.engine.forget(request.session_hash)
+        session = session_of(request)
+        if session is not None:
+            self.engine.forget(session)
 
     # --- the API -----------------------------------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class Endpoints:
         """Returns the path of a PNG: the image with an overlay of its labels and a legend."""
         result = self._segmented(image, labels, inference, head, templates, refine, request)
         with _errors_for_clients():
-            palette = self.engine.colors(request.session_hash, result.vocabulary)
+            palette = self.engine.colors(session_of(request), result.vocabulary)
             picture = overlay(
                 result.photo.shown, result.label_map(threshold, shown=True), alpha=opacity, palette=palette
             )
@@ -154,7 +157,7 @@ class Endpoints:
         """Returns the path of a PNG with the label number of each pixel."""
         result = self._segmented(image, labels, inference, head, templates, refine, request)
         with _errors_for_clients():
-            palette = self.engine.colors(request.session_hash, result.vocabulary)
+            palette = self.engine.colors(session_of(request), result.vocabulary)
             path = _new_file(f"{_file_stem(image)}_labels.png")
             save_mask(path, result.label_map(threshold), len(result.vocabulary), palette=palette)
             return path
@@ -180,7 +183,7 @@ class Endpoints:
             raise gr.Error("The image is missing. Upload an image first.", print_exception=False)
         with _errors_for_clients():
             return self.engine.segment(
-                request.session_hash,
+                session_of(request),
                 _uploaded_path(image),
                 labels or "",
                 inference=inference or None,
@@ -188,6 +191,14 @@ class Endpoints:
                 templates=templates or None,
                 refine="pixels" if refine else "none",
             )
+
+
+def session_of(request: gr.Request) -> str | None:
+    """Returns the id of a session. The client chooses it, and it is stored beside every value: a long one is hashed."""
+    given: str | None = request.session_hash
+    if given is None or len(given) <= MAX_SESSION_ID:
+        return given
+    return hashlib.sha256(given.encode(errors="surrogatepass")).hexdigest()
 
 
 def _uploaded_path(image: Any) -> str:

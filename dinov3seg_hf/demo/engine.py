@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from ..model.checks import checked_choice, checked_path, quoted
-from ..model.fingerprints import weights_key
+from ..model.fingerprints import sha256_of, weights_key
 from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
 from ..model.inference_settings import Head, Inference, InferenceSettings, Refine
 from ..model.pipeline import OpenVocabularySegmentationPipeline
@@ -311,13 +311,15 @@ class DemoEngine:
             self.memory.put(session, ("features", image_key), encoded, size)
         return replace(encoded, size=shown_size)
 
-    # The pipeline has a cache of words, too, but all sessions share that cache.
+    # The pipeline has a cache of words, too, but all sessions share that cache. Keys are digests: the prompts of a
+    # class can have megabytes, which the memory does not count.
 
     def _known_words(self, session: str | None, vocabulary: Vocabulary, model_key: str) -> dict[int, torch.Tensor]:
         """Returns the stored embeddings of classes, `(2, D)` each, by their index."""
         if session is None:
             return {}
-        stored = (self.memory.get(session, ("words", model_key, tuple(prompts))) for prompts in vocabulary.prompts())
+        keys = (("words", model_key, sha256_of(prompts)) for prompts in vocabulary.prompts())
+        stored = (self.memory.get(session, key) for key in keys)
         return {index: row for index, row in enumerate(stored) if row is not None}
 
     def _remember_words(
@@ -326,7 +328,7 @@ class DemoEngine:
         if session is not None:
             prompts = vocabulary.prompts()
             for index, row in rows.items():
-                self.memory.put(session, ("words", model_key, tuple(prompts[index])), row, row.nbytes + 256)
+                self.memory.put(session, ("words", model_key, sha256_of(prompts[index])), row, row.nbytes + 256)
 
     def _encode_words(
         self, vocabulary: Vocabulary, known: dict[int, torch.Tensor]

@@ -54,7 +54,7 @@ def open_photo(path: Path, limits: Limits) -> tuple[Image.Image, tuple[int, int]
     times faster this way.
     """
     try:
-        file = Image.open(path)
+        file = Image.open(path, formats=["JPEG"])
     except Exception:  # `open_image` raises the error with an explanation
         file = None
     if file is None or file.format != "JPEG" or file.width * file.height > limits.pixels:

@@ -14,6 +14,7 @@ Handles files, PIL, numpy and torch. Does not resize or normalize, and does not 
 
 import base64
 import os
+import re
 import urllib.request
 from collections.abc import Callable
 from io import BytesIO
@@ -36,6 +37,18 @@ MAX_DOWNLOAD_BYTES = 256 * 2**20
 DOWNLOAD_TIMEOUT_SECONDS = 30
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
+
+# Formats that are not read: PIL lets another program run the file (PostScript, Windows metafiles), or decodes it before
+# its size is known (icons, which can contain a picture of any size).
+UNSAFE_FORMATS = frozenset({"EPS", "WMF", "ICO", "ICNS"})
+# Scans of a progressive JPEG, as in libtiff; usual files have about 10. A scan of a few bytes takes the time of all
+# pixels, so that a file of usual size can occupy a server without end.
+MAX_SCANS = 100
+MAX_SEGMENTS = 10_000
+
+# A marker that a segment of a JPEG begins with; other ones have no content.
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+_END_OF_IMAGE, _START_OF_SCAN = b"\xd9", b"\xda"
 
 # Formats that are lossy, or in which it cannot be seen whether a file is; and lossy compressions inside of TIFF.
 LOSSY_FORMATS = frozenset({"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF", "DDS", "BLP", "FTEX"})
@@ -147,7 +160,7 @@ def _decode(
             if is_mask:
                 refuse_lossy(source, name)
             return convert(_upright(source, max_pixels, name), name)
-        with _open_file(source, name) as file, Image.open(file) as image:
+        with _open_file(source, name) as file, Image.open(file, formats=_safe_formats()) as image:
             if is_mask:
                 refuse_lossy(image, name)
             return convert(_upright(image, max_pixels, name), name)
@@ -245,9 +258,44 @@ def _download(url: str, name: str) -> bytes:
 def _upright(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
     width, height = image.size
     _check_size(height, width, max_pixels, name)
+    _check_scans(image, name)
     image.load()
     is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return ImageOps.exif_transpose(image) if is_turned else image  # no copy, as `exif_transpose` makes
+
+
+def _safe_formats() -> list[str]:
+    Image.init()  # knows all formats, also those that other libraries have added
+    return [name for name in Image.ID if name not in UNSAFE_FORMATS]
+
+
+def _check_scans(image: Image.Image, name: str) -> None:
+    """Raises an error if a JPEG that is not decoded yet has so many scans that it would take hours."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None or not getattr(image, "tile", None):
+        return
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    if (number := num_scans(content)) > MAX_SCANS:
+        raise ImageError(
+            f"{name} has {number} scans or more; expected a JPEG with at most {MAX_SCANS}, because each one takes the "
+            "time of a whole image. Save the image again."
+        )
+
+
+def num_scans(content: bytes) -> int:
+    """Returns the number of scans of the first image in a JPEG file, at least `MAX_SCANS` + 1 if they are too many."""
+    number = place = 0
+    for _ in range(MAX_SEGMENTS):
+        marker = _MARKER.search(content, place)
+        if marker is None or marker[1] == _END_OF_IMAGE:
+            return number
+        number += marker[1] == _START_OF_SCAN
+        # the length counts itself; behind the head of a scan, the next marker ends its data
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return max(number, MAX_SCANS + 1)
 
 
 def _check_size(height: int, width: int, max_pixels: int, name: str) -> None:

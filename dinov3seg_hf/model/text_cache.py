@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .fingerprints import TextEncoder, model_fingerprint, weights_key
+from .fingerprints import TextEncoder, model_fingerprint, sha256_of, weights_key
 from .text_embeddings import TextEmbeddings, encode_classes
 from .vocabulary import Vocabulary
 
@@ -28,7 +28,7 @@ class TextCache:
         self._lock = threading.Lock()
         self._owner: tuple[PreTrainedModel, tuple[object, ...]] | None = None
         self._tokenizer: Any = None
-        self._embeds: OrderedDict[tuple[str, ...], torch.Tensor] = OrderedDict()  # prompts of a class -> (2, D)
+        self._embeds: OrderedDict[str, torch.Tensor] = OrderedDict()  # digest of the prompts -> (2, D)
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -62,11 +62,12 @@ class TextCache:
         Raises:
             ValueError: See `encode_classes`.
         """
-        prompts = [tuple(of_class) for of_class in vocabulary.prompts()]
+        prompts = vocabulary.prompts()
+        keys = [sha256_of(of_class) for of_class in prompts]  # a class can have megabytes of prompts
         with self._lock:  # one thread at a time, because two threads would encode the same classes twice
             self._belong_to(model, processor.tokenizer)
-            known = {key: self._embeds[key] for key in prompts if key in self._embeds}
-            missing = [index for index, key in enumerate(prompts) if key not in known]
+            known = {key: self._embeds[key] for key in keys if key in self._embeds}
+            missing = [index for index, key in enumerate(keys) if key not in known]
             if missing:
                 encoded = encode_classes(
                     model,
@@ -76,13 +77,13 @@ class TextCache:
                     progress=progress,
                 )
                 # clones, because a view of a row would keep the whole tensor in memory
-                known |= {prompts[index]: row.clone() for index, row in zip(missing, encoded)}
-            for key in prompts:
+                known |= {keys[index]: row.clone() for index, row in zip(missing, encoded)}
+            for key in keys:
                 self._embeds[key] = known[key]
                 self._embeds.move_to_end(key)
             while len(self._embeds) > MAX_CACHED_CLASSES:
                 self._embeds.popitem(last=False)
-            tensor = torch.stack([known[key] for key in prompts])
+            tensor = torch.stack([known[key] for key in keys])
             fingerprint = self._fingerprint_of(model)
             return TextEmbeddings(tensor, vocabulary.names, vocabulary.fingerprint, fingerprint, vocabulary.calibration)
 

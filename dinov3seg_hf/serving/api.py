@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from ..about import __version__
@@ -58,6 +59,7 @@ def build_app(
     app = FastAPI(title="dinov3seg", description=DESCRIPTION, version=__version__, lifespan=lifespan)
     app.add_middleware(BodyLimit, max_bytes=int(engine.limits.file_bytes * BASE64_SHARE) + FORM_BYTES)
     app.add_exception_handler(BusyError, _busy)
+    app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(ValueError, _invalid)
     app.add_exception_handler(MemoryError, _invalid)
     _add_segment(app, engine, name, vocabulary)
@@ -210,6 +212,13 @@ async def _busy(request: Request, error: Exception) -> JSONResponse:
     stops = str(error).startswith("The service stops")
     headers = {"Retry-After": str(error.retry_after)}
     return JSONResponse({"detail": str(error)}, 503 if stops else 429, headers)
+
+
+async def _malformed(request: Request, error: Exception) -> JSONResponse:
+    """Says what is wrong without the input itself, which can be as large as a request, or not fit into an answer."""
+    assert isinstance(error, RequestValidationError)  # registered for this class
+    details = [{key: detail[key] for key in ("type", "loc", "msg")} for detail in error.errors()]
+    return JSONResponse({"detail": details}, 422)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

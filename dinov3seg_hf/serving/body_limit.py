@@ -13,27 +13,29 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, max_bytes: int):
         self.app, self.max_bytes = app, max_bytes
 
+    def limit_of(self, scope: Scope) -> tuple[int, str]:
+        """Returns the maximum number of bytes of a request, and the remedy."""
+        return self.max_bytes, "Shrink the image."
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, if it is small enough."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        max_bytes, remedy = self.limit_of(scope)
+        message = f"The request is too large; expected at most {max_bytes / 2**20:.0f} MiB. {remedy}"
         told = dict(scope["headers"]).get(b"content-length", b"0")
-        is_refused, num_bytes = not told.isdigit() or int(told) > self.max_bytes, 0
+        is_refused, num_bytes = not told.isdigit() or int(told) > max_bytes, 0
 
         async def limited() -> Message:
             nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self.max_bytes:
-                raise HTTPException(413, self._message)
-            return message
+            part = await receive()
+            num_bytes += len(part.get("body", b""))
+            if num_bytes > max_bytes:
+                raise HTTPException(413, message)
+            return part
 
         if is_refused:
-            await JSONResponse({"detail": self._message}, 413)(scope, receive, send)
+            await JSONResponse({"detail": message}, 413)(scope, receive, send)
         else:
             await self.app(scope, limited, send)
-
-    @property
-    def _message(self) -> str:
-        return f"The request is too large; expected at most {self.max_bytes / 2**20:.0f} MiB. Shrink the image."

@@ -69,7 +69,7 @@ def read_interface(config: str) -> Interface:
         raise ValueError("The labeling interface is too long or has entities; expected tags alone.")
     try:
         root = ElementTree.fromstring(config)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, UnicodeError) as error:
         raise ValueError(f"The labeling interface is no XML: {error}. Correct it in the project's settings.") from error
     images = {tag.get("name", ""): tag.get("value", "").lstrip("$") for tag in root.iter("Image")}
     for kind in ("BrushLabels", "PolygonLabels"):

@@ -243,6 +243,12 @@ class TrainingConfig:
             raise ValueError(
                 f"eval_every is {self.eval_every}, but eval_split is not set. Set eval_split, or set eval_every to 0."
             )
+        for name in ("eval_dataset", "eval_vocabulary"):
+            if getattr(self, name) is not None and self.eval_split is None:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but eval_split is not set, so nothing would be evaluated. Set "
+                    f"eval_split, or remove {name}."
+                )
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}; expected less than steps, {self.steps}. Choose a shorter warmup."

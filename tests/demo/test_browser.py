@@ -454,6 +454,13 @@ def test_phone_shows_everything_within_its_width(open_page):
     assert tops == sorted(tops)  # the result right after the words
     box, field = page.locator("#words .box").bounding_box(), page.locator("#words input").bounding_box()
     assert field["y"] + field["height"] <= box["y"] + box["height"]  # however many words are above it
+    fields = page.locator("#words input, #words textarea, #preset input, #templates input").all()
+    sizes = [float(field.evaluate("node => getComputedStyle(node).fontSize.slice(0, -2)")) for field in fields]
+    assert len(sizes) >= 3 and min(sizes) >= 16  # iOS would enlarge the page at the focus
+    buttons = [
+        button for button in page.locator("#words .tools button, #viewer .absent button").all() if button.is_visible()
+    ]
+    assert buttons and min(button.bounding_box()["height"] for button in buttons) >= 24
     assert len(chips(page)) >= 7 and page.locator("#words .chips").bounding_box()["height"] < 250
     assert set(page.locator("#viewer .names span").all_inner_texts()) == set(legend(page))  # where there is little room
     page.locator("#viewer .row").first.tap()

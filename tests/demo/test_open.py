@@ -189,7 +189,8 @@ def demo_client(limits: Limits) -> TestClient:
     async def answer(request):
         return PlainTextResponse(str(len(await request.body())))
 
-    routes = [Route(path, answer, methods=["POST"]) for path in ("/gradio_api/upload", "/gradio_api/queue/join")]
+    paths = ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/call/segment")
+    routes = [Route(path, answer, methods=["POST"]) for path in paths]
     return TestClient(Starlette(routes=routes, middleware=middleware_of(limits)))
 
 
@@ -236,16 +237,23 @@ def test_uploads_that_arrive_together_do_not_use_up_the_room_either():
     assert sum(taken) <= 1500 and set(codes) == {429, None}
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
+@pytest.mark.parametrize(
+    ("path", "size", "remedy"),
+    [
+        ("/gradio_api/upload", 2**20 + 2**10, "Shrink the image"),
+        ("/gradio_api/queue/join", 2**20, "Use fewer words"),
+        ("/gradio_api/call/segment", 2**20, "Use fewer words"),
+    ],
+)
 @pytest.mark.parametrize("told", [True, False])
-def test_no_request_is_larger_than_an_image(path, told):
+def test_no_request_is_larger_than_an_image_or_without_one_than_words(path, size, remedy, told):
     """Many files in one upload, or endless words, would fill the disk or the memory before anything is checked."""
-    client, size = demo_client(Limits(file_bytes=2**10)), 2**20 + 2**10
+    client = demo_client(Limits(file_bytes=2**10))
     for num_bytes, status in ((size, 200), (size + 1, 413)):
         body = bytes(num_bytes)
         answer = client.post(path, content=body if told else iter([body[:1000], body[1000:]]))
         assert answer.status_code == status
-    assert "Shrink the image" in answer.text
+    assert remedy in answer.text
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -298,6 +306,26 @@ def test_endless_inputs_are_refused_before_they_are_looked_at(engine, upload, tm
     Image.new("RGB", (1, 17)).save(tmp_path / "long.png")
     with pytest.raises(ValueError, match="at most 16 times the shorter one"):
         engine.photo(None, tmp_path / "long.png")
+
+
+def test_what_is_stored_beside_the_values_is_small_whatever_a_client_chooses(engine, upload):
+    """The memory counts the values, so that long names of sessions and many synonyms filled it without end."""
+    request = Request()
+    request.session_hash = "x" * 10**5
+    image, words = {"path": str(upload)}, "|".join(f"word {number}" for number in range(200))
+    endpoints = Endpoints(engine)
+    assert "error" not in endpoints.run(image, words, None, None, None, False, request, progress=lambda *_, **__: None)
+    assert engine.memory.num_bytes and max(len(repr(key)) for key in engine.memory._entries) < 1000
+    endpoints.forget(request)
+    assert engine.memory.num_bytes == 0
+
+
+def test_a_jpeg_with_endless_scans_does_not_keep_the_others_waiting(engine, tmp_path):
+    Image.new("L", (40, 40)).save(tmp_path / "photo.jpg", progressive=True)
+    content = (tmp_path / "photo.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 100 + content[-2:])
+    with pytest.raises(ValueError, match=r"photo\.jpg.* scans or more"):
+        engine.photo(None, tmp_path / "photo.jpg")
 
 
 @pytest.mark.parametrize("word", ["cat\u200b", "cat\u202egod"])

@@ -15,11 +15,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import EpsImagePlugin, Image, features
 
 from dinov3seg_hf.model.image_input import (
+    MAX_SCANS,
+    MAX_SEGMENTS,
     ImageError,
     flatten_images,
+    num_scans,
     open_image,
     read_label_map,
     read_pixels,
@@ -275,8 +278,57 @@ def test_the_limit_can_be_moved_and_holds_for_every_kind(photo):
             open_image(source, max_pixels=34)
 
 
+def test_a_file_of_floats_is_read_as_what_it_shows_and_refused_out_of_range(tmp_path):
+    """PIL converts floats to 8 bits by cutting them off: from 0 to 1, the image would be black."""
+    gray = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    Image.fromarray(gray.astype(np.float32) / 255).save(tmp_path / "gray.tif")
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "gray.tif")), np.stack([gray] * 3, axis=-1))
+    for value, words in ((255.0, "Divide 8-bit values by 255"), (np.nan, "NaN")):
+        Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "gray.tif")
+        with pytest.raises(ImageError, match=f"gray.tif.*{words}"):
+            open_image(tmp_path / "gray.tif")
+
+
 def test_floats_a_rounding_error_outside_the_range_are_forgiven():
     assert read_pixels(np.array([[-1e-4, 1 + 1e-4]])).tolist() == [[[0, 255]]] * 3
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICO", "ICNS"])
+def test_what_runs_programs_or_hides_its_size_is_no_image(kind, monkeypatch):
+    """PIL gives PostScript to Ghostscript, and decodes icons before it knows their size, which has no bound."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("ran a program"))
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(content, kind)
+    for source in (content.getvalue(), io.BytesIO(content.getvalue())):
+        with pytest.raises(ImageError, match=r"does not have a known image format\. Save the image as PNG or JPEG"):
+            open_image(source)
+
+
+def progressive_jpeg(more_scans=0, between=b""):
+    """A progressive JPEG of a white pixel on black whose last scan, which has a few bytes, is repeated."""
+    image, content = Image.new("L", (40, 40)), io.BytesIO()
+    image.putpixel((3, 3), 255)
+    image.save(content, "JPEG", progressive=True)
+    content = content.getvalue()
+    return content[:-2] + between + content[content.rindex(b"\xff\xda") : -2] * more_scans + content[-2:]
+
+
+def test_a_jpeg_with_endless_scans_is_refused(tmp_path):
+    """A scan of 22 bytes takes the time of all pixels, and a file of usual size has room for a million of them."""
+    number = num_scans(progressive_jpeg())
+    assert 1 < number < MAX_SCANS
+    content = progressive_jpeg(MAX_SCANS - number)
+    assert num_scans(content) == MAX_SCANS and open_image(content).size == (40, 40)
+    hidden = (b"", b"\xff\x01", b"\xff\x02\xff\xff", b"\xff\xff", b"\xff\xd3", b"\x00\xda")  # before the scans
+    for content in [progressive_jpeg(MAX_SCANS, between) for between in hidden]:
+        (tmp_path / "many.jpg").write_bytes(content)
+        for source in (content, tmp_path / "many.jpg", Image.open(tmp_path / "many.jpg")):
+            with pytest.raises(ImageError, match=f"expected a JPEG with at most {MAX_SCANS}"):
+                open_image(source)
+    other = b"\xff\xe1" + (2 + 2 * MAX_SCANS).to_bytes(2, "big") + b"\xff\xda" * MAX_SCANS  # as in a photo that moves
+    start, end = progressive_jpeg()[:2], progressive_jpeg()[2:]
+    assert num_scans(start + other + end + b"\xff\xda" * MAX_SCANS) == number
+    assert num_scans(start + b"\xff\xe0\0\2" * MAX_SEGMENTS + end) > MAX_SCANS
 
 
 def test_reading_changes_neither_the_array_nor_the_pil_image():

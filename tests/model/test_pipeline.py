@@ -562,6 +562,11 @@ def test_text_cache_is_bounded_and_keeps_what_was_used_last(pipe, num_encoded, m
     assert len(many) == 9 and len(pipe._text_cache) == 4
 
 
+def test_keys_of_the_text_cache_are_small_however_many_synonyms_a_label_has(pipe):
+    pipe.encode_labels(Vocabulary(["a"], [[f"word {number}" for number in range(100)]]))
+    assert pipe._text_cache._embeds and max(map(len, pipe._text_cache._embeds)) <= 64
+
+
 def test_error_counts_labels_as_the_caller_does(pipe, num_encoded):
     pipe.encode_labels(["cat", "dog"])
     with pytest.raises(ValueError, match="of label 2 has"):

@@ -183,6 +183,36 @@ def test_requests_that_cannot_be_answered_say_why(post, client, content):
     assert post().status_code == 200 and client.get("/health").json()["pending"] == 0
 
 
+def test_what_is_no_request_is_refused_without_its_content(client, content):
+    """The content can have megabytes, or no place in an answer: these were answered with 500."""
+    long = base64.b64encode(content).decode() * 20
+    for body in (
+        f'{{"image": "{long}"}}',
+        '{"model": NaN, "image": ""}',
+        '{"image": "\\ud800"}',
+        "[" * 500 + "]" * 500,
+    ):
+        answer = client.post("/v1/predict", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 422 and len(answer.content) < 500
+        assert all(set(detail) == {"type", "loc", "msg"} for detail in answer.json()["detail"])
+    answer = client.post("/setup", content='{"schema": "<a>\\ud800</a>"}', headers={"content-type": "application/json"})
+    assert answer.status_code == 400 and "no XML" in answer.json()["detail"]
+
+
+def test_an_endless_text_prompt_is_refused_before_it_is_taken_apart(client, content):
+    request = {
+        "model": "dinov3seg",
+        "image": base64.b64encode(content).decode(),
+        "params": {"text_prompt": "ab." * 10**6},
+    }
+    limit = client.engine.limits
+    client.engine.limits = Limits(file_bytes=2**24)
+    app = build_app(client.engine)
+    client.engine.limits = limit
+    error = TestClient(app).post("/v1/predict", json=request).json()["error"]
+    assert "The text has 3000000 characters; expected at most" in error["message"]
+
+
 def test_the_endpoints_are_described(client):
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]

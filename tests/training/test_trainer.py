@@ -1159,6 +1159,19 @@ def test_black_and_white_masks_are_warned_of_and_can_be_read(tmp_path, streaming
     np.testing.assert_array_equal(item["labels"], mask // 255)
 
 
+def test_black_and_white_masks_of_the_evaluation_are_warned_of_too(tmp_path):
+    """Those of the training show both classes, for example because only they were converted."""
+    for split, values in (("train", [0, 1]), ("val", [0, 255])):
+        for name, picture in (("images", np.zeros((2, 2, 3), np.uint8)), ("masks", np.array([values] * 2, np.uint8))):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(4):
+                Image.fromarray(picture).resize((32, 32), 0).save(tmp_path / split / name / f"{index}.png")
+    (tmp_path / "classes.txt").write_text("ground\ncrack\n")
+    config = small_config(init="-", output="-", dataset=str(tmp_path), eval_split="val")
+    with pytest.warns(MaskWarning, match=r"In 4 rows .* no class but 'ground'"):
+        open_training_data(config)
+
+
 def test_fewer_images_than_a_step_takes_are_refused(tiny_checkpoint, tmp_path, data):
     config = small_config(init=str(tiny_checkpoint), output=str(tmp_path / "run"), batch_size=13)
     with pytest.raises(ValueError, match="12 images, but one step needs 13"):
@@ -1240,6 +1253,7 @@ def test_every_field_is_a_flag_with_a_help_text():
         ([*GIVEN, "--trainable-encoders", "all", "--lora-rank", "4"], "no adapters"),
         ([*GIVEN, "--shortest-edge", "0"], "shortest_edge"),
         ([*GIVEN, "--eval-every", "4"], "eval_split"),
+        ([*GIVEN, "--eval-dataset", "drawn-world"], "eval_split is not set, so nothing would be evaluated"),
         ([*GIVEN, "--batch-size", "9", "--gradient-accumulation", "2"], "a multiple of gradient_accumulation, 2"),
         ([*GIVEN, "--steps", "10", "--warmup-steps", "10"], "shorter warmup"),
         ([*GIVEN, "--ema-decay", "1"], "ema_decay"),
