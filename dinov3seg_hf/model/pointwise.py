@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """The encoders of early refinement (AnyUp): 1x1 convolutions of maps with one cell per pixel.
 
-Without gradients, the channels of a cell lie side by side in memory: a 1x1 convolution of some rows is a product of
-matrices, and what a band of rows needs stays in the cache of a CPU.
+Without gradients, the channels of a cell lie side by side in memory, so a 1x1 convolution is a product of matrices. On
+a CPU, maps are processed in bands of rows, and what a band needs stays in the cache.
 
 Shapes: B images, E channels, h x w cells.
 """
@@ -20,8 +20,8 @@ from .plain_layers import is_plain
 NUM_GROUPS = 8
 # Maximum number of values of a band of rows on a CPU, so that it stays in its cache; it does not change results.
 MAX_BAND = 2**18
-# On other devices, operations on so few values take less time than their start.
-BAND_ELSEWHERE = 256
+# Maximum number of values of the images that are refined at once on other devices; it limits memory.
+MAX_IMAGES = 2**28
 POINTWISE = {"kernel_size": (1, 1), "stride": (1, 1), "padding": (0, 0)}
 
 
@@ -38,9 +38,18 @@ class Dinov3SegPointwiseBlock(GradientCheckpointingLayer):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Refines `(B, E, h, w)`; the shape does not change."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            inner = self.convolution1(F.silu(self.norm1(hidden_states)))
-            return hidden_states + self.convolution2(F.silu(self.norm2(inner)))
-        # in bands of rows, because there is a cell for each pixel
+            return self._refine(hidden_states)
+        if hidden_states.device.type != "cpu":
+            few = max(1, MAX_IMAGES // hidden_states[0].numel())
+            return torch.cat([self._refine(images) for images in hidden_states.split(few)])
+        return self._refine_in_bands(hidden_states)
+
+    def _refine(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        inner = self.convolution1(F.silu(self.norm1(hidden_states)))
+        return hidden_states + self.convolution2(F.silu(self.norm2(inner)))
+
+    def _refine_in_bands(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The same, one band of rows after the other."""
         result = torch.empty_like(hidden_states, memory_format=torch.channels_last)
         inner = torch.empty_like(result[0].permute(1, 2, 0))
         for cells, refined in zip(hidden_states.permute(0, 2, 3, 1), result.permute(0, 2, 3, 1)):
@@ -59,9 +68,8 @@ def convolve_cells(convolution: nn.Conv2d, cells: torch.Tensor) -> torch.Tensor:
 
 
 def band_height(cells: torch.Tensor) -> int:
-    """The number of rows of `(h, w, E)` that are computed at once."""
-    num_values = MAX_BAND * (1 if cells.device.type == "cpu" else BAND_ELSEWHERE)
-    return max(1, num_values // cells[0].numel())
+    """The number of rows of `(h, w, E)` that are computed at once: on a CPU a few, on other devices all."""
+    return max(1, MAX_BAND // cells[0].numel()) if cells.device.type == "cpu" else len(cells)
 
 
 def normalized_bands(norm: nn.GroupNorm, cells: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -88,12 +96,10 @@ def group_statistics(cells: torch.Tensor, num_groups: int, height: int) -> tuple
         means.append(states.mean(dim=0))
         squares.append((states - means[-1]).square_().sum(dim=0))
         counts.append(len(states))
-    # few values, so these sums need not round
-    dtype = torch.float64 if cells.device.type in ("cpu", "cuda") else torch.float32
     shape = (len(counts), num_groups, -1)
-    count = torch.tensor(counts, dtype=dtype, device=cells.device)[:, None, None]
+    count = torch.tensor(counts, dtype=torch.float64)[:, None, None]  # few values, so that these sums need not round
     total = sum(counts) * (cells.shape[-1] // num_groups)
-    channels = torch.stack(means).to(dtype).view(shape)
+    channels = torch.stack(means).double().view(shape)
     mean = (channels * count).sum(dim=(0, 2)) / total
     around = torch.stack(squares).view(shape) + (channels - mean[:, None]).square() * count
     return mean.float(), (around.sum(dim=(0, 2)) / total).float()
