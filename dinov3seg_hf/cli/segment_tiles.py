@@ -158,7 +158,8 @@ def _refuse_other_labels(options: argparse.Namespace, done: Sequence[LargeTask])
 
     for task in done:
         try:
-            with rasterio.open(task.mask) as file:
+            # as `large.rasters.open_local`, which would import torch: no other format, and no address
+            with rasterio.open(task.mask.absolute(), driver="GTiff") as file:
                 noted = load_json(file.tags().get("labels", ""))
         except (ValueError, rasterio.errors.RasterioError):  # not a file of this command
             continue

@@ -2,8 +2,11 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Reads regions of image files, and writes label maps as tiled TIFF, with rasterio (GDAL).
 
-Georeference is copied, never changed. GDAL reads TIFF, JPEG 2000, PNG, JPEG and more region by region; an array
+Georeference is copied, never changed. GDAL reads TIFF, JPEG 2000, PNG, JPEG, WebP and GIF region by region; an array
 `(H, W, C)`, also of `np.memmap` or zarr, is read by slices.
+
+An image of a stranger must not lead to other files of the machine, nor to addresses. GDAL follows them in formats that
+name files (VRT, whatever the ending), in overviews and masks beside the image, and in a tag.
 """
 
 import errno
@@ -26,6 +29,11 @@ from ..model.windows import Box
 from ..visualization.colors import NONE_COLOR
 from .parts import digest
 
+# The drivers of which nothing leads to another file: formats that name none, read without the files beside an image.
+# Other drivers of JPEG 2000 exist, and were not tried. That of BMP always looks for overviews and masks.
+DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG", "WEBP", "GIF")
+PLACE_DRIVERS = (*DRIVERS, "BMP")
+FORMATS = "TIFF, JPEG 2000, PNG, JPEG, WebP or GIF"
 # GDAL keeps decoded blocks in memory, by default 5 % of the memory of the machine.
 CACHE_MIB = 64
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
@@ -110,10 +118,13 @@ class FileSource:
 
         refuse_rotation(path)
         try:
-            self._file = _opened(path)
+            with open_local(path, beside=True) as described:
+                self.georeference, no_data = _place_of(described), described.nodatavals
+            self._file = open_local(path)
         except rasterio.errors.RasterioError as error:
+            reason = plain_reason(error).rstrip(".")
             raise ImageError(
-                f"The image {str(path)!r} cannot be read: {error}. Check the path and the format."
+                f"The image {str(path)!r} cannot be read as {FORMATS} ({reason}). Save it as TIFF."
             ) from error
         file = self._file
         self.size = (file.height, file.width)
@@ -134,6 +145,8 @@ class FileSource:
             file.colormap(self._bands[0]) if file.colorinterp[self._bands[0] - 1] == ColorInterp.palette else None
         )
         self._has_mask = any(MaskFlags.all_valid not in flags for flags in file.mask_flag_enums)
+        # of each band; `None`: the image says itself where it has data, or nothing does
+        self._no_data = no_data if not self._has_mask and any(value is not None for value in no_data) else None
         stat = os.stat(path)
         self.identity: dict[str, Any] = {
             "path": str(Path(path).resolve()),
@@ -141,7 +154,6 @@ class FileSource:
             "time": stat.st_mtime_ns,
             "bands": self._bands,
         }
-        self.georeference = _place_of(file)
 
     def read(self, box: Box) -> tuple[np.ndarray, np.ndarray | None]:
         from rasterio.windows import Window
@@ -149,6 +161,8 @@ class FileSource:
         window = Window(box[1], box[0], box[3], box[2])
         with self._read_errors():
             mask = self._file.dataset_mask(window=window) > 0 if self._has_mask else None
+            if self._no_data is not None:
+                mask = self._has_data(list(self._file.indexes), window=window).any(axis=0)
             return self._pixels(self._colors_only(self._file.read(self._bands, window=window), window=window)), mask
 
     def overview(self, size: tuple[int, int]) -> np.ndarray:
@@ -158,7 +172,9 @@ class FileSource:
             if self._colors is not None:  # indices cannot be averaged
                 return self._pixels(self._file.read(self._bands, out_shape=(1, *size)))
             shape = (len(self._bands), *size)
-            bands = self._file.read(self._bands, out_shape=shape, resampling=Resampling.average)
+            # an average would blend values of no data, of which only the file beside the image knows
+            how = Resampling.average if self._no_data is None else Resampling.nearest
+            bands = self._file.read(self._bands, out_shape=shape, resampling=how)
             return self._pixels(self._colors_only(bands, out_shape=shape))
 
     def check_values(self) -> None:
@@ -205,11 +221,24 @@ class FileSource:
             bands: `(C, h, w)`; changed.
             place: What the bands were read with.
         """
-        if self._has_mask and bands.dtype not in (np.uint8, np.uint16):  # of which all values are colors
+        has_none = self._has_mask or self._no_data is not None
+        if has_none and bands.dtype not in (np.uint8, np.uint16):  # of which all values are colors
             largest = 1 if bands.dtype.kind == "f" else 255
             is_color = (bands >= 0) & (bands <= largest)  # NaN is none
-            bands[~is_color & (self._file.read_masks(self._bands, **place) == 0)] = 0
+            bands[~is_color & ~self._has_data(self._bands, **place)] = 0
         return bands
+
+    def _has_data(self, bands: list[int], **place: Any) -> np.ndarray:
+        """Where each of the bands has data: bool `(C, h, w)`."""
+        if self._no_data is None:
+            return self._file.read_masks(bands, **place) > 0
+        found = self._file.read(bands, **place)
+        has_data = np.ones(found.shape, bool)
+        for number, band in enumerate(bands):
+            value = self._no_data[band - 1]
+            if value is not None:
+                has_data[number] = ~np.isnan(found[number]) if np.isnan(value) else found[number] != value
+        return has_data
 
     def _pixels(self, bands: np.ndarray) -> np.ndarray:
         """Converts bands `(C, h, w)` to RGB `(h, w, 3)`."""
@@ -230,12 +259,35 @@ def _checked_bands(bands: Any) -> list[int]:
     return [checked_integer(band, "A band", least=1) for band in bands]
 
 
-def _opened(path: str | os.PathLike[str]) -> Any:
-    """Opens an image. Its place and its value of no data can be in a file `<image>.aux.xml`, which GDAL calls PAM."""
-    import rasterio
+def open_local(path: str | os.PathLike[str], beside: bool = False) -> Any:
+    """Opens a raster of this machine that leads to no other file. Use it inside `quiet_gdal`.
 
-    with rasterio.Env(GDAL_PAM_ENABLED=True):
-        return rasterio.open(path)
+    Args:
+        path: The file. rasterio would take `zip:...` and the like for archives and addresses.
+        beside: Whether to read the files beside the image that say its place and its value of no data: `.aux.xml`,
+            which GDAL calls PAM, and world files. They can also name overviews, so read no pixels and no masks then.
+
+    Raises:
+        ValueError: If a tag names another file.
+        rasterio.errors.RasterioError: If the file does not exist, or has another format.
+    """
+    import rasterio
+    from rasterio.io import DatasetReader  # `rasterio.open` takes one driver
+
+    if not Path(path).is_file():
+        raise rasterio.errors.RasterioIOError("no such file")
+    local, drivers = os.path.abspath(path), list(PLACE_DRIVERS if beside else DRIVERS)
+    if beside:
+        with rasterio.Env(GDAL_PAM_ENABLED=True, GDAL_DISABLE_READDIR_ON_OPEN=False):
+            return DatasetReader(local, driver=drivers)
+    file = DatasetReader(local, driver=drivers)
+    if file.tags(ns="OVERVIEWS"):
+        file.close()
+        raise ImageError(
+            f"{str(path)!r} names another file to read instead of it (tag OVERVIEW_FILE); expected an image that is "
+            "whole. Save it again, with overviews inside of it."
+        )
+    return file
 
 
 def _place_of(file: Any) -> dict[str, Any]:
@@ -264,7 +316,7 @@ def georeference_of(image: str | os.PathLike[str] | None, size: tuple[int, int])
 
     with quiet_gdal():
         try:
-            with _opened(image) as file:
+            with open_local(image, beside=True) as file:
                 place, stored = _place_of(file), (file.height, file.width)
         except rasterio.errors.RasterioError:  # a format that PIL reads and GDAL does not
             return {}
@@ -312,10 +364,14 @@ def refuse_rotation(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def quiet_gdal() -> Iterator[None]:
-    """GDAL with little memory, no files beside those that it writes, and no warnings of images without a place."""
+    """GDAL with little memory, without files beside those that it reads and writes, and without some warnings.
+
+    The warnings are of images without a place on earth.
+    """
     import rasterio
 
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_PAM_ENABLED=False), warnings.catch_warnings():
+    options = {"GDAL_PAM_ENABLED": False, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, **options), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         yield
 
@@ -331,7 +387,7 @@ def opened_labels(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]
 
     with quiet_gdal():
         try:
-            with rasterio.open(path) as file:
+            with open_local(path) as file:
                 tags = file.tags()
                 if "labels" not in tags or "none" not in tags:
                     raise ImageError(
@@ -340,7 +396,8 @@ def opened_labels(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]
                     )
                 yield rasterio.band(file, 1), json.loads(tags["labels"]), int(tags["none"]), _place_of(file)
         except rasterio.errors.RasterioError as error:
-            raise ImageError(f"The label map {str(path)!r} cannot be read: {error}. Check the path.") from error
+            reason = plain_reason(error).rstrip(".")
+            raise ImageError(f"The label map {str(path)!r} cannot be read: {reason}. Check the path.") from error
 
 
 @contextmanager
@@ -413,7 +470,7 @@ def _read_back(path: Path) -> None:
     import rasterio
 
     try:
-        with rasterio.open(path) as file:
+        with open_local(path) as file:
             for _, window in file.block_windows(1):
                 file.read(1, window=window)
     except rasterio.errors.RasterioError as error:

@@ -77,8 +77,9 @@ def open_image(image: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.
     Raises:
         ImageError: If the image is missing, unreadable, truncated, empty or too large, or if its kind is not supported.
     """
-    pixels = read_pixels(image, max_pixels)
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().contiguous().numpy())
+    # the channels come last in a copy, and before PIL makes another one, the original is freed
+    pixels = read_pixels(image, max_pixels).permute(1, 2, 0).cpu().contiguous()
+    return Image.fromarray(pixels.numpy())
 
 
 def read_pixels(

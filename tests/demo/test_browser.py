@@ -89,10 +89,11 @@ def open_page(browser, server):
     """Opens the page as it shows its first example; fails at errors in the console and requests to other hosts."""
     contexts, problems = [], []
 
-    def open_(wait=True, fragment="", **options):
+    def open_(wait=True, fragment="", script="", **options):
         options = {"viewport": {"width": 1360, "height": 900}, "accept_downloads": True, **options}
         context = browser.new_context(**options)
         contexts.append(context)
+        context.add_init_script(script)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -216,6 +217,12 @@ def test_from_upload_to_downloads(open_page, scene, tmp_path):
         "my_scene_labels.png",
         "my_scene_overlay.png",
     ]
+
+
+def test_a_browser_that_is_too_old_says_so(open_page):
+    page = open_page(wait=False, script="delete window.DecompressionStream")
+    page.wait_for_selector("#viewer .viewer[data-state=error]")
+    assert "This browser is too old" in page.inner_text("#viewer .message")
 
 
 def test_viewer_answers_to_the_hand_without_asking_the_server(open_page):

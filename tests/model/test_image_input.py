@@ -3,6 +3,7 @@
 """Whatever a person calls an image is read as the same pixels, and what cannot be read is refused with a remedy."""
 
 import base64
+import gc
 import io
 import re
 import struct
@@ -419,3 +420,21 @@ def test_strips_give_what_the_whole_image_gives(mode, monkeypatch):
     whole = read_pixels(image)
     monkeypatch.setattr("dinov3seg_hf.model.image_input.STRIP_PIXELS", 50)
     assert torch.equal(read_pixels(image), whole)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "I;16"])
+def test_only_one_copy_of_the_pixels_waits_while_the_picture_is_made(mode, monkeypatch):
+    height, width, waiting = 37, 41, set()
+    make = Image.fromarray
+
+    def watched(array):
+        tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+        tensors = [one for one in tensors if one.numel() in (height * width, 3 * height * width)]
+        waiting.update(one.untyped_storage().data_ptr() for one in tensors)  # views share theirs
+        return make(array)
+
+    image = Image.new(mode, (width, height))
+    monkeypatch.setattr(Image, "fromarray", watched)
+    monkeypatch.setattr("dinov3seg_hf.model.image_input.STRIP_PIXELS", 50)  # in strips, as large images are
+    assert open_image(image).size == (width, height)
+    assert len(waiting) == 1

@@ -13,6 +13,7 @@ let drawn = null; // labels and borders at the current threshold, and where thei
 let opened = false; // whether the page has shown its first value
 const shown = { mode: "overlay", opacity: 55, threshold: 0, names: true, solo: null, hover: null, heat: null };
 
+const OLD_BROWSER = "This browser is too old to show the result. Update it, or open the page in another one.";
 const NONE_COLOR = "#9e9ea2";
 const RAMP = ["#03051a", "#3b1c58", "#851e5b", "#cb1b4f", "#f06043", "#f6ab83", "#faebdd"];
 
@@ -35,6 +36,7 @@ const total = (values, first) => { let sum = 0; for (let i = first; i < values.l
 
 async function receive(value) {
   const mine = ++turn;
+  if (value && value.legend && !window.DecompressionStream) value = { error: OLD_BROWSER };
   if (!value || value.error || value.hint || !value.legend) {
     view = drawn = null;
     root.dataset.state = value && value.error ? "error" : value && value.image ? "photo" : "empty";
