@@ -23,7 +23,7 @@ from ..large.rasters import georeference_of, opened_labels
 from ..model.files import FREE_SPACE, disk_errors_as_value_errors
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
-from .image import Cleaned, ExportOptions
+from .image import AnnotatedImage, Cleaned, ExportOptions
 from .outlines import outline, simplified
 from .writer import FileWriter
 
@@ -44,7 +44,7 @@ CHUNK = 10_000
 
 
 class GeopackageWriter(FileWriter):
-    """Writes one layer with the polygons of all images, in the order of the images."""
+    """Writes one layer with the polygons of all images, in the order in which the images were done."""
 
     name = "geopackage"
     needs = ("pyogrio", "rasterio", "scipy", "shapely")
@@ -54,10 +54,13 @@ class GeopackageWriter(FileWriter):
     def __init__(self, path: str | os.PathLike, vocabulary: Vocabulary, options: ExportOptions | None = None):
         super().__init__(path, vocabulary, options)
         self._layer = _Layer(self.path)
+        self._place: dict[str, Any] = {}  # of the image that is added
 
     def resume(self, run: Mapping[str, Any], sources: Mapping[str, Any]) -> frozenset[str]:
         """See `AnnotationWriter.resume`; the first image that is done has set the reference system."""
         done = super().resume(run, sources)
+        # the same name after a kill, so no second one stays behind; the journal keeps other processes out
+        self._layer.temporary = self.path.with_name(f".{self.path.name}.new.gpkg")
         for lists in itertools.islice(self._journal, 1):
             self._layer.begin(*_image_and_place(lists))
         return done
@@ -66,18 +69,23 @@ class GeopackageWriter(FileWriter):
         import shapely
 
         name = cleaned.image.file_name
-        place = georeference_of(cleaned.image.source, cleaned.label_map.shape)
-        self._layer.begin(name, place)
+        self._place = place = georeference_of(cleaned.image.source, cleaned.label_map.shape)
+        self._layer.check(name, place)
         polygons = [outline(part.mask, self.options.tolerance) for part in cleaned.parts]
         self.spool("image", [json.dumps((name, place["crs"].to_wkt(), tuple(place["transform"])[:6]))])
         for part, polygon in zip(cleaned.parts, polygons):
             row = (shapely.to_wkb(polygon, hex=True), (part.left, part.top), part.label, part.area, part.score)
             self.spool("polygons", [json.dumps(row)])
 
+    def _note(self, image: AnnotatedImage) -> None:
+        super()._note(image)
+        self._layer.begin(image.file_name, self._place)  # not of an image that could not be noted
+
     def _finish(self) -> None:
         import shapely
 
         self._journal.check()
+        self._layer.discard()  # what a killed process has left
         for lists in self._journal:
             self._layer.begin(*_image_and_place(lists))
             for record in lists.get("polygons", ()):
@@ -176,7 +184,7 @@ class _Layer:
 
     def __init__(self, path: Path):
         self._path = path
-        self._temporary = path.with_name(f".{uuid.uuid4().hex}.tmp.gpkg")
+        self.temporary = path.with_name(f".{uuid.uuid4().hex}.tmp.gpkg")
         self._crs: Any = None
         self._first = ""  # the image that has set the reference system
         self._image = ""
@@ -186,8 +194,8 @@ class _Layer:
         self._is_damaged = False
         self.num_rows = 0
 
-    def begin(self, image: str, place: dict[str, Any]) -> None:
-        """Begins the polygons of an image.
+    def check(self, image: str, place: dict[str, Any]) -> None:
+        """Checks where an image is.
 
         Raises:
             ValueError: If the image has no transform or no reference system, or another one than the images before.
@@ -198,13 +206,17 @@ class _Layer:
                 f"{image!r} has no {lacks}, which a GeoPackage needs. Georeference it, or choose another format, such "
                 "as coco."
             )
-        if self._crs is None:
-            self._crs, self._first = place["crs"], image
-        elif self._crs != place["crs"]:
+        if self._crs is not None and self._crs != place["crs"]:
             raise ValueError(
                 f"{image!r} has the reference system {place['crs']} and {self._first!r} {self._crs}; expected one, "
                 "because nothing is reprojected. Write a file for each reference system."
             )
+
+    def begin(self, image: str, place: dict[str, Any]) -> None:
+        """Begins the polygons of an image. The first one sets the reference system; see `check`."""
+        self.check(image, place)
+        if self._crs is None:
+            self._crs, self._first = place["crs"], image
         self._image, self._transform = image, place["transform"]
 
     def add(self, polygon: "Polygon", row: tuple[Any, ...], origin: Sequence[int] = (0, 0)) -> None:
@@ -224,7 +236,7 @@ class _Layer:
         columns = list(zip(*self._rows)) or [()] * len(FIELDS)
         try:
             raw.write(
-                self._temporary,
+                self.temporary,
                 shapely.to_wkb(np.array(self._polygons, object)),
                 [np.array(column, dtype) for column, dtype in zip(columns, FIELDS.values())],
                 list(FIELDS),
@@ -232,7 +244,7 @@ class _Layer:
                 driver="GPKG",
                 geometry_type="Polygon",
                 crs=self._crs.to_wkt(),
-                append=self._temporary.exists(),
+                append=self.temporary.exists(),
             )
         except RuntimeError as error:  # of which the errors of pyogrio are: a full disk has several
             self._is_damaged = True
@@ -245,19 +257,20 @@ class _Layer:
             raise ValueError(f"{str(self._path)!r} was not written, because of an error before. Choose another disk.")
         if self._crs is None:
             return
-        if self._rows or not self._temporary.exists():
+        if self._rows or not self.temporary.exists():
             self._flush()
         if not self._is_complete():
             raise ValueError(f"{str(self._path)!r} cannot be written: its index is missing. {FREE_SPACE}")
-        os.replace(self._temporary, self._path)
+        os.replace(self.temporary, self._path)
 
     def _is_complete(self) -> bool:
         """Whether all rows and their index are there: GDAL writes the index when it closes the file, without errors."""
-        with contextlib.closing(sqlite3.connect(self._temporary)) as database:
+        with contextlib.closing(sqlite3.connect(self.temporary)) as database:
             (num_rows,) = database.execute(f'SELECT COUNT(*) FROM "{LAYER}"').fetchone()
             index = database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (f"rtree_{LAYER}_geom",)).fetchone()
         return num_rows == self.num_rows and (index is not None or not num_rows)
 
     def discard(self) -> None:
         """Removes what is not finished."""
-        self._temporary.unlink(missing_ok=True)
+        for suffix in ("", "-journal", "-wal", "-shm"):  # of SQLite, which would apply an old journal to a new file
+            self.temporary.with_name(self.temporary.name + suffix).unlink(missing_ok=True)

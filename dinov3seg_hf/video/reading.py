@@ -107,7 +107,8 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
     if not path.is_file():
         raise ValueError(f"The video {str(path)!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
     try:
-        container = av.open(str(path), metadata_errors="replace")  # titles that are not UTF-8, as of old cameras
+        # absolute, because FFmpeg takes a name such as "concat:a.mp4" for a protocol; some titles are not UTF-8
+        container = av.open(os.path.abspath(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(
             f"The video {str(path)!r} cannot be read ({error.strerror}). It may be truncated or damaged, or no video."

@@ -165,6 +165,20 @@ def test_what_cannot_be_a_map_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.gpkg"))
 
 
+def test_an_image_that_was_not_noted_does_not_set_the_reference_system(tmp_path, monkeypatch):
+    labels = label_map_of(30, 40, 0)
+    failing, image = (
+        AnnotatedImage(f"{name}.tif", labels, source=write_map(tmp_path / f"{name}.tif", labels.shape, crs=system))
+        for name, system in (("failing", "EPSG:25833"), ("image", "EPSG:32632"))
+    )
+    with open_writer("geopackage", tmp_path / "a.gpkg", Vocabulary(NAMES)) as writer:
+        with files_of_at_most(10), pytest.raises(ValueError, match="'failing.tif' cannot be written"):
+            writer.add(failing)
+        writer.add(image)
+    _, columns, system = read_polygons(tmp_path / "a.gpkg")
+    assert system == "EPSG:32632" and set(columns["image"]) == {"image.tif"}
+
+
 def test_an_interrupted_run_goes_on_in_the_reference_system_of_its_first_image(tmp_path, monkeypatch):
     """GDAL cannot cut a file off after an image: polygons wait in the journal."""
     monkeypatch.setattr(geopackage, "CHUNK", 3)
@@ -197,6 +211,8 @@ def test_an_interrupted_run_goes_on_in_the_reference_system_of_its_first_image(t
                 parts.add(images[2])
             with files_of_at_most(int(share * (tmp_path / "whole.gpkg").stat().st_size)):
                 parts.close()
+    for name in (".a.gpkg.new.gpkg", ".a.gpkg.new.gpkg-journal"):
+        (tmp_path / name).write_bytes(b"of a process that was killed while it wrote the file")
     with writer() as parts:
         assert parts.resume({}, sources) == sources.keys()
     assert not [path.name for path in tmp_path.iterdir() if path.suffix not in (".tif", ".gpkg")]

@@ -94,6 +94,19 @@ def test_a_title_that_is_not_utf8_is_no_error(tmp_path):
         assert len(list(video.frames())) == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a name has no colon there")
+def test_the_name_of_a_file_is_no_protocol(tmp_path, monkeypatch):
+    """FFmpeg would read another file than the one that exists."""
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "other.mov", noise(2))
+    (tmp_path / "concat:other.mov").write_bytes(b"no video")
+    with pytest.raises(ValueError, match="cannot be read"), open_video("concat:other.mov"):
+        pass
+    (tmp_path / "concat:other.mov").write_bytes((tmp_path / "other.mov").read_bytes())
+    with open_video("concat:other.mov") as video:
+        assert video.num_frames == 2
+
+
 def test_files_that_are_no_videos_are_told_apart(tmp_path, monkeypatch):
     def error_of(path):
         with pytest.raises(ValueError) as caught, open_video(path):
