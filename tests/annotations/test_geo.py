@@ -172,7 +172,7 @@ def test_an_image_that_was_not_noted_does_not_set_the_reference_system(tmp_path,
         for name, system in (("failing", "EPSG:25833"), ("image", "EPSG:32632"))
     )
     with open_writer("geopackage", tmp_path / "a.gpkg", Vocabulary(NAMES)) as writer:
-        with files_of_at_most(10), pytest.raises(ValueError, match="'failing.tif' cannot be written"):
+        with files_of_at_most(10), pytest.raises(ValueError, match=r"'failing\.tif' cannot be written"):
             writer.add(failing)
         writer.add(image)
     _, columns, system = read_polygons(tmp_path / "a.gpkg")
