@@ -6,7 +6,7 @@ Shapes: B images, C classes, K text halves, h x w patches, E channels of a refin
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -18,7 +18,6 @@ from transformers.utils.generic import maybe_autocast
 
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
-from .plain_layers import is_plain
 
 
 class Dinov3SegPriorConvolution(nn.Conv2d):
@@ -69,10 +68,8 @@ class Dinov3SegDecoderStep(GradientCheckpointingLayer):
         is_single = like.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
         return (
             is_single
-            and self.upsample.bias is not None
-            and self.convolution1.bias is not None
-            and is_plain(self.upsample, nn.ConvTranspose2d, UPSAMPLING, like.device)
-            and is_plain(self.convolution1, nn.Conv2d, CONVOLUTION, like.device)
+            and _is_plain(self.upsample, nn.ConvTranspose2d, UPSAMPLING)
+            and _is_plain(self.convolution1, nn.Conv2d, CONVOLUTION)
         )
 
     def forward(
@@ -102,6 +99,27 @@ class Dinov3SegDecoderStep(GradientCheckpointingLayer):
 # The layers that `fused_kernel` stands for.
 UPSAMPLING = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "output_padding": (0, 0)}
 CONVOLUTION = {"kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+
+
+def _is_plain(
+    layer: nn.Conv2d | nn.ConvTranspose2d, kind: type[nn.Module], geometry: Mapping[str, tuple[int, int]]
+) -> bool:
+    """Whether a layer computes what its weights say, and nobody listens to its calls.
+
+    Adapters and parametrizations are other classes. Quantized weights are tensors of other classes, and offloaded ones
+    are on other devices. `weight_norm`, `prune` and all who read activations add hooks; accelerate sets a `forward`.
+    """
+    if type(layer) is not kind or layer.bias is None:
+        return False
+    # torch has no public list of hooks; they are attributes of the layer: "_forward_hooks" and "_forward_pre_hooks"
+    is_watched = any(value for name, value in vars(layer).items() if "forward" in name)
+    weights = layer.weight, layer.bias
+    return (
+        not is_watched
+        and all(type(weight) in (nn.Parameter, torch.Tensor) and weight.device.type == "cpu" for weight in weights)
+        and all(getattr(layer, name) == value for name, value in geometry.items())
+        and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
+    )
 
 
 # A transposed convolution (2 x 2, stride 2) and a convolution (3 x 3) are one transposed convolution (4 x 4, stride 2).

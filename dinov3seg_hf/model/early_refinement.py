@@ -19,27 +19,64 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_dinov3seg import Dinov3SegConfig
-from .pointwise import Dinov3SegPointwiseBlock, Dinov3SegPointwiseEncoder, band_height
 from .pooling import pool
 from .unit_length import unit_length
 from .windows import ceil_div, size_of
 
 # A query at the relative position p of an axis attends to the keys between p - 0.1 and p + 0.1 of this axis.
 WINDOW_RADIUS = 0.1
+NUM_GROUPS = 8
 MIXING_SLOPE = 10.0
 KERNEL_SIZE = 5  # of the learned basis of `Dinov3SegFeatureEncoder`
 # Maximum numbers of values in the temporary tensors of attention and encoders on a CPU; they limit memory, not results.
 MAX_LOGITS = 2**22
 MAX_RESPONSES = 2**25
+MAX_BAND = 2**22
+MAX_MAPS = 2**26  # of the images that are encoded at once: one of 640 x 640 pixels
 # On other devices, operations on so few values take less time than their start.
-ELSEWHERE = {"responses": 4, "side of a tile": 2}
+ELSEWHERE = {"responses": 4, "band": 16, "maps": 4, "side of a tile": 2}
 # A traced graph (`torch.compile`, `torch.export`) serves maps of any size, so its number of bands is a constant.
 NUM_TRACED_BANDS = 5
+
+
+class Dinov3SegPointwiseBlock(GradientCheckpointingLayer):
+    """A pre-norm residual block of 1x1 convolutions."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(NUM_GROUPS, width)
+        self.convolution1 = nn.Conv2d(width, width, kernel_size=1, bias=False)
+        self.norm2 = nn.GroupNorm(NUM_GROUPS, width)
+        self.convolution2 = nn.Conv2d(width, width, kernel_size=1, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Refines `(B, E, h, w)`; the shape does not change."""
+        in_place = not torch.is_grad_enabled()  # there is a cell for each pixel, so as few maps as possible
+        inner = self.convolution1(F.silu(self.norm1(hidden_states), inplace=in_place))
+        return hidden_states + self.convolution2(F.silu(self.norm2(inner), inplace=in_place))
 
 
 def elsewhere(limit: str, device: torch.device) -> int:
     """The factor of a limit on a device: 1 on a CPU."""
     return 1 if device.type == "cpu" else ELSEWHERE[limit]
+
+
+class Dinov3SegPointwiseEncoder(nn.Module):
+    """A convolution to E channels and two pointwise blocks."""
+
+    def __init__(self, in_size: int, width: int, kernel_size: int = 1):
+        super().__init__()
+        self.radius = kernel_size // 2
+        self.convolution = nn.Conv2d(in_size, width, kernel_size, bias=False)
+        self.blocks = nn.Sequential(Dinov3SegPointwiseBlock(width), Dinov3SegPointwiseBlock(width))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Encodes `(B, in, h, w)` as `(B, E, h, w)`."""
+        if self.radius > 0:
+            # a reflection needs more cells than the radius; smaller maps repeat their border
+            mode = "reflect" if min(states.shape[-2:]) > self.radius else "replicate"
+            states = F.pad(states, [self.radius] * 4, mode=mode)
+        return self.blocks(self.convolution(states))
 
 
 class Dinov3SegFeatureEncoder(GradientCheckpointingLayer):
@@ -101,18 +138,17 @@ def rotate_by_frequencies(states: torch.Tensor, frequencies: torch.Tensor) -> to
 
     def rotated(band: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         angles = (rows[:, None] + columns).permute(2, 0, 1)  # (E, band, W), in memory like the maps
-        first, second = band.chunk(2, dim=-3)
-        turned = torch.cat([-second, first], dim=-3)
+        first, second = band.chunk(2, dim=1)
+        turned = torch.cat([-second, first], dim=1)
         return band * angles.cos().to(band.dtype) + turned * angles.sin().to(band.dtype)
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return rotated(states, rows)
+    band_height = max(1, MAX_BAND * elsewhere("band", states.device) // states[:, :, :1].numel())
     result = torch.empty_like(states)
-    for maps, turned_maps in zip(states, result):
-        height = band_height(maps.permute(1, 2, 0))
-        for start in range(0, len(rows), height):
-            band = slice(start, start + height)
-            turned_maps[:, band] = rotated(maps[:, band], rows[band])
+    for start in range(0, len(rows), band_height):
+        band = slice(start, start + band_height)
+        result[:, :, band] = rotated(states[:, :, band], rows[band])
     return result
 
 
@@ -338,6 +374,21 @@ class Dinov3SegEarlyRefinement(nn.Module):
         self, patch_features: torch.Tensor, pixel_values: torch.Tensor, output_size: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Computes queries `(B, E, h', w')` and keys `(B, E, h, w)`."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._project(patch_features, pixel_values, output_size)
+        # The channels of a pixel side by side: a 1x1 convolution is then a product of matrices, and nothing is copied.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        num_values = pixel_values[0, 0].numel() * len(self.frequencies[0])
+        few = max(1, MAX_MAPS * elsewhere("maps", pixel_values.device) // num_values)
+        parts = [
+            self._project(*images, output_size) for images in zip(patch_features.split(few), pixel_values.split(few))
+        ]
+        query, key = (torch.cat(maps) for maps in zip(*parts))
+        return query, key
+
+    def _project(
+        self, patch_features: torch.Tensor, pixel_values: torch.Tensor, output_size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         image = rotate_by_frequencies(self.image_encoder(pixel_values), self.frequencies)
         query = pool(self.query_encoder(image), output_size, self.patch_size // self.scale)
         query = normalize(self.query_norm, self.query_convolution(query).permute(0, 2, 3, 1))

@@ -6,7 +6,7 @@
     python scripts/measure/early_refinement.py --dtype bfloat16
 
 Features of ViT-L on a 40 x 40 grid, an image of 640 x 640 px, published widths, random weights, one thread. The plain
-twin computes each layer for the whole map, as with gradients.
+twin has the channels of the maps one after the other, as with gradients.
 """
 
 import argparse
@@ -25,10 +25,9 @@ def measure(scale: int, side: int, width: int, dtype: str, is_plain: bool) -> di
 
     from dinov3seg_hf import Dinov3SegConfig
     from dinov3seg_hf.model.early_refinement import Dinov3SegEarlyRefinement
-    from dinov3seg_hf.model.pointwise import Dinov3SegPointwiseBlock
 
     if is_plain:
-        setattr(Dinov3SegPointwiseBlock, "_refine_in_bands", Dinov3SegPointwiseBlock._refine)
+        Dinov3SegEarlyRefinement.project = Dinov3SegEarlyRefinement._project
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = Dinov3SegEarlyRefinement(Dinov3SegConfig(early_refinement_scale=scale)).eval()

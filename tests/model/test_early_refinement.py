@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dinov3seg_hf import Dinov3SegConfig
 from dinov3seg_hf.conversion import convert_anyup
-from dinov3seg_hf.model import early_refinement, pointwise
+from dinov3seg_hf.model import early_refinement
 from dinov3seg_hf.model.early_refinement import (
     Dinov3SegEarlyRefinement,
     initial_mixing_weight,
@@ -65,16 +65,17 @@ def test_equals_the_published_code(published, output, grad):
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_the_limits_of_memory_do_not_change_results(published, output, monkeypatch):
+    """In float64, because a convolution of few rows rounds otherwise in float32, by up to 1e-5."""
     name, expected = output.removeprefix("out/").split("_")[0], RECORDED[output]
-    for module, limit in (
-        (early_refinement, "MAX_LOGITS"),
-        (early_refinement, "MAX_RESPONSES"),
-        (pointwise, "MAX_BAND"),
-    ):
-        monkeypatch.setattr(module, limit, 1)  # the smallest tiles and bands
+    module = copy.deepcopy(published).double()
+    inputs = RECORDED[f"in/features_{name}"].double(), RECORDED[f"in/image_{name}"].double(), expected.shape[-2:]
     with torch.no_grad():
-        refined = published(RECORDED[f"in/features_{name}"], RECORDED[f"in/image_{name}"], expected.shape[-2:])
-    torch.testing.assert_close(refined, expected, atol=1e-5, rtol=0)
+        unlimited = module(*inputs)
+        for limit in ("MAX_LOGITS", "MAX_RESPONSES", "MAX_BAND", "MAX_MAPS"):
+            monkeypatch.setattr(early_refinement, limit, 1)  # the smallest tiles and bands, one image
+        refined = module(*inputs)
+    torch.testing.assert_close(refined.float(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(refined, unlimited, atol=1e-6, rtol=0)  # the weights of the attention are float32
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -169,42 +170,3 @@ def test_half_precision_is_close(tiny_config, dtype):
         refined = module.to(dtype)(patches.to(dtype), pixels.to(dtype))
     assert refined.dtype == dtype
     assert (refined.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    rows=st.integers(1, 9),
-    columns=st.integers(1, 9),
-    height=st.integers(1, 10),
-    offset=st.sampled_from([0.0, 1e3]),
-    seed=st.integers(0, 100),
-)
-def test_statistics_of_bands_are_those_of_the_map(rows, columns, height, offset, seed):
-    """Also far from zero, where a sum of squares minus the square of the sum has no digits left."""
-    cells = torch.randn(rows, columns, 16, generator=torch.Generator().manual_seed(seed)) + offset
-    mean, variance = pointwise.group_statistics(cells, 4, height)
-    groups = cells.double().unflatten(-1, (4, -1)).permute(2, 0, 1, 3).flatten(1)
-    torch.testing.assert_close(mean.double(), groups.mean(dim=1), atol=1e-6 + 1e-6 * offset, rtol=0)
-    torch.testing.assert_close(variance.double(), groups.var(dim=1, correction=0), atol=1e-6 * (1 + offset), rtol=1e-5)
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_layers_that_somebody_listens_to_are_called(published, memory_format):
-    """Hooks, adapters and quantized weights replace what a layer computes."""
-    block = copy.deepcopy(published.query_encoder)
-    states = torch.randn(2, 32, 5, 7).contiguous(memory_format=memory_format)
-    convolutions = [layer for layer in block.modules() if isinstance(layer, torch.nn.Conv2d)]
-    assert len(convolutions) == 5
-    seen = []
-    with torch.no_grad():
-        plain = block(states)
-        for layer in convolutions:
-            layer.register_forward_hook(lambda layer, args, output: seen.append(layer) or 2 * output)
-        doubled = block(states)
-        for layer in convolutions:
-            layer._forward_hooks.clear()
-            layer.weight.mul_(2)
-        torch.testing.assert_close(doubled, block(states))
-    assert set(seen) == set(convolutions) and not torch.allclose(plain, doubled)
-    with torch.enable_grad():
-        torch.testing.assert_close(doubled, block(states).detach(), atol=1e-4, rtol=1e-4)
