@@ -6,7 +6,7 @@
     python scripts/measure/early_refinement.py --dtype bfloat16
 
 Features of ViT-L on a 40 x 40 grid, an image of 640 x 640 px, published widths, random weights, one thread. The plain
-twin has the channels of the maps one after the other, as with gradients.
+twin is the code for training: maps have their channels one after the other.
 """
 
 import argparse
@@ -26,8 +26,6 @@ def measure(scale: int, side: int, width: int, dtype: str, is_plain: bool) -> di
     from dinov3seg_hf import Dinov3SegConfig
     from dinov3seg_hf.model.early_refinement import Dinov3SegEarlyRefinement
 
-    if is_plain:
-        Dinov3SegEarlyRefinement.project = Dinov3SegEarlyRefinement._project
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = Dinov3SegEarlyRefinement(Dinov3SegConfig(early_refinement_scale=scale)).eval()
@@ -35,7 +33,9 @@ def measure(scale: int, side: int, width: int, dtype: str, is_plain: bool) -> di
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(std=0.1)
-        module, features, image = (each.to(getattr(torch, dtype)) for each in (module, features, image))
+    module = module.to(getattr(torch, dtype)).requires_grad_(False)
+    features, image = (each.to(getattr(torch, dtype)) for each in (features, image))
+    with torch.set_grad_enabled(is_plain):
         module(features[..., :4, :4], image[..., :64, :64])  # libraries load their code at the first call
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         module(features, image)
