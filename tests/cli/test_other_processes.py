@@ -31,10 +31,10 @@ STORE = """
 import os, sys
 import torch.distributed
 from dinov3seg_hf.process_errors import is_of_another_process
-torch.distributed.init_process_group("gloo")
-if os.environ["RANK"] == "0":
-    os._exit(3)
 try:
+    torch.distributed.init_process_group("gloo")  # the first process may be gone before the second one is ready
+    if os.environ["RANK"] == "0":
+        os._exit(3)
     torch.distributed.distributed_c10d._get_default_store().get("a key")
 except RuntimeError as error:
     sys.exit(4 if is_of_another_process(error) else str(error))
