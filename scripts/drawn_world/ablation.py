@@ -40,16 +40,18 @@ from dinov3seg_hf.model.inference_settings import InferenceSettings
 from dinov3seg_hf.training.config import TrainingConfig
 from dinov3seg_hf.training.trainer import Trainer
 
+LATE = ["use_spatial_refinement", "use_class_refinement", "use_guidance"]
 VARIANTS = {
     FULL: [],
     "no global text": ["use_global_text"],
     "no early refinement": ["use_early_refinement"],
-    "no late refinement": ["use_spatial_refinement", "use_class_refinement", "use_guidance"],
+    "no late refinement": LATE,
     "late refinement without the spatial blocks": ["use_spatial_refinement"],
     "late refinement without the class blocks": ["use_class_refinement"],
     "late refinement without guidance": ["use_guidance"],
     "no text threshold": ["use_text_threshold"],
     "no correlation residual": ["use_correlation_residual"],
+    "neither early nor late refinement": ["use_early_refinement", *LATE],
 }
 OUTCOME, ZERO_SHOT_OUTCOME = "ablation.json", "zero-shot.json"
 NOT_OF_THE_RUN = ("init", "output", "num_workers")  # options that change no score; the weights of `init` are compared

@@ -6,6 +6,7 @@ cd scripts/drawn_world
 python explain_ablation.py halves                      # accuracy of each half of the text embeddings
 python explain_ablation.py noise --runs runs/ablation  # the trained heads with noisy patch features
 python explain_ablation.py few --runs runs/ablation    # the trained heads with few names per image
+python explain_ablation.py one --runs runs/ablation    # the trained heads with a single name
 """
 
 import argparse
@@ -38,11 +39,12 @@ SPLIT = "unseen"
 
 def make_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["halves", "noise", "few"])
+    parser.add_argument("what", choices=["halves", "noise", "few", "one"])
     parser.add_argument("--scenes", type=positive, default=40)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of ablation.py")
     parser.add_argument("--strength", type=float, default=4.0, help="strength of the noise; see feature_noise.py")
     parser.add_argument("--names", type=positive, default=24, help="few: number of names per image")
+    parser.add_argument("--variants", nargs="+", help="folders in --runs of the variants to score (default: all)")
     return parser
 
 
@@ -53,9 +55,15 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_OK
     runs: dict[str, list[Path]] = {}
     for model in sorted(options.runs.glob("*/seed-*/model")):
-        runs.setdefault(model.parent.parent.name, []).append(model)
+        variant = model.parent.parent.name
+        if options.variants is None or variant in options.variants:
+            runs.setdefault(variant, []).append(model)
     if not runs:
-        raise ValueError(f"No trained models were found in {str(options.runs)!r}. Run ablation.py first.")
+        raise ValueError(f"No trained models of these variants are in {str(options.runs)!r}. Run ablation.py first.")
+    if options.what == "one":
+        for name, models in runs.items():
+            explain_one(name, models, data)
+        return EXIT_OK
     strength, num_names = (options.strength, None) if options.what == "noise" else (0.0, options.names)
     what = f"noise {strength:g}" if num_names is None else f"{num_names} names per image"
     print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; one score per seed, and the mean")
@@ -86,6 +94,37 @@ def score(folder: Path, data: SegmentationDataset, head: str, strength: float, n
             (labeled,) = pipe.segment_prepared([prepared], chosen, settings)
         matrix.update(labels[labeled.label_map], item["labels"])
     return 100 * matrix.scores()["mean_iou"]
+
+
+def explain_one(name: str, models: list[Path], data: SegmentationDataset) -> None:
+    """Prints how well heads find a single name: each one in an image, and as many that it does not show.
+
+    A pixel shows the name if its score is at least 0.5. The result has the mean over images and names of the
+    intersection over union with the true pixels, and of the share of pixels where the name is not in the image.
+    """
+    found, elsewhere = [], []
+    for folder in models:
+        model = Dinov3SegForSemanticSegmentation.from_pretrained(folder).eval()
+        pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
+        text = pipe.encode_labels(data.vocabulary)
+        settings = InferenceSettings(inference="whole", head="full")
+        overlaps, shares = [], []
+        for row in tqdm(range(len(data)), desc=folder.parent.name, leave=False):
+            item = data.read(row)
+            prepared = pipe.prepare(item["image"], settings)
+            present = np.unique(item["labels"])
+            for label in chosen_labels(item["labels"], len(data.vocabulary), 2 * len(present), row):
+                one = replace(text, tensor=text.tensor[[label]], names=(text.names[label],))
+                (labeled,) = pipe.segment_prepared([prepared], one, settings)
+                shown, true = labeled.score_map >= 0.5, item["labels"] == label
+                if label in present:
+                    overlaps.append((shown & true).sum() / (shown | true).sum())
+                else:
+                    shares.append(shown.mean())
+        found.append(100 * np.mean(overlaps))
+        elsewhere.append(100 * np.mean(shares))
+    report(name, found)
+    report(f"{name}, where it is not", elsewhere)
 
 
 def chosen_labels(labels: np.ndarray, num_classes: int, num_names: int | None, seed: int) -> np.ndarray:
