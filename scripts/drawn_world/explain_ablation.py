@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if not runs:
         raise ValueError(f"No trained models of these variants are in {str(options.runs)!r}. Run ablation.py first.")
     if options.what == "one":
+        print(f"a name alone on {options.scenes} {SPLIT} scenes: overlap in %, and % of pixels where it is not")
         for name, models in runs.items():
             explain_one(name, models, data)
         return EXIT_OK

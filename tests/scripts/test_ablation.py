@@ -153,3 +153,11 @@ def test_noise_spoils_scores_and_few_names_raise_them(explain, tmp_path):
     clean = score("noise", "--strength", 0)
     assert score("noise", "--strength", 8) < 0.8 * clean
     assert score("few", "--names", 8) > clean
+
+
+def test_a_single_name_is_found_where_it_is_and_hardly_elsewhere(explain, tmp_path):
+    options = ("one", "--scenes", 2, "--runs", tmp_path / "runs", "--variants", "full-model")
+    _, found, elsewhere = explain(*options)
+    assert float(found.split()[-1]) > 60 and float(elsewhere.split()[-1]) < 5
+    with pytest.raises(AssertionError):  # the command ends with an error
+        explain(*options[:-1], "another")

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from dinov3seg_hf.about import EMBEDDED
+from dinov3seg_hf.cli.console import execute
 from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, PATTERNS, SEEN, factors_of, phrases_of
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.loading import load_pipeline
@@ -223,6 +224,20 @@ def test_the_background_is_measured_as_its_header_says(tmp_path):
         "calibrated with masks",
     }
     assert "wrongly none" in output
+
+
+def test_a_constant_finds_more_of_a_word_and_labels_more_of_what_no_name_is_for(capsys):
+    module = load_script(SCRIPTS / "drawn_world" / "explain_words.py")
+    assert execute(module, "explain_words", ["--scenes", "2", "--constants", "0", "4"]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    columns = header.split(" | ")
+    for before, after in (rows[:2], rows[2:]):  # seen and unseen scenes
+        cells = [
+            [float(cell.strip(" |%")) for cell in row.split(" | ")[2:] if "nan" not in cell] for row in (before, after)
+        ]
+        lower, higher = np.array(cells)
+        assert (higher[:-1] >= lower[:-1]).all() and higher[-2] > lower[-2] and higher[-1] <= lower[-1]
+    assert columns[-2:] == ["labeled", "rejected |"]
 
 
 @pytest.mark.multiprocess
