@@ -227,12 +227,13 @@ def decoded(value: Any, what: str) -> Any:
 
 def _bits_of_png(value: Any) -> int | None:
     """The bits of a channel of a stored PNG; `None` for anything else. PIL opens 16 bits as 8, without a word."""
-    content = value.get("bytes") if isinstance(value, dict) else None
-    if content is None and isinstance(value, dict) and Path(value.get("path") or "").is_file():
+    if not isinstance(value, dict):
+        return None
+    content = value.get("bytes") or b""
+    if not content and Path(value.get("path") or "").is_file():
         with open(value["path"], "rb") as file:
             content = file.read(_BITS_OF_PNG + 1)
-    is_png = content is not None and content.startswith(_PNG) and len(content) > _BITS_OF_PNG
-    return content[_BITS_OF_PNG] if is_png else None
+    return content[_BITS_OF_PNG] if content.startswith(_PNG) and len(content) > _BITS_OF_PNG else None
 
 
 def _place_of(image: Any) -> str:
