@@ -33,8 +33,9 @@ class Dinov3SegDataCollator:
     Args:
         processor: The processor of the model, or its image processor alone.
         vocabulary: The classes of the masks, in any form that `model.set_vocabulary` takes except embeddings; each
-            batch gets their `input_ids` and `attention_mask`. With `raw_ids`, the masks contain raw ids. Default: the
-            classes are the default vocabulary of the model, which is faster if the text tower is frozen.
+            batch gets their `input_ids` and `attention_mask`. With `raw_ids`, the masks contain raw ids, and other
+            values are ignored. Default: the classes are the default vocabulary of the model, which is faster if the
+            text tower is frozen.
         image_column: The key of the image in a row. Default: a usual name, such as "image".
         mask_column: The key of the mask in a row. Default: a usual name, such as "label" or "annotation".
         **options: Options of the image processor, such as `size={"height": 512, "width": 512}` and `do_reduce_labels`.
@@ -93,9 +94,11 @@ class Dinov3SegDataCollator:
             masks = None if mask is None else [row[mask] for row in rows]
             batch = dict(self.image_processor([row[image] for row in rows], masks, **self.options))
         if self.vocabulary is not None and "labels" in batch:
-            labels = self.vocabulary.labels_from_raw(batch["labels"].numpy())
-            labels[labels == self.vocabulary.ignore_label] = IGNORED
-            batch["labels"] = torch.from_numpy(labels).long()
+            labels = batch["labels"]
+            if self.vocabulary.raw_ids is not None:
+                labels = torch.from_numpy(self.vocabulary.labels_from_raw(labels.numpy())).long()
+            # other values stay: negative ones have a meaning, and the loss refuses those of no class
+            batch["labels"] = labels.masked_fill(labels == self.vocabulary.ignore_label, IGNORED)
         return {**batch, **self._text}
 
     @staticmethod

@@ -34,12 +34,20 @@ MASK_COLUMNS = (
 
 
 def class_names_of(dataset: Dataset) -> tuple[str, ...] | None:
-    """The class names of the `ClassLabel` features, including nested features.
+    """The class names of the `ClassLabel` features in lists: of masks, or of what an image shows.
 
-    `None` if the features do not contain a `ClassLabel`, or if several of them have different names.
+    One `ClassLabel` per row, such as a kind of scene or a breed, does not name what pixels show.
+
+    `None` if the features do not contain a `ClassLabel` in a list, or if several of them have different names.
     """
-    found = [names for _, feature in sorted((dataset.features or {}).items()) for names in class_labels(feature)]
+    found = [names for feature in _lists_in(dict(dataset.features or {})) for names in class_labels(feature)]
     return found[0] if len(set(found)) == 1 else None
+
+
+def _lists_in(feature: Any) -> list[Any]:
+    if isinstance(feature, dict):
+        return [found for _, part in sorted(feature.items()) for found in _lists_in(part)]
+    return [feature] if isinstance(feature, (List, LargeList)) else []
 
 
 def class_labels(feature: Any) -> list[tuple[str, ...]]:

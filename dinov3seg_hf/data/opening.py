@@ -112,7 +112,7 @@ def find_vocabulary(
 
     Args:
         dataset: A data set. Its class names come from the preset that its rows were prepared with, or from a
-            `ClassLabel` in its features, if it has one of these.
+            `ClassLabel` in its features, if it has one of these. A column with one label per image does not count.
         source: A vocabulary, the name of a preset, or a vocabulary file. Replaces the class names of the data set.
         card: A folder or Hub id of a data set. A file `classes.txt` (or .tsv, .json; or `labels`) in the folder, the
             header of the data set card (`class_names`, `label_names` or `id2label`) or a file `id2label.json` next to
@@ -145,9 +145,9 @@ def find_vocabulary(
     if card is not None and (names := _names_in_card(card, revision, token)):
         return Vocabulary(names, shared_synonyms=True)
     raise ValueError(
-        "The class names of the data set were not found: neither its features (one ClassLabel), nor its card, nor a "
-        f"file classes.txt in its folder specify class names. Pass a preset ({', '.join(Vocabulary.presets())}), or a "
-        "file with one class per line."
+        "The class names of the data set were not found: neither its features (one ClassLabel, in masks or lists), nor "
+        "its card, nor a file classes.txt in its folder specify class names. Pass a preset "
+        f"({', '.join(Vocabulary.presets())}), or a file with one class per line."
     )
 
 

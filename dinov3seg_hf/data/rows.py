@@ -7,7 +7,8 @@ vocabulary or negative (ignored); unknown mask values never become a class. Hand
 does not depend on models or processors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import datasets
@@ -19,14 +20,21 @@ from ..model.checks import checked_choice, checked_flag, checked_integer
 from ..model.fingerprints import sha256_of
 from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
 from ..model.loss import IGNORED
-from ..model.vocabulary import Vocabulary
-from .columns import Dataset, class_labels, find_columns
+from ..model.vocabulary import Vocabulary, word_key
+from .columns import Dataset, class_labels, class_names_of, find_columns
 from .presets import prepared_vocabulary, protocol_of
 
 MaskValues = Literal["labels", "raw_ids"]
 
 MaskCoding = Literal["integers", "ade20k-rgb"]
 Transform = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+
+# A PNG begins with its signature and its first chunk, in which one byte is the number of bits of a channel.
+_PNG, _BITS_OF_PNG = b"\x89PNG\r\n\x1a\n", 24
+
+# A mask of one bit has the values 0 and 1; most tools show and write them as 0 and 255.
+WHITE = 255
 
 
 class RowError(ValueError):
@@ -64,19 +72,31 @@ class RowReader:
                 'column, or set mask_values to "labels".'
             )
         self.mask_values = mask_values
-        self._check_size(dataset)
+        if mask_values == "labels":
+            self._check_names(dataset)
 
-    def _check_size(self, dataset: Dataset) -> None:
-        """Raises an error if the data set specifies another number of labels; does not read any mask."""
+    def _check_names(self, dataset: Dataset) -> None:
+        """Raises an error if the data set specifies other labels: another number or order; does not read any mask."""
         names, told = None, ""
         if (prepared := prepared_vocabulary(self.protocol)) is not None:
             names, told = prepared.scored_names, f"the labels of a data set prepared as {self.protocol}"
         elif class_labels(feature := dataset.features[self.mask_column]):
             names, told = class_labels(feature)[0], f"the labels of the column {self.mask_column!r}"
-        if names is not None and self.mask_values == "labels" and len(names) != self.num_labels:
+        if names is not None and len(names) != self.num_labels:
             raise ValueError(
                 f"The vocabulary has {self.num_labels} labels ({self.vocabulary.names[0]!r}, ...); expected "
                 f"{len(names)} ({names[0]!r}, ...), {told}. Pass the vocabulary that the masks were made with."
+            )
+        if names is None:  # other lists, as of objects, may name other classes than the masks have
+            listed = class_names_of(dataset) or ()
+            names, told = listed if len(listed) == self.num_labels else (), "the class names in its features"
+        moved = moved_names(names, self.vocabulary)
+        if len(moved) > 1:  # a single name may have been given to another class on purpose
+            name, label, place = moved[0]
+            raise ValueError(
+                f"The vocabulary has another order than the data set: {len(moved)} names have another label, such as "
+                f"{name!r}, which has {place}; expected {label}, as in {told}. Pass the names in the order of the "
+                "labels."
             )
 
     def prepare(self, dataset: Dataset) -> Dataset:
@@ -115,7 +135,10 @@ class RowReader:
         mask = decoded(value, "mask")
         if isinstance(mask, Image.Image):
             refuse_lossy(mask, "The mask")
-            raw = self._decode_colors(mask) if mask.mode in ("RGB", "RGBA") else read_label_map(mask).numpy()
+            raw = self._decode_colors(mask, value) if mask.mode in ("RGB", "RGBA") else read_label_map(mask).numpy()
+            if mask.mode == "1" and self.mask_values == "raw_ids":
+                raw_ids = self.vocabulary.raw_ids or {}
+                raw = raw * WHITE if WHITE in raw_ids and 1 not in raw_ids else raw
         else:
             try:
                 raw = np.asarray(mask)
@@ -127,10 +150,14 @@ class RowReader:
                 )
             raw = raw.astype(np.int64)
         if self.mask_values == "raw_ids":
-            labels = self.vocabulary.labels_from_raw(raw).astype(np.int64)
-        else:
-            labels = raw
-            strange = (labels != self.vocabulary.ignore_label) & ((labels < 0) | (labels >= self.num_labels))
+            raw = self.vocabulary.labels_from_raw(raw).astype(np.int64)
+        return self._checked_labels(raw)
+
+    def _checked_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Writes `IGNORED` into ignored pixels of labels, int64 `(H, W)`; makes no other map of numbers, for speed."""
+        outside = labels.view(np.uint64) >= self.num_labels  # negative labels, too
+        if outside.any():
+            strange = outside & (labels != self.vocabulary.ignore_label)
             if strange.any():
                 values = np.unique(labels[strange])
                 shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
@@ -139,9 +166,15 @@ class RowReader:
                     f"{self.vocabulary.ignore_label} for ignored pixels. Pass the vocabulary of the masks, a "
                     "vocabulary with a `raw_id` column, or the ignore_label of the masks."
                 )
-        return np.where(labels == self.vocabulary.ignore_label, IGNORED, labels)
+            labels[outside] = IGNORED
+        return labels
 
-    def _decode_colors(self, mask: Image.Image) -> np.ndarray:
+    def _decode_colors(self, mask: Image.Image, value: Any) -> np.ndarray:
+        if _bits_of_png(value) == 16:
+            raise ValueError(
+                "the mask is a PNG with several channels of 16 bits, of which only 8 can be read; expected one "
+                "integer per pixel. Save it with one channel (gray, 8 or 16 bits)."
+            )
         pixels = np.asarray(mask.convert("RGB")).astype(np.int64)
         if self.mask_coding == "ade20k-rgb":
             return ade20k_raw_ids(pixels)
@@ -151,6 +184,17 @@ class RowReader:
             "the mask is a color image; expected one integer per pixel. Convert the colors to labels first, or set "
             'mask_coding to "ade20k-rgb" for the colors of the full ADE20K annotation.'
         )
+
+
+def moved_names(names: Sequence[str], vocabulary: Vocabulary) -> list[tuple[str, int, int]]:
+    """The names of a data set that a vocabulary gives to another class: name, its label, and that in the vocabulary."""
+    label_of = {word_key(name): label for label, name in enumerate(vocabulary.scored_names)}
+    moved = []
+    for label, name in enumerate(names):
+        place = label_of.get(word_key(name), label)
+        if place != label and word_key(name) not in map(word_key, vocabulary.synonyms[label]):
+            moved.append((name, label, place))
+    return moved
 
 
 def ade20k_raw_ids(pixels: np.ndarray) -> np.ndarray:
@@ -179,6 +223,17 @@ def decoded(value: Any, what: str) -> Any:
         raise ImageError(
             f"the {what} cannot be decoded ({error}). Check whether the file is truncated or damaged."
         ) from error
+
+
+def _bits_of_png(value: Any) -> int | None:
+    """The bits of a channel of a stored PNG; `None` for anything else. PIL opens 16 bits as 8, without a word."""
+    if not isinstance(value, dict):
+        return None
+    content = value.get("bytes") or b""
+    if not content and Path(value.get("path") or "").is_file():
+        with open(value["path"], "rb") as file:
+            content = file.read(_BITS_OF_PNG + 1)
+    return content[_BITS_OF_PNG] if content.startswith(_PNG) and len(content) > _BITS_OF_PNG else None
 
 
 def _place_of(image: Any) -> str:

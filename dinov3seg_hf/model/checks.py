@@ -200,7 +200,7 @@ class CalibrationWarning(UserWarning):
 
 
 class MaskWarning(UserWarning):
-    """Warns of masks that show a single class."""
+    """Warns of masks that show a single class or none."""
 
 
 class SeamWarning(UserWarning):

@@ -324,6 +324,8 @@ class Vocabulary:
             )
         table = self._raw_table
         in_table = (annotation >= 0) & (annotation < len(table))
+        if in_table.all():  # without more copies of a map that may have millions of pixels
+            return table[annotation]
         return np.where(in_table, table[np.where(in_table, annotation, 0)], np.int32(self.ignore_label))
 
     @cached_property
@@ -331,7 +333,7 @@ class Vocabulary:
         raw_ids = self.raw_ids
         if raw_ids is None:
             raw_ids = {label: label for label in range(len(self.scored_names))}
-        table = np.full(max(raw_ids, default=0) + 1, self.ignore_label, np.int32)
+        table = np.full(max(256, max(raw_ids, default=0) + 1), self.ignore_label, np.int32)  # all values of 8 bits
         table[list(raw_ids)] = list(raw_ids.values())
         return table
 

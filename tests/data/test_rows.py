@@ -3,11 +3,16 @@
 import errno
 import io
 import json
+import struct
+import warnings
+import zlib
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -15,6 +20,7 @@ from dinov3seg_hf import Vocabulary
 from dinov3seg_hf.data.augmentation import PairedTransform
 from dinov3seg_hf.data.columns import find_columns
 from dinov3seg_hf.data.drawn_world import drawn_world
+from dinov3seg_hf.data.looks import warn_of_a_single_class
 from dinov3seg_hf.data.opening import find_vocabulary, open_dataset
 from dinov3seg_hf.data.parquet import encode_png, write_parquet
 from dinov3seg_hf.data.presets import drawn_world_vocabulary
@@ -23,6 +29,7 @@ from dinov3seg_hf.data.segmentation import SegmentationDataset
 from dinov3seg_hf.data.streamed import StreamedSegmentationDataset, segmentation_dataset
 from dinov3seg_hf.drawn_world.names import NAMES
 from dinov3seg_hf.drawn_world.scenes import draw_scene
+from dinov3seg_hf.model.checks import MaskWarning
 
 THREE = Vocabulary(["cat", "dog", "grass"])
 MANY = Vocabulary([f"class {label}" for label in range(1000)])
@@ -232,6 +239,84 @@ def test_ignored_pixels_are_negative():
     assert (item["labels"][3:5] == -1).all() and (item["labels"][5:] >= 0).all()
 
 
+@given(
+    labels=st.lists(st.sampled_from([-3, 0, 1, 2, 3, 11, 255, 2**40]), min_size=4, max_size=4),
+    ignore_label=st.sampled_from([255, 11, -3, 3]),
+)
+def test_a_mask_has_labels_and_ignored_pixels_or_is_refused(labels, ignore_label):
+    vocabulary = Vocabulary(THREE.names, ignore_label=ignore_label)
+    mask = np.array(labels).reshape(2, 2)
+    feature = datasets.List(datasets.List(datasets.Value("int64")))
+    data = SegmentationDataset(table([stored(encode_png(draw((2, 2))[0]))], [mask.tolist()], feature), vocabulary)
+    if set(labels) <= {0, 1, 2, ignore_label}:
+        assert np.array_equal(data[0]["labels"], np.where(mask == ignore_label, -1, mask))
+    else:
+        with pytest.raises(RowError, match=r"Row 0: the mask contains .*; expected labels from 0 to 2"):
+            data[0]
+
+
+@pytest.mark.parametrize("values", [{0: 0, 255: 1}, {0: 1, 255: 0}, {0: 0, 1: 1}, {0: 0, 1: 1, 255: 2}], ids=str)
+def test_masks_of_one_bit_are_black_and_white_unless_one_is_a_raw_id(values):
+    image, labels = draw(num_labels=2)
+    white = 1 if 1 in values else 255
+    vocabulary = Vocabulary(THREE.names, raw_ids=values)
+    mask = Image.fromarray((labels * 255).astype(np.uint8)).convert("1")
+    item = SegmentationDataset(table([stored(encode_png(image))], [png(mask)]), vocabulary)[0]
+    assert np.array_equal(item["labels"], np.where(labels == 1, values[white], values[0]))
+    item = SegmentationDataset(table([stored(encode_png(image))], [png(mask)]), THREE)[0]
+    assert np.array_equal(item["labels"], labels)
+
+
+def wide_png(pixels: np.ndarray, color: int) -> bytes:
+    """A PNG with 16 bits per channel, which PIL cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = pixels.shape[:2]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("color", "num_channels"), [(2, 3), (4, 2), (6, 4)], ids=["rgb", "gray and alpha", "rgba"])
+def test_channels_of_16_bits_are_refused_because_they_would_be_cut_to_8(tmp_path, color, num_channels):
+    image, labels = draw()
+    content = wide_png(np.stack([labels] * num_channels, -1), color)
+    (tmp_path / "mask.png").write_bytes(content)
+    for mask in (stored(content), str(tmp_path / "mask.png")):
+        with pytest.raises(RowError, match="Row 0: the mask is a PNG with several channels of 16 bits"):
+            SegmentationDataset(table([stored(encode_png(image))], [mask]), THREE)[0]
+    gray = stored(wide_png(labels[..., None], 0))
+    assert np.array_equal(SegmentationDataset(table([stored(encode_png(image))], [gray]), THREE)[0]["labels"], labels)
+
+
+# --- a look before the work -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("value", "vocabulary", "message"),
+    [
+        (255, THREE, r"In 2 rows .* no class at all, only ignored pixels \(value 255\)\. Check"),
+        (1, Vocabulary(THREE.names, raw_ids={10: 0, 20: 1}), "no class at all.* that are no raw_id of a class"),
+        (0, THREE, "no class but 'cat'. Check the mask column"),
+        (0, Vocabulary(["cat"]), None),
+    ],
+)
+def test_masks_that_teach_nothing_are_warned_of(streamed, value, vocabulary, message):
+    mask = stored(encode_png(np.full((12, 16), value, np.uint8)))
+    rows = rows_of(2, {0: (..., mask), 1: (..., mask)})
+    data = segmentation_dataset(rows.to_iterable_dataset() if streamed else rows, vocabulary)
+    if message is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", MaskWarning)
+            warn_of_a_single_class(data)
+    else:
+        with pytest.warns(MaskWarning, match=message):
+            warn_of_a_single_class(data)
+
+
 # --- bad rows ---------------------------------------------------------------------------------------------------------
 
 GOOD_IMAGE = encode_png(draw()[0])
@@ -299,6 +384,36 @@ def test_a_vocabulary_of_another_size_is_refused_before_any_row_is_read():
         SegmentationDataset(dataset, THREE)
     with pytest.raises(ValueError, match="prepared as drawn-world/1"):
         SegmentationDataset(drawn_world(1), THREE)
+
+
+@given(order=st.permutations(THREE.names), listed=st.sampled_from(["mask", "classes", "objects"]))
+def test_a_vocabulary_in_another_order_is_refused_before_any_row_is_read(order, listed):
+    names = datasets.ClassLabel(names=list(THREE.names))
+    features = {
+        "image": datasets.Image(),
+        "mask": datasets.List(datasets.List(names)) if listed == "mask" else datasets.Image(),
+        "classes": datasets.List(names if listed == "classes" else datasets.Value("int32")),
+        "objects": {"label": datasets.List(names if listed == "objects" else datasets.Value("int32"))},
+    }
+    rows = {"image": [stored(GOOD_IMAGE)], "mask": [None], "classes": [[]], "objects": [{"label": []}]}
+    dataset = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    vocabulary = Vocabulary([f"{name.upper()} " for name in order])
+    if tuple(order) == THREE.names:
+        SegmentationDataset(dataset, vocabulary)
+    else:
+        with pytest.raises(ValueError, match=r"another order than the data set: [23] names .*; expected [01], as in"):
+            SegmentationDataset(dataset, vocabulary)
+    # the masks have other values, so the order is that of the vocabulary
+    SegmentationDataset(dataset, Vocabulary(order, raw_ids={7: 0, 8: 1, 9: 2}))
+    # a word of the class itself keeps its place
+    SegmentationDataset(dataset, Vocabulary(["dog", "cat", "lawn"], [["cat"], ["dog"], ["grass"]]))
+
+
+def test_a_list_of_other_classes_sets_no_order():
+    objects = datasets.List(datasets.ClassLabel(names=["dog", "cat"]))
+    features = datasets.Features({**rows_of(1).features, "objects": objects})
+    dataset = datasets.Dataset.from_dict({"image": [None], "mask": [None], "objects": [[]]}, features=features)
+    SegmentationDataset(dataset, THREE)
 
 
 def test_nothing_and_the_wrong_kind_are_refused():
@@ -409,13 +524,27 @@ def test_class_names_come_from_presets_and_files(tmp_path):
 def test_class_names_come_from_the_features_and_from_what_was_prepared():
     labels = datasets.List(datasets.List(datasets.ClassLabel(names=["cat", "dog"])))
     assert find_vocabulary(table([], [], labels)).names == ("cat", "dog")
-    # imagefolder with classes, segmented besides: two lists, and none can be preferred
-    both = datasets.Features(
-        {"image": datasets.Image(), "mask": labels, "scene": datasets.ClassLabel(names=["indoor"])}
-    )
+    # two lists, and none can be preferred
+    objects = datasets.List(datasets.ClassLabel(names=["door"]))
     with pytest.raises(ValueError, match="class names of the data set were not found"):
-        find_vocabulary(datasets.Dataset.from_dict({name: [] for name in both}, features=both))
+        find_vocabulary(without_rows(mask=labels, objects=objects))
     assert find_vocabulary(drawn_world(1)).names == NAMES
+
+
+def without_rows(**features) -> datasets.Dataset:
+    features = datasets.Features({"image": datasets.Image(), **features})
+    return datasets.Dataset.from_dict({name: [] for name in features}, features=features)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_label_of_the_whole_image_does_not_name_what_pixels_show(nested):
+    """A kind of scene, as in ADE20K, or a breed of pets with masks of their own."""
+    scene = datasets.ClassLabel(names=["bedroom", "street"])
+    scene = {"scene": scene} if nested else scene
+    with pytest.raises(ValueError, match="class names of the data set were not found"):
+        find_vocabulary(without_rows(mask=datasets.Image(), scene=scene))
+    labels = datasets.List(datasets.List(datasets.ClassLabel(names=["cat", "dog"])))
+    assert find_vocabulary(without_rows(mask=labels, scene=scene)).names == ("cat", "dog")
 
 
 @pytest.mark.parametrize(

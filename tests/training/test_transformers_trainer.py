@@ -23,6 +23,7 @@ from transformers import (
     get_scheduler,
 )
 
+from dinov3seg_hf import Vocabulary
 from dinov3seg_hf.data import Dinov3SegDataCollator
 from dinov3seg_hf.metrics import SegmentationMetrics
 from dinov3seg_hf.metrics.mean_iou import MeanIoU
@@ -232,6 +233,20 @@ def test_a_batch_has_images_masks_and_one_vocabulary(tiny_model, tiny_processor,
     model = copy.deepcopy(tiny_model).set_vocabulary(NAMES, tiny_processor)
     assert torch.equal(model(**batch).loss, model(**default).loss)
     assert set(Dinov3SegDataCollator(tiny_processor)([{"image": rows[0]["image"]}])) == {"pixel_values"}
+
+
+def test_labels_of_no_class_are_left_to_the_loss_which_refuses_them(tiny_processor, dataset):
+    mask = np.array(dataset[0]["annotation"], np.int64)
+    mask[:3] = np.array([[-2], [11], [7]])  # none of the classes, ignored, and a class that the vocabulary lacks
+    row = {"image": dataset[0]["image"], "mask": mask}
+    labels = Dinov3SegDataCollator(tiny_processor, NAMES, do_resize=False)([row])["labels"]
+    assert (labels[0, 0] == -2).all() and (labels[0, 2] == 7).all()
+    with pytest.raises(ValueError, match="labels contains 11; expected 0 to 2"):
+        segmentation_loss(torch.randn(1, 3, 4, 4), labels, 255)
+    vocabulary = Vocabulary(NAMES, raw_ids={7: 0, 0: 1, 1: 2, 2: 2}, ignore_label=11)
+    labels = Dinov3SegDataCollator(tiny_processor, vocabulary, do_resize=False)([row])["labels"]
+    assert labels[0, :4, 0].tolist() == [-1, -1, 0, -1]
+    np.testing.assert_array_equal(labels[0, 4:].numpy(), np.array([1, 2, 2])[mask[4:]])
 
 
 def test_rows_that_make_no_batch_are_refused_with_the_remedy(tiny_processor, dataset):
