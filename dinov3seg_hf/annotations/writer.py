@@ -19,6 +19,7 @@ from PIL import Image
 from ..about import __version__
 from ..extras import require_extra
 from ..model.files import FREE_SPACE, disk_errors_as_value_errors, open_atomically, write_atomically
+from ..model.image_formats import safe_formats
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
 from .image import AnnotatedImage, Cleaned, ExportOptions, source_path
@@ -407,7 +408,7 @@ def check_folder(path: Path) -> None:
 def is_stored_upright(file: Path | BinaryIO, image: AnnotatedImage) -> bool:
     """Returns whether a reader that knows nothing of EXIF sees the image that was labeled."""
     try:
-        with Image.open(file) as stored:
+        with Image.open(file, formats=safe_formats()) as stored:
             return stored.getexif().get(ORIENTATION, 1) == 1 and stored.size == (image.width, image.height)
-    except OSError:
+    except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
         return False
