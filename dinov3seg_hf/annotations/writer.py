@@ -176,6 +176,11 @@ class AnnotationWriter:
         return []
 
     @property
+    def shared_files(self) -> list[Path]:
+        """The files that hold something of all images."""
+        return []
+
+    @property
     def picture_folder(self) -> Path | None:
         """The folder in which pictures are written, which must not lie among the images; `None`: there is none."""
         return None
@@ -216,6 +221,11 @@ class FileWriter(AnnotationWriter):
         check_writable(self.path, self.suffixes)
         self._journal: Journal = Journal(self.path)
         self._lists: dict[str, list[str]] = {}
+
+    @property
+    def shared_files(self) -> list[Path]:
+        """The file itself."""
+        return [self.path]
 
     def add(self, image: AnnotatedImage) -> None:
         """Writes the annotations of an image. If there is an error, nothing of the image is in the result.
@@ -276,6 +286,11 @@ class FolderWriter(AnnotationWriter):
         super().__init__(path, vocabulary, options)
         check_folder(self.path)
         self._check_labels()
+
+    @property
+    def shared_files(self) -> list[Path]:
+        """The file of labels."""
+        return [self.path / self.labels_file]
 
     def _check_labels(self) -> None:
         file = self.path / self.labels_file

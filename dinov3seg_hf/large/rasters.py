@@ -451,6 +451,7 @@ def new_raster(
 
     temporary = path.with_name(f".{path.name}.writing.tif")
     options = {"driver": "GTiff", "tiled": True, "compress": "deflate", "predictor": 1, "bigtiff": "if_safer"}
+    temporary.unlink(missing_ok=True)  # GDAL would follow a link, and write elsewhere
     try:
         with rasterio.open(
             temporary,

@@ -111,7 +111,8 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
         ] = None,
     ) -> Response:
         """Segments an image by words."""
-        words = _vocabulary(engine, labels, vocabulary, templates, default)
+        # thousands of words take a third of a second, in which other clients must be answered
+        words = await run_in_threadpool(_vocabulary, engine, labels, vocabulary, templates, default)
         settings = InferenceSettings(
             inference=inference,
             head=head,
