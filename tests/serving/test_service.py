@@ -418,7 +418,8 @@ def test_a_waiting_request_whose_client_is_gone_is_not_computed(pipe, content, m
     engine, gate = SegmentationEngine(pipe, max_batch=1), Gate(pipe, monkeypatch)
     first = engine.submit(content, Vocabulary(NAMES), InferenceSettings())
     assert gate.has_begun.wait(60)
-    asking = ask_and_leave(build_app(engine), path, asked(content, path), lambda: engine.num_pending == 2)
+    # leaves when its image has been read: before, it would leave the queue at once
+    asking = ask_and_leave(build_app(engine), path, asked(content, path), lambda: engine._ready.qsize() == 1)
     asyncio.run(asyncio.wait_for(asking, 60))  # ends although the first one is not done
     last = engine.submit(content, Vocabulary(NAMES[:2]), InferenceSettings())
     assert engine.num_pending == 3  # it leaves the queue in its turn: otherwise, the queue would have no bound
