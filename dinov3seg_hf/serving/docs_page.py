@@ -124,7 +124,8 @@ def _type_of(schema: Schema, value: Schema) -> str:
         return "file"
     if value.get("type") == "array":
         return f"list of {_type_of(schema, value.get('items', {}))}"
-    return {"string": "text"}.get(value.get("type", "anything"), value.get("type", "anything"))
+    kind: str = value.get("type", "anything")
+    return "text" if kind == "string" else kind
 
 
 def _example(schema: Schema, path: str, method: str, operation: Schema, parameters: list[Parameter]) -> str:
