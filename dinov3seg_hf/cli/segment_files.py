@@ -127,16 +127,16 @@ def _refuse_collisions(options: argparse.Namespace, tasks: Sequence[Task], share
         ValueError: If one is.
     """
     refuse_labels_file(options, [path for task in tasks for path in task.files])
-    paths = [(task.input.path.resolve(), task.input.source) for task in tasks if task.input.path is not None]
-    inputs = {str(path).casefold(): (path, source) for path, source in paths}
+    inputs = {task.input.path.resolve(): task.input.source for task in tasks if task.input.path is not None}
+    spelled_inputs = {str(path).casefold(): path for path in inputs}
     owner = {path.resolve(): "the annotations of all images" for path in shared_files}
     spelled = {str(path).casefold(): path for path in owner}
     for task in tasks:
         for path in task.files:
             key = path.resolve()
-            image, source = inputs.get(str(key).casefold(), (None, ""))
+            image = key if key in inputs else spelled_inputs.get(str(key).casefold())
             if image is not None and (image == key or (path.exists() and path.samefile(image))):
-                raise ValueError(f"{str(path)!r} would overwrite the image {source!r}. Choose another name.")
+                raise ValueError(f"{str(path)!r} would overwrite the image {inputs[image]!r}. Choose another name.")
             first, other = owner.get(key), spelled.setdefault(str(key).casefold(), key)
             if first is None and other != key and ignores_case(path.parent):
                 first = owner[other]
