@@ -17,7 +17,7 @@ PART_LICENSES = {
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # what is an image in a folder
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # formats in which pictures are written
-# what is a video; FFmpeg reads more
+# what is a video; more can be read, see `video/reading.py`
 VIDEO_ENDINGS = (
     ".mp4",
     ".m4v",

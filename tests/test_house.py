@@ -346,6 +346,14 @@ def test_pickles_of_others_are_read_as_weights_only():
                 assert options.get("weights_only") == "True", f"{relative(path)}:{node.lineno}"
 
 
+def test_images_of_others_are_opened_in_safe_formats_only():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
+                formats = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "formats"]
+                assert formats in (["safe_formats()"], ["['JPEG']"]), f"{relative(path)}:{node.lineno}"
+
+
 # --- versions and commands --------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from ..about import __version__
 from ..extras import require_extra
 from ..model.files import FREE_SPACE, disk_errors_as_value_errors, open_atomically, write_atomically
+from ..model.image_formats import safe_formats
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
 from .image import AnnotatedImage, Cleaned, ExportOptions, source_path
@@ -175,6 +176,11 @@ class AnnotationWriter:
         return []
 
     @property
+    def shared_files(self) -> list[Path]:
+        """The files that hold something of all images."""
+        return []
+
+    @property
     def picture_folder(self) -> Path | None:
         """The folder in which pictures are written, which must not lie among the images; `None`: there is none."""
         return None
@@ -215,6 +221,11 @@ class FileWriter(AnnotationWriter):
         check_writable(self.path, self.suffixes)
         self._journal: Journal = Journal(self.path)
         self._lists: dict[str, list[str]] = {}
+
+    @property
+    def shared_files(self) -> list[Path]:
+        """The file itself."""
+        return [self.path]
 
     def add(self, image: AnnotatedImage) -> None:
         """Writes the annotations of an image. If there is an error, nothing of the image is in the result.
@@ -275,6 +286,11 @@ class FolderWriter(AnnotationWriter):
         super().__init__(path, vocabulary, options)
         check_folder(self.path)
         self._check_labels()
+
+    @property
+    def shared_files(self) -> list[Path]:
+        """The file of labels."""
+        return [self.path / self.labels_file]
 
     def _check_labels(self) -> None:
         file = self.path / self.labels_file
@@ -407,7 +423,7 @@ def check_folder(path: Path) -> None:
 def is_stored_upright(file: Path | BinaryIO, image: AnnotatedImage) -> bool:
     """Returns whether a reader that knows nothing of EXIF sees the image that was labeled."""
     try:
-        with Image.open(file) as stored:
+        with Image.open(file, formats=safe_formats()) as stored:
             return stored.getexif().get(ORIENTATION, 1) == 1 and stored.size == (image.width, image.height)
-    except OSError:
+    except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
         return False

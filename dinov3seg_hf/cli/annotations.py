@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..annotations.formats import FORMATS, FORMATS_WITH
 from .console import not_negative, positive, print_error, share
 from .inputs import ImageInput
-from .segment_files import run_of
+from .segment_files import refuse_labels_file, run_of
 
 if TYPE_CHECKING:
     from ..annotations import AnnotationWriter
@@ -149,6 +149,7 @@ def open_annotations(
             "the other one out."
         )
     writer = open_writer(options.format, options.annotations, vocabulary, export)
+    refuse_labels_file(options, [writer.path])
     source_of: dict[object, str] = {}
     for image in images:
         if (first := source_of.setdefault(image.name, image.title)) != image.title:

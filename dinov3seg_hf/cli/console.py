@@ -10,6 +10,7 @@ import argparse
 import functools
 import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -33,6 +34,7 @@ ACTIVE_CLASSES = (
 EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 MAX_PORT = 65535
 INTERRUPTED = "interrupted; run the same command again"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Command(Protocol):
@@ -136,26 +138,41 @@ def quiet_libraries() -> None:
         sys.stdout.reconfigure(errors="replace")  # the encoding of a terminal may lack characters
 
 
+def printable(text: str, keeps: str = "") -> str:
+    """Returns a text with escapes for control characters, such as "\\x1b".
+
+    In the name of a file, they would be commands to a terminal, and lines that look like others.
+
+    Args:
+        text: The text.
+        keeps: The control characters that stay.
+    """
+    return CONTROL.sub(lambda found: found[0] if found[0] in keeps else repr(found[0])[1:-1], text)
+
+
 def print_error(prog: str, error: BaseException | str) -> None:
     """Prints one line to stderr. Of several processes that a launcher started, only rank 0 prints."""
     if os.environ.get("RANK", "0") == "0":
         # an interruption, a string, is not an error
         kind = "error: " if isinstance(error, BaseException) else ""
-        print(f"{prog}: {kind}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        line = " ".join(printable(str(error), keeps="\t\r\n").split())
+        print(f"{prog}: {kind}{line}", file=sys.stderr, flush=True)
 
 
-def print_result(text: str, has_files: bool) -> None:
+def print_result(text: str, has_files: bool, title: str | None = None) -> None:
     """Prints a result to stdout. If nobody reads it any more (`| head`), the files of the command are still written.
 
     Args:
         text: The result.
         has_files: Whether the command writes files, too; else there is nothing left to do.
+        title: What the result is of, if there are several.
 
     Raises:
         BrokenPipeError: If nobody reads it, and there are no files.
     """
     try:
-        print(text, flush=True)
+        text = printable(text, keeps="\n")
+        print(text if title is None else f"{printable(title)}:\n{text}\n", flush=True)
     except BrokenPipeError:
         if not has_files:
             raise

@@ -7,7 +7,7 @@ import shlex
 
 from ..about import DTYPES
 from ..model.checks import checked_path
-from .console import EXIT_OK, Parser
+from .console import EXIT_OK, Parser, printable
 
 INTERRUPTED = "interrupted; nothing was written; run the same command again"
 
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         overwrite=options.overwrite,
     )
-    print(report)
+    print(printable(str(report), keeps="\n"))
     if report.files["tokenizer"] != "none":
         print(
             f"\nTry it: dinov3seg segment PHOTO.jpg --model {shlex.quote(options.output)} --labels 'dog, grass, sky' "

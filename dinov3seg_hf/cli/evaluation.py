@@ -31,7 +31,7 @@ from ..loading import find_file, load_pipeline
 from ..model.files import write_atomically
 from ..model.inference_settings import Inference, InferenceSettings
 from ..model.vocabulary import Vocabulary
-from .console import EXIT_OK, print_result
+from .console import EXIT_OK, print_result, printable
 from .evaluate import refuse_windows_without_windows
 from .model_options import refuse_options_of_other_head
 
@@ -177,7 +177,7 @@ def _save(task: Task, result: EvaluationResult) -> None:
     if task.folder is not None:
         result.save(task.folder / RESULTS, confusion=task.options.confusion)
     for reason in result.skipped:
-        print(f"skipped: {reason}", file=sys.stderr)
+        print(f"skipped: {printable(reason)}", file=sys.stderr)
 
 
 def _finish(output: Path | None, text: str, tasks: Sequence[Task]) -> None:

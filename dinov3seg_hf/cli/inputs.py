@@ -89,12 +89,13 @@ class ImageInput:
         """Reads the image; see `open_image` for the errors."""
         from PIL import Image
 
+        from ..model.image_formats import safe_formats
         from ..model.image_input import ImageError, open_image
 
         if self.frame is None:
             return open_image(self.source if self.content is None else self.content, max_pixels)
         try:
-            with Image.open(self.file) as file:
+            with Image.open(self.file, formats=safe_formats()) as file:
                 file.seek(self.frame)
                 return open_image(file, max_pixels)
         except ImageError:
@@ -161,8 +162,10 @@ def num_frames(image: ImageInput) -> int:
         return 1
     from PIL import Image
 
+    from ..model.image_formats import safe_formats
+
     try:
-        with Image.open(image.file) as file:
+        with Image.open(image.file, formats=safe_formats()) as file:
             return getattr(file, "n_frames", 1)
     except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
         return 1

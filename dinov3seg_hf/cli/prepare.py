@@ -7,7 +7,7 @@ import argparse
 from ..data.benchmarks import BENCHMARKS, find_benchmark
 from ..drawn_world.names import DRAWN_WORLD
 from ..drawn_world.seeds import PREPARED
-from .console import EXIT_OK, Parser, positive
+from .console import EXIT_OK, Parser, positive, printable
 
 EXAMPLES = """\
 examples:
@@ -118,5 +118,5 @@ def run(options: argparse.Namespace) -> int:
         kept = f", {result.num_old_files} existing files kept" if result.num_old_files else ""
         print(f"{result.split}: {result.num_rows:,} images, {result.num_new_files} files written{kept}")
         for reason in result.skipped:
-            print(f"skipped: {reason}")
+            print(f"skipped: {printable(reason)}")
     return EXIT_OK

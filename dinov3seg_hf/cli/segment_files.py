@@ -3,9 +3,11 @@
 """The output files of each image of `dinov3seg segment`, checked before a model is loaded."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,20 +111,66 @@ def plan_files(
     done = [() if writer is None else tuple(writer.files_of(image.file_name)) for image in images]
     tasks = [Task(image, *files) for image, *files in zip(images, *columns, done)]
 
-    inputs = {image.path.resolve(): image.source for image in images if image.path is not None}
-    owner: dict[Path, str] = {}
+    _refuse_collisions(options, tasks, [] if writer is None else writer.shared_files)
+    return tasks
+
+
+def _refuse_collisions(options: argparse.Namespace, tasks: Sequence[Task], shared_files: Sequence[Path]) -> None:
+    """Checks that no file is written that is read, or written twice.
+
+    Args:
+        options: The options of the command.
+        tasks: The images and their files.
+        shared_files: The files that hold annotations of all images.
+
+    Raises:
+        ValueError: If one is.
+    """
+    refuse_labels_file(options, [path for task in tasks for path in task.files])
+    inputs = {task.input.path.resolve(): task.input.source for task in tasks if task.input.path is not None}
+    spelled_inputs = {str(path).casefold(): path for path in inputs}
+    owner = {path.resolve(): "the annotations of all images" for path in shared_files}
+    spelled = {str(path).casefold(): path for path in owner}
     for task in tasks:
         for path in task.files:
             key = path.resolve()
-            if key in inputs:
-                raise ValueError(f"{str(path)!r} would overwrite the image {inputs[key]!r}. Choose another name.")
-            if key in owner:
+            image = key if key in inputs else spelled_inputs.get(str(key).casefold())
+            if image is not None and (image == key or (path.exists() and path.samefile(image))):
+                raise ValueError(f"{str(path)!r} would overwrite the image {inputs[image]!r}. Choose another name.")
+            first, other = owner.get(key), spelled.setdefault(str(key).casefold(), key)
+            if first is None and other != key and ignores_case(path.parent):
+                first = owner[other]
+            if first is not None:
                 raise ValueError(
-                    f"{str(path)!r} would be written twice, for {owner[key]!r} and {task.image!r}. Rename one "
-                    "of the images, or segment them in separate runs with different output folders."
+                    f"{str(path)!r} would be written twice, for {first} and {task.image!r}. Rename one of the images, "
+                    "or segment them in separate runs with different output folders."
                 )
-            owner[key] = task.image
-    return tasks
+            owner[key] = repr(task.image)
+
+
+def refuse_labels_file(options: argparse.Namespace, written: Sequence[Path]) -> None:
+    """Checks that the file of class names stays as it is.
+
+    Raises:
+        ValueError: If it would be written.
+    """
+    for path in written:
+        if options.labels_file is not None and path.resolve() == Path(options.labels_file).resolve():
+            raise ValueError(f"{str(path)!r} would overwrite the file of class names. Choose another name.")
+
+
+def ignores_case(folder: Path) -> bool:
+    """Returns whether "A" and "a" are one file in a folder, which may not exist. Leaves nothing behind."""
+    folder = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    probe = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        probe.touch(exist_ok=False)
+        return probe.with_name(probe.name.upper()).exists()
+    except OSError:  # of a folder that cannot be written, which is reported where files are
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def noted_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def segment_videos(options: argparse.Namespace) -> int:
                 failed = True
                 continue
             table = regions_table(regions)
-            print_result(f"{task.input.source}:\n{table}\n" if options.several else table, has_files)
+            print_result(table, has_files, task.input.source if options.several else None)
     return EXIT_ERROR if failed else EXIT_OK
 
 

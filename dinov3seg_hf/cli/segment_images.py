@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..annotations import AnnotatedImage
+from ..annotations.writer import is_text
 from ..batches import IMAGE_ERRORS, segment_each
 from ..loading import load_pipeline
 from ..model.files import is_of_full_disk
@@ -77,7 +78,7 @@ def segment_images(options: argparse.Namespace) -> int:
                     continue
                 with bar.external_write_mode(file=sys.stdout):
                     table = regions_table(regions)
-                    print_result(f"{task.image}:\n{table}\n" if several else table, has_files)
+                    print_result(table, has_files, task.image if several else None)
             bar.update(len(batch))
     if several and failed and len(tasks) > MANY_IMAGES:  # the errors are far above
         print_error("dinov3seg segment", f"{len(failed)} of {len(tasks)} images failed: {', '.join(failed)}")
@@ -158,6 +159,11 @@ def write_files(
         **facts: More values of the JSON file.
     """
     vocabulary = options.vocabulary
+    if task.json is not None and not is_text(task.image):
+        raise ValueError(
+            f"The name of {task.image!r} is not UTF-8, and JSON stores names as text. Rename the file, or leave out "
+            "--json."
+        )
     for path in set(task.files) - set(task.annotations):
         path.parent.mkdir(parents=True, exist_ok=True)
     if task.overlay is not None:

@@ -243,5 +243,5 @@ def _segment(options: argparse.Namespace) -> int:
         if result.num_none:
             regions.append(Region(-1, NONE_NAME, result.num_none, result.num_none / total))
         table = regions_table(regions)
-        print_result(f"{task.image}:\n{table}\n" if len(options.tasks) > 1 else table, has_files=True)
+        print_result(table, has_files=True, title=task.image if len(options.tasks) > 1 else None)
     return failed

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..model.checks import load_json, plain_reason, quoted
+from ..model.image_formats import safe_formats
 from ..model.vocabulary import Vocabulary
 
 # Increase this version if the same download gives different label maps than before.
@@ -138,7 +139,7 @@ def _read_png(path: Path) -> np.ndarray:
 def _read_rgb_ids(path: Path) -> np.ndarray:
     from .rows import ade20k_raw_ids  # imports torch
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=safe_formats()) as image:
         if image.mode != "RGB":
             raise ValueError(
                 f"the annotation {str(path)!r} has mode {image.mode}; expected RGB, the encoding of ADE20K. Unpack the "

@@ -3,7 +3,6 @@
 """The server of the demo, for `dinov3seg demo` and for a Space: loads the model, serves the page, stops cleanly."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from .engine import DemoEngine
 from .examples import copied_into, drawn_examples, examples_in, knows
 from .page import build_demo
 from .theme import launch_options
-from .uploads import swept
+from .uploads import new_upload_folder, swept
 from .zero_gpu import on_zero_gpu
 
 
@@ -62,7 +61,7 @@ def serve(
     name = EMBEDDED_TITLE if is_embedded(model) else model.rstrip("/").split("/")[-1]
     device = "cpu" if on_zero_gpu() else device  # the GPU is there during a request only
     engine = DemoEngine(load_pipeline(model, device, dtype), limits, name)
-    with tempfile.TemporaryDirectory(prefix="dinov3seg-demo-", ignore_cleanup_errors=True) as folder:
+    with new_upload_folder() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # the uploads are removed when the server stops
         known_words = engine.pipe.model.config.known_words
         if examples is None and known_words is not None and knows(known_words, Vocabulary(NAMES)):

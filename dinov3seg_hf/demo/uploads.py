@@ -1,22 +1,41 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Removes old uploads and results, whatever requests name as files.
+"""The folder of uploads and results, of which old ones are removed, whatever requests name as files.
 
 Gradio's own cleaning ends at the first request whose file is a folder, and does not limit the total size.
 """
 
 import logging
 import os
+import re
+import tempfile
 import threading
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..model.files import locked_folder, remove_leftovers
+
+PREFIX = "dinov3seg-uploads-"
+LEFTOVER = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")
+
 # A page that is left open loses its image after an hour; the next request says to upload it again.
 MAX_AGE_SECONDS, INTERVAL_SECONDS = 3600, 30
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def new_upload_folder() -> Iterator[str]:
+    """Creates a folder that only this user can read, and removes it at the end of the `with` block.
+
+    A server that is killed leaves the images of its visitors behind. The next one removes them; the folders of running
+    servers are locked, and stay.
+    """
+    remove_leftovers(Path(tempfile.gettempdir()), LEFTOVER)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder, locked_folder(Path(folder)):
+        yield folder
 
 
 def sweep(

@@ -17,7 +17,7 @@ from ..about import __version__
 from ..checkpoint_names import resolve_checkpoint
 from ..extras import require_extra
 from ..loading import licenses_of_copy, load_model, load_processor
-from ..model import text_cleaning
+from ..model import image_formats, text_cleaning
 from ..model.files import disk_errors_as_value_errors, open_folder_atomically
 from ..model.fingerprints import weights_fingerprint
 from ..model.inference_settings import InferenceSettings
@@ -173,7 +173,7 @@ def _write_companions(
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     code = [Path(text_cleaning.__file__)]
     if FORMATS[settings["format"]].runtime:
-        code.append(Path(__file__).with_name("run.py"))
+        code += [Path(image_formats.__file__), Path(__file__).with_name("run.py")]
     for path in (*licenses, *code):
         shutil.copyfile(path, folder / path.name)
 

@@ -6,8 +6,8 @@
     pip install numpy openvino pillow tokenizers       # for .xml
     python run.py photo.jpg --labels "dog, grass, sky|clouds" --output labels.png
 
-Needs nothing else, in particular neither torch nor transformers. An export contains this file, `text_cleaning.py` and
-the settings in `export.json`.
+Needs nothing else, in particular neither torch nor transformers. An export contains this file, `text_cleaning.py`,
+`image_formats.py` and the settings in `export.json`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from image_formats import safe_formats
 from PIL import Image, ImageOps
 from text_cleaning import clean_text
 from tokenizers import Tokenizer
@@ -159,7 +160,7 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         ValueError: If the values have neither 8 nor 16 bits.
     """
-    with Image.open(path) as file:
+    with Image.open(path, formats=safe_formats()) as file:
         image = ImageOps.exif_transpose(file)
     if image.mode == "F" or image.mode.startswith("I"):  # PIL would clip the values at 255
         values = np.asarray(image)

@@ -12,6 +12,7 @@ name files (VRT, whatever the ending), in overviews and masks beside the image, 
 import errno
 import json
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ import numpy as np
 
 from ..extras import require_extra
 from ..model.checks import checked_integer, plain_reason, quoted
-from ..model.image_input import ImageError, read_pixels
+from ..model.image_formats import safe_formats
+from ..model.image_input import MAX_IMAGE_PIXELS, ImageError, read_pixels
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
 from ..model.windows import Box
 from ..visualization.colors import NONE_COLOR
@@ -37,6 +39,7 @@ FORMATS = "TIFF, JPEG 2000, PNG, JPEG, WebP or GIF"
 # GDAL keeps decoded blocks in memory, by default 5 % of the memory of the machine.
 CACHE_MIB = 64
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+_any_size = threading.Lock()  # of the limit of PIL, which holds for the whole process
 CLIP = "gdal_translate -ot Byte -scale 0 {} 0 255 INPUT OUTPUT, which clips them."
 
 
@@ -347,14 +350,18 @@ def refuse_rotation(path: str | os.PathLike[str]) -> None:
 
     if not Path(path).is_file():
         raise ImageError(f"The image {str(path)!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only the header is read
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a format that PIL does not know has no such tag
-        return
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with _any_size:  # two threads would restore the value of each other
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # only the header is read
+        try:
+            with Image.open(path, formats=safe_formats()) as image:
+                # of a PNG, `getexif` decodes all pixels: the tag can stand behind them
+                is_small = image.width * image.height <= MAX_IMAGE_PIXELS
+                exif = image.getexif() if is_small else Image.Image.getexif(image)
+                orientation = exif.get(ORIENTATION, 1)
+        except Exception:  # a format that PIL does not know has no such tag
+            return
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
     if orientation != 1:
         raise ImageError(
             f"The image {str(path)!r} is stored rotated (EXIF orientation {orientation}), which is not supported for "
@@ -444,6 +451,7 @@ def new_raster(
 
     temporary = path.with_name(f".{path.name}.writing.tif")
     options = {"driver": "GTiff", "tiled": True, "compress": "deflate", "predictor": 1, "bigtiff": "if_safer"}
+    temporary.unlink(missing_ok=True)  # GDAL would follow a link, and write elsewhere
     try:
         with rasterio.open(
             temporary,

@@ -131,14 +131,13 @@ def segment_large(
             "settings": {**asdict(settings), "scale": scale, "context": context},
             "tiles": [core, overlap, region],
         }
-        parts = Parts(files[0], run)
-        done = sum(parts.path(one).exists() for one in tiles)
-        bar = tqdm(tiles, desc="Segmenting", unit="tile", disable=not progress)
-        for one in bar:
-            if not parts.path(one).exists():
-                parts.save(one, *segmenter.segment(one))
-        counts, sums = _write(files, source, tiles, parts, text, core)
-    parts.remove()
+        with Parts(files[0], run) as parts:
+            done = sum(parts.path(one).exists() for one in tiles)
+            for one in tqdm(tiles, desc="Segmenting", unit="tile", disable=not progress):
+                if not parts.path(one).exists():
+                    parts.save(one, *segmenter.segment(one))
+            counts, sums = _write(files, source, tiles, parts, text, core)
+            parts.remove()
     return LargeResult(source.size, len(tiles), done, *_by_name(text.names, counts, sums), int(counts[-1]))
 
 

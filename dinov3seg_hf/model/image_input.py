@@ -26,6 +26,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 
 from .checks import checked_integer, quoted
+from .image_formats import safe_formats
 
 # Allows the 108 megapixels of phone cameras. A decoded pixel takes four bytes, and processing makes a few copies.
 MAX_IMAGE_PIXELS = 120_000_000
@@ -38,9 +39,6 @@ DOWNLOAD_TIMEOUT_SECONDS = 30
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
 
-# Formats that are not read: PIL lets another program run the file (PostScript, Windows metafiles), or decodes it before
-# its size is known (icons, which can contain a picture of any size).
-UNSAFE_FORMATS = frozenset({"EPS", "WMF", "ICO", "ICNS"})
 # Scans of a progressive JPEG, as in libtiff; usual files have about 10. A scan of a few bytes takes the time of all
 # pixels, so that a file of usual size can occupy a server without end.
 MAX_SCANS = 100
@@ -161,7 +159,7 @@ def _decode(
             if is_mask:
                 refuse_lossy(source, name)
             return convert(_upright(source, max_pixels, name), name)
-        with _open_file(source, name) as file, Image.open(file, formats=_safe_formats()) as image:
+        with _open_file(source, name) as file, Image.open(file, formats=safe_formats()) as image:
             if is_mask:
                 refuse_lossy(image, name)
             return convert(_upright(image, max_pixels, name), name)
@@ -263,11 +261,6 @@ def _upright(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
     image.load()
     is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return ImageOps.exif_transpose(image) if is_turned else image  # no copy, as `exif_transpose` makes
-
-
-def _safe_formats() -> list[str]:
-    Image.init()  # knows all formats, also those that other libraries have added
-    return [name for name in Image.ID if name not in UNSAFE_FORMATS]
 
 
 def _check_scans(image: Image.Image, name: str) -> None:

@@ -4,6 +4,6 @@
 
 `words`, `limits`, `time_limit`, `memory`, `body_limit` and `allocator` are shared with the demo. `engine` computes in
 batches and stores features, `waiting` waits for its answers. `api` has the endpoints of the service, `label_studio` and
-`x_anylabeling` those of annotation tools, `server` runs it.
+`x_anylabeling` those of annotation tools, `docs_page` the page that describes them, `server` runs it.
 This package is allowed to import every subpackage except `training`, `hub`, `demo` and `cli`.
 """

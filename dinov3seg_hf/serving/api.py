@@ -24,6 +24,7 @@ from ..visualization.colors import label_palette
 from ..visualization.files import mask_as_png, segments_as_json
 from ..visualization.pictures import regions_of
 from .body_limit import BodyLimit
+from .docs_page import add_docs
 from .engine import BusyError, SegmentationEngine, Segmented
 from .time_limit import TimeLimitError
 from .waiting import answer_of, while_connected
@@ -56,7 +57,14 @@ def build_app(
         yield
         await run_in_threadpool(engine.close)
 
-    app = FastAPI(title="dinov3seg", description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="dinov3seg",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(BodyLimit, max_bytes=int(engine.limits.file_bytes * BASE64_SHARE) + FORM_BYTES)
     app.add_exception_handler(BusyError, _busy)
     app.add_exception_handler(RequestValidationError, _malformed)
@@ -66,6 +74,7 @@ def build_app(
     _add_facts(app, engine, name, vocabulary)
     label_studio.add_endpoints(app, engine, name, tools.get("downloads"))
     x_anylabeling.add_endpoints(app, engine, name, vocabulary)
+    add_docs(app)
     return app
 
 
@@ -81,7 +90,10 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
     async def segment(
         request: Request,
         image: Annotated[UploadFile, File(description="an image file")],
-        labels: Annotated[str | None, Form(description='words, separated by commas; "sofa|couch" for synonyms')] = None,
+        labels: Annotated[
+            str | None,
+            Form(description='words, separated by commas; "sofa|couch" for synonyms', examples=["cat, grass, sky"]),
+        ] = None,
         vocabulary: Annotated[str | None, Form(description="a name of /vocabularies, in place of labels")] = None,
         templates: Annotated[str | None, Form(description="prompt templates: a name, or one template a line")] = None,
         format: Annotated[
@@ -99,7 +111,8 @@ def _add_segment(app: FastAPI, engine: SegmentationEngine, name: str, default: V
         ] = None,
     ) -> Response:
         """Segments an image by words."""
-        words = _vocabulary(engine, labels, vocabulary, templates, default)
+        # thousands of words take a third of a second, in which other clients must be answered
+        words = await run_in_threadpool(_vocabulary, engine, labels, vocabulary, templates, default)
         settings = InferenceSettings(
             inference=inference,
             head=head,

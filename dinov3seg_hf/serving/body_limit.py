@@ -1,14 +1,23 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A limit of the bytes of a request, for the service and the demo."""
+"""A limit of the bytes of a request, and of the encodings of forms, for the service and the demo."""
+
+import re
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+CHARSET = re.compile(rb"charset[^;]*")
+UTF_8 = re.compile(rb"charset\s*=\s*\"?utf-?8\"?\s*")
+
 
 class BodyLimit:
-    """Refuses requests whose body is larger than a limit, while they arrive: nothing is stored before."""
+    """Refuses requests whose body is larger than a limit, while they arrive: nothing is stored before.
+
+    Forms must be UTF-8. A client could name any encoding of Python, such as "punycode": its decoder takes a time that
+    grows with the square of the length, and nobody else is answered meanwhile.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int):
         self.app, self.max_bytes = app, max_bytes
@@ -37,5 +46,15 @@ class BodyLimit:
 
         if is_refused:
             await JSONResponse({"detail": message}, 413)(scope, receive, send)
+        elif not is_utf_8(scope):
+            message = "The form has another charset than UTF-8. Leave out the charset in its Content-Type."
+            await JSONResponse({"detail": message}, 415)(scope, receive, send)
         else:
             await self.app(scope, limited, send)
+
+
+def is_utf_8(scope: Scope) -> bool:
+    """Whether a request has no form, or one that is UTF-8, the default."""
+    kinds = [value.lower() for name, value in scope["headers"] if name == b"content-type"]
+    named = [charset for kind in kinds if b"multipart" in kind for charset in CHARSET.findall(kind)]
+    return all(UTF_8.fullmatch(charset) for charset in named)

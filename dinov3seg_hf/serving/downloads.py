@@ -10,6 +10,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
+from ..model.checks import quoted
 from ..model.image_input import DOWNLOAD_TIMEOUT_SECONDS, ImageError
 from .limits import Limits
 
@@ -49,7 +50,7 @@ class Downloads:
             ValueError: If the address is not allowed or cannot be read.
         """
         if not isinstance(address, str) or not address:
-            raise ImageError(f"The image is {address!r}; expected an address.")
+            raise ImageError(f"The image is {quoted(address)}; expected an address.")
         if address.startswith("data:"):
             return decode_base64(address)
         if address.startswith("/") and self.places:
@@ -64,8 +65,8 @@ class Downloads:
         limit = self._limits.file_bytes
         try:
             # as a browser does with spaces and letters that are not ASCII
-            quoted = quote(address, safe=URL_CHARACTERS)
-            request = urllib.request.Request(quoted, headers={"User-Agent": "dinov3seg_hf"})
+            encoded = quote(address, safe=URL_CHARACTERS)
+            request = urllib.request.Request(encoded, headers={"User-Agent": "dinov3seg_hf"})
             if place == self.places[0] and (token := os.environ.get(TOKEN_VARIABLE)):
                 request.add_header("Authorization", f"Token {token}")
             with self._opener.open(request, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from ..annotations.image import AnnotatedImage, Cleaned, ExportOptions
 from ..annotations.label_studio import MODEL_VERSION, prediction_of
+from ..model.checks import quoted
 from ..model.inference_settings import InferenceSettings
 from ..model.vocabulary import Vocabulary
 from .downloads import Downloads
@@ -28,6 +29,7 @@ from .words import vocabulary_within
 
 MAX_CONFIG_LENGTH = 2**20
 MAX_TASKS = 64
+MAX_CONTROLS = 100  # brush or polygon labels: of each, all that is in it is searched
 
 MAX_PAUSE_SECONDS = 5  # between looks at a full queue
 
@@ -73,7 +75,10 @@ def read_interface(config: str) -> Interface:
         raise ValueError(f"The labeling interface is no XML: {error}. Correct it in the project's settings.") from error
     images = {tag.get("name", ""): tag.get("value", "").lstrip("$") for tag in root.iter("Image")}
     for kind in ("BrushLabels", "PolygonLabels"):
-        for tag in root.iter(kind):
+        tags = list(root.iter(kind))
+        if len(tags) > MAX_CONTROLS:
+            raise ValueError(f"The labeling interface has {len(tags)} {kind}; expected at most {MAX_CONTROLS}.")
+        for tag in tags:
             labels = tuple(label.get("value", "") for label in tag.iter("Label"))
             to_name = tag.get("toName", "")
             if labels and to_name in images:
@@ -92,7 +97,7 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
     def setup(request: dict[str, Any]) -> dict[str, str]:
         """Checks the labeling interface of a project (`schema`)."""
         if request.get("schema"):
-            vocabulary_of(read_interface(str(request["schema"])))
+            interface_of(request["schema"])
         return {"model_version": MODEL_VERSION}
 
     @app.post("/predict", tags=["Label Studio"])
@@ -102,15 +107,17 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, downloads
             raise ValueError("The request has no label_config; expected the labeling interface of the project.")
         if len(request.tasks) > MAX_TASKS:
             raise ValueError(f"Got {len(request.tasks)} tasks; expected at most {MAX_TASKS}. Send fewer at once.")
-        interface = read_interface(request.label_config)
-        vocabulary = vocabulary_of(interface)
+        interface, vocabulary = await run_in_threadpool(interface_of, request.label_config)
         results = await while_connected(connection, label_all(request.tasks, interface, vocabulary))
         if isinstance(results, Response):  # nobody receives it
             return results
         return {"results": results, "model_version": MODEL_VERSION}
 
-    def vocabulary_of(interface: Interface) -> Vocabulary:
-        return vocabulary_within(engine.limits, list(interface.labels))
+    def interface_of(config: Any) -> tuple[Interface, Vocabulary]:
+        if not isinstance(config, str):
+            raise ValueError(f"The labeling interface is {quoted(config)}; expected XML as text.")
+        interface = read_interface(config)
+        return interface, vocabulary_within(engine.limits, list(interface.labels))
 
     async def label_all(
         tasks: list[dict[str, Any]], interface: Interface, vocabulary: Vocabulary

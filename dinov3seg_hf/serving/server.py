@@ -71,7 +71,15 @@ def serve(
     if vocabulary is not None:  # otherwise each request would be refused
         engine.pipe.check_calibration(engine.pipe.encode_labels(vocabulary))
     app = build_app(engine, title_of(model), vocabulary, downloads=downloads)
-    config = uvicorn.Config(app, host, port, log_level="info", timeout_graceful_shutdown=GRACE_SECONDS)
+    config = uvicorn.Config(
+        app,
+        host,
+        port,
+        http="h11",  # limits the bytes of headers, other than httptools, which uvicorn would prefer
+        ws="none",
+        log_level="info",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal again when all is done, which would end the process as if it had been killed
         signal.signal(signal.SIGTERM, lambda *_: None)

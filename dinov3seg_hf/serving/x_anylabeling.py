@@ -9,11 +9,13 @@ polygon for each part. As there, errors of a request have the status 200, and a 
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from ..annotations.coco import ring_of
 from ..annotations.image import AnnotatedImage, Cleaned, ExportOptions
+from ..model.checks import quoted
 from ..model.image_input import ImageError
 from ..model.inference_settings import InferenceSettings
 from ..model.vocabulary import Vocabulary
@@ -66,7 +68,7 @@ def add_endpoints(app: FastAPI, engine: SegmentationEngine, name: str, default: 
         if request.model != MODEL_ID:
             return _not_found(request.model)
         try:
-            vocabulary = _vocabulary(engine, request.params.get("text_prompt"), default)
+            vocabulary = await run_in_threadpool(_vocabulary, engine, request.params.get("text_prompt"), default)
             settings = InferenceSettings(threshold=request.params.get("conf_threshold") or None)
             content = decode_base64(request.image)
             pending = engine.submit(content, vocabulary, settings, _shapes)
@@ -115,7 +117,7 @@ def _shapes(result: Segmented) -> list[dict[str, Any]]:
 
 
 def _not_found(model_id: str) -> dict[str, Any]:
-    return _failure("MODEL_NOT_FOUND", f"Model {model_id!r} not loaded; the model is {MODEL_ID!r}")
+    return _failure("MODEL_NOT_FOUND", f"Model {quoted(model_id)} not loaded; the model is {MODEL_ID!r}")
 
 
 def _failure(code: str, message: str) -> dict[str, Any]:

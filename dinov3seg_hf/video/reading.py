@@ -20,6 +20,13 @@ from ..extras import require_extra
 from ..model.checks import checked_path
 from ..model.image_input import MAX_IMAGE_PIXELS
 
+# Formats of FFmpeg that lead to no other file and no address, by their names there. Playlists (concat, HLS, DASH) do,
+# whatever the ending of the file is: a video of a stranger would show other videos of the machine.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,gif,apng,ogg,mxf,nut,ivf,dv,wtv,rm,"
+    "m4v,h261,h263,h264,hevc,vvc,obu,mjpeg,yuv4mpegpipe"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -108,7 +115,12 @@ def open_video(path: str | os.PathLike[str]) -> Iterator[Video]:
         raise ValueError(f"The video {str(path)!r} was not found (current directory: {os.getcwd()!r}). Check the path.")
     try:
         # absolute, because FFmpeg takes a name such as "concat:a.mp4" for a protocol; some titles are not UTF-8
-        container = av.open(os.path.abspath(path), metadata_errors="replace")
+        container = av.open(os.path.abspath(path), metadata_errors="replace", options={"format_whitelist": CONTAINERS})
+    except av.error.ArgumentError as error:
+        raise ValueError(
+            f"The video {str(path)!r} has a format that is not read, because it could lead to other files. Convert it, "
+            "for example to MP4."
+        ) from error
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(
             f"The video {str(path)!r} cannot be read ({error.strerror}). It may be truncated or damaged, or no video."

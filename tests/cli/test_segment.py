@@ -20,6 +20,7 @@ from dinov3seg_hf import Vocabulary, cli, conversion
 from dinov3seg_hf.checkpoint_names import resolve_checkpoint
 from dinov3seg_hf.cli import convert as convert_command
 from dinov3seg_hf.cli import segment as segment_command
+from dinov3seg_hf.cli.segment_files import ignores_case
 from dinov3seg_hf.conversion import ConversionReport
 from dinov3seg_hf.model.image_input import read_label_map
 
@@ -438,6 +439,47 @@ def test_paths_that_cannot_be_written_are_found_before_the_work(segment, tmp_pat
     ):
         assert refused(segment(*arguments, images=[image, other]), message)
     assert files_of(tmp_path) == before
+
+
+def test_files_that_are_read_or_hold_all_images_are_not_overwritten(segment, tmp_path, image):
+    words, both, folder = tmp_path / "words.json", tmp_path / "both.json", tmp_path / "out"
+    words.write_text('["cat", "red circle"]')
+    labels = tmp_path / "labels.png"
+    labels.write_bytes((tmp_path / "image.png").read_bytes())
+    for arguments in (["--json", words], ["--format", "coco", "--annotations", words]):
+        result = segment("--labels-file", words, *arguments, labels=None)
+        assert refused(result, "would overwrite the file of class names")
+    for arguments in (
+        ["--json", both, "--format", "coco", "--annotations", both],
+        ["--json", f"{folder}/", "--format", "png", "--annotations", folder],
+    ):
+        assert refused(segment(*arguments, images=[labels]), "written twice, for the annotations of all images")
+    assert words.read_text() == '["cat", "red circle"]' and not both.exists() and not folder.exists()
+
+
+def test_names_that_differ_in_case_are_one_file_where_the_disk_says_so(segment, tmp_path, image, monkeypatch):
+    (tmp_path / "case").mkdir()
+    assert ignores_case(tmp_path / "case" / "of" / "none") == (tmp_path / "CASE").exists()
+    assert files_of(tmp_path / "case") == []
+    images = [tmp_path / "case" / name for name in ("A.png", "a.jpg")]
+    for path in images:
+        path.write_bytes((tmp_path / "image.png").read_bytes())
+    monkeypatch.setattr("dinov3seg_hf.cli.segment_files.ignores_case", lambda folder: True)
+    for arguments in (["--mask", tmp_path / "masks"], ["--format", "png", "--annotations", tmp_path / "set"]):
+        assert refused(segment(*arguments, images=images), "written twice, for")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_names_of_files_are_no_commands_to_the_terminal_and_need_not_be_text(segment, tmp_path, image):
+    names = ["\x1b]0;owned\x07\n.png", os.fsdecode(b"M\xfcller.png"), "plain.png"]
+    images = [tmp_path / name for name in names]
+    for path in images:
+        path.write_bytes((tmp_path / "image.png").read_bytes())
+    code, out, err = segment("--json", tmp_path / "json", images=images)
+    assert code == 2 and "\\x1b]0;owned\\x07\\n.png:" in out and "plain.png:" in out
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + err)
+    assert "is not UTF-8, and JSON stores names as text" in err and err.count("\n") == 1
+    assert len(files_of(tmp_path / "json")) == 2
 
 
 def test_full_disk_leaves_nothing_half_written(segment, tmp_path, monkeypatch):

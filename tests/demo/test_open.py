@@ -5,6 +5,7 @@
 import asyncio
 import dataclasses
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from dinov3seg_hf.cli import demo as command
 from dinov3seg_hf.demo.clients import MAX_CLIENTS, PRIVATE_NETWORKS, ClientRates, client_of, middleware_of
 from dinov3seg_hf.demo.endpoints import Endpoints
 from dinov3seg_hf.demo.engine import DemoEngine
-from dinov3seg_hf.demo.uploads import sweep, swept
+from dinov3seg_hf.demo.uploads import LEFTOVER, PREFIX, new_upload_folder, sweep, swept
+from dinov3seg_hf.model.files import locked_folder
 from dinov3seg_hf.serving.limits import Limits
 
 
@@ -34,6 +36,20 @@ from dinov3seg_hf.serving.limits import Limits
 def engine(tiny_model, tiny_processor):
     pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
     return DemoEngine(pipe)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing is locked there")
+def test_the_uploads_of_a_killed_server_are_removed_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, running, other = (tmp_path / name for name in (f"{PREFIX}abcdefg1", f"{PREFIX}abcdefg2", f"{PREFIX}mine"))
+    for folder in (killed, running, other):
+        folder.mkdir()
+        (folder / "photo.jpg").write_bytes(b"photo")
+    with locked_folder(running), new_upload_folder() as folder:
+        assert LEFTOVER.fullmatch(Path(folder).name) and os.stat(folder).st_mode & 0o777 == 0o700
+        with new_upload_folder():  # another server
+            assert Path(folder).is_dir() and not killed.exists()
+    assert sorted(tmp_path.iterdir()) == [running, other]
 
 
 @pytest.fixture

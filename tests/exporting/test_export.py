@@ -41,7 +41,7 @@ from tiny import SAM
 @pytest.fixture(scope="module")
 def run_file():
     """The module `run.py`, as in an export."""
-    sys.path.insert(0, str(REPO / "dinov3seg_hf" / "model"))  # text_cleaning
+    sys.path.insert(0, str(REPO / "dinov3seg_hf" / "model"))  # text_cleaning, image_formats
     spec = importlib.util.spec_from_file_location("run", REPO / "dinov3seg_hf" / "exporting" / "run.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -79,8 +79,8 @@ def test_the_folder_has_all_that_its_readme_names(untraced, tiny_checkpoint, tmp
     done = export_checkpoint(tmp_path / "model", tmp_path / "out", templates="none")
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert set(done.files) == files == {
-        *("image.onnx", "text.onnx", "head.onnx", "run.py", "text_cleaning.py", "tokenizer.json", "export.json"),
-        *("README.md", "LICENSE.md"),
+        *("image.onnx", "text.onnx", "head.onnx", "tokenizer.json", "export.json"),
+        *("run.py", "text_cleaning.py", "image_formats.py", "README.md", "LICENSE.md"),
     }  # fmt: skip
     assert list(tmp_path.glob(".*")) == []
     readme = (tmp_path / "out" / "README.md").read_text()

@@ -2,14 +2,17 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """Images of strangers: they can lead GDAL to other files of the machine, and to addresses; here they do not."""
 
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
+from PIL.PngImagePlugin import PngImageFile
 
 from dinov3seg_hf.annotations import AnnotatedImage, export_annotations, vectorize
-from dinov3seg_hf.large.rasters import georeference_of, open_source
+from dinov3seg_hf.large.rasters import georeference_of, open_source, refuse_rotation
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -145,3 +148,27 @@ def test_a_format_that_is_not_read_by_tiles_keeps_its_place(tmp_path):
     export_annotations([AnnotatedImage("x.bmp", labels, source=path)], ["a"], tmp_path / "masks", "geotiff")
     with rasterio.open(tmp_path / "masks" / "x.tif") as file:
         assert file.transform == rasterio.Affine(0.5, 0, 100, 0, -0.5, 200)
+
+
+def test_the_rotation_of_a_huge_png_is_read_without_its_pixels(tmp_path, monkeypatch):
+    content = save(tmp_path / "huge.png", OPEN).read_bytes()
+    header = b"IHDR" + struct.pack(">II", 10**5, 10**5) + content[24:29]
+    (tmp_path / "huge.png").write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    decoded = []
+    monkeypatch.setattr(PngImageFile, "load", lambda image: decoded.append(image.size))
+    refuse_rotation(tmp_path / "huge.png")
+    assert decoded == []
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    save(tmp_path / "rotated.png", OPEN, exif=rotated)
+    with pytest.raises(ValueError, match="is stored rotated"):
+        refuse_rotation(tmp_path / "rotated.png")
+
+
+def test_the_rotation_of_a_format_that_is_not_read_is_not_looked_up(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "_open", lambda image: opened.append(image))
+    save(tmp_path / "image.png", OPEN)
+    (tmp_path / "image.tif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    refuse_rotation(tmp_path / "image.tif")
+    assert opened == []

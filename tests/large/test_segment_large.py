@@ -255,6 +255,27 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(pipe, tiff, tmp_
     assert not (tmp_path / "labels.tif.parts").exists()
 
 
+def test_two_runs_do_not_share_their_parts_and_remove_no_other_files(tmp_path):
+    with parts.Parts(tmp_path / "a.tif", {"run": 1}):
+        with pytest.raises(ValueError, match="is in use"), parts.Parts(tmp_path / "a.tif", {"run": 1}):
+            pytest.fail("two at once")
+    with parts.Parts(tmp_path / "a.tif", {"run": 1}) as again:
+        again.remove()
+    (tmp_path / "b.tif.parts").mkdir()
+    (tmp_path / "b.tif.parts" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"but 'mine.txt'\. .* move it"), parts.Parts(tmp_path / "b.tif", {"run": 1}):
+        pytest.fail("would be removed")
+    assert [path.name for path in tmp_path.rglob("*")] == ["b.tif.parts", "mine.txt"]
+
+
+def test_a_link_in_the_folder_leads_a_label_map_nowhere(tmp_path):
+    (tmp_path / "other").write_text("other")
+    (tmp_path / ".a.tif.writing.tif").symlink_to(tmp_path / "other")
+    with quiet_gdal(), new_raster(tmp_path / "a.tif", (16, 16), np.uint8, 16, {}, 255) as file:
+        file.write(np.zeros((16, 16), np.uint8), 1)
+    assert (tmp_path / "other").read_text() == "other" and not (tmp_path / "a.tif").is_symlink()
+
+
 def test_finished_tiles_of_an_array_are_not_kept_after_an_edit_of_one_pixel(pipe, pixels, tmp_path, monkeypatch):
     options = {"tile": 112, "overlap": 16, "inference": "whole", "progress": False}
     segment, calls = pipe.segment_prepared, []

@@ -107,6 +107,45 @@ def test_the_name_of_a_file_is_no_protocol(tmp_path, monkeypatch):
         assert video.num_frames == 2
 
 
+def test_a_playlist_leads_to_no_other_video_whatever_its_ending(tmp_path):
+    secret = tmp_path / "secret.ts"
+    write_small(secret)
+    segment = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
+    for name, text in (
+        ("concat.mp4", "ffconcat version 1.0\nfile secret.ts\n"),
+        ("list.m3u8", segment.format("secret.ts")),
+        ("absolute.m3u8", segment.format(secret)),
+        ("list.mp4", segment.format("secret.ts")),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=r"has a format that is not read|cannot be read"):
+            with open_video(tmp_path / name) as video:
+                list(video.frames())
+
+
+@pytest.mark.parametrize("suffix", [*VIDEO_ENDINGS, ".h264", ".gif", ".ogv", ".mxf", ".nut"])
+def test_common_containers_are_read(tmp_path, suffix):
+    write_small(tmp_path / f"clip{suffix}")
+    with open_video(tmp_path / f"clip{suffix}") as video:
+        assert len(list(video.frames())) == 3
+
+
+def write_small(path):
+    codecs = {".flv": "flv", ".h264": "libx264", ".gif": "gif", ".webm": "libvpx", ".ogv": "libtheora"}
+    codecs |= dict.fromkeys((".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".mxf"), "mpeg2video")
+    try:
+        av.Codec(codecs.get(path.suffix, "mpeg4"), "w")
+    except ValueError:
+        pytest.skip("this FFmpeg lacks the encoder")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codecs.get(path.suffix, "mpeg4"), rate=25)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "rgb8" if path.suffix == ".gif" else "yuv420p"
+        pictures = np.random.default_rng(0).integers(0, 255, (3, 48, 64, 3), np.uint8)
+        frames = [av.VideoFrame.from_ndarray(picture) for picture in pictures]
+        container.mux([*(packet for frame in frames for packet in stream.encode(frame)), *stream.encode()])
+
+
 def test_files_that_are_no_videos_are_told_apart(tmp_path, monkeypatch):
     def error_of(path):
         with pytest.raises(ValueError) as caught, open_video(path):
