@@ -4,7 +4,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -274,8 +274,15 @@ def convert_anyup(tensors: Tensors) -> Tensors:
         The state dict, with a mixing weight of share 1: the result is that of AnyUp alone.
 
     Raises:
-        ValueError: If a key is missing or unexpected.
+        ValueError: If a key is missing or unexpected, or a value is no tensor.
     """
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
+    ):
+        raise ValueError(
+            f"The weights of AnyUp are of type {type(tensors).__name__}; expected a state dict of tensors by name. "
+            "Pass what torch.load gives for the published file."
+        )
     return _convert_anyup_tensors(tensors, Path(PUBLISHED_ANYUP.split(maxsplit=1)[0])).tensors
 
 
