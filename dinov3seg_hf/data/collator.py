@@ -115,7 +115,8 @@ class Dinov3SegDataCollator:
 def _checked_rows(rows: Any) -> list[Mapping[str, Any]]:
     listed = [] if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable) else list(rows)
     if not listed or not all(isinstance(row, Mapping) for row in listed):
-        found = f"a row of type {type(listed[0]).__name__}" if listed else f"{type(rows).__name__} without rows"
+        wrong = next((row for row in listed if not isinstance(row, Mapping)), None)
+        found = f"a row of type {type(wrong).__name__}" if listed else f"no rows, but {type(rows).__name__}"
         raise ValueError(
             f"Got {found}; expected a list of at least one row, each a mapping with an image. Pass rows of a data set."
         )

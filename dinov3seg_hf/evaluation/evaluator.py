@@ -23,7 +23,7 @@ from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset
 from ..distributed import Processes
 from ..metrics.scoring import ImageCounts
-from ..model.checks import checked_integer, checked_path, quoted
+from ..model.checks import checked_integer, quoted
 from ..model.fingerprints import sha256_of, weights_fingerprint
 from ..model.inference_settings import InferenceSettings, checked_settings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
@@ -62,8 +62,7 @@ def evaluate(
         model: A `Dinov3SegForSemanticSegmentation`, or the model that `accelerator.prepare` returned for it.
         processor: The `Dinov3SegProcessor` of the model.
         data: The rows. If its `skip_bad` is set, rows that cannot be read are counted and skipped.
-        vocabulary: The prompted classes, for example with other templates or synonyms. Default: the vocabulary of
-            `data`.
+        vocabulary: The prompted classes, for example with other templates or synonyms. Default: that of `data`.
         settings: Inference settings. Default: those of the checkpoint. Without `background`, every pixel gets a label,
             also with a calibrated vocabulary, because masks say nothing about pixels without a class.
         batch_size: Number of images per batch.
@@ -82,16 +81,10 @@ def evaluate(
             folder contains another evaluation, or the weights are sharded across processes.
         RowError: If a row cannot be read and `skip_bad` of `data` is not set.
     """
-    checked_integer(batch_size, "batch_size", least=1)
-    checked_integer(num_workers, "num_workers", least=0)
-    checked_integer(num_resamples, "num_resamples", least=0)
-    training_vocabulary = _checked_training(training_vocabulary)
-    vocabulary = _checked_vocabulary(vocabulary, data)
-    resume_from = None if resume_from is None else checked_path(resume_from, "resume_from")
+    _check_numbers(batch_size=(batch_size, 1), num_workers=(num_workers, 0), num_resamples=(num_resamples, 0))
+    vocabulary, training = _checked_vocabulary(vocabulary, data), _checked_training(training_vocabulary)
     processes = Processes(accelerator)
     unwrapped = processes.unwrap(model)
-    if not isinstance(unwrapped, nn.Module):
-        raise ValueError(f"The model is of type {type(model).__name__}; expected a Dinov3SegForSemanticSegmentation.")
     with left_as_found(unwrapped):
         pipe = OpenVocabularySegmentationPipeline(model=unwrapped, processor=processor, device=unwrapped.device)
         settings = checked_settings(settings, InferenceSettings()).resolved(unwrapped.config, pipe.image_processor)
@@ -116,12 +109,17 @@ def evaluate(
     return result_of(
         [images[index] for index in sorted(images) if end is None or index < end],
         vocabulary,
-        training_vocabulary,
+        training,
         num_resamples,
         protocol,
         {"name": model_name, "fingerprint": weights, "dtype": str(unwrapped.dtype).removeprefix("torch.")},
         benchmark,
     )
+
+
+def _check_numbers(**numbers: tuple[Any, int]) -> None:
+    for name, (value, least) in numbers.items():
+        checked_integer(value, name, least)
 
 
 def _checked_vocabulary(
@@ -208,6 +206,8 @@ def _count(
 @contextlib.contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Disables mixed precision and gradients inside the context, and restores the mode of every module afterwards."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"The model is of type {type(model).__name__}; expected a Dinov3SegForSemanticSegmentation.")
     modes = [(module, module.training) for module in model.modules()]
     try:
         with without_mixed_precision(model), torch.no_grad():

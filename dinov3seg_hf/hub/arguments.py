@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub import HfApi
+
 from ..checkpoint_names import is_hub_id
 from ..model.checks import check_flags, checked_path, checked_shard_size, quoted
 from ..model.vocabulary import Vocabulary, as_vocabulary
@@ -14,37 +16,41 @@ from .upload import PublishingError
 
 
 def check_arguments(
+    model: Any,
+    repo_id: Any,
+    output: Any,
     *,
-    paths: Mapping[str, Any],
-    repositories: Mapping[str, Any],
+    card_template: Any,
     example: Any,
+    space_id: Any,
+    demo: Any,
+    constraints: Any,
     results: Any,
     metadata: Any,
     vocabulary: Any,
+    code_license: Any,
+    private: Any,
+    dry_run: Any,
     max_shard_size: Any,
-    **flags: Any,
+    api: Any,
 ) -> None:
-    """Checks the types of arguments, names of repositories, and the labels of the example. Opens no files.
+    """Checks the types of the arguments, the names of repositories, and the labels of the example. Opens no files.
 
-    Args:
-        paths: Paths, or `None`, by the names of their arguments.
-        repositories: Names on the Hub, or `None`, by the names of their arguments.
-        example: See `publish`, also for the other arguments.
-        results: The paths of results.
-        metadata: Fields of the front matter.
-        vocabulary: The default vocabulary.
-        max_shard_size: The size of a file.
-        **flags: Whether or not.
+    Args: See `publish`.
 
     Raises:
         PublishingError: If an argument is invalid.
     """
+    optional = {"demo": demo, "constraints": constraints, "code_license": code_license}
+    paths = {"model": model, "output": output, "card_template": card_template}
+    paths |= {what: path for what, path in optional.items() if path is not None}
+    # the client says more of a name if it is to be written to
+    names = {"repo_id": repo_id, "space_id": space_id} if dry_run is True else {}
     try:
         for what, path in paths.items():
-            if path is not None:
-                checked_path(path, what)
-        for what, name in repositories.items():
-            if name is not None and not is_hub_id(name):
+            checked_path(path, what)
+        for what, name in names.items():
+            if not (what == "space_id" and name is None) and not is_hub_id(name):
                 raise ValueError(f"{what} is {quoted(name)}; expected owner/name, such as my-name/dinov3-seg.")
         if not isinstance(example, Example):
             raise ValueError(f"example is {quoted(example)}; expected an Example. Pass Example(Path(...), labels).")
@@ -59,7 +65,9 @@ def check_arguments(
         if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
             raise ValueError(f"vocabulary is {quoted(vocabulary)}; expected a Vocabulary. Pass Vocabulary(names).")
         checked_shard_size(max_shard_size)
-        check_flags(**flags)
+        check_flags(private=private, dry_run=dry_run)
+        if api is not None and not isinstance(api, HfApi):
+            raise ValueError(f"api is {quoted(api)}; expected an HfApi. Pass HfApi(token=...), or leave it out.")
     except ValueError as error:
         raise PublishingError(str(error)) from error
 

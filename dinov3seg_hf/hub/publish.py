@@ -89,24 +89,7 @@ def publish(
     Raises:
         PublishingError: If something is missing or wrong; the message contains a remedy.
     """
-    check_arguments(
-        paths={
-            "model": model,
-            "output": output,
-            "card_template": card_template,
-            "demo": demo,
-            "constraints": constraints,
-            "code_license": code_license,
-        },
-        repositories={"repo_id": repo_id, "space_id": space_id} if dry_run else {},  # else see `check_access`
-        example=example,
-        results=results,
-        metadata=metadata,
-        vocabulary=vocabulary,
-        max_shard_size=max_shard_size,
-        private=private,
-        dry_run=dry_run,
-    )
+    check_arguments(**locals())  # all of them
     api = HfApi() if api is None else api
     output = _checked_output(output)
     if not dry_run:  # checked before the slow steps
