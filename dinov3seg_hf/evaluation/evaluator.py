@@ -146,7 +146,9 @@ def _checked_training(words: Any) -> Vocabulary | list[str] | None:
         return words
     if isinstance(words, str):
         return as_vocabulary(words)
-    listed = list(words) if isinstance(words, Iterable) and not isinstance(words, (bytes, Mapping)) else [None]
+    listed: list[Any] = (
+        list(words) if isinstance(words, Iterable) and not isinstance(words, (bytes, Mapping)) else [None]
+    )
     if not all(isinstance(word, str) for word in listed):
         raise ValueError(
             f"training_vocabulary is {quoted(words)}; expected a vocabulary or a list of names. Pass the classes that "

@@ -132,7 +132,9 @@ def images_of(images: Any) -> Iterable[Any]:
         ValueError: If the value is none of these.
     """
     images, _ = read_rows(images)
-    if isinstance(images, (list, Rows, Iterator)):
+    if isinstance(images, Rows):
+        return (images[index] for index in range(len(images)))
+    if isinstance(images, (list, Iterator)):
         return images
     if isinstance(images, Iterable) and not isinstance(images, (str, bytes, bytearray, Mapping, np.ndarray)):
         # a tensor is an image, and an open file as well

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from dinov3seg_hf import InferenceSettings, Vocabulary, cli
 from dinov3seg_hf.annotations import ExportOptions
 from dinov3seg_hf.conversion import convert_anyup
-from dinov3seg_hf.data import SegmentationDataset, open_dataset
+from dinov3seg_hf.data import PairedTransform, SegmentationDataset, open_dataset, segmentation_dataset
 from dinov3seg_hf.data.parquet import encode_png
 from dinov3seg_hf.dataset_labeling import ShardedRows, label_dataset
 from dinov3seg_hf.evaluation import evaluate
@@ -104,6 +104,79 @@ def label_rows(draw: Draw, world: World) -> Case:
 
     given = {"dataset": dataset, **of_rows, "vocabulary": names, "output": output, **options}
     return Case(f"label_dataset({described(given)})", call, check)
+
+
+def streamed_rows(draw: Draw, world: World) -> Case:
+    """A stream has the rows of the stored data set, also augmented."""
+    table, known = a_table(draw, masks=True), Vocabulary(WORDS)
+    transform = draw.one_of(None, None, lambda: PairedTransform(8), lambda: draw.anything())
+    dataset = table.to_iterable_dataset() if draw.chance(0.9) else draw.one_of(draw.anything, table)
+    first, step = draw.choice(((0, 1), (0, 2), (1, 2), (1, 1), (0, 0)))
+    without = () if draw.chance(0.8) else draw.one_of(draw.anything, {0}, [1])
+    if draw.chance(0.2):
+        first, step = draw.one_of(draw.number, 0), draw.number()
+    epoch = draw.choice((0, 1, np.int64(2))) if draw.chance(0.8) else draw.anything()
+    skip_bad = draw.chance(0.5)
+
+    def call():
+        data = segmentation_dataset(dataset, known, transform=transform, skip_bad=skip_bad)
+        data.set_epoch(epoch)
+        if transform is None and not isinstance(data, SegmentationDataset):
+            return [number for number, _ in data.rows(first, step, without)]
+        stored = SegmentationDataset(table, known, transform=transform, skip_bad=skip_bad)
+        stored.set_epoch(epoch)
+        return list(data), [stored[index] for index in range(len(stored))]
+
+    def check(result) -> str | None:
+        if not isinstance(result, tuple):
+            wanted = [number for number in range(len(table)) if number % step == first and number not in without]
+            return None if result == wanted else f"rows {result}; expected {wanted}"
+        for one, other in zip(*result):
+            if one["index"] == other["index"] and not np.array_equal(one["image"], other["image"]):
+                return "a streamed row is another one than the stored one"
+        return None
+
+    given = {
+        "dataset": dataset,
+        "transform": transform,
+        "epoch": epoch,
+        "first": first,
+        "step": step,
+        "without": without,
+    }
+    return Case(f"segmentation_dataset({described(given)})", call, check)
+
+
+def augmentation(draw: Draw, world: World) -> Case:
+    image, labels = draw.arrays.integers(0, 256, (9, 12, 3), dtype=np.uint8), draw.label_map(4, 9, 12)
+    options = {"crop_size": draw.choice((8, (6, 10), [5, 5], np.int64(7), (np.int32(4), 3)))}
+    options |= draw.some(
+        {
+            "crop_size": lambda: draw.choice((True, 0, (3, 4, 5), 2.5, "8")),
+            "scale": lambda: draw.choice(((0.5, 2), [1, 1], (1, float("inf")), (np.float32(0.5), 1))),
+            **{
+                name: lambda: draw.choice((0, 0.4, np.float32(0.2), 1, True))
+                for name in ("flip", "color", "brightness", "hue")
+            },
+            "border": lambda: draw.choice(((0, 0, 0), [1, 2, 3], (0.5, 0.5, 0.5), (300, 0, 0), 5)),
+        },
+        given=0.2,
+    )
+    if draw.chance(0.2):
+        image = draw.one_of(draw.anything, lambda: draw.array((9, 12, 3)), lambda: image[..., 0], lambda: image[::-1])
+    if draw.chance(0.2):
+        labels = draw.one_of(draw.anything, lambda: draw.array((9, 12)), lambda: draw.label_map(4, 12, 9))
+    rng = np.random.default_rng(0) if draw.chance(0.95) else draw.anything()
+
+    def check(result) -> str | None:
+        picture, kept = result
+        size = options["crop_size"] if isinstance(options["crop_size"], (tuple, list)) else (options["crop_size"],) * 2
+        if picture.shape != (*size, 3) or picture.dtype != np.uint8 or kept.shape != tuple(size):
+            return f"a crop of {picture.shape} and {kept.shape} for {size}"
+        return None if set(np.unique(kept)) <= {-1, *np.unique(labels)} else "other labels"
+
+    given = {"image": image, "labels": labels, "rng": rng, **options}
+    return Case(f"PairedTransform({described(given)})", lambda: PairedTransform(**options)(image, labels, rng), check)
 
 
 def evaluation(draw: Draw, world: World) -> Case:
@@ -449,6 +522,8 @@ def demo_page(draw: Draw, world: World) -> Case:
 
 FAMILIES = {
     "label-dataset": label_rows,
+    "streamed-rows": streamed_rows,
+    "augmentation": augmentation,
     "evaluate": evaluation,
     "ray": stage_of_ray,
     "loading": loading,
