@@ -399,3 +399,8 @@ def test_an_output_that_is_no_path_is_refused(tiny_checkpoint):
     for output in (None, 3, b"x", ""):
         with pytest.raises(ValueError, match=r"output is .*expected a path"):
             export_checkpoint(tiny_checkpoint, output)
+    for format in ({}, None, ["onnx"]):
+        with pytest.raises(ValueError, match="expected one of onnx"):
+            check_format(format)
+    with pytest.raises(ValueError, match="int8 is 'no'; expected true or false"):
+        check_format("onnx", "no")
