@@ -15,8 +15,9 @@ import numpy as np
 from .about import EMBEDDED
 from .batches import IMAGE_ERRORS, segment_each
 from .loading import load_pipeline
+from .model.checks import quoted
 from .model.image_stages import EncodedImage, PreparedImage
-from .model.inference_settings import InferenceSettings
+from .model.inference_settings import InferenceSettings, checked_settings
 from .model.vocabulary import Vocabulary, as_vocabulary
 from .visualization.files import mask_as_png
 
@@ -62,9 +63,12 @@ class Segmenter:
         device: str | None = None,
         dtype: str | None = None,
     ):
+        if not isinstance(image_column, str):
+            raise ValueError(f"image_column is {quoted(image_column)}; expected the name of a column. Pass its name.")
         self._pipe = load_pipeline(model, device, dtype)
         self._column = image_column
-        self._settings = (settings or InferenceSettings()).resolved(self._pipe.model.config, self._pipe.image_processor)
+        settings = checked_settings(settings, InferenceSettings())
+        self._settings = settings.resolved(self._pipe.model.config, self._pipe.image_processor)
         self._text = self._pipe.encode_labels(as_vocabulary(labels))
         self._pipe.check_calibration(self._text, self._settings)
 
@@ -92,9 +96,15 @@ class Segmenter:
                 f"The batch has a column {taken[0]!r}, which the result would replace. Rename it "
                 "(`dataset.rename_columns`), or leave it out (`dataset.drop_columns`)."
             )
+        images = batch[self._column]
+        if not isinstance(images, (np.ndarray, list, tuple)) or getattr(images, "ndim", 1) == 0:
+            raise ValueError(
+                f"The column {self._column!r} is of type {type(images).__name__}; expected an array with an image for "
+                'each row. Leave batch_format at "numpy".'
+            )
         prepared: dict[int, PreparedImage | EncodedImage] = {}
-        masks, errors = [b""] * len(batch[self._column]), [""] * len(batch[self._column])
-        for index, image in enumerate(batch[self._column]):
+        masks, errors = [b""] * len(images), [""] * len(images)
+        for index, image in enumerate(images):
             try:
                 prepared[index] = self._pipe.prepare(_as_image(image), self._settings)
             except IMAGE_ERRORS as error:

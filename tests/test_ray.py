@@ -101,3 +101,14 @@ def test_a_worker_that_is_killed_costs_no_row(tiny_checkpoint, tiny_model, tiny_
     for row in found:
         assert row["error"] == ""
         check(images[row["id"]], row["mask"], tiny_model, tiny_processor)
+
+
+def test_columns_of_other_kinds_are_refused(tiny_checkpoint):
+    with pytest.raises(ValueError, match="image_column is 3; expected the name"):
+        Segmenter(NAMES, tiny_checkpoint, image_column=3, device="cpu")
+    with pytest.raises(ValueError, match="expected InferenceSettings"):
+        Segmenter(NAMES, tiny_checkpoint, settings={"head": "full"}, device="cpu")
+    segmenter = Segmenter(NAMES, tiny_checkpoint, device="cpu")
+    for column in (3, iter([]), np.array(3), "a.png"):
+        with pytest.raises(ValueError, match="expected an array with an image for each row"):
+            segmenter({"image": column})

@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from ..extras import require_extra
 from ..large.rasters import georeference_of, opened_labels
+from ..model.checks import checked_path
 from ..model.files import FREE_SPACE, disk_errors_as_value_errors
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
@@ -110,7 +111,7 @@ def _image_and_place(lists: dict[str, list[str]]) -> tuple[str, dict[str, Any]]:
 
 
 def vectorize(
-    label_maps: Sequence[str | os.PathLike[str]],
+    label_maps: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     path: str | os.PathLike[str],
     *,
     min_area: int = 0,
@@ -124,7 +125,7 @@ def vectorize(
     with the number of polygons of one file, not with its pixels.
 
     Args:
-        label_maps: The label maps, all in one reference system.
+        label_maps: The label maps, all in one reference system; one path or several.
         path: The GeoPackage (.gpkg). It is replaced when all polygons are written.
         min_area: Smallest number of pixels of a polygon.
         tolerance: Largest distance in pixels between an outline and its polygon. 0: all corners of all pixels.
@@ -133,20 +134,21 @@ def vectorize(
         The number of polygons.
 
     Raises:
-        ValueError: If an option is invalid, a file is no label map or has no place on earth, reference systems differ,
-            the path cannot be written, or a library is missing (the message names the extra).
+        ValueError: If there is no label map, an option is invalid, a file is no label map or has no place on earth,
+            reference systems differ, the path cannot be written, or a library is missing (the message names the extra).
     """
     require_extra("geo", *GeopackageWriter.needs, what="vectorize")
     from rasterio.features import shapes
     from shapely.geometry import shape
 
     options = ExportOptions(min_area=min_area, tolerance=tolerance)
-    target = Path(path)
+    files = _label_files(label_maps)
+    target = Path(checked_path(path, "The path of the GeoPackage"))
     check_writable(target, GeopackageWriter.suffixes)
     layer = _Layer(target)
     try:
         with disk_errors_as_value_errors(repr(str(target))):
-            for label_map in label_maps:
+            for label_map in files:
                 name = Path(label_map).name
                 with opened_labels(label_map) as (band, names, none, place):
                     layer.begin(name, place)
@@ -154,6 +156,11 @@ def vectorize(
                         label = int(value)
                         if label == none:
                             continue
+                        if not 0 <= label < len(names):
+                            raise ValueError(
+                                f"{str(label_map)!r} contains {label}; expected labels from 0 to {len(names) - 1}, "
+                                f"which have names, or {none} for none. Segment the image again."
+                            )
                         exact = _in_pixels(shape(geometry), place["transform"])
                         if exact.area >= options.min_area:
                             row = (names[label], label, round(exact.area), None)
@@ -162,6 +169,19 @@ def vectorize(
     finally:
         layer.discard()
     return layer.num_rows
+
+
+def _label_files(label_maps: Any) -> list[str]:
+    if isinstance(label_maps, (str, os.PathLike)):
+        label_maps = [label_maps]
+    if not isinstance(label_maps, Iterable) or isinstance(label_maps, (bytes, bytearray)):
+        raise ValueError(
+            f"The label maps are of type {type(label_maps).__name__}; expected a list of paths. Pass the files."
+        )
+    files = [checked_path(path, "A label map") for path in label_maps]
+    if not files:
+        raise ValueError("Got no label maps; expected at least one GeoTIFF file. Pass the files that were written.")
+    return files
 
 
 def _in_pixels(polygon: Any, transform: "Affine") -> "Polygon":

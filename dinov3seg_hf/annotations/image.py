@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,8 @@ from PIL import Image
 from ..extras import require_extra
 from ..model.checks import checked_flag, checked_integer, checked_path, is_number, quoted
 from ..visualization.pictures import as_array, checked_label_map
+
+ROUNDING = 1e-3  # how far a score can be outside of 0 to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +29,14 @@ class AnnotatedImage:
     Args:
         file_name: The name of the image in annotations, relative, with "/" and an ending: `"street/0001.jpg"`.
         label_map: Integers `(H, W)` of the size of the upright image; negative values are none of the labels.
-        score_map: float32 `(H, W)`: the score of each pixel's label, between 0 and 1. `None`: annotations have no
-            scores.
+        score_map: `(H, W)`, stored as float32: the score of each pixel's label, between 0 and 1. `None`: annotations
+            have no scores.
         source: The file of the image, or its HTTP(S) address. Formats that store images copy the file.
         image: The upright image, RGB, if there is no file or it has been read already.
 
     Raises:
-        ValueError: If the name is not relative or has no ending, `label_map` is not a label map, or a size differs.
+        ValueError: If the name is not relative or has no ending, `label_map` is not a label map, scores are not between
+            0 and 1, or a size differs.
     """
 
     file_name: str
@@ -58,7 +62,9 @@ class AnnotatedImage:
                 "'street/0001.jpg'. Pass the name of the image below the folder of images."
             )
         object.__setattr__(self, "label_map", checked_label_map(self.label_map))
-        sizes = {"score map": None if self.score_map is None else as_array(self.score_map, "The score map").shape}
+        if self.score_map is not None:
+            object.__setattr__(self, "score_map", _checked_scores(self.score_map, self.file_name))
+        sizes = {"score map": None if self.score_map is None else self.score_map.shape}
         sizes["image"] = None if self.image is None else self.image.size[::-1]
         for what, size in sizes.items():
             if size not in (None, self.label_map.shape):
@@ -99,6 +105,28 @@ class AnnotatedImage:
                 f"x {image.width} (height x width); expected the same size. Request the label map at the image's size."
             )
         return image.convert("RGB")
+
+
+def _checked_scores(score_map: Any, file_name: str) -> np.ndarray:
+    """Returns scores as float32, of any shape.
+
+    Raises:
+        ValueError: If they are not numbers between 0 and 1.
+    """
+    scores = as_array(score_map, f"The score map of {file_name!r}")
+    if scores.dtype.kind not in "fiu":
+        raise ValueError(
+            f"The score map of {file_name!r} has dtype {scores.dtype}; expected float32, scores between 0 and 1. Pass "
+            "the score map of a segmentation."
+        )
+    scores = scores.astype(np.float32, copy=False)
+    low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 0.0)
+    if not -ROUNDING <= low <= high <= 1 + ROUNDING:  # NaN is not
+        raise ValueError(
+            f"The score map of {file_name!r} has values from {low:.4g} to {high:.4g}; expected scores between 0 and 1. "
+            "Divide percentages by 100, and 8-bit values by 255."
+        )
+    return scores
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ tensor of the model has a known origin, and the folder is written atomically. Th
 
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from transformers import CLIPTextConfig, DINOv3ViTConfig
 
 from ..about import DTYPES
-from ..model.checks import check_flags, checked_choice, checked_integer, checked_path, quoted
+from ..model.checks import check_flags, checked_choice, checked_integer, checked_path, checked_shard_size
 from ..model.configuration_dinov3seg import SAM_VITL16, Dinov3SegConfig
 from ..model.image_processing_pil_dinov3seg import Dinov3SegImageProcessorPil
 from ..model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -188,8 +187,7 @@ def _refuse_numbers(text_num_attention_heads: Any, prior_image_size: Any, seed: 
     checked_integer(prior_image_size, "prior_image_size", least=1)
     if checked_integer(seed, "seed", least=0) >= 2**63:
         raise ValueError(f"seed is {seed}; expected less than 2**63.")
-    if not isinstance(max_shard_size, str) or not re.fullmatch(r"[1-9]\d{0,5}[KMGT]B", max_shard_size):
-        raise ValueError(f"max_shard_size is {quoted(max_shard_size)}; expected for example '2GB' or '500MB'.")
+    checked_shard_size(max_shard_size)
 
 
 def _refuse_options(dtype: str, anyup: Source | None, anyup_scale: int, overwrite: bool, progress: bool) -> None:

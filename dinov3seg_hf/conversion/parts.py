@@ -4,7 +4,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, DINOv3ViTConfig, DINOv3ViTModel, SamCon
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from ..model.checks import load_json
+from ..model.tensor_checks import is_finite
 from .layouts import (
     PUBLISHED_ANYUP,
     PUBLISHED_BACKBONE,
@@ -274,8 +275,19 @@ def convert_anyup(tensors: Tensors) -> Tensors:
         The state dict, with a mixing weight of share 1: the result is that of AnyUp alone.
 
     Raises:
-        ValueError: If a key is missing or unexpected.
+        ValueError: If a key is missing or unexpected, or a value is no tensor or not finite.
     """
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
+    ):
+        raise ValueError(
+            f"The weights of AnyUp are of type {type(tensors).__name__}; expected a state dict of tensors by name. "
+            "Pass what torch.load gives for the published file."
+        )
+    if broken := [key for key, value in tensors.items() if value.is_floating_point() and not is_finite(value)]:
+        raise ValueError(
+            f"{broken[0]} contains NaN or infinity; expected finite values. Download the published file again."
+        )
     return _convert_anyup_tensors(tensors, Path(PUBLISHED_ANYUP.split(maxsplit=1)[0])).tensors
 
 

@@ -8,11 +8,15 @@ inference resample images in the same way. (Other libraries: albumentations is n
 is AGPL; torchvision cannot be imported next to a CPU-only torch; kornia's crops do not antialias.)
 """
 
+import math
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from ..model.checks import is_number, quoted
 from ..model.loss import IGNORED
 
 HUE_CIRCLE = 256  # number of values in Pillow's hue channel
@@ -51,22 +55,29 @@ class PairedTransform:
     color: float = 0.8
     border: tuple[int, int, int] = (124, 116, 104)
 
-    def __post_init__(self):
-        size = (self.crop_size, self.crop_size) if isinstance(self.crop_size, int) else tuple(self.crop_size)
-        if len(size) != 2 or min(size) < 1:
+    def __post_init__(self) -> None:
+        given = self.crop_size
+        size: Any = (given, given) if isinstance(given, Integral) else given
+        if not (_is_list(size, 2) and all(_is_integer(side, 1) for side in size)):
+            raise ValueError(f"crop_size is {quoted(given)}; expected a positive number of pixels or (height, width).")
+        is_range = _is_list(self.scale, 2) and all(is_number(bound) for bound in self.scale)
+        if not is_range or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(
-                f"crop_size is {self.crop_size!r}; expected a positive number of pixels or (height, width)."
+                f"scale is {quoted(self.scale)}; expected (smallest, largest) with 0 < smallest <= largest."
             )
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is {self.scale!r}; expected (smallest, largest) with 0 < smallest <= largest.")
         for name, largest in {"flip": 1, "color": 1, "hue": 0.5}.items():
-            if not 0 <= getattr(self, name) <= largest:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number between 0 and {largest}.")
+            if not is_number(getattr(self, name), 0, largest):
+                raise ValueError(f"{name} is {quoted(getattr(self, name))}; expected a number between 0 and {largest}.")
         for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected at least 0 and less than 1.")
-        object.__setattr__(self, "crop_size", size)
+            if not is_number(getattr(self, name), 0) or getattr(self, name) >= 1:
+                raise ValueError(f"{name} is {quoted(getattr(self, name))}; expected at least 0 and less than 1.")
+        if not (_is_list(self.border, 3) and all(_is_integer(value, 0, 255) for value in self.border)):
+            raise ValueError(
+                f"border is {quoted(self.border)}; expected three integers from 0 to 255, red, green, blue."
+            )
+        object.__setattr__(self, "crop_size", tuple(map(int, size)))
         object.__setattr__(self, "scale", tuple(self.scale))
+        object.__setattr__(self, "border", tuple(map(int, self.border)))
 
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
@@ -82,8 +93,17 @@ class PairedTransform:
             The image, uint8 `(*crop_size, 3)`, and the label map `(*crop_size)` in the dtype of `labels`.
 
         Raises:
-            ValueError: If image and label map differ in size, or the labels are not signed integers.
+            ValueError: If image and label map differ in size or are of other types, or the labels are not signed
+                integers.
         """
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+            found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ValueError(f"The image is {found}; expected uint8 (H, W, 3). Convert it, as open_image does.")
+        if not isinstance(labels, np.ndarray) or not isinstance(rng, np.random.Generator):
+            raise ValueError(
+                f"The labels are of type {type(labels).__name__} and rng is of type {type(rng).__name__}; expected an "
+                "array and a Generator. Pass np.random.default_rng(seed)."
+            )
         if image.shape[:2] != labels.shape:
             raise ValueError(
                 f"The image has size {image.shape[:2]} and its label map has size {labels.shape} (height, width); "
@@ -145,6 +165,14 @@ class PairedTransform:
             hue = Image.fromarray(np.array(hue) + np.uint8(turn % HUE_CIRCLE))  # uint8 wraps around, like the hue
             image = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
         return image
+
+
+def _is_list(value: Any, length: int) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == length
+
+
+def _is_integer(value: Any, least: int, most: float = math.inf) -> bool:
+    return isinstance(value, Integral) and is_number(value, least, most)
 
 
 __all__ = ["PairedTransform"]

@@ -5,11 +5,12 @@
 A batch has images, label maps and, if wanted, one vocabulary: class names belong to the batch and not to its images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from ..model.checks import quoted
 from ..model.loss import IGNORED
 from ..model.vocabulary import Vocabulary, as_vocabulary
 from .columns import IMAGE_COLUMNS, MASK_COLUMNS
@@ -55,6 +56,9 @@ class Dinov3SegDataCollator:
         **options: Any,
     ):
         self.image_processor = getattr(processor, "image_processor", processor)
+        for name, column in (("image_column", image_column), ("mask_column", mask_column)):
+            if column is not None and not isinstance(column, str):
+                raise ValueError(f"{name} is {quoted(column)}; expected the key of a row. Pass its name.")
         self.image_column, self.mask_column = image_column, mask_column
         self.options = {"do_windows": False, "return_tensors": "pt", **options}
         self.vocabulary, self._text = None, {}
@@ -81,18 +85,16 @@ class Dinov3SegDataCollator:
         Raises:
             ValueError: If a column is missing, an image cannot be read, or images or masks do not match.
         """
-        if not rows:
-            raise ValueError("Got no rows; expected at least one.")
+        rows = _checked_rows(rows)
         if self.image_column is None and all(isinstance(row.get("pixel_values"), torch.Tensor) for row in rows):
-            batch = {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
-            if all(row.get("labels") is not None for row in rows):
-                batch["labels"] = torch.stack([torch.as_tensor(row["labels"]).long() for row in rows])
+            batch = {"pixel_values": _stacked([row["pixel_values"] for row in rows], "pixel_values")}
+            if any(row.get("labels") is not None for row in rows):
+                batch["labels"] = _stacked([_labels_of(row) for row in rows], "labels")
         else:
-            image = self._column(rows[0], self.image_column, IMAGE_COLUMNS, "image")
-            has_masks = self.mask_column is not None or any(name in rows[0] for name in MASK_COLUMNS)
-            mask = self._column(rows[0], self.mask_column, MASK_COLUMNS, "mask") if has_masks else None
-            masks = None if mask is None else [row[mask] for row in rows]
-            batch = dict(self.image_processor([row[image] for row in rows], masks, **self.options))
+            has_masks = self.mask_column is not None or any(name in row for row in rows for name in MASK_COLUMNS)
+            images = [row[self._column(row, self.image_column, IMAGE_COLUMNS, "image")] for row in rows]
+            masks = [row[self._column(row, self.mask_column, MASK_COLUMNS, "mask")] for row in rows if has_masks]
+            batch = dict(self.image_processor(images, masks or None, **self.options))
         if self.vocabulary is not None and "labels" in batch:
             labels = batch["labels"]
             if self.vocabulary.raw_ids is not None:
@@ -111,6 +113,41 @@ class Dinov3SegDataCollator:
                 f"{kind}_column, and remove_unused_columns=False to TrainingArguments, which removes it otherwise."
             )
         return name
+
+
+def _checked_rows(rows: Any) -> list[Mapping[str, Any]]:
+    listed = [] if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable) else list(rows)
+    if not listed or not all(isinstance(row, Mapping) for row in listed):
+        wrong = next((row for row in listed if not isinstance(row, Mapping)), None)
+        found = f"a row of type {type(wrong).__name__}" if listed else f"no rows, but {type(rows).__name__}"
+        raise ValueError(
+            f"Got {found}; expected a list of at least one row, each a mapping with an image. Pass rows of a data set."
+        )
+    return listed
+
+
+def _labels_of(row: Mapping[str, Any]) -> torch.Tensor:
+    labels = row.get("labels")
+    try:
+        given = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.zeros(())
+    if given.ndim != 2 or given.is_floating_point() or given.is_complex():
+        raise ValueError(
+            f"The labels of a row are {quoted(labels)}; expected integers (H, W) in every row, or in none. Pass the "
+            "label map of each image."
+        )
+    return given.long()
+
+
+def _stacked(tensors: Sequence[torch.Tensor], what: str) -> torch.Tensor:
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The {what} of the rows have the shapes {', '.join(map(str, shapes))}; expected one. Prepare all images "
+            "with the same size."
+        )
+    return torch.stack(list(tensors))
 
 
 __all__ = ["Dinov3SegDataCollator"]

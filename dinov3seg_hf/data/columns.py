@@ -105,8 +105,8 @@ def find_image_column(dataset: Dataset, image_column: str | None = None, without
     """
     features, shown = _known_features(dataset)
     if image_column is not None:
-        if image_column not in features:
-            raise ValueError(f"image_column is {image_column!r}; expected a column of the data set: {shown}.")
+        if not isinstance(image_column, str) or image_column not in features:
+            raise ValueError(f"image_column is {quoted(image_column)}; expected a column of the data set: {shown}.")
         return image_column
     candidates = [name for name in images_in(features) if name != without]
     named = [name for name in IMAGE_COLUMNS if name in candidates]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..model.checks import checked_choice, checked_flag, checked_integer
+from ..model.checks import checked_choice, checked_flag, checked_integer, quoted
 from ..model.fingerprints import sha256_of
 from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
 from ..model.loss import IGNORED
@@ -281,6 +281,8 @@ class SegmentationRows:
         dataset = self._checked(dataset)
         self._reader = RowReader(dataset, vocabulary, image_column, mask_column, mask_values, mask_coding)
         self._rows = self._reader.prepare(dataset)
+        if transform is not None and not callable(transform):
+            raise ValueError(f"transform is {quoted(transform)}; expected a function, such as a PairedTransform.")
         self.transform = transform
         self.skip_bad, self.seed = checked_flag(skip_bad, "skip_bad"), checked_integer(seed, "seed", least=0)
         # shared with the worker processes of a data loader, including persistent workers
@@ -319,8 +321,8 @@ class SegmentationRows:
         }
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, which changes the random numbers of the augmentation, also in running workers."""
-        self._epoch.fill_(epoch)
+        """Sets the epoch, from 0, which changes the random numbers of the augmentation, also in running workers."""
+        self._epoch.fill_(checked_integer(epoch, "epoch", least=0))
 
     def augmented(self, item: dict[str, Any], index: int) -> dict[str, Any]:
         """Transforms an item with the random numbers of row `index` in the current epoch."""

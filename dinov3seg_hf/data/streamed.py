@@ -16,7 +16,7 @@ import datasets
 import torch
 
 from ..compat import with_features
-from ..model.checks import first_line
+from ..model.checks import checked_integer, first_line
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset
 from .rows import RowError, SegmentationRows
@@ -85,7 +85,12 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
             first: Number of the first row.
             step: Distance between two rows; greater than `first`.
             without: Numbers of rows that are skipped and not decoded.
+
+        Raises:
+            ValueError: If a number is out of range, or the stream cannot be read.
         """
+        if checked_integer(first, "first", least=0) >= checked_integer(step, "step", least=1):
+            raise ValueError(f"first is {first} and step is {step}; expected a step greater than the first row.")
         num_rows = 0
         for row in self.stored_rows():
             num_rows += 1

@@ -28,12 +28,13 @@ from ..batches import IMAGE_ERRORS, segment_each
 from ..data.parquet import encode_png
 from ..data.rows import decoded
 from ..distributed import Processes
+from ..model.checks import checked_integer, checked_path, quoted
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_input import open_image
 from ..model.image_stages import EncodedImage, LabeledImage, PreparedImage
-from ..model.inference_settings import InferenceSettings
+from ..model.inference_settings import InferenceSettings, checked_settings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
-from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT, Vocabulary
+from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT, Vocabulary, as_vocabulary
 from ..versions import library_versions
 from .folder import LabelFolder
 from .shards import Row, Shard, ShardedRows
@@ -79,7 +80,7 @@ class _Failed:
 def label_dataset(
     pipe: OpenVocabularySegmentationPipeline,
     rows: ShardedRows,
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | Sequence[str],
     output: str | os.PathLike,
     *,
     settings: InferenceSettings | None = None,
@@ -101,7 +102,7 @@ def label_dataset(
     Args:
         pipe: The model.
         rows: The rows, in shards.
-        vocabulary: The labels.
+        vocabulary: The labels, or their names.
         output: The folder to write, which all processes see: `open_dataset(output, "train")` reads it, also while it
             grows. Columns: those of `annotations.parquet`, `file` and `row` (where the row was in the data set), and
             the kept columns.
@@ -117,14 +118,21 @@ def label_dataset(
         progress: Whether the main process shows a progress bar.
 
     Raises:
-        ValueError: If the folder contains other labels or cannot be written, the labels are calibrated for other
-            settings, a stream cannot be read, or no row could be labeled.
+        ValueError: If a number is too small, the folder contains other labels or cannot be written, the labels are
+            calibrated for other settings, a stream cannot be read, or no row could be labeled.
         RuntimeError: If another process failed.
     """
     processes = Processes(accelerator)
-    settings = (settings or pipe.settings).resolved(pipe.model.config, pipe.image_processor)
-    export = export or ExportOptions()
-    description = processes.from_main(lambda: _describe(pipe, rows, vocabulary, settings, export, source or {}))
+    checked_integer(batch_size, "batch_size", least=1)  # without rows, every shard would be done
+    checked_integer(num_workers, "num_workers", least=0)
+    settings = checked_settings(settings, pipe.settings).resolved(pipe.model.config, pipe.image_processor)
+    vocabulary, output = as_vocabulary(vocabulary), checked_path(output, "The folder of the labels")
+    root = None if root is None else checked_path(root, "The folder of the images")
+    export, source = ExportOptions() if export is None else export, {} if source is None else source
+    for what, value, kind in (("rows", rows, ShardedRows), ("export", export, ExportOptions), ("source", source, dict)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{what} is {quoted(value)}; expected {kind.__name__}. Pass an object of this type.")
+    description = processes.from_main(lambda: _describe(pipe, rows, vocabulary, settings, export, source))
     folder = LabelFolder(output, description, processes, retry_failed)
     total = rows.num_rows_of_share(processes.rank, processes.count, list(folder.done))
     title = "Labeling" if processes.count == 1 else f"Labeling (one of {processes.count} processes)"

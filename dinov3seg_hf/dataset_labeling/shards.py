@@ -16,7 +16,7 @@ import datasets
 from ..compat import with_features
 from ..data.columns import Dataset, find_image_column, images_in
 from ..data.streamed import read_stream
-from ..model.checks import first_line
+from ..model.checks import checked_integer, first_line, quoted
 
 
 @dataclass(frozen=True, order=True)
@@ -75,8 +75,14 @@ class ShardedRows:
     def __init__(
         self, dataset: Dataset, image_column: str | None = None, keep: Sequence[str] = (), rows_per_shard: int = 128
     ):
-        if rows_per_shard < 1:
-            raise ValueError(f"rows_per_shard is {rows_per_shard}; expected at least 1.")
+        checked_integer(rows_per_shard, "rows_per_shard", least=1)
+        if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+            raise ValueError(
+                f"The data set is a {type(dataset).__name__}; expected one split of a data set. Open it with "
+                "open_dataset, or choose a split."
+            )
+        if isinstance(keep, str) or not isinstance(keep, Sequence) or len(set(map(str, keep))) < len(keep):
+            raise ValueError(f"keep is {quoted(keep)}; expected a list of different columns. Pass ['caption'], say.")
         self.is_streamed = isinstance(dataset, datasets.IterableDataset)
         if self.is_streamed:
             try:
@@ -95,7 +101,7 @@ class ShardedRows:
                 "or cast it (`dataset.cast_column(name, datasets.Image())`)."
             )
         for column in keep:
-            if column not in dataset.features or column == self.image_column:
+            if not isinstance(column, str) or column not in dataset.features or column == self.image_column:
                 others = ", ".join(name for name in dataset.features if name != self.image_column) or "none"
                 raise ValueError(f"The column {column!r} cannot be kept; expected one of the other columns: {others}.")
         self.kept = datasets.Features({column: dataset.features[column] for column in keep})

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from ..model.background import bound_between
 from ..model.calibration import Calibration
-from ..model.inference_settings import Head, InferenceSettings
+from ..model.inference_settings import Head, InferenceSettings, checked_settings
 from ..model.loss import IGNORED, NO_CLASS
-from ..model.text_embeddings import TextEmbeddings
+from ..model.text_embeddings import TextEmbeddings, checked_embeddings
 from ..model.vocabulary import Vocabulary
 from .points import Measurement, Points
 
@@ -38,11 +38,20 @@ def measure(
         text: The text embeddings of the vocabulary.
         settings: The settings; those of `background` do not matter.
         truth: `(H, W)` of the image; see `labels_of_mask`.
+
+    Raises:
+        ValueError: If the image cannot be read, the mask has another size, or an argument is of another type.
     """
-    settings = replace(settings, background="auto", threshold=None)
+    settings = replace(checked_settings(settings, pipe.settings), background="auto", threshold=None)
     settings = pipe.resolved_settings(settings)
     prepared = pipe.prepare(image, settings)
-    (labeled,) = pipe.segment_prepared([prepared], replace(text, calibration=None), settings)
+    if truth is not None and np.shape(truth) != tuple(prepared.size):
+        raise ValueError(
+            f"The mask is {' x '.join(map(str, np.shape(truth)))} and the image {prepared.size[0]} x "
+            f"{prepared.size[1]} (height x width); expected the same size. Pass the mask of this image."
+        )
+    text = replace(checked_embeddings(text), calibration=None)
+    (labeled,) = pipe.segment_prepared([prepared], text, settings)
     labels, values = labeled.confidence.labels.cpu(), labeled.confidence.values.cpu()
     decisive = labeled.confidence.without_seams().cpu()
     at_points = None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..model.inference_settings import ActiveClasses
+from ..model.pipeline_inputs import images_of
 from ..model.text_embeddings import TextEmbeddings
 
 
@@ -39,8 +40,8 @@ def verify_active_classes(
 
     Args:
         pipe: The pipeline.
-        images: Images; see the pipeline.
-        text: The text embeddings of the vocabulary.
+        images: Images, or one; see the pipeline.
+        text: The text embeddings of the vocabulary, or its names.
         active_classes: See `InferenceSettings`.
         options: Other options of the pipeline, such as `inference`.
 
@@ -53,8 +54,9 @@ def verify_active_classes(
         raise ValueError(
             'head is "dinotxt", which has no late refinement to leave out; expected "full". Leave out active_classes.'
         )
+    text = text if isinstance(text, TextEmbeddings) else pipe.encode_labels(text)
     found = []
-    for image in images:
+    for image in images_of(images):
         maps, seconds = [], []
         for number in (active_classes, len(text)):  # with as many as there are, none is rejected
             start = time.perf_counter()

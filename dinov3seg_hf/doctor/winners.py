@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..model.checks import quoted
+from ..model.pipeline_inputs import images_of
 from ..model.text_embeddings import TextEmbeddings
 from ..model.vocabulary import Vocabulary
 from .bounds import MIN_IMAGES
@@ -24,12 +26,16 @@ def count_winners(pipe: Any, images: Iterable[Any], text: TextEmbeddings, **opti
 
     Args:
         pipe: The pipeline.
-        images: Images; see the pipeline.
-        text: The text embeddings of the vocabulary.
+        images: Images, or one; see the pipeline.
+        text: The text embeddings of the vocabulary, or its names.
         options: Options of the pipeline, such as `head`.
+
+    Raises:
+        ValueError: If an image cannot be read, or an option is invalid.
     """
+    text = text if isinstance(text, TextEmbeddings) else pipe.encode_labels(text)
     shares = []
-    for image in images:
+    for image in images_of(images):
         result = pipe(image, text, return_label_map=True, return_masks=False, **options)
         labels = result["label_map"]
         shares.append(np.bincount(labels[labels >= 0], minlength=len(text)) / labels.size)
@@ -42,7 +48,17 @@ def find_winners(vocabulary: Vocabulary, shares: np.ndarray) -> list[Finding]:
     Args:
         vocabulary: The vocabulary.
         shares: `(images, C)` from `count_winners`.
+
+    Raises:
+        ValueError: If the shares are not those of the classes of the vocabulary.
     """
+    given = shares
+    shares = np.asarray(given) if isinstance(given, (np.ndarray, list, tuple)) else np.zeros(())
+    if shares.ndim != 2 or shares.shape[1] != len(vocabulary) or shares.dtype.kind not in "fiu":
+        raise ValueError(
+            f"The shares are {quoted(given)}; expected numbers of shape (images, {len(vocabulary)}), one for each "
+            "class. Pass those of count_winners with the same vocabulary."
+        )
     num_images = len(shares)
     if num_images < MIN_IMAGES:
         return []

@@ -10,7 +10,7 @@ module does not resize anything.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +23,12 @@ from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset
 from ..distributed import Processes
 from ..metrics.scoring import ImageCounts
+from ..model.checks import checked_integer, quoted
 from ..model.fingerprints import sha256_of, weights_fingerprint
-from ..model.inference_settings import InferenceSettings
+from ..model.inference_settings import InferenceSettings, checked_settings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
 from ..model.text_embeddings import TextEmbeddings
-from ..model.vocabulary import Vocabulary
+from ..model.vocabulary import Vocabulary, as_vocabulary
 from .progress_log import ProgressLog
 from .protocol import describe_protocol
 from .results import EvaluationResult, result_of
@@ -61,8 +62,7 @@ def evaluate(
         model: A `Dinov3SegForSemanticSegmentation`, or the model that `accelerator.prepare` returned for it.
         processor: The `Dinov3SegProcessor` of the model.
         data: The rows. If its `skip_bad` is set, rows that cannot be read are counted and skipped.
-        vocabulary: The prompted classes, for example with other templates or synonyms. Default: the vocabulary of
-            `data`.
+        vocabulary: The prompted classes, for example with other templates or synonyms. Default: that of `data`.
         settings: Inference settings. Default: those of the checkpoint. Without `background`, every pixel gets a label,
             also with a calibrated vocabulary, because masks say nothing about pixels without a class.
         batch_size: Number of images per batch.
@@ -77,16 +77,17 @@ def evaluate(
         model_name: Name of the model in the result.
 
     Raises:
-        ValueError: If the classes of vocabulary and data differ, no pixel is labeled, the folder contains another
-            evaluation, or the weights are sharded across processes.
+        ValueError: If an argument is invalid, the classes of vocabulary and data differ, no pixel is labeled, the
+            folder contains another evaluation, or the weights are sharded across processes.
         RowError: If a row cannot be read and `skip_bad` of `data` is not set.
     """
-    vocabulary = _checked_vocabulary(vocabulary, data)
+    _check_numbers(batch_size=(batch_size, 1), num_workers=(num_workers, 0), num_resamples=(num_resamples, 0))
+    vocabulary, training = _checked_vocabulary(vocabulary, data), _checked_training(training_vocabulary)
     processes = Processes(accelerator)
     unwrapped = processes.unwrap(model)
     with left_as_found(unwrapped):
         pipe = OpenVocabularySegmentationPipeline(model=unwrapped, processor=processor, device=unwrapped.device)
-        settings = (settings or InferenceSettings()).resolved(unwrapped.config, pipe.image_processor)
+        settings = checked_settings(settings, InferenceSettings()).resolved(unwrapped.config, pipe.image_processor)
         protocol = processes.from_main(lambda: describe_protocol(pipe, data, vocabulary, settings))
         weights = processes.from_main(lambda: weights_fingerprint(unwrapped))
         # values of the configuration without tensors, such as a scale, change the scores, too
@@ -108,7 +109,7 @@ def evaluate(
     return result_of(
         [images[index] for index in sorted(images) if end is None or index < end],
         vocabulary,
-        training_vocabulary,
+        training,
         num_resamples,
         protocol,
         {"name": model_name, "fingerprint": weights, "dtype": str(unwrapped.dtype).removeprefix("torch.")},
@@ -116,10 +117,20 @@ def evaluate(
     )
 
 
+def _check_numbers(**numbers: tuple[Any, int]) -> None:
+    for name, (value, least) in numbers.items():
+        checked_integer(value, name, least)
+
+
 def _checked_vocabulary(
     vocabulary: Vocabulary | None, data: SegmentationDataset | StreamedSegmentationDataset
 ) -> Vocabulary:
-    vocabulary = data.vocabulary if vocabulary is None else vocabulary
+    if not isinstance(getattr(data, "vocabulary", None), Vocabulary):
+        raise ValueError(
+            f"The data is of type {type(data).__name__}; expected a SegmentationDataset, which knows the classes of "
+            "its masks. Pass SegmentationDataset(dataset, vocabulary)."
+        )
+    vocabulary = data.vocabulary if vocabulary is None else as_vocabulary(vocabulary)
     if vocabulary.scored_names != data.vocabulary.scored_names:
         raise ValueError(
             f"The vocabulary has {len(vocabulary.scored_names)} scored classes ({vocabulary.scored_names[0]!r}, ...); "
@@ -127,6 +138,23 @@ def _checked_vocabulary(
             f"({data.vocabulary.scored_names[0]!r}, ...). Use the same class names for both."
         )
     return vocabulary
+
+
+def _checked_training(words: Any) -> Vocabulary | list[str] | None:
+    """Returns the words of a training; a string is the names, separated by commas, and not its letters."""
+    if words is None or isinstance(words, Vocabulary):
+        return words
+    if isinstance(words, str):
+        return as_vocabulary(words)
+    listed: list[Any] = (
+        list(words) if isinstance(words, Iterable) and not isinstance(words, (bytes, Mapping)) else [None]
+    )
+    if not all(isinstance(word, str) for word in listed):
+        raise ValueError(
+            f"training_vocabulary is {quoted(words)}; expected a vocabulary or a list of names. Pass the classes that "
+            "the model was trained with."
+        )
+    return listed
 
 
 def _open_log(
@@ -180,6 +208,8 @@ def _count(
 @contextlib.contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Disables mixed precision and gradients inside the context, and restores the mode of every module afterwards."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"The model is of type {type(model).__name__}; expected a Dinov3SegForSemanticSegmentation.")
     modes = [(module, module.training) for module in model.modules()]
     try:
         with without_mixed_precision(model), torch.no_grad():

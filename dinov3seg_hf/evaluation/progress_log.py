@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..distributed import Processes
 from ..metrics.scoring import ImageCounts
+from ..model.checks import checked_path
 
 
 class ProgressLog:
@@ -17,7 +18,7 @@ class ProgressLog:
 
     def __init__(self, folder: str | os.PathLike, key: str, processes: Processes):
         self.done: dict[int, ImageCounts] = {}
-        folder = Path(folder)
+        folder = Path(checked_path(folder, "resume_from"))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # the main process lists the files before any process writes, so all processes read the same files

@@ -18,6 +18,7 @@ from ..checkpoint_names import resolve_checkpoint
 from ..extras import require_extra
 from ..loading import licenses_of_copy, load_model, load_processor
 from ..model import image_formats, text_cleaning
+from ..model.checks import checked_path
 from ..model.files import disk_errors_as_value_errors, open_folder_atomically
 from ..model.fingerprints import weights_fingerprint
 from ..model.inference_settings import InferenceSettings
@@ -76,7 +77,7 @@ def export_checkpoint(
     """
     check_format(format, int8, require_extra)
     templates = resolve_templates(templates)
-    output, folder = Path(output).expanduser(), Path(resolve_checkpoint(name))
+    output, folder = Path(checked_path(output, "output")).expanduser(), Path(resolve_checkpoint(name))
     _refuse_output(output)
     if not folder.is_dir():
         raise ValueError(

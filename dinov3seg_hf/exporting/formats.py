@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..extras import require_installed
+from ..model.checks import checked_flag, quoted
 
 Format = Literal["onnx", "openvino", "torch"]
 
@@ -44,9 +45,9 @@ def check_format(format: Format, int8: bool = False, require: Callable[..., None
     Raises:
         ValueError: If not; the message contains the formats or the installation command.
     """
-    if format not in FORMATS:
-        raise ValueError(f"Got the format {format!r}; expected one of {', '.join(FORMATS)}.")
-    if int8 and format != "onnx":
+    if not isinstance(format, str) or format not in FORMATS:
+        raise ValueError(f"Got the format {quoted(format)}; expected one of {', '.join(FORMATS)}.")
+    if checked_flag(int8, "int8") and format != "onnx":
         raise ValueError(f"Got int8 with the format {format}; expected onnx. The other formats have float32 weights.")
     require(format, *FORMATS[format].libraries, what=f"The format {format}")
 

@@ -23,6 +23,7 @@ from huggingface_hub import HfApi
 from ..about import MAX_SHARD_SIZE, __version__
 from ..model.files import disk_errors_as_value_errors
 from ..model.vocabulary import Vocabulary
+from .arguments import check_arguments
 from .example import Example
 from .model_folder import build_model_folder
 from .space import build_space_folder
@@ -88,6 +89,7 @@ def publish(
     Raises:
         PublishingError: If something is missing or wrong; the message contains a remedy.
     """
+    check_arguments(**locals())  # all of them
     api = HfApi() if api is None else api
     output = _checked_output(output)
     if not dry_run:  # checked before the slow steps

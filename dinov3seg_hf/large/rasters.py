@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..extras import require_extra
-from ..model.checks import checked_integer, plain_reason, quoted
+from ..model.checks import checked_integer, load_json, plain_reason, quoted
 from ..model.image_formats import safe_formats
 from ..model.image_input import MAX_IMAGE_PIXELS, ImageError, read_pixels
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
@@ -401,10 +401,25 @@ def opened_labels(path: str | os.PathLike[str]) -> Iterator[tuple[Any, list[str]
                         f"{str(path)!r} has no tag `labels` with the names of its values; expected a label map that "
                         "this package has written. Segment the image again."
                     )
-                yield rasterio.band(file, 1), json.loads(tags["labels"]), int(tags["none"]), _place_of(file)
+                names, none = _names_in(tags, str(path))
+                yield rasterio.band(file, 1), names, none, _place_of(file)
         except rasterio.errors.RasterioError as error:
             reason = plain_reason(error).rstrip(".")
             raise ImageError(f"The label map {str(path)!r} cannot be read: {reason}. Check the path.") from error
+
+
+def _names_in(tags: Mapping[str, str], path: str) -> tuple[list[str], int]:
+    """Returns the names of the labels and the value of no label in the tags of a label map."""
+    try:
+        names, none = load_json(tags["labels"]), int(tags["none"])
+    except ValueError:  # somebody else has written the tags
+        names, none = None, 0
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ImageError(
+            f"The tags of {path!r} are labels={quoted(tags['labels'])} and none={quoted(tags['none'])}; expected a "
+            "list of names and a number. Segment the image again."
+        )
+    return names, none
 
 
 @contextmanager

@@ -7,8 +7,11 @@ al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013).
 """
 
 import math
+from numbers import Real
 
 import numpy as np
+
+from .scoring import checked_pair
 
 # The tolerance as a share of the image diagonal, as in the publication.
 TOLERANCE = 0.0075
@@ -24,9 +27,14 @@ class BoundaryScore:
     Args:
         tolerance: Largest distance, in pixels, at which outlines count as near. Default: `TOLERANCE` times the diagonal
             of the image, at least 1.
+
+    Raises:
+        ValueError: If the tolerance is no distance.
     """
 
     def __init__(self, tolerance: float | None = None):
+        if tolerance is not None and not (isinstance(tolerance, Real) and 0 <= tolerance < math.inf):
+            raise ValueError(f"tolerance is {tolerance!r}; expected a distance in pixels of at least 0.")
         self.tolerance = tolerance
         self.scores: list[float] = []
 
@@ -39,13 +47,14 @@ class BoundaryScore:
                 any other pixel.
 
         Raises:
-            ValueError: If the shapes differ.
+            ValueError: If the shapes differ, or a label map does not contain integers.
         """
-        if prediction.shape != truth.shape or truth.ndim != 2:
+        if np.shape(prediction) != np.shape(truth) or np.ndim(truth) != 2:
             raise ValueError(
-                f"The prediction has shape {prediction.shape} and the ground truth has shape {truth.shape}; expected "
-                "the same (height, width). Resize the prediction."
+                f"The prediction has shape {np.shape(prediction)} and the ground truth has shape {np.shape(truth)}; "
+                "expected the same (height, width). Resize the prediction."
             )
+        prediction, truth = checked_pair(prediction, truth)
         tolerance = max(1.0, TOLERANCE * math.hypot(*truth.shape)) if self.tolerance is None else self.tolerance
         prediction = np.where(truth < 0, -1, prediction)
         scores = []

@@ -3,6 +3,7 @@
 """`compute_metrics` for `transformers.Trainer`: from logits or label maps to the scores of transformers' examples."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class SegmentationMetrics:
         nan_to_num: The number to report in place of NaN, the score of classes without ground-truth pixels.
 
     Raises:
-        ValueError: If `id2label` does not contain the labels 0 .. C-1.
+        ValueError: If `id2label` does not contain the labels 0 .. C-1 with different names, or an option is invalid.
     """
 
     def __init__(
@@ -52,18 +53,14 @@ class SegmentationMetrics:
         label_map: Mapping[int, int] | None = None,
         nan_to_num: float | None = None,
     ):
-        names = {int(label): name for label, name in id2label.items()}
-        if not names or sorted(names) != list(range(len(names))):
-            raise ValueError(
-                f"id2label has the labels {sorted(names)[:5]}; expected 0, 1, ... without gaps. Pass "
-                "model.config.id2label."
-            )
-        self.names = [names[label] for label in range(len(names))]
-        if ignore_index == 255 < len(names):
-            ignore_index = None  # a class of a large vocabulary, as for the loss
+        self.names = _names_of(id2label)
         self.options = ReferenceOptions(label_map, reduce_labels, ignore_index)
+        if self.options.ignore_index == 255 < len(self.names):  # a class of a large vocabulary, as for the loss
+            self.options = ReferenceOptions(label_map, reduce_labels)
+        if nan_to_num is not None and (isinstance(nan_to_num, bool) or not isinstance(nan_to_num, Real)):
+            raise ValueError(f"nan_to_num is of type {type(nan_to_num).__name__}; expected a number. Pass a float.")
         self.nan_to_num = nan_to_num
-        self._matrix = ConfusionMatrix(len(names))
+        self._matrix = ConfusionMatrix(len(self.names))
 
     @staticmethod
     def preprocess_logits(logits: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -95,17 +92,25 @@ class SegmentationMetrics:
             `frequency_weighted_iou`; and `iou_NAME` and `accuracy_NAME` of each class. All between 0 and 1.
 
         Raises:
-            ValueError: If the shapes do not match, or images of different sizes were padded.
+            ValueError: If the shapes or the number of classes do not match, or images of different sizes were padded.
+                Nothing is counted then.
         """
-        predictions, labels = eval_prediction.predictions, eval_prediction.label_ids
-        predictions = predictions[0] if isinstance(predictions, (tuple, list)) else predictions
-        predictions, labels = torch.as_tensor(predictions), torch.as_tensor(labels)
+        predictions = getattr(eval_prediction, "predictions", None)
+        predictions = predictions[0] if isinstance(predictions, (tuple, list)) and predictions else predictions
+        predictions = _tensor(predictions, "predictions")
+        labels = _tensor(getattr(eval_prediction, "label_ids", None), "label_ids")
         if labels.ndim != 3 or predictions.ndim not in (3, 4) or len(predictions) != len(labels):
             raise ValueError(
                 f"predictions have shape {tuple(predictions.shape)} and labels {tuple(labels.shape)}; expected "
                 "(images, classes, height, width), or (images, height, width) for label maps, and (images, height, "
                 "width). Pass what the trainer passes."
             )
+        if predictions.ndim == 4 and predictions.shape[1] != len(self.names):
+            raise ValueError(
+                f"The logits have {predictions.shape[1]} classes and id2label has {len(self.names)}; expected the same "
+                "number. Pass the id2label of the model that is evaluated."
+            )
+        found = ConfusionMatrix(len(self.names))
         for prediction, label in zip(predictions, labels):
             if prediction.ndim == 3:
                 if (prediction == PADDING).all(dim=0).any():
@@ -114,7 +119,8 @@ class SegmentationMetrics:
                         "preprocess_logits_for_metrics=metrics.preprocess_logits to the trainer."
                     )
                 (prediction,) = self.preprocess_logits(prediction[None], label[None])
-            self._matrix.update(prediction.cpu().numpy(), self.options.apply(label.cpu().numpy()))
+            found.update(prediction.cpu().numpy(), self.options.apply(label.cpu().numpy()))
+        self._matrix.counts += found.counts
         return self._result() if compute_result else {}
 
     def _result(self) -> dict[str, float]:
@@ -125,6 +131,43 @@ class SegmentationMetrics:
         if self.nan_to_num is not None:
             scores = {name: float(np.nan_to_num(value, nan=self.nan_to_num)) for name, value in scores.items()}
         return scores
+
+
+def _names_of(id2label: Any) -> list[str]:
+    """Returns the names of the labels 0 .. C-1; see `SegmentationMetrics`."""
+    if not isinstance(id2label, Mapping):
+        raise ValueError(
+            f"id2label is of type {type(id2label).__name__}; expected a mapping from labels to names. Pass "
+            "model.config.id2label."
+        )
+    try:
+        names = {int(label): name for label, name in id2label.items()}
+    except (TypeError, ValueError, OverflowError):
+        names = {}
+    if not names or sorted(names) != list(range(len(id2label))):
+        raise ValueError(
+            f"id2label has the labels {list(id2label)[:5]}; expected 0, 1, ... without gaps. Pass "
+            "model.config.id2label."
+        )
+    listed = [names[label] for label in range(len(names))]
+    if not all(isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
+        raise ValueError(
+            f"id2label has {len(listed)} labels with {len(set(map(str, listed)))} different names; expected text, and "
+            "a different name for each label, because the scores have names. Rename the others."
+        )
+    return listed
+
+
+def _tensor(values: Any, what: str) -> torch.Tensor:
+    try:
+        if isinstance(values, np.ndarray):  # torch takes neither negative steps nor other byte orders
+            values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"{what} is of type {type(values).__name__}, which is no array of numbers; expected an array. Pass what "
+            "the trainer passes."
+        ) from error
 
 
 __all__ = ["SegmentationMetrics"]

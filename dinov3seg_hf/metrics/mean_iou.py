@@ -10,6 +10,7 @@ images. Label maps are never resized. The metric loads without a network connect
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import datasets
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from .references import ReferenceOptions
-from .scoring import ConfusionMatrix
+from .scoring import ConfusionMatrix, checked_pair
 
 DESCRIPTION = "Intersection over union of semantic segmentation: mean over classes, value per class, and accuracies."
 
@@ -86,9 +87,8 @@ class MeanIoU(evaluate.Metric):
             )
         if num_labels is None and label_names is not None:
             num_labels = len(label_names)
-        for name, value in (("num_labels", num_labels), ("ignore_index", options.ignore_index)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
-                raise ValueError(f"{name} is of type {type(value).__name__}; expected an integer. Pass an int.")
+        if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, (int, np.integer))):
+            raise ValueError(f"num_labels is of type {type(num_labels).__name__}; expected an integer. Pass an int.")
         if num_labels is not None and not 1 <= num_labels <= MAX_LABELS:
             raise ValueError(f"num_labels is {num_labels}; expected at least one class, and at most {MAX_LABELS}.")
         if label_names is not None and not all(isinstance(name, str) for name in label_names):
@@ -117,13 +117,14 @@ class MeanIoU(evaluate.Metric):
             ValueError: If the sizes differ, or a label map does not contain integers.
         """
         self._refuse(kwargs)
-        prediction, reference = _array(prediction), _array(reference)
+        self._count(*checked_pair(_array(prediction), _array(reference)))
+
+    def _count(self, prediction: np.ndarray, reference: np.ndarray) -> None:
         if self.num_labels is not None:
             if self._matrix is None:
                 self._matrix = ConfusionMatrix(self.num_labels)
             self._matrix.update(prediction, self.options.apply(reference))
             return
-        ConfusionMatrix(1).update(prediction, reference)  # checks the shapes
         pairs = np.stack([reference.ravel(), prediction.ravel()]).astype(np.int64)
         found, counts = np.unique(pairs, axis=1, return_counts=True)
         for value, predicted, count in zip(*found.tolist(), counts.tolist()):
@@ -133,6 +134,8 @@ class MeanIoU(evaluate.Metric):
         self, *, predictions: Iterable[Any] | None = None, references: Iterable[Any] | None = None, **kwargs: Any
     ) -> None:
         """Adds predicted label maps and their ground truths. The sizes may differ between pairs.
+
+        If there is an error, nothing is added.
 
         Raises:
             ValueError: If an argument is missing, the numbers of label maps differ, or `add` raises an error.
@@ -147,8 +150,10 @@ class MeanIoU(evaluate.Metric):
                 f"Got {len(pairs[0])} predictions and {len(pairs[1])} references, so one list is longer; expected the "
                 "same number. Pass one prediction for each reference."
             )
-        for prediction, reference in zip(*pairs, strict=True):
-            self.add(prediction=prediction, reference=reference)
+        # all are checked before one is counted: it would count twice when the corrected list is added
+        checked = [checked_pair(_array(one), _array(other)) for one, other in zip(*pairs, strict=True)]
+        for prediction, reference in checked:
+            self._count(prediction, reference)
 
     def compute(
         self,
@@ -184,6 +189,8 @@ class MeanIoU(evaluate.Metric):
                 `add_batch` raises an error.
         """
         self._refuse(kwargs)
+        if nan_to_num is not None and (isinstance(nan_to_num, bool) or not isinstance(nan_to_num, Real)):
+            raise ValueError(f"nan_to_num is of type {type(nan_to_num).__name__}; expected a number. Pass a float.")
         new = (num_labels, ignore_index, label_names, label_map, reduce_labels)
         options = ReferenceOptions(
             self.options.label_map if label_map is None else label_map,
@@ -267,7 +274,7 @@ def _array(label_map: Any) -> np.ndarray:
     if isinstance(label_map, torch.Tensor):
         label_map = label_map.detach().cpu()
     try:
-        array = np.asarray(label_map)
+        array = np.asanyarray(label_map)  # with its mask, see `checked_pair`
     except (ValueError, TypeError, RuntimeError) as error:  # lists of different lengths, or nested too deeply
         raise ValueError(f"A label map is no array ({error}); expected integers of shape (height, width).") from error
     if array.ndim != 2 or array.dtype.kind not in "iu":

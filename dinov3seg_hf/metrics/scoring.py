@@ -23,6 +23,31 @@ BOOTSTRAP_SEED = 0
 MAX_RESAMPLED_VALUES = 2**23
 
 
+def checked_pair(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a predicted label map and its ground truth.
+
+    Raises:
+        ValueError: If the shapes differ (label maps are not resized), or a label map does not contain integers, or has
+            pixels that are masked (`numpy.ma`).
+    """
+    for what, array in (("prediction", predictions), ("label map", labels)):
+        if np.ma.is_masked(array):
+            raise ValueError(
+                f"The {what} has masked pixels; expected an integer for each pixel. Pass `label_map.filled(255)` and "
+                "ignore 255."
+            )
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    if predictions.shape != labels.shape:
+        raise ValueError(
+            f"The prediction has shape {predictions.shape} and the label map has shape {labels.shape}; expected "
+            "the same shape. Resize the prediction to the size of the label map first."
+        )
+    for what, array in (("prediction", predictions), ("label map", labels)):
+        if array.dtype.kind not in "iu":
+            raise ValueError(f"The {what} has dtype {array.dtype}; expected integers, one class per pixel.")
+    return predictions, labels
+
+
 class ConfusionMatrix:
     """Pixel counts of each pair (ground-truth class, predicted class), updated image by image.
 
@@ -42,16 +67,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: If the shapes differ (label maps are not resized), or a label map does not contain integers.
         """
-        predictions, labels = np.asarray(predictions), np.asarray(labels)
-        if predictions.shape != labels.shape:
-            raise ValueError(
-                f"The prediction has shape {predictions.shape} and the label map has shape {labels.shape}; expected "
-                "the same shape. Resize the prediction to the size of the label map first."
-            )
-        for what, array in (("prediction", predictions), ("label map", labels)):
-            if array.dtype.kind not in "iu":
-                raise ValueError(f"The {what} has dtype {array.dtype}; expected integers, one class per pixel.")
-        predictions, labels = predictions.ravel(), labels.ravel()
+        predictions, labels = (array.ravel() for array in checked_pair(predictions, labels))
         for start in range(0, labels.size, COUNTED_PIXELS):
             self._count(predictions[start : start + COUNTED_PIXELS], labels[start : start + COUNTED_PIXELS])
 

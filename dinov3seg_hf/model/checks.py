@@ -8,6 +8,7 @@ Imports neither numpy nor torch: commands check their arguments before they impo
 import json
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -96,6 +97,17 @@ def checked_path(value: Any, what: str) -> str:
     if not path or "\0" in path or any("\ud800" <= letter <= "\udbff" for letter in path):
         raise ValueError(f"{what} is {quoted(path)}; expected a path. Pass a name without control characters.")
     return path
+
+
+def checked_shard_size(value: Any) -> str:
+    """Returns the largest size of a file of weights, such as `"2GB"`.
+
+    Raises:
+        ValueError: If the value is no size.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d{0,5}[KMGT]B", value):
+        raise ValueError(f"max_shard_size is {quoted(value)}; expected for example '2GB' or '500MB'.")
+    return value
 
 
 def load_json(text: str | bytes) -> Any:

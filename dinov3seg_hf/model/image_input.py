@@ -381,6 +381,8 @@ def _channel_axis(image: np.ndarray | torch.Tensor, channel_dim: str | None) -> 
 def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         return array.detach()
+    if np.ma.is_masked(array):
+        raise ImageError("The array has masked pixels; expected a value for each pixel. Pass its `filled(...)` values.")
     if array.dtype.kind not in "buif":
         raise ImageError(f"The array has dtype {array.dtype}; expected numbers. Convert the array to uint8 first.")
     # torch does not support longdouble, other byte orders and negative strides, and warns about read-only memory

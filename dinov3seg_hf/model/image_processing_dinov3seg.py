@@ -139,6 +139,8 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
             _check_statistics({name: value for name, value in kwargs.items() if name in STATISTICS})
         if kwargs.get("do_resize", self.do_resize):
             _check_resample(kwargs.get("resample", self.resample))
+            if kwargs.get("size", self.size) is None:
+                check_size(None)
         with strict_errors_as_value_errors():
             return super().preprocess(images, segmentation_maps, **kwargs)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from .checks import check_size, checked_choice, checked_integer, quoted
+from .checks import check_size, checked_choice, checked_integer, is_number, quoted
 
 Inference = Literal["whole", "local-global", "slide"]
 Head = Literal["full", "dinotxt"]
@@ -91,6 +91,20 @@ class InferenceSettings:
             _is_between(self.temperature, 0, float("inf")) and 0 < self.temperature < float("inf")
         ):
             raise ValueError(f"temperature is {quoted(self.temperature)}; expected a positive number.")
+        self._make_plain()
+
+    def _make_plain(self) -> None:
+        """Replaces the numbers of other libraries, such as numpy, which JSON does not know."""
+        for names, plain in (
+            (("threshold", "temperature"), float),
+            (("window_size", "window_stride", "active_classes"), int),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and type(value) not in (int, float, str):
+                    object.__setattr__(self, name, plain(value))
+        if self.size is not None:  # a copy, which nobody changes
+            object.__setattr__(self, "size", {key: int(side) for key, side in self.size.items()})
 
     def given(self) -> dict[str, Any]:
         """Returns the options that are not `None`."""
@@ -133,6 +147,23 @@ class InferenceSettings:
         )
 
 
+def checked_settings(settings: Any, default: InferenceSettings) -> InferenceSettings:
+    """Returns the settings, or the default if they are `None`.
+
+    Raises:
+        ValueError: If they are no `InferenceSettings`.
+    """
+    if settings is None:
+        return default
+    # those of the Hub's code are of another class than those of the package
+    if not callable(getattr(type(settings), "resolved", None)):
+        raise ValueError(
+            f"settings is {quoted(settings)} of type {type(settings).__name__}; expected InferenceSettings. Pass, for "
+            "example, InferenceSettings(head='dinotxt')."
+        )
+    return settings
+
+
 def default_inference(image_processor: Any) -> Inference:
     """Returns the default inference mode of a checkpoint, which depends on its image processor."""
     return "local-global" if image_processor.do_windows else "whole"
@@ -158,7 +189,7 @@ def choose_patch_source(config: Any, patch_source: PatchSource | None) -> PatchS
 
 
 def _is_between(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    return is_number(value) and low <= value <= high
 
 
 def check_active_classes(value: Any, training: bool = False) -> None:

@@ -18,7 +18,7 @@ from .checks import check_flags, is_out_of_memory
 from .image_input import read_pixels
 from .image_processing_dinov3seg import Dinov3SegImageProcessing
 from .image_stages import EncodedImage, LabeledImage, PreparedImage, features_of, indices_by_kind
-from .inference_settings import Head, Inference, InferenceSettings, PatchSource, default_inference
+from .inference_settings import Head, Inference, InferenceSettings, PatchSource, checked_settings, default_inference
 from .label_maps import ScoreFunction
 from .labeling import ScoreMaps, label_pixels
 from .modeling_dinov3seg import Dinov3SegForSemanticSegmentation, Dinov3SegImageFeatures
@@ -38,7 +38,7 @@ from .pipeline_results import SegmentationResults, result_of, with_image
 from .remote_code import TASK
 from .sliding_window import segment_windows
 from .tensor_checks import is_finite
-from .text_embeddings import TextEmbeddings
+from .text_embeddings import TextEmbeddings, checked_embeddings
 from .windows import size_of
 
 # The options of `InferenceSettings` that are passed to the image processor.
@@ -94,7 +94,8 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
                 "model from a checkpoint of dinov3.seg."
             )
         if self.processor is not None:
-            self.image_processor, self.tokenizer = self.processor.image_processor, self.processor.tokenizer
+            parts = (getattr(self.processor, name, None) for name in ("image_processor", "tokenizer"))
+            self.image_processor, self.tokenizer = parts  # type: ignore[assignment]
         if self.image_processor is None:
             raise ValueError("The model has no processor. Pass processor=AutoProcessor.from_pretrained(...).")
         self.model.eval()
@@ -228,7 +229,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         Raises:
             ValueError: If the image cannot be read, or was encoded with other settings.
         """
-        settings = self.settings if settings is None else settings
+        settings = checked_settings(settings, self.settings)
         overrides = {key: value for key, value in settings.given().items() if key in PROCESSOR_OPTIONS}
         if isinstance(image, EncodedImage):
             if settings.inference not in (None, image.inference) or overrides:
@@ -319,7 +320,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
             ValueError: If the model is in training mode, or its full head is not trained.
         """
         self._check_mode()
-        settings = settings.resolved(self.model.config, self.image_processor)
+        settings = checked_settings(settings, self.settings).resolved(self.model.config, self.image_processor)
         encoded: dict[int, EncodedImage] = {}
         for indices in indices_by_kind(images):
             with self.device_placement(), self.get_inference_context()():
@@ -360,7 +361,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
         Raises:
             ValueError: If the head is the full one and was not trained.
         """
-        settings = (self.settings if settings is None else settings).resolved(self.model.config, self.image_processor)
+        settings = checked_settings(settings, self.settings).resolved(self.model.config, self.image_processor)
         if settings.temperature is None:
             settings = dataclasses.replace(settings, temperature=torch.exp(-self.model.logit_scale.float()).item())
         return settings
@@ -405,7 +406,7 @@ class OpenVocabularySegmentationPipeline(Pipeline, PipelineLabels):
                 mode.
             MemoryError: If the labels need too much memory for an image of this size; the message contains remedies.
         """
-        settings = self.settings if settings is None else settings
+        text, settings = checked_embeddings(text), checked_settings(settings, self.settings)
         return self.forward(
             list(images), text=text, settings=settings, return_scores=return_scores, adjust_maps=adjust_maps
         )

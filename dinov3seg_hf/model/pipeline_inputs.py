@@ -125,6 +125,23 @@ def _rows_of_columns(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
+def images_of(images: Any) -> Iterable[Any]:
+    """Returns one image in a list, and several as they are: a list, a batch in one array, a generator, a data set.
+
+    Raises:
+        ValueError: If the value is none of these.
+    """
+    images, _ = read_rows(images)
+    if isinstance(images, Rows):
+        return (images[index] for index in range(len(images)))
+    if isinstance(images, (list, Iterator)):
+        return images
+    if isinstance(images, Iterable) and not isinstance(images, (str, bytes, bytearray, Mapping, np.ndarray)):
+        # a tensor is an image, and an open file as well
+        return [images] if isinstance(images, torch.Tensor) or hasattr(images, "read") else images
+    return [images]
+
+
 def are_per_image(labels: Any) -> bool:
     """Whether labels are a list with the labels of each image."""
     own = (list, tuple, Vocabulary, TextEmbeddings)

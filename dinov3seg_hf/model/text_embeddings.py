@@ -280,6 +280,20 @@ class TextEmbeddings:
         return embeddings
 
 
+def checked_embeddings(text: Any) -> TextEmbeddings:
+    """Returns the value if it is a `TextEmbeddings`, of the package or of the Hub's code.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not all(hasattr(text, name) for name in ("tensor", "names", "fingerprint", "model_fingerprint")):
+        raise ValueError(
+            f"The labels are {quoted(text)} of type {type(text).__name__}; expected text embeddings. Encode the labels "
+            "first, with encode_labels of the pipeline."
+        )
+    return text
+
+
 def _difference(had: Sequence[str], given: Sequence[str]) -> str:
     if len(had) != len(given):
         return f"the embeddings have {len(had)} classes, and the vocabulary has {len(given)}"

@@ -302,7 +302,16 @@ class Vocabulary:
         return self.names if self.background_from is None else (*self.names[: self.background_from], "background")
 
     def to_scored(self, label_map: np.ndarray) -> np.ndarray:
-        """Replaces every background label of a map by the one that is scored; the shape does not change."""
+        """Replaces every background label of a map by the one that is scored; the shape does not change.
+
+        Raises:
+            ValueError: If the map is no array of integers.
+        """
+        if not isinstance(label_map, np.ndarray) or label_map.dtype.kind not in "iu":
+            raise ValueError(
+                f"The label map is of type {type(label_map).__name__}; expected an array of integers. Convert it with "
+                "np.asarray(label_map)."
+            )
         if self.background_from is None:
             return label_map
         is_background = (label_map >= self.background_from) & (label_map != self.ignore_label)
@@ -317,6 +326,10 @@ class Vocabulary:
         Raises:
             ValueError: If the annotation does not contain integers.
         """
+        if np.ma.is_masked(annotation):
+            raise ValueError(
+                f"The annotation has masked pixels; expected one integer per pixel. Pass `filled({self.ignore_label})`."
+            )
         if not isinstance(annotation, np.ndarray) or not np.issubdtype(annotation.dtype, np.integer):
             dtype = getattr(annotation, "dtype", type(annotation).__name__)
             raise ValueError(
@@ -408,7 +421,9 @@ def _sequence(values: Any, what: str) -> list[Any]:
         raise ValueError(
             f"{what} are one string, {quoted(values)}; expected a list of strings. Pass [{quoted(values)}]."
         )
-    if isinstance(values, (bytes, Mapping, set, frozenset)) or not isinstance(values, Iterable):
+    # a table, such as that of pandas, would give the names of its columns
+    is_other = isinstance(values, (bytes, Mapping, set, frozenset)) or hasattr(values, "columns")
+    if is_other or not isinstance(values, Iterable):
         raise ValueError(
             f"{what} are of type {type(values).__name__}; expected a list of strings, in the order of the labels."
         )

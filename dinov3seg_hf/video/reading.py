@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..extras import require_extra
-from ..model.checks import checked_path
+from ..model.checks import checked_integer, checked_path
 from ..model.image_input import MAX_IMAGE_PIXELS
 
 # Formats of FFmpeg that lead to no other file and no address, by their names there. Playlists (concat, HLS, DASH) do,
@@ -73,6 +73,7 @@ class Video:
         """
         import av
 
+        checked_integer(every, "every", least=1)
         first, size, number = None, (0, 0), -1
         try:
             for number, decoded in enumerate(self._container.decode(self._stream)):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..extras import require_extra
 from ..kept_errors import FileWithKeptError
+from ..model.checks import checked_path, is_number, quoted
 from ..model.files import open_atomically
 from ..signals import interrupts_held_back
 
@@ -41,6 +42,7 @@ class VideoWriter:
         self._time_base, self._frame_rate = time_base, frame_rate
         self._stream: Any = None
         self._last = -1
+        self._shape: tuple[int, ...] | None = None
 
     def add(self, picture: np.ndarray, time: float) -> None:
         """Adds a picture.
@@ -49,9 +51,23 @@ class VideoWriter:
             picture: RGB, uint8 `(H, W, 3)`, of the size of the first one. Odd sides get one more row or column,
                 because colors are stored for two pixels at once.
             time: When it is shown, in seconds; later than the one before.
+
+        Raises:
+            ValueError: If the picture or the time is none, or the picture has another size than the first one.
         """
         import av
 
+        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3) or (
+            picture.shape[2] != 3 or picture.size == 0 or picture.shape != (self._shape or picture.shape)
+        ):
+            found = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            raise ValueError(
+                f"A picture is {found}; expected uint8 {self._shape or '(H, W, 3)'}, of the size of the first one. "
+                "Convert or resize it."
+            )
+        if not is_number(time):
+            raise ValueError(f"The time of a picture is {quoted(time)}; expected a number of seconds.")
+        self._shape = picture.shape
         height, width = picture.shape[:2]
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
@@ -119,7 +135,7 @@ def check_encoder(path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: If the suffix is unknown, or PyAV is missing or lacks the codec.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = Path(checked_path(path, "The path of the video")).suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"{str(path)!r} ends in {suffix!r}; expected {', '.join(FORMATS)}. Choose another name.")
     require_extra("video", "av", what="Writing videos")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..model.checks import quoted
+
 NONE_COLOR = (158, 158, 162)
 
 # The choice of each farthest color takes time. Further colors are different, but not the farthest.
@@ -60,6 +62,33 @@ def color_palette(num_colors: int) -> np.ndarray:
         return _farthest_colors(1 << max(num_colors - 1, 31).bit_length())[:num_colors].copy()
     colors = np.concatenate([_farthest_colors(MAX_FARTHEST_COLORS), _more_colors()])
     return np.resize(colors, (num_colors, 3))
+
+
+def checked_palette(palette: Any, num_colors: int = 0) -> np.ndarray:
+    """Returns a palette as uint8 `(C, 3)`.
+
+    Raises:
+        ValueError: If it is no list of colors, each with three integers from 0 to 255, or has less than `num_colors`.
+    """
+    try:
+        colors = np.asarray(palette)
+    except (ValueError, TypeError, RuntimeError, RecursionError):
+        colors = np.zeros(())
+    if (
+        colors.ndim != 2
+        or colors.shape[1] != 3
+        or colors.dtype.kind not in "iu"
+        or np.any((colors < 0) | (colors > 255))
+    ):
+        raise ValueError(
+            f"The palette is {quoted(palette)}; expected colors of three integers from 0 to 255, of shape (C, 3). Pass "
+            "colors of sRGB."
+        )
+    if len(colors) < num_colors:
+        raise ValueError(
+            f"The palette has {len(colors)} colors; expected at least {num_colors}. Pass a longer palette."
+        )
+    return colors.astype(np.uint8)
 
 
 def label_palette(names: Sequence[str], kept: Mapping[str, tuple[int, ...]] | None = None) -> np.ndarray:

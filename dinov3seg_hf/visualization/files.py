@@ -16,10 +16,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..file_names import IMAGE_SUFFIXES
-from ..model.checks import checked_path
+from ..model.checks import checked_integer, checked_path
 from ..model.files import write_atomically
 from ..model.vocabulary import IGNORE_8_BIT, IGNORE_16_BIT
-from .colors import NONE_COLOR, color_palette
+from .colors import NONE_COLOR, checked_palette, color_palette
 from .pictures import Region, checked_label_map
 
 # The keyword of the note in a PNG file.
@@ -132,22 +132,27 @@ def mask_as_png(
     """Returns a label map as the content of a PNG file; see `save_mask`.
 
     Raises:
-        ValueError: If `label_map` is not a label map, a label is too large, or there are more than 65535 labels.
+        ValueError: If `label_map` is not a label map, a label is too large, there are more than 65535 labels, or the
+            palette has fewer colors.
     """
-    label_map = checked_label_map(label_map, num_labels)
+    label_map = checked_label_map(label_map, checked_integer(num_labels, "num_labels", least=0))
     if num_labels > IGNORE_16_BIT:
         raise ValueError(f"Got {num_labels} labels; expected at most {IGNORE_16_BIT}, because a PNG has 16 bits.")
     buffer = BytesIO()
     if num_labels <= IGNORE_8_BIT:
         image = Image.fromarray(_unsigned(label_map, np.uint8, IGNORE_8_BIT))
         colors = np.zeros((256, 3), np.uint8)
-        colors[:num_labels] = color_palette(num_labels) if palette is None else palette[:num_labels]
+        colors[:num_labels] = _first_colors(palette, num_labels)
         colors[IGNORE_8_BIT] = NONE_COLOR
         image.putpalette(colors.tobytes())
     else:
         image = Image.fromarray(_unsigned(label_map, np.uint16, IGNORE_16_BIT))
     image.save(buffer, "PNG", **_with_note(note))
     return buffer.getvalue()
+
+
+def _first_colors(palette: np.ndarray | None, number: int) -> np.ndarray:
+    return color_palette(number) if palette is None else checked_palette(palette, number)[:number]
 
 
 def _unsigned(label_map: np.ndarray, dtype: type[np.unsignedinteger], none: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .colors import FAINT_INK, INK, NONE_COLOR, PAPER, color_palette
+from .colors import FAINT_INK, INK, NONE_COLOR, PAPER, checked_palette, color_palette
 from .pictures import Region
 
 MAX_LEGEND_ROWS = 24
@@ -34,9 +34,12 @@ def with_legend(picture: Image.Image, regions: Sequence[Region], *, palette: np.
 
     Returns:
         An RGB image with the unchanged picture at the top. The picture is centered if the legend is wider.
+
+    Raises:
+        ValueError: If the palette is none, or has too few colors.
     """
-    if palette is None:
-        palette = color_palette(max((region.index for region in regions), default=0) + 1)
+    num_colors = max((region.index for region in regions), default=0) + 1
+    palette = color_palette(num_colors) if palette is None else checked_palette(palette, num_colors)
     layout = _Layout.of(picture.size, regions)
     sheet = Image.new("RGB", (layout.width, layout.height), PAPER)
     sheet.paste(picture, ((layout.width - picture.width) // 2, 0))

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..model.checks import quoted
-from .colors import NONE_COLOR, PAPER, color_palette
+from ..model.checks import is_number, quoted
+from .colors import NONE_COLOR, PAPER, checked_palette, color_palette
 
 NONE_NAME = "none of these"
 
@@ -54,8 +54,11 @@ def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str
         scores: Scores of the labels found, by name. `None`: the regions have no scores.
 
     Raises:
-        ValueError: If `label_map` is not a label map, or contains a label without a name.
+        ValueError: If `label_map` is not a label map, or contains a label without a name, or the names are no list.
     """
+    is_list = isinstance(labels, (Sequence, np.ndarray)) and not isinstance(labels, str) and np.ndim(labels) == 1
+    if not is_list or not all(isinstance(name, str) for name in labels):
+        raise ValueError(f"The names of the labels are {quoted(labels)}; expected a list of names. Pass all names.")
     label_map = checked_label_map(label_map, len(labels))
     counts = np.zeros(len(labels) + 1, np.int64)
     for row in np.array_split(label_map, -(-label_map.size // MAX_COUNTED_PIXELS)):  # a few rows at a time
@@ -92,16 +95,21 @@ def overlay(
         pixels, unless the long side would then exceed `MAX_ENLARGED_SIDE`.
 
     Raises:
-        ValueError: If image and label map differ in size, `alpha` is out of range, or `palette` has too few colors.
+        ValueError: If image and label map differ in size, `alpha` is out of range, or `palette` is none, or has too few
+            colors.
     """
     label_map = checked_label_map(label_map)
+    if not isinstance(image, Image.Image):
+        raise ValueError(
+            f"The image is of type {type(image).__name__}; expected a PIL image. Convert it with Image.fromarray."
+        )
     if image.size != label_map.shape[::-1]:
         raise ValueError(
             f"The label map is {label_map.shape[0]} x {label_map.shape[1]} and the image is {image.height} x "
             f"{image.width} (height x width); expected the same size. Request the label map at the image's size."
         )
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; expected a number between 0 (picture) and 1 (colors).")
+    if not is_number(alpha, 0, 1):
+        raise ValueError(f"alpha is {quoted(alpha)}; expected a number between 0 (picture) and 1 (colors).")
     image = image.convert("RGB")
     factor = min(-(-MIN_DISPLAY_SIDE // min(image.size)), max(1, MAX_ENLARGED_SIDE // max(image.size)))
     if factor > 1:
@@ -109,7 +117,7 @@ def overlay(
         label_map = label_map.repeat(factor, axis=0).repeat(factor, axis=1)
 
     largest = max(int(label_map.max()), 0)
-    palette = color_palette(largest + 1) if palette is None else np.asarray(palette, np.uint8)
+    palette = color_palette(largest + 1) if palette is None else checked_palette(palette)
     if largest >= len(palette):
         raise ValueError(
             f"The palette has {len(palette)} colors, but the label map contains label {largest}; expected at least "
@@ -152,11 +160,14 @@ def as_array(values: Any, what: str) -> np.ndarray:
     """Returns nested values as an array.
 
     Raises:
-        ValueError: If the values are no array: rows of different lengths, or nested without end.
+        ValueError: If the values are no array: rows of different lengths, or nested without end; or if some of them are
+            masked (`numpy.ma`).
     """
+    if np.ma.is_masked(values):
+        raise ValueError(f"{what} has masked pixels; expected a value for each pixel. Pass its `filled(...)` values.")
     try:
-        return np.asarray(values)
-    except (ValueError, TypeError, RecursionError) as error:
+        return np.asarray(values.detach().cpu() if hasattr(values, "requires_grad") else values)  # torch
+    except (ValueError, TypeError, RuntimeError, RecursionError) as error:
         raise ValueError(
             f"{what} is {quoted(values)}; expected an array of shape (height, width). Pass a numpy array."
         ) from error
@@ -166,7 +177,8 @@ def checked_label_map(label_map: np.ndarray, num_labels: int | None = None) -> n
     """Returns a label map as int32 `(H, W)`.
 
     Raises:
-        ValueError: If `label_map` is not a label map, or contains a label of at least `num_labels`.
+        ValueError: If `label_map` is not a label map, or contains a label of at least `num_labels`, or one that is too
+            large for int32.
     """
     label_map = as_array(label_map, "The label map")
     if label_map.ndim != 2 or label_map.size == 0 or not np.issubdtype(label_map.dtype, np.integer):
@@ -179,4 +191,13 @@ def checked_label_map(label_map: np.ndarray, num_labels: int | None = None) -> n
             f"The label map contains label {int(label_map.max())}; expected labels from 0 to {num_labels - 1}. Pass "
             "all labels of the vocabulary."
         )
+    if not np.can_cast(label_map.dtype, np.int32):  # other numbers would become wrong labels
+        bounds = np.iinfo(np.int32)
+        if int(label_map.max()) > bounds.max:
+            raise ValueError(
+                f"The label map contains label {int(label_map.max())}; expected at most {bounds.max}. Pass the "
+                "numbers of the labels."
+            )
+        if int(label_map.min()) < bounds.min:
+            label_map = np.maximum(label_map, -1)  # none of the labels
     return label_map.astype(np.int32, copy=False)

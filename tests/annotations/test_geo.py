@@ -236,3 +236,35 @@ def test_a_full_disk_leaves_no_geopackage_and_says_what_to_do(tmp_path, share):
     with files_of_at_most(int(share * size)), pytest.raises(ValueError, match=remedy):
         export_annotations([image], NAMES, tmp_path / "a.gpkg", "geopackage")
     assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "whole.gpkg"}
+
+
+def test_polygons_of_one_path_and_of_no_path(tmp_path):
+    labels = label_map_of(12, 14, 0)
+    source = write_map(tmp_path / "map.tif", labels.shape)
+    export_annotations([AnnotatedImage("map.tif", labels, source=source)], NAMES, tmp_path / "masks", "geotiff")
+    path, target = tmp_path / "masks" / "map.tif", tmp_path / "a.gpkg"
+    number = vectorize([path], target)
+    for same in (path, str(path), iter([path])):
+        assert vectorize(same, target) == number
+    for nothing, message in (
+        ([], "Got no label maps"),
+        (None, "of type NoneType"),
+        ([b"a.tif"], "A label map is b'a.tif'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vectorize(nothing, tmp_path / "b.gpkg")
+    with pytest.raises(ValueError, match="The path of the GeoPackage is None"):
+        vectorize([path], None)
+    for tags, message in (
+        ({"labels": "["}, "The tags of"),
+        ({"none": "no"}, "The tags of"),
+        ({"labels": '["a"]'}, "contains"),
+    ):
+        with rasterio.open(path, "r+") as file:
+            before = file.tags()
+            file.update_tags(**tags)
+        with pytest.raises(ValueError, match=f"{message}.*Segment the image again"):
+            vectorize([path], tmp_path / "b.gpkg")
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(**before)
+    assert not (tmp_path / "b.gpkg").exists()

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from full_disk import files_of_at_most
 from PIL import Image
 
@@ -464,3 +465,34 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ValueError, match=rf"The format {name} requires {library}.*\[export\]"):
         open_writer(name, path_for(tmp_path, name), NAMES)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.uint64])
+def test_a_label_that_is_too_large_for_int32_does_not_become_another_one(dtype):
+    labels = np.array([[0, 2**32 - 1 if dtype == np.uint32 else 2**32 + 1]], dtype)
+    with pytest.raises(ValueError, match=r"contains label 4294967.*expected at most 2147483647"):
+        AnnotatedImage("a.png", labels)
+    if dtype == np.int64:
+        assert (AnnotatedImage("a.png", -labels - 5).label_map < 0).all()
+
+
+def test_pixels_that_are_masked_are_refused():
+    for name in ("label_map", "score_map"):
+        values = {"label_map": np.zeros((2, 3), int), "score_map": np.zeros((2, 3))}
+        values[name] = np.ma.masked_array(values[name], values[name] == 0)
+        with pytest.raises(ValueError, match="has masked pixels; expected a value for each pixel"):
+            AnnotatedImage("a.png", **values)
+
+
+def test_scores_are_float32_between_0_and_1_in_any_kind_of_array():
+    scores = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)
+    kinds = (scores.tolist(), scores.astype(">f8"), torch.from_numpy(scores).requires_grad_(), scores[::-1][::-1])
+    for kind in kinds:
+        image = AnnotatedImage("a.png", np.zeros((2, 3), int), kind)
+        assert image.score_map.dtype == np.float32
+        np.testing.assert_array_equal(image.score_map, scores)
+    for wrong in (scores * 100, scores - 1, np.full((2, 3), np.nan)):
+        with pytest.raises(ValueError, match="expected scores between 0 and 1"):
+            AnnotatedImage("a.png", np.zeros((2, 3), int), wrong)
+    with pytest.raises(ValueError, match="dtype bool; expected float32"):
+        AnnotatedImage("a.png", np.zeros((2, 3), int), scores > 0.5)

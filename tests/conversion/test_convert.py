@@ -963,3 +963,11 @@ def test_a_small_compressed_tokenizer_is_not_read_without_end(tmp_path):
     assert path.stat().st_size < 10**5
     with pytest.raises(ValueError, match="more than 32 million characters"):
         find_tokenizer(str(path))
+
+
+def test_what_is_no_state_dict_of_anyup_is_refused():
+    for weights in (None, [1], "anyup.pth", {1: torch.zeros(2)}, {"a": [0.0]}):
+        with pytest.raises(ValueError, match="expected a state dict of tensors by name"):
+            convert_anyup(weights)
+    with pytest.raises(ValueError, match="b contains NaN or infinity; expected finite values"):
+        convert_anyup({"a": torch.zeros(2), "b": torch.tensor([0, torch.nan])})

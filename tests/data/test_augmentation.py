@@ -1,5 +1,8 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -150,3 +153,24 @@ def test_what_does_not_belong_together_is_refused():
         transform(np.zeros((8, 9, 3), np.uint8), np.zeros((9, 8), np.int64), rng)
     with pytest.raises(ValueError, match=r"uint8.*signed"):
         transform(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), rng)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(PairedTransform)])
+def test_what_is_no_number_is_refused_in_a_sentence(name):
+    for value in (True, math.nan, "8", None, [None, 1, 2], (math.inf, math.inf), (1, math.inf), 0.5j, {}):
+        with pytest.raises(ValueError, match=f"{name} is .*expected"):
+            PairedTransform(**{"crop_size": 8, name: value})
+
+
+def test_numbers_of_numpy_and_lists_are_numbers():
+    image = np.arange(9 * 12 * 3, dtype=np.uint8).reshape(9, 12, 3)
+    labels = np.arange(9 * 12).reshape(9, 12)
+    expected = PairedTransform((8, 6), scale=(0.5, 2.0), border=(1, 2, 3))(image, labels, np.random.default_rng(0))
+    same = PairedTransform([np.int64(8), 6], scale=[np.float32(0.5), 2], border=[1, 2, 3])
+    for one, other in zip(expected, same(image, labels, np.random.default_rng(0))):
+        np.testing.assert_array_equal(one, other)
+    for wrong in (image[..., 0], image / 255, image[..., :2], image.tolist()):
+        with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
+            same(wrong, labels, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected an array and a Generator"):
+        same(image, labels, 0)

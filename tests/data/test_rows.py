@@ -587,3 +587,19 @@ def test_drawn_world_is_the_synthetic_one(tmp_path):
         assert np.array_equal(item["image"], scene.image) and np.array_equal(item["labels"], scene.labels)
     with pytest.raises(ValueError, match="at least 1"):
         drawn_world(0)
+
+
+def test_functions_epochs_and_shares_of_a_stream_are_checked():
+    rows = datasets.Dataset.from_dict({"image": [encode_png(np.zeros((4, 4, 3), np.uint8))], "mask": [[[0]]]})
+    features = datasets.Features(
+        {"image": datasets.Image(), "mask": datasets.List(datasets.List(datasets.Value("int64")))}
+    )
+    stream = StreamedSegmentationDataset(rows.cast(features).to_iterable_dataset(), Vocabulary(["a"]))
+    for first, step in ((0, 0), (1, 1), (-1, 2), (0.0, 1), (0, True)):
+        with pytest.raises(ValueError, match=r"first|step"):
+            next(stream.rows(first, step))
+    for epoch in (-1, 0.5, "1"):
+        with pytest.raises(ValueError, match="epoch is"):
+            stream.set_epoch(epoch)
+    with pytest.raises(ValueError, match="transform is 3; expected a function"):
+        StreamedSegmentationDataset(rows.cast(features).to_iterable_dataset(), Vocabulary(["a"]), transform=3)

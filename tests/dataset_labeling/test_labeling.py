@@ -446,3 +446,31 @@ def test_two_processes_one_of_them_killed_and_a_third_run_give_what_one_gives(ti
         unfinished.unlink()
     assert in_one_process(tmp_path / "3") == expected
     assert json.loads(expected["labeling.json"])["dataset"]["num_files"] == (2 if streamed else 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected an integer of at least 1"),
+        ({"batch_size": 1.5}, "batch_size is 1.5 of type float"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"settings": {"head": "dinotxt"}}, "expected InferenceSettings"),
+        ({"export": {"min_area": 2}}, "expected ExportOptions"),
+        ({"source": "photos"}, "source is 'photos'; expected dict"),
+        ({"root": 1}, "The folder of the images is 1"),
+    ],
+)
+def test_a_wrong_argument_does_not_spoil_the_folder(label, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        label(make_rows(3), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    result = label(make_rows(3), tmp_path / "out", vocabulary=NAMES)
+    assert (result.num_rows, result.num_done_before) == (3, 0)
+
+
+@pytest.mark.parametrize("keep", ["caption", ["caption", "caption"], [["caption"]], None, {"caption"}])
+def test_columns_to_keep_are_a_list_of_different_names(keep):
+    with pytest.raises(ValueError, match=r"keep is .*expected a list|cannot be kept"):
+        ShardedRows(make_rows(), keep=keep)
+    with pytest.raises(ValueError, match="a DatasetDict; expected one split"):
+        ShardedRows(datasets.DatasetDict(train=make_rows()))

@@ -501,3 +501,15 @@ def test_masks_of_another_size_and_a_full_head_without_masks_are_refused(folders
     assert command(folder, "--write", str(written)) == 2
     assert "Got no masks for the full head" in capsys.readouterr().err
     assert not written.exists()
+
+
+def test_a_mask_of_another_size_is_not_resized(tiny_model, tiny_processor, sample_image):
+    pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor)
+    text, settings = pipe.encode_labels(["cat", "dog", "sky"]), InferenceSettings(inference="whole")
+    size = sample_image.height, sample_image.width
+    for shape in ((size[0], size[1] + 1), (size[0] // 2, size[1] // 2), (*size, 1)):
+        with pytest.raises(ValueError, match=r"The mask is .* expected the same size"):
+            measure(pipe, sample_image, text, settings, np.zeros(shape, np.int32))
+    assert len(measure(pipe, sample_image, text, settings, np.zeros(size, np.int32)).truth)
+    with pytest.raises(ValueError, match="expected InferenceSettings"):
+        measure(pipe, sample_image, text, {"inference": "whole"})

@@ -255,3 +255,32 @@ def test_the_command_reports_and_writes(tmp_path, capsys, tiny_checkpoint):
 def test_wrong_arguments_are_named_before_a_model_is_loaded(more, message, capsys):
     assert main(["doctor", "--labels", "sky", "--model", "nobody/nothing", *more]) == 2
     assert message in capsys.readouterr().err
+
+
+# --- what is not what it should be -----------------------------------------------------------------------------------
+
+
+def test_one_image_is_one_image_and_names_are_encoded(tiny_model, tiny_processor, sample_image):
+    pipe = OpenVocabularySegmentationPipeline(model=tiny_model, processor=tiny_processor, device="cpu")
+    names = ["red circle", "blue square", "star"]
+    array = np.array(sample_image)
+    expected = count_winners(pipe, [sample_image], pipe.encode_labels(names), inference="whole")
+    for images in (sample_image, array, array[None], torch.from_numpy(array).permute(2, 0, 1), iter([sample_image])):
+        np.testing.assert_array_equal(count_winners(pipe, images, names, inference="whole"), expected)
+    assert len(verify_active_classes(pipe, array, ", ".join(names), inference="whole")) == 1
+
+
+def test_shares_and_embeddings_of_other_classes_are_refused():
+    vocabulary = Vocabulary(["sofa", "sky"])
+    text = embeddings(Vocabulary(["couch", "sky", "road"]), np.eye(3).tolist())
+    with pytest.raises(ValueError, match="those of 3 other classes; expected those of the vocabulary"):
+        find_similar(vocabulary, text)
+    with pytest.raises(ValueError, match=r"expected text embeddings. Encode"):
+        find_similar(vocabulary, ["sofa", "sky"])
+    for similarity in (np.nan, 2, "0.9", True):
+        with pytest.raises(ValueError, match="expected a number between -1 and 1"):
+            find_similar(vocabulary, embeddings(vocabulary, np.eye(2).tolist()), similarity)
+    for shares in (np.zeros((6, 3)), np.zeros(2), None, [["a", "b"]], np.zeros((6, 2), bool)):
+        with pytest.raises(ValueError, match=r"expected numbers of shape \(images, 2\)"):
+            find_winners(vocabulary, shares)
+    assert len(find_winners(vocabulary, np.zeros((6, 2)).tolist())) == 2

@@ -574,3 +574,27 @@ def test_table_sets_measured_scores_beside_published_ones(run):
     assert f"{100 * tables[0].scores['mean_iou']:.2f}" in lines[1]
     assert "paper" not in tables[2].table()
     assert [line.split("  ")[0] for line in tables[0].class_table().splitlines()[1:]] == list(VOCABULARY.names)
+
+
+def test_names_of_the_training_are_not_letters(run):
+    result = run(training_vocabulary="red circle, green ground", num_resamples=0)
+    assert [row["seen"] for row in result.per_class] == [True, False, False, True]
+    for words, message in ((5, "training_vocabulary is 5"), ([1], "expected a vocabulary or a list of names")):
+        with pytest.raises(ValueError, match=message):
+            run(training_vocabulary=words)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; expected an integer of at least 1"),
+        ({"num_resamples": -1}, "num_resamples is -1"),
+        ({"num_workers": 0.5}, "num_workers is 0.5"),
+        ({"data": ROWS}, "The data is of type Dataset; expected a SegmentationDataset"),
+        ({"resume_from": 3}, "resume_from is 3"),
+        ({"vocabulary": ["cat"]}, "has 1 scored classes"),
+    ],
+)
+def test_arguments_of_other_types_are_refused_first(run, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)

@@ -393,3 +393,14 @@ def test_a_full_disk_is_an_error_and_does_not_end_the_process(tmp_path, monkeypa
     for share in (0, 0.3, 0.6, 0.9):
         with files_of_at_most(int(share * path.stat().st_size)), pytest.raises(OSError, match="File too large"):
             write_program(SimpleNamespace(name="cut"), example, "torch", tmp_path)
+
+
+def test_an_output_that_is_no_path_is_refused(tiny_checkpoint):
+    for output in (None, 3, b"x", ""):
+        with pytest.raises(ValueError, match=r"output is .*expected a path"):
+            export_checkpoint(tiny_checkpoint, output)
+    for format in ({}, None, ["onnx"]):
+        with pytest.raises(ValueError, match="expected one of onnx"):
+            check_format(format)
+    with pytest.raises(ValueError, match="int8 is 'no'; expected true or false"):
+        check_format("onnx", "no")

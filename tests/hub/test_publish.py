@@ -716,3 +716,28 @@ def test_a_folder_that_segments_otherwise_is_refused(change, reason):
         model_folder.refuse_other_results((label_map, change(scores)), (label_map, scores), "folder")
     with pytest.raises(PublishingError, match="have the shapes"):
         model_folder.refuse_other_results((label_map[1:], scores), (label_map, scores), "folder")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("model", 3, "model is 3 of type int; expected a path"),
+        ("repo_id", "name", "repo_id is 'name'; expected owner/name"),
+        ("space_id", "a/b/c", "space_id is 'a/b/c'"),
+        ("output", None, "output is None"),
+        ("card_template", b"x", "card_template is b'x'"),
+        ("example", ("a.png", "cat"), "expected an Example"),
+        ("example", Example(Path("a.png"), ""), "Got no labels"),
+        ("results", "results.json", "results is 'results.json'; expected a list"),
+        ("metadata", ["mit"], "metadata is .*expected a mapping"),
+        ("vocabulary", ["cat"], "expected a Vocabulary"),
+        ("private", "no", "private is 'no'; expected true or false"),
+        ("max_shard_size", "big", "expected for example '2GB'"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_built(tmp_path, option, value, message):
+    arguments = {"model": tmp_path, "repo_id": "org/model", "output": tmp_path / "output"}
+    arguments |= {"card_template": tmp_path / "card.md", "example": Example(tmp_path / "a.png", "cat"), "dry_run": True}
+    with pytest.raises(PublishingError, match=message):
+        publish(**{**arguments, option: value})
+    assert list(tmp_path.iterdir()) == []

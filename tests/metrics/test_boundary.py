@@ -93,3 +93,12 @@ def test_ignored_pixels_are_left_out_and_images_are_averaged():
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match=r"has shape \(4, 5\) and the ground truth has shape \(4, 4\)"):
         BoundaryScore().update(np.zeros((4, 5), int), np.zeros((4, 4), int))
+
+
+def test_what_is_no_label_map_or_distance_is_refused():
+    for wrong in (np.zeros((4, 4)), np.ma.masked_all((4, 4), int), [[0.5]]):
+        with pytest.raises(ValueError, match="expected"):
+            BoundaryScore().update(wrong, np.zeros(np.shape(wrong), int))
+    for tolerance in (math.nan, -1, math.inf, "3"):
+        with pytest.raises(ValueError, match="expected a distance in pixels"):
+            BoundaryScore(tolerance)

@@ -225,3 +225,43 @@ def test_processes_that_cannot_be_added_up_are_refused():
     metric.add(prediction=[[0]], reference=[[0]])
     with pytest.raises(ValueError, match=r"torch.distributed"):
         metric.compute()
+
+
+@given(label_maps(), st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_batch_that_is_refused_counts_nothing(drawn, data):
+    num_labels, predictions, references = drawn
+    options = {"num_labels": num_labels} if data.draw(st.booleans()) else {}
+    metric = MeanIoU(**options)
+    number = data.draw(st.integers(0, len(predictions)))
+    bad = data.draw(st.sampled_from([None, np.zeros((1, 1, 1), int), np.ones((3, 3)), np.ma.masked_all((3, 3), int)]))
+    with pytest.raises(ValueError, match="expected"):
+        metric.add_batch(
+            predictions=[*predictions[:number], bad], references=[*references[:number], np.ones((3, 3), int)]
+        )
+    metric.add_batch(predictions=predictions, references=references)
+    result = metric.compute(num_labels=num_labels, return_confusion_matrix=True)
+    expected = MeanIoU(num_labels=num_labels).compute(
+        predictions=predictions, references=references, return_confusion_matrix=True
+    )
+    np.testing.assert_array_equal(result["confusion_matrix"], expected["confusion_matrix"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_map": [(0, 1)]}, "label_map is of type list; expected a mapping"),
+        ({"label_map": {1.5: 0}}, "A value of label_map is 1.5 .*expected an integer"),
+        ({"label_map": {0: math.nan}}, "The new value of 0 in label_map is nan"),
+        ({"label_map": {True: 0}}, "of type bool; expected an integer"),
+        ({"reduce_labels": "false"}, "reduce_labels is of type str; expected True or False"),
+        ({"ignore_index": True}, "ignore_index is of type bool; expected an integer"),
+    ],
+)
+def test_options_of_ground_truth_that_are_no_integers_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        MeanIoU(num_labels=2, **options)
+    with pytest.raises(ValueError, match="nan_to_num is of type str"):
+        MeanIoU(num_labels=2).compute(nan_to_num="0")
+    maps = {"predictions": [np.zeros((2, 2), int)], "references": [np.full((2, 2), 7)]}
+    assert MeanIoU(num_labels=2, label_map={"7": np.int64(0)}).compute(**maps)["mean_iou"] == 1

@@ -438,3 +438,11 @@ def test_only_one_copy_of_the_pixels_waits_while_the_picture_is_made(mode, monke
     monkeypatch.setattr("dinov3seg_hf.model.image_input.STRIP_PIXELS", 50)  # in strips, as large images are
     assert open_image(image).size == (width, height)
     assert len(waiting) == 1
+
+
+def test_pixels_that_are_masked_are_refused():
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for read in (read_pixels, read_label_map):
+        with pytest.raises(ImageError, match=r"masked pixels; expected a value for each pixel. Pass its `filled"):
+            read(np.ma.masked_array(array, array > 5))
+        assert torch.equal(read(np.ma.masked_array(array, array > 99)), read(array))

@@ -586,3 +586,8 @@ def test_a_list_nested_without_end_is_no_image():
     processor = Dinov3SegImageProcessorPil(size={"height": 32, "width": 32}, do_windows=False)
     with pytest.raises((ValueError, TypeError)):
         processor([image], return_tensors="np")
+
+
+def test_no_size_is_refused_unless_nothing_is_resized(tiny_processor, sample_image):
+    with pytest.raises(ValueError, match="size is None; expected"):
+        tiny_processor.image_processor(sample_image, size=None)

@@ -3,9 +3,13 @@
 """The options of a segmentation: refused where they are given, and resolved in one place."""
 
 import dataclasses
-from types import SimpleNamespace
+import json
+from types import MappingProxyType, SimpleNamespace
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dinov3seg_hf.model.inference_settings import InferenceSettings, choose_head, choose_patch_source
 
@@ -75,3 +79,38 @@ def test_a_head_that_was_not_trained_is_refused(configured, given):
     ):
         InferenceSettings(head=given).resolved(config, processor)
     assert InferenceSettings(head="dinotxt").resolved(config, processor).head == "dinotxt"
+
+
+PLAIN = {
+    "threshold": st.floats(0, 1),
+    "temperature": st.floats(0.0009765625, 4, width=32),
+    "window_size": st.integers(1, 120),
+    "window_stride": st.integers(1, 120),
+    "active_classes": st.integers(1, 120),
+    "size": st.integers(1, 120),
+}
+
+
+@given(values=st.fixed_dictionaries({}, optional=PLAIN), kind=st.sampled_from(["float32", "float64", "int64", "uint8"]))
+@settings(max_examples=60, deadline=None)
+def test_numbers_of_numpy_are_stored_as_plain_ones_which_json_knows(values, kind):
+    def changed(name, value):
+        if kind.startswith("float") == (name in ("threshold", "temperature")):
+            return np.dtype(kind).type(value)
+        return value
+
+    changed_values = {name: changed(name, value) for name, value in values.items()}
+    if "size" in changed_values:
+        changed_values["size"] = MappingProxyType({"shortest_edge": changed_values["size"]})
+    made = InferenceSettings(**changed_values)
+    assert InferenceSettings(**json.loads(json.dumps(made.given()))) == made
+    for name, value in made.given().items():
+        assert type(value) in (int, float, dict)
+        assert value == ({"shortest_edge": values[name]} if name == "size" else float(changed_values[name]))
+
+
+def test_the_size_is_a_copy():
+    size = {"shortest_edge": 16}
+    made = InferenceSettings(size=size)
+    size["shortest_edge"] = 32
+    assert made.size == {"shortest_edge": 16}

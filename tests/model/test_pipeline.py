@@ -827,3 +827,20 @@ def test_labels_that_a_checkpoint_cannot_know_are_warned_of(own_pipe, sample_ima
         own_pipe(sample_image, ["red circle", "ball|blue square"])
     with pytest.warns(UnknownWordsWarning, match=r"knows 4 words only \(red, blue, circle, square\). 1 of 2 labels"):
         own_pipe(sample_image, ["red circle", "dog"])
+
+
+@pytest.mark.parametrize("settings", [{"head": "dinotxt"}, "whole", 1, [], InferenceSettings])
+def test_stages_refuse_settings_and_labels_of_other_types(pipe, sample_image, settings):
+    prepared = pipe.prepare(sample_image)
+    text = pipe.encode_labels(LABELS)
+    for call in (
+        lambda: pipe.prepare(sample_image, settings),
+        lambda: pipe.encode_prepared([prepared], settings),
+        lambda: pipe.segment_prepared([prepared], text, settings),
+        lambda: pipe.resolved_settings(settings),
+        lambda: pipe.check_calibration(text, settings),
+    ):
+        with pytest.raises(ValueError, match="expected InferenceSettings"):
+            call()
+    with pytest.raises(ValueError, match="expected text embeddings"):
+        pipe.segment_prepared([prepared], LABELS)

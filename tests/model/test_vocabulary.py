@@ -726,3 +726,24 @@ def test_classes_without_a_synonym_of_known_words_are_named():
 def test_an_array_without_axes_is_no_list_of_names(names):
     with pytest.raises(ValueError, match="expected a list of strings, in the order of the labels"):
         Vocabulary(names)
+
+
+def test_a_table_is_no_list_of_names():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"name": ["cat", "dog"], "color": ["gray", "brown"]})
+    assert Vocabulary.from_list(table["name"]).names == ("cat", "dog")
+    assert Vocabulary(table["name"], synonyms=table[["name", "color"]].to_numpy()).synonyms[0] == ("cat", "gray")
+    for labels in (table, table[["name"]]):  # whose columns have names
+        with pytest.raises(ValueError, match="type DataFrame; expected a list of strings"):
+            Vocabulary.from_list(labels)
+
+
+def test_only_arrays_of_integers_without_a_mask_are_labels():
+    for vocabulary in (Vocabulary(["a", "b", "c"]), Vocabulary(["a", "b", "c"], background_from=1)):
+        for wrong in ([[0, 1]], torch.tensor([[0, 2]]), np.array([[0.0, 2.0]]), np.array([[True]])):
+            with pytest.raises(ValueError, match="expected an array of integers"):
+                vocabulary.to_scored(wrong)
+    masked = np.ma.masked_array([[0, 1]], [[False, True]])
+    with pytest.raises(ValueError, match=r"masked pixels; .* Pass `filled\(255\)`"):
+        vocabulary.labels_from_raw(masked)
+    assert vocabulary.labels_from_raw(masked.filled(255)).tolist() == [[0, 255]]

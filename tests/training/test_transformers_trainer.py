@@ -298,3 +298,49 @@ def test_metrics_refuse_logits_that_the_trainer_padded():
         ]
         == 0
     )
+
+
+def test_a_mask_that_only_some_rows_have_is_not_left_out(tiny_processor, dataset):
+    collate = Dinov3SegDataCollator(tiny_processor)
+    row = dataset[0]
+    bare = {"image": row["image"]}
+    for rows in ([row, bare], [bare, row]):
+        with pytest.raises(ValueError, match="expected a mask"):
+            collate(rows)
+    ready = {"pixel_values": torch.zeros(3, 16, 16), "labels": torch.zeros(16, 16, dtype=torch.int64)}
+    bare = {"pixel_values": ready["pixel_values"]}
+    for rows in ([ready, bare], [bare, ready], [ready, {**ready, "labels": torch.full((16, 16), 0.7)}]):
+        with pytest.raises(ValueError, match=r"expected integers .* in every row, or in none"):
+            collate(rows)
+    with pytest.raises(ValueError, match="labels of the rows have the shapes"):
+        collate([ready, {**ready, "labels": ready["labels"][:8]}])
+    with pytest.raises(ValueError, match="row of type str; expected a list"):
+        collate([row, "image"])
+    assert collate(iter([ready, ready]))["labels"].shape == (2, 16, 16)
+
+
+@pytest.mark.parametrize("change", ["reversed", "other byte order", "tensor"])
+def test_metrics_take_any_array_and_refuse_another_number_of_classes(change):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(2, 3, 4, 5)).astype(np.float32), rng.integers(0, 3, (2, 8, 9))
+    metrics = SegmentationMetrics(ID2LABEL)
+    expected = metrics(EvalPrediction(logits, labels))
+    given = {
+        "reversed": lambda array: array[:, ::-1].copy()[:, ::-1],
+        "other byte order": lambda array: array.astype(array.dtype.newbyteorder(">")),
+        "tensor": torch.from_numpy,
+    }[change]
+    assert metrics(EvalPrediction(given(logits), given(labels))) == expected
+    with pytest.raises(ValueError, match="logits have 2 classes and id2label has 3; expected the same"):
+        metrics(EvalPrediction(logits[:, :2], labels))
+    padded = np.concatenate([logits, np.full_like(logits, -100)])
+    with pytest.raises(ValueError, match="different sizes"):  # after images that were right, which are not counted
+        metrics(EvalPrediction(padded, np.concatenate([labels, labels])))
+    assert metrics(EvalPrediction(logits, labels)) == expected
+    for id2label, message in (
+        ({0: "cat", 1: "cat"}, "a different name for each"),
+        (["cat"], "of type list"),
+        (None, "None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SegmentationMetrics(id2label)

@@ -326,3 +326,22 @@ def test_a_full_disk_leaves_no_video_and_says_so(tmp_path, suffix, share, capfd)
         write("cut")
     assert [path.name for path in tmp_path.iterdir()] == [f"whole{suffix}"]
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_pictures_and_times_that_are_none_leave_no_video(tmp_path):
+    path, picture = tmp_path / "a.mp4", np.zeros((16, 18, 3), np.uint8)
+    for wrong in (picture / 255, picture[..., 0], picture[:8], np.zeros((0, 18, 3), np.uint8), picture.tolist(), None):
+        with pytest.raises(ValueError, match=r"A picture is .*; expected uint8"), new_video(path) as video:
+            video.add(picture, 0)
+            video.add(wrong, 0.1)
+    for time in (float("nan"), "0", None, True):
+        with pytest.raises(ValueError, match="time of a picture is"), new_video(path) as video:
+            video.add(picture, time)
+    with pytest.raises(ValueError, match="The path of the video is"), new_video(b"a.mp4"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with new_video(path) as video:
+        for number in range(3):
+            video.add(picture[::-1], number / 10)
+    with open_video(path) as video, pytest.raises(ValueError, match="every is 0; expected an integer of at least 1"):
+        next(video.frames(0))

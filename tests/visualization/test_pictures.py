@@ -349,3 +349,46 @@ def test_folder_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match="Permission denied"):
         check_writable(tmp_path / "new.png")
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        np.full((5, 3), 0.5),
+        [[255, 0, 300]] * 5,
+        [[-1, 0, 0]] * 5,
+        np.zeros((5, 4), np.uint8),
+        {"a": 1},
+        color_palette(1),
+    ],
+    ids=["floats", "too large", "negative", "RGBA", "mapping", "one color"],
+)
+def test_a_palette_that_is_none_does_not_become_other_colors(palette, tmp_path):
+    label_map = np.arange(4).reshape(2, 2)
+    with pytest.raises(ValueError, match=r"palette .*expected"):
+        overlay(flat_image(2, 2), label_map, palette=palette)
+    with pytest.raises(ValueError, match=r"palette .*expected"):
+        save_mask(tmp_path / "mask.png", label_map, 5, palette=palette)
+    with pytest.raises(ValueError, match=r"palette .*expected"):
+        with_legend(flat_image(2, 2), regions_of(label_map, NAMES), palette=palette)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_palette_can_be_a_list(tmp_path):
+    label_map, colors = np.arange(4).reshape(2, 2), color_palette(5)
+    for draw in (
+        overlay,
+        lambda image, label_map, palette: with_legend(image, regions_of(label_map, NAMES), palette=palette),
+    ):
+        one, other = (
+            draw(flat_image(600, 600).resize((2, 2)), label_map, palette=kind) for kind in (colors, colors.tolist())
+        )
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_what_is_no_list_of_names_has_no_regions():
+    for names in ("abcde", [1, 2], None, {"a": 0}):
+        with pytest.raises(ValueError, match="expected a list of names"):
+            regions_of(np.zeros((2, 2), int), names)
+    with pytest.raises(ValueError, match="expected a PIL image"):
+        overlay(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), int))

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from ..outcomes import Case
 from ..values import Draw
 from ..world import World
-from . import applications, files, model, streams, words
+from . import applications, files, labels, measures, model, streams, whole, words
 
 Family = Callable[[Draw, World], Case]
 
 FAMILIES: dict[str, Family] = {
-    name: family for module in (model, words, files, applications, streams) for name, family in module.FAMILIES.items()
+    name: family
+    for module in (model, words, files, applications, streams, measures, labels, whole)
+    for name, family in module.FAMILIES.items()
 }
 
 

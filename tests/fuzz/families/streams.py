@@ -116,6 +116,37 @@ def video(draw: Draw, world: World) -> Case:
     return Case(f"segment_video({described({'video': source, 'labels': labels, **options})})", call, check)
 
 
+def written_video(draw: Draw, world: World) -> Case:
+    """Pictures that are written can be read, as many as were written."""
+    from dinov3seg_hf.video import new_video, open_video
+
+    path = world.folder / f"made{draw.choice(('.mp4', '.mkv'))}" if draw.chance(0.85) else draw.anything()
+    pictures = [draw.arrays.integers(0, 256, (16, 18, 3), dtype=np.uint8) for _ in range(3)]
+    times = [0.0, 0.1, np.float32(0.3)]
+    good = draw.chance(0.5)
+    if not good:
+        place = draw.randrange(3)
+        if draw.chance(0.3):
+            times[place] = draw.anything()
+        else:
+            shape = draw.choice(((16, 18, 3), (16, 20, 3), (16, 18), (16, 18, 4), (0, 18, 3)))
+            pictures[place] = draw.one_of(draw.anything, lambda: draw.array(shape), lambda: pictures[place][::-1])
+    every = 1 if draw.chance(0.8) else draw.number()
+
+    def call():
+        with new_video(path) as video:
+            for picture, time in zip(pictures, times):
+                video.add(picture, time)
+        with open_video(path) as video:
+            return list(video.frames(every))
+
+    def check(frames) -> str | None:
+        return None if len(frames) == len(range(0, 3, int(every))) else f"{len(frames)} frames"
+
+    given = {"path": path, "pictures": pictures, "times": times, "every": every}
+    return Case(f"new_video({described(given)})", call, check)
+
+
 def default_vocabulary(draw: Draw, world: World) -> Case:
     names = draw.one_of(list(WORDS), lambda: some_words(draw), lambda: Vocabulary(WORDS), draw.anything)
     processor = world.processor if draw.chance(0.8) else draw.anything()
@@ -139,8 +170,8 @@ def default_vocabulary(draw: Draw, world: World) -> Case:
     return Case(f"model.set_vocabulary({described({'names': names, 'processor': processor})})", call, check)
 
 
-FAMILIES = {"large": large, "video": video, "default-vocabulary": default_vocabulary}
-for _name, _library in (("large", "rasterio"), ("video", "av")):
+FAMILIES = {"large": large, "video": video, "written-video": written_video, "default-vocabulary": default_vocabulary}
+for _name, _library in (("large", "rasterio"), ("video", "av"), ("written-video", "av")):
     if importlib.util.find_spec(_library) is None:
         del FAMILIES[_name]
 
