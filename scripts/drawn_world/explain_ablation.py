@@ -7,6 +7,7 @@ python explain_ablation.py halves                      # accuracy of each half o
 python explain_ablation.py noise --runs runs/ablation  # the trained heads with noisy patch features
 python explain_ablation.py few --runs runs/ablation    # the trained heads with few names per image
 python explain_ablation.py one --runs runs/ablation    # the trained heads with a single name
+python explain_ablation.py slide --runs runs/ablation  # the trained heads on large scenes, in windows of 96 pixels
 """
 
 import argparse
@@ -35,11 +36,12 @@ from dinov3seg_hf.training.batches import normalize
 from dinov3seg_hf.training.feature_noise import FeatureNoise
 
 SPLIT = "unseen"
+TRAINED, LARGE = 96, 192  # sides of the scenes of training, and of large scenes, with as large objects
 
 
 def make_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["halves", "noise", "few", "one"])
+    parser.add_argument("what", choices=["halves", "noise", "few", "one", "slide"])
     parser.add_argument("--scenes", type=positive, default=40)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of ablation.py")
     parser.add_argument("--strength", type=float, default=4.0, help="strength of the noise; see feature_noise.py")
@@ -49,7 +51,8 @@ def make_parser(prog: str) -> Parser:
 
 
 def run(options: argparse.Namespace) -> int:
-    data = SegmentationDataset(drawn_world(options.scenes, SPLIT, ABLATION), drawn_world_vocabulary())
+    sides = (LARGE,) if options.what == "slide" else ()
+    data = SegmentationDataset(drawn_world(options.scenes, SPLIT, ABLATION, *sides), drawn_world_vocabulary())
     if options.what == "halves":
         explain_halves(data)
         return EXIT_OK
@@ -65,12 +68,16 @@ def run(options: argparse.Namespace) -> int:
         for name, models in runs.items():
             explain_one(name, models, data)
         return EXIT_OK
-    strength, num_names = (options.strength, None) if options.what == "noise" else (0.0, options.names)
-    what = f"noise {strength:g}" if num_names is None else f"{num_names} names per image"
+    strength = options.strength if options.what == "noise" else 0.0
+    num_names = options.names if options.what == "few" else None
+    what = {"noise": f"noise {strength:g}", "few": f"{num_names} names per image", "slide": "in windows"}[options.what]
     print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; one score per seed, and the mean")
+    full = InferenceSettings(inference="whole", head="full")
+    if options.what == "slide":
+        full = InferenceSettings(inference="slide", head="full", size={"shortest_edge": LARGE}, window_size=TRAINED)
     for name, models in runs.items():
-        report(name, [score(model, data, "full", strength, num_names) for model in models])
-    report("zero-shot head", [score(Path(TINY), data, "dinotxt", strength, num_names)])
+        report(name, [score(model, data, full, strength, num_names) for model in models])
+    report("zero-shot head", [score(Path(TINY), data, full.updated(head="dinotxt"), strength, num_names)])
     return EXIT_OK
 
 
@@ -78,13 +85,14 @@ def report(name: str, scores: list[float]) -> None:
     print(f"{name:45s} {' '.join(f'{value:5.1f}' for value in scores)}   {np.mean(scores):5.1f}", flush=True)
 
 
-def score(folder: Path, data: SegmentationDataset, head: str, strength: float, num_names: int | None) -> float:
+def score(
+    folder: Path, data: SegmentationDataset, settings: InferenceSettings, strength: float, num_names: int | None
+) -> float:
     """Returns the mIoU in %. Each image has its own noise and names, which are the same for all models."""
     model = Dinov3SegForSemanticSegmentation.from_pretrained(folder).eval()
     pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
     noise = FeatureNoise(model.vision_model, strength)
     text = pipe.encode_labels(data.vocabulary)
-    settings = InferenceSettings(inference="whole", head=head)
     matrix = ConfusionMatrix(len(data.vocabulary))
     for row in tqdm(range(len(data)), desc=folder.parent.name, leave=False):
         item = data.read(row)

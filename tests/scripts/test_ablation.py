@@ -161,3 +161,8 @@ def test_a_single_name_is_found_where_it_is_and_hardly_elsewhere(explain, tmp_pa
     assert float(found.split()[-1]) > 60 and float(elsewhere.split()[-1]) < 5
     with pytest.raises(AssertionError):  # the command ends with an error
         explain(*options[:-1], "another")
+
+
+def test_large_scenes_are_segmented_in_windows(explain, tmp_path):
+    _, full, zero_shot = explain("slide", "--scenes", 1, "--runs", tmp_path / "runs")
+    assert float(full.split()[-1]) > 50 and float(zero_shot.split()[-1]) > 50
