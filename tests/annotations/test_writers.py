@@ -104,7 +104,7 @@ def nested(depth):
         ({"file_name": np.array(["a.png", "b.png"])}, r"The file name is array.*expected a path"),
         ({"label_map": nested(100)}, r"The label map is .*; expected an array"),
         ({"label_map": [[1, 2], [3]]}, r"The label map is .*; expected an array"),
-        ({"score_map": nested(100)}, r"The score map is .*; expected an array"),
+        ({"score_map": nested(100)}, r"The score map of 'a.png' is .*; expected an array"),
     ],
 )
 def test_images_that_are_none_are_refused(change, message):

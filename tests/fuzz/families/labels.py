@@ -126,7 +126,7 @@ def polygons(draw: Draw, world: World) -> Case:
     import rasterio
 
     path = world.folder / "map.tif"
-    place = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(10, 20, 2, 2)} if draw.chance(0.9) else {}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(2, 0, 10, 0, -2, 20)} if draw.chance(0.9) else {}
     labels, tags = draw.label_map(4, 6, 7), {"labels": json.dumps(list(WORDS)), "none": "255"}
     if draw.chance(0.2):
         strange = ("", "a", "[]", "[1, 2, 3, 4]", "{}", "-1", "1" * 5000, "[" * 5000, '["a"]')
