@@ -136,6 +136,27 @@ def annotations(draw: Draw, world: World) -> Case:
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
+def case_of_command(arguments: list[str]) -> Case:
+    """A command must end with 0 or 2, without a traceback, and with an error if it is 2."""
+
+    def call():
+        written = io.StringIO()
+        with contextlib.redirect_stderr(written):
+            try:
+                code = cli.main(arguments)
+            except SystemExit as end:
+                code = end.code
+        return code, written.getvalue()
+
+    def check(result) -> str | None:
+        code, shown = result
+        if "Traceback" in shown or code not in (0, 2):
+            return f"exit code {code}: {shown[-300:]}"
+        return f"exit code 2 without an error: {shown[-200:]}" if code == 2 and "error:" not in shown else None
+
+    return Case(f"dinov3seg {described(arguments)}", call, check)
+
+
 def command(draw: Draw, world: World) -> Case:
     photo, words, out = world.folder / "photo.png", world.folder / "words.txt", world.folder / "out"
     photo.write_bytes(image_bytes(draw, *draw.choice(IMAGE_FILES[:12])))
@@ -186,22 +207,7 @@ def command(draw: Draw, world: World) -> Case:
             case 3:
                 arguments.insert(draw.randrange(len(arguments) + 1), strange)
 
-    def call():
-        written = io.StringIO()
-        with contextlib.redirect_stderr(written):
-            try:
-                code = cli.main(arguments)
-            except SystemExit as end:
-                code = end.code
-        return code, written.getvalue()
-
-    def check(result) -> str | None:
-        code, shown = result
-        if "Traceback" in shown or code not in (0, 2):
-            return f"exit code {code}: {shown[-300:]}"
-        return f"exit code 2 without an error: {shown[-200:]}" if code == 2 and "error:" not in shown else None
-
-    return Case(f"dinov3seg {described(arguments)}", call, check)
+    return case_of_command(arguments)
 
 
 # --- demo -------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import io
 import json
 
 import datasets
@@ -35,6 +34,7 @@ from dinov3seg_hf.ray import Segmenter
 from ..outcomes import Case
 from ..values import Draw, as_json, described
 from ..world import WORDS, World
+from .applications import case_of_command
 from .files import IMAGE_FILES, image_bytes
 from .model import some_words
 from places import FIXTURES
@@ -433,22 +433,7 @@ def options_of_commands(draw: Draw, world: World) -> Case:
     if name in ("demo", "serve"):  # which would serve without end
         arguments.append("--max-labels=0")
 
-    def call():
-        written = io.StringIO()
-        with contextlib.redirect_stderr(written):
-            try:
-                code = cli.main(arguments)
-            except SystemExit as end:
-                code = end.code
-        return code, written.getvalue()
-
-    def check(result) -> str | None:
-        code, shown = result
-        if "Traceback" in shown or code not in (0, 2):
-            return f"exit code {code}: {shown[-300:]}"
-        return f"exit code 2 without an error: {shown[-200:]}" if code == 2 and "error:" not in shown else None
-
-    return Case(f"dinov3seg {described(arguments)}", call, check)
+    return case_of_command(arguments)
 
 
 # --- annotation tools and the page ------------------------------------------------------------------------------------
