@@ -7,13 +7,14 @@
     python benchmarks/head.py --classes 847 --repeats 1 --twins ours
     python benchmarks/head.py --chunks 1 2 4 8 16 --classes 150    # how the size of chunks was chosen
     python benchmarks/head.py --device cuda --dtype bfloat16
-    python benchmarks/head.py --classes 150 --cat-seg CAT-Seg      # a clone; needs einops and timm
+    python benchmarks/head.py --classes 150 --cat-seg CAT-Seg --sed SED    # clones; they need einops and timm
 
 The plain twin pads the map to whole windows and processes 64 classes at once, like the first release. Times are
 seconds of one thread (on a GPU: on the clock), medians of alternating runs. Memory is the peak above that of the
 inputs, of a process of its own. "Of the peak" is the rate of the products and convolutions that the twin computes, as
 a share of that of large square matrices of the same dtype in the same run; `matmul_rates.py` has that of each layer.
-CAT-Seg's aggregator has windows of 10 x 10, because its 12 x 12 do not divide 40.
+CAT-Seg's aggregator has windows of 10 x 10, because its 12 x 12 do not divide 40. SED's has a quarter of the cells,
+because its encoder, ConvNeXt, has a stride of 32 pixels, and upsamples once more, to the same size.
 """
 
 import argparse
@@ -23,8 +24,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from pipeline import matmul_peak
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--cat-seg", type=Path, metavar="CLONE", help="also measure the aggregator of CAT-Seg")
+    parser.add_argument("--sed", type=Path, metavar="CLONE", help="also measure the aggregator of SED")
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # in the process of a row
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -64,6 +67,8 @@ def main() -> None:
         twins = {f"chunks of {size}": {"padded": False, "chunk": size} for size in options.chunks}
     if options.cat_seg:
         twins["CAT-Seg"] = {"padded": False, "chunk": "CAT-Seg"}
+    if options.sed:
+        twins["SED"] = {"padded": False, "chunk": "SED"}
     peak = matmul_peak(torch.device(options.device), getattr(torch, options.dtype), clock_of(options.device))
     print(f"{options.dtype}; the largest matrix products run at {peak / 1e9:.3g} GFLOP/s\n")
     print("| classes | |", " | ".join(f"{name}, s | of the peak | MiB" for name in twins), "|")
@@ -109,8 +114,8 @@ def head_and_inputs(options: argparse.Namespace, num_classes: int) -> tuple[torc
 
 def make_head(options: argparse.Namespace, classes: int, padded: bool, chunk: int | str) -> Callable[[], object]:
     """Returns a function that computes the logits of all classes."""
-    if chunk == "CAT-Seg":
-        return cat_seg(options, classes)
+    if chunk in PEERS:
+        return PEERS[chunk](options, classes)
     model, inputs = head_and_inputs(options, classes)
 
     def head() -> object:
@@ -123,13 +128,10 @@ def make_head(options: argparse.Namespace, classes: int, padded: bool, chunk: in
 
 def cat_seg(options: argparse.Namespace, num_classes: int) -> Callable[[], object]:
     """The aggregator of CAT-Seg with the same number of layers and channels, for all classes at once."""
-    spec = spec_from_file_location("cat_seg_aggregator", options.cat_seg / "cat_seg/modeling/transformer/model.py")
-    assert spec is not None and spec.loader is not None
-    code = module_from_spec(spec)
-    spec.loader.exec_module(code)
     side = options.patches
     sizes = {"feature_resolution": (side, side), "window_size": 10, "pooling_size": (2, 2), "pad_len": 0}
     widths = {"text_guidance_dim": WIDTH, "appearance_guidance_dim": WIDTH, "decoder_guidance_dims": (WIDTH, WIDTH)}
+    code = code_of(options.cat_seg / "cat_seg/modeling/transformer")
     aggregator = (
         code.Aggregator(num_layers=2, **sizes, **widths).eval().to(options.device, getattr(torch, options.dtype))
     )
@@ -137,6 +139,31 @@ def cat_seg(options: argparse.Namespace, num_classes: int) -> Callable[[], objec
     guidance = [torch.randn(1, WIDTH, scale * side, scale * side).to(like) for scale in (1, 2, 4)]
     text = torch.randn(1, num_classes, 1, WIDTH).to(like)
     return lambda: aggregator(guidance[0], text, guidance)
+
+
+def sed(options: argparse.Namespace, num_classes: int) -> Callable[[], object]:
+    """The aggregator of SED with the sizes of its larger model: 80 prompts of a class, no text guidance."""
+    side = options.patches // 2
+    widths = {"decoder_dims": (64, 32, 16), "decoder_guidance_dims": (WIDTH,) * 3}
+    widths |= {"decoder_guidance_proj_dims": (32, 16, 8), "decoder_corr_guidance_dims": (80, 32, 16)}
+    code = code_of(options.sed / "sed/modeling/transformer")
+    aggregator = code.Aggregator(text_guidance_dim=0, pooling_size=(2, 2), kernel_size=(9, 9, 9), **widths)
+    aggregator = aggregator.eval().to(options.device, getattr(torch, options.dtype))
+    like = next(aggregator.parameters())
+    guidance = [torch.randn(1, WIDTH, scale * side, scale * side).to(like) for scale in (1, 2, 4, 8)]
+    text, logit_scale = (torch.randn(size).to(like) for size in ((1, num_classes, 80, WIDTH), ()))
+    return lambda: aggregator(guidance[0], text, guidance, logit_scale)
+
+
+PEERS: dict[str | int, Callable] = {"CAT-Seg": cat_seg, "SED": sed}
+
+
+def code_of(folder: Path) -> ModuleType:
+    """Imports `model.py` of a folder, and what it imports from there, without the packages around the folder."""
+    package = ModuleType(f"peer_{folder.parts[-3]}")
+    package.__path__ = [str(folder)]
+    sys.modules[package.__name__] = package
+    return import_module(f"{package.__name__}.model")
 
 
 def clock_of(device: str) -> Callable[[], float]:
