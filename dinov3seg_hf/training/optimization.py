@@ -121,10 +121,11 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Makes the optimizer's parameter groups: head, cosine and encoders, each with and without weight decay.
 
-    Matrices and kernels (`weight` with two or more dimensions) have weight decay. Norms, biases, scales and tables of
-    relative positions do not. The weights of the cosine in the decoder have their own low learning rate. Empty groups
-    are left out.
+    Matrices and kernels (`weight` with two or more dimensions) have weight decay. Norms, biases, scales and tables (of
+    tokens, of positions, of relative positions) do not, as in CAT-Seg. The weights of the cosine in the decoder have
+    their own low learning rate. Empty groups are left out.
     """
+    tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -133,7 +134,7 @@ def parameter_groups(
                 part = "encoders"
             elif name.endswith(_COSINE):
                 part = "cosine"
-            decays = name.endswith("weight") and parameter.ndim >= 2
+            decays = name.endswith("weight") and parameter.ndim >= 2 and parameter not in tables
             groups.setdefault((part, decays), []).append(parameter)
     multipliers = {"head": 1.0, "cosine": COSINE_MULTIPLIER, "encoders": encoder_multiplier}
     return [

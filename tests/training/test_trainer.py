@@ -248,8 +248,9 @@ def test_every_trainable_parameter_has_a_part_in_the_loss(tiny_config, switches,
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
 
 
-def test_every_trainable_parameter_is_in_one_group_and_norms_biases_and_tables_do_not_decay(model):
-    choose_trainable(model, ("vision",))
+@pytest.mark.parametrize("parts", [("vision",), ("all",)])
+def test_every_trainable_parameter_is_in_one_group_and_norms_biases_and_tables_do_not_decay(model, parts):
+    choose_trainable(model, parts)
     groups = parameter_groups(model, learning_rate=1.0, weight_decay=0.1, encoder_multiplier=0.01)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
@@ -257,10 +258,11 @@ def test_every_trainable_parameter_is_in_one_group_and_norms_biases_and_tables_d
     owners = {id(p): module for module in model.modules() for p in module.parameters(recurse=False) if p.requires_grad}
     for group in groups:
         for p in group["params"]:
-            slow = names[id(p)].startswith("vision_model") or names[id(p)] == "decoder.correlation_weight"
+            name = names[id(p)]
+            slow = name.startswith(("vision_model", "text_model")) or name == "decoder.correlation_weight"
             assert group["lr"] == (0.01 if slow else 1.0)
             is_matrix = isinstance(owners[id(p)], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) and p.ndim > 1
-            assert group["weight_decay"] == (0.1 if is_matrix else 0.0), names[id(p)]
+            assert group["weight_decay"] == (0.1 if is_matrix else 0.0), name
 
 
 @pytest.mark.parametrize("encoders", [("vision",), ("vision", "text")])
