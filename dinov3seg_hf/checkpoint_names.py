@@ -4,6 +4,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from .about import EMBEDDED, EMBEDDED_TITLE, TINY
 from .file_names import RUN_DESCRIPTION, TRAINED_MODEL
@@ -45,8 +46,10 @@ def resolve_checkpoint(name: str | os.PathLike) -> str:
     return str(folder)
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form owner/name."""
+def is_hub_id(name: Any) -> bool:
+    """Whether a value is a name of the form owner/name."""
+    if not isinstance(name, str):
+        return False
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..extras import require_extra
 from ..large.rasters import georeference_of, opened_labels
-from ..model.checks import checked_path
+from ..model.checks import checked_path, items_of
 from ..model.files import FREE_SPACE, disk_errors_as_value_errors
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import check_writable
@@ -174,11 +174,12 @@ def vectorize(
 def _label_files(label_maps: Any) -> list[str]:
     if isinstance(label_maps, (str, os.PathLike)):
         label_maps = [label_maps]
-    if not isinstance(label_maps, Iterable) or isinstance(label_maps, (bytes, bytearray)):
+    listed = items_of(label_maps)
+    if listed is None:
         raise ValueError(
             f"The label maps are of type {type(label_maps).__name__}; expected a list of paths. Pass the files."
         )
-    files = [checked_path(path, "A label map") for path in label_maps]
+    files = [checked_path(path, "A label map") for path in listed]
     if not files:
         raise ValueError("Got no label maps; expected at least one GeoTIFF file. Pass the files that were written.")
     return files

@@ -5,12 +5,12 @@
 A batch has images, label maps and, if wanted, one vocabulary: class names belong to the batch and not to its images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ..model.checks import quoted
+from ..model.checks import items_of, quoted
 from ..model.loss import IGNORED
 from ..model.vocabulary import Vocabulary, as_vocabulary
 from .columns import IMAGE_COLUMNS, MASK_COLUMNS
@@ -56,6 +56,11 @@ class Dinov3SegDataCollator:
         **options: Any,
     ):
         self.image_processor = getattr(processor, "image_processor", processor)
+        if not callable(self.image_processor):
+            raise ValueError(
+                f"The processor is {quoted(processor)}; expected a processor or an image processor. Pass "
+                "AutoProcessor.from_pretrained(...)."
+            )
         for name, column in (("image_column", image_column), ("mask_column", mask_column)):
             if column is not None and not isinstance(column, str):
                 raise ValueError(f"{name} is {quoted(column)}; expected the key of a row. Pass its name.")
@@ -90,11 +95,22 @@ class Dinov3SegDataCollator:
             batch = {"pixel_values": _stacked([row["pixel_values"] for row in rows], "pixel_values")}
             if any(row.get("labels") is not None for row in rows):
                 batch["labels"] = _stacked([_labels_of(row) for row in rows], "labels")
+                if batch["labels"].shape[-2:] != batch["pixel_values"].shape[-2:]:
+                    raise ValueError(
+                        f"The labels of a row are of shape {tuple(batch['labels'].shape[1:])} and its pixel_values of "
+                        f"{tuple(batch['pixel_values'].shape[1:])}; expected the same height and width. Prepare both "
+                        "with the same size."
+                    )
         else:
             has_masks = self.mask_column is not None or any(name in row for row in rows for name in MASK_COLUMNS)
             images = [row[self._column(row, self.image_column, IMAGE_COLUMNS, "image")] for row in rows]
             masks = [row[self._column(row, self.mask_column, MASK_COLUMNS, "mask")] for row in rows if has_masks]
             batch = dict(self.image_processor(images, masks or None, **self.options))
+            if len(batch["pixel_values"]) != len(rows):  # a row with a list of images
+                raise ValueError(
+                    f"Got {len(batch['pixel_values'])} images for {len(rows)} rows; expected one image per row. Split "
+                    "rows with several images."
+                )
         if self.vocabulary is not None and "labels" in batch:
             labels = batch["labels"]
             if self.vocabulary.raw_ids is not None:
@@ -116,7 +132,7 @@ class Dinov3SegDataCollator:
 
 
 def _checked_rows(rows: Any) -> list[Mapping[str, Any]]:
-    listed = [] if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable) else list(rows)
+    listed = items_of(rows)
     if not listed or not all(isinstance(row, Mapping) for row in listed):
         wrong = next((row for row in listed if not isinstance(row, Mapping)), None)
         found = f"a row of type {type(wrong).__name__}" if listed else f"no rows, but {type(rows).__name__}"

@@ -75,13 +75,14 @@ class ShardedRows:
     def __init__(
         self, dataset: Dataset, image_column: str | None = None, keep: Sequence[str] = (), rows_per_shard: int = 128
     ):
-        checked_integer(rows_per_shard, "rows_per_shard", least=1)
+        self.rows_per_shard = checked_integer(rows_per_shard, "rows_per_shard", least=1)
         if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
             raise ValueError(
                 f"The data set is a {type(dataset).__name__}; expected one split of a data set. Open it with "
                 "open_dataset, or choose a split."
             )
-        if isinstance(keep, str) or not isinstance(keep, Sequence) or len(set(map(str, keep))) < len(keep):
+        is_list = isinstance(keep, Sequence) and not isinstance(keep, str) and all(isinstance(c, str) for c in keep)
+        if not is_list or len(set(keep)) < len(keep):
             raise ValueError(f"keep is {quoted(keep)}; expected a list of different columns. Pass ['caption'], say.")
         self.is_streamed = isinstance(dataset, datasets.IterableDataset)
         if self.is_streamed:
@@ -101,11 +102,10 @@ class ShardedRows:
                 "or cast it (`dataset.cast_column(name, datasets.Image())`)."
             )
         for column in keep:
-            if not isinstance(column, str) or column not in dataset.features or column == self.image_column:
+            if column not in dataset.features or column == self.image_column:
                 others = ", ".join(name for name in dataset.features if name != self.image_column) or "none"
                 raise ValueError(f"The column {column!r} cannot be kept; expected one of the other columns: {others}.")
         self.kept = datasets.Features({column: dataset.features[column] for column in keep})
-        self.rows_per_shard = rows_per_shard
         dataset = dataset.select_columns([self.image_column, *keep]).with_format(None)
         for column in images_in(dataset.features):
             dataset = dataset.cast_column(column, datasets.Image(decode=False))

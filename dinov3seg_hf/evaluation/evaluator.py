@@ -10,7 +10,7 @@ module does not resize anything.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..data.segmentation import SegmentationDataset
 from ..data.streamed import StreamedSegmentationDataset
 from ..distributed import Processes
 from ..metrics.scoring import ImageCounts
-from ..model.checks import checked_integer, quoted
+from ..model.checks import checked_integer, items_of, quoted
 from ..model.fingerprints import sha256_of, weights_fingerprint
 from ..model.inference_settings import InferenceSettings, checked_settings
 from ..model.pipeline import OpenVocabularySegmentationPipeline
@@ -146,10 +146,8 @@ def _checked_training(words: Any) -> Vocabulary | list[str] | None:
         return words
     if isinstance(words, str):
         return as_vocabulary(words)
-    listed: list[Any] = (
-        list(words) if isinstance(words, Iterable) and not isinstance(words, (bytes, Mapping)) else [None]
-    )
-    if not all(isinstance(word, str) for word in listed):
+    listed = items_of(words)
+    if listed is None or not all(isinstance(word, str) for word in listed):
         raise ValueError(
             f"training_vocabulary is {quoted(words)}; expected a vocabulary or a list of names. Pass the classes that "
             "the model was trained with."

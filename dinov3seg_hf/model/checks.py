@@ -10,7 +10,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -52,6 +52,16 @@ def plain_reason(error: BaseException) -> str:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch is of too little memory: it has a class for accelerators, and for the CPU a message."""
     return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+
+
+def items_of(values: Any) -> list[Any] | None:
+    """Returns the items of an iterable; `None` of text, a mapping, and what has no items, as an array without axes."""
+    if isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
+        return None
+    try:
+        return list(values)
+    except TypeError:  # an array without axes
+        return None
 
 
 def checked_integer(value: Any, what: str, least: int | None = None) -> int:

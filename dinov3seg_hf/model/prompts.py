@@ -5,9 +5,9 @@
 Handles strings only; uses no tokenizer and no model.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
-from .checks import quoted
+from .checks import items_of, quoted
 
 # The prompt of the paper, used literally: it contains "a" before every name, also before "apple" and "stairs". A
 # grammatical article would give an embedding that differs from that of the paper's prompt.
@@ -51,12 +51,10 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
                 f"template with exactly one '{{}}', as in {DEFAULT_TEMPLATE!r}."
             )
         templates = (templates,)
-    if not isinstance(templates, Iterable) or isinstance(templates, (bytes, Mapping, set, frozenset)):
+    listed = None if isinstance(templates, (set, frozenset)) else items_of(templates)
+    if listed is None:
         raise ValueError(f"Templates are of type {type(templates).__name__}; expected a string or a list of strings.")
-    try:
-        templates = tuple(templates)
-    except TypeError:  # an array without axes
-        raise ValueError(f"templates is {quoted(templates)}; expected a string or a list of strings.") from None
+    templates = tuple(listed)
     if not templates:
         raise ValueError("Got no template; expected at least one. Use 'none' for names without a template.")
     seen: set[str] = set()

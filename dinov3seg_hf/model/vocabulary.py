@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .calibration import Calibration
-from .checks import checked_flag, checked_integer, checked_path, invisible_character, quoted
+from .checks import checked_flag, checked_integer, checked_path, invisible_character, items_of, quoted
 from .files import write_atomically
 from .prompts import fill_templates, resolve_templates
 from .vocabulary_files import (
@@ -422,17 +422,12 @@ def _sequence(values: Any, what: str) -> list[Any]:
             f"{what} are one string, {quoted(values)}; expected a list of strings. Pass [{quoted(values)}]."
         )
     # a table, such as that of pandas, would give the names of its columns
-    is_other = isinstance(values, (bytes, Mapping, set, frozenset)) or hasattr(values, "columns")
-    if is_other or not isinstance(values, Iterable):
+    is_other = isinstance(values, (set, frozenset)) or hasattr(values, "columns")
+    if is_other or (listed := items_of(values)) is None:
         raise ValueError(
             f"{what} are of type {type(values).__name__}; expected a list of strings, in the order of the labels."
         )
-    try:
-        return list(values)
-    except TypeError as error:  # an array without axes
-        raise ValueError(
-            f"{what} are {quoted(values)}; expected a list of strings, in the order of the labels."
-        ) from error
+    return listed
 
 
 def _clean(word: Any, what: str) -> str:

@@ -56,7 +56,8 @@ def regions_of(label_map: np.ndarray, labels: Sequence[str], scores: Mapping[str
     Raises:
         ValueError: If `label_map` is not a label map, or contains a label without a name, or the names are no list.
     """
-    is_list = isinstance(labels, (Sequence, np.ndarray)) and not isinstance(labels, str) and np.ndim(labels) == 1
+    is_list = isinstance(labels, Sequence) and not isinstance(labels, str)
+    is_list = is_list or (isinstance(labels, np.ndarray) and labels.ndim == 1)
     if not is_list or not all(isinstance(name, str) for name in labels):
         raise ValueError(f"The names of the labels are {quoted(labels)}; expected a list of names. Pass all names.")
     label_map = checked_label_map(label_map, len(labels))

@@ -246,7 +246,7 @@ def test_bad_rows_are_reported_and_the_others_labeled(label, tmp_path):
 
 
 def test_other_labels_are_not_mixed_into_a_folder(label, tmp_path):
-    label(make_rows(), tmp_path / "out")
+    label(make_rows(), tmp_path / "out", rows_per_shard=np.int64(2))
     before = files_in(tmp_path / "out")
     for options, message in (
         ({"vocabulary": Vocabulary([*NAMES, "cat"])}, "another labels and vocabulary"),
@@ -468,7 +468,12 @@ def test_a_wrong_argument_does_not_spoil_the_folder(label, tmp_path, options, me
     assert (result.num_rows, result.num_done_before) == (3, 0)
 
 
-@pytest.mark.parametrize("keep", ["caption", ["caption", "caption"], [["caption"]], None, {"caption"}])
+NESTED: list = []
+for _ in range(sys.getrecursionlimit()):
+    NESTED = [NESTED]
+
+
+@pytest.mark.parametrize("keep", ["caption", ["caption", "caption"], [["caption"]], None, {"caption"}, NESTED])
 def test_columns_to_keep_are_a_list_of_different_names(keep):
     with pytest.raises(ValueError, match=r"keep is .*expected a list|cannot be kept"):
         ShardedRows(make_rows(), keep=keep)

@@ -579,8 +579,8 @@ def test_table_sets_measured_scores_beside_published_ones(run):
 def test_names_of_the_training_are_not_letters(run):
     result = run(training_vocabulary="red circle, green ground", num_resamples=0)
     assert [row["seen"] for row in result.per_class] == [True, False, False, True]
-    for words, message in ((5, "training_vocabulary is 5"), ([1], "expected a vocabulary or a list of names")):
-        with pytest.raises(ValueError, match=message):
+    for words in (5, [1], b"circle", {"circle": 1}, np.array("circle"), torch.tensor(1)):
+        with pytest.raises(ValueError, match=r"training_vocabulary is .*expected a vocabulary or a list of names"):
             run(training_vocabulary=words)
 
 

@@ -723,6 +723,8 @@ def test_a_folder_that_segments_otherwise_is_refused(change, reason):
     [
         ("model", 3, "model is 3 of type int; expected a path"),
         ("repo_id", "name", "repo_id is 'name'; expected owner/name"),
+        ("repo_id", None, "repo_id is None; expected owner/name"),
+        ("space_id", ["org", "demo"], r"space_id is \['org', 'demo'\]; expected owner/name"),
         ("space_id", "a/b/c", "space_id is 'a/b/c'"),
         ("output", None, "output is None"),
         ("card_template", b"x", "card_template is b'x'"),

@@ -262,6 +262,13 @@ def test_rows_that_make_no_batch_are_refused_with_the_remedy(tiny_processor, dat
         Dinov3SegDataCollator(tiny_processor, mask_column="mask")([row])
     with pytest.raises(ValueError, match="no tokenizer"):
         Dinov3SegDataCollator(tiny_processor.image_processor, NAMES)
+    with pytest.raises(ValueError, match="expected a processor or an image processor"):
+        Dinov3SegDataCollator({"size": 16})
+    with pytest.raises(ValueError, match="Got 1 images for 2 rows; expected one image per row"):
+        Dinov3SegDataCollator(tiny_processor)([{"image": row["image"]}, {"image": [[]]}])
+    prepared = {"pixel_values": torch.rand(3, 16, 16), "labels": torch.zeros(8, 8, dtype=torch.long)}
+    with pytest.raises(ValueError, match=r"of shape \(8, 8\) and its pixel_values of \(3, 16, 16\)"):
+        Dinov3SegDataCollator(tiny_processor)([prepared])
 
 
 def test_reduced_labels_count_from_zero(tiny_processor, dataset):

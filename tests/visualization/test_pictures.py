@@ -387,7 +387,10 @@ def test_a_palette_can_be_a_list(tmp_path):
 
 
 def test_what_is_no_list_of_names_has_no_regions():
-    for names in ("abcde", [1, 2], None, {"a": 0}):
+    nested: list = []
+    for _ in range(100):  # more than the axes of an array
+        nested = [nested]
+    for names in ("abcde", [1, 2], None, {"a": 0}, nested, np.array("a"), np.array([["a", "b"]])):
         with pytest.raises(ValueError, match="expected a list of names"):
             regions_of(np.zeros((2, 2), int), names)
     with pytest.raises(ValueError, match="expected a PIL image"):

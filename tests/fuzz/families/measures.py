@@ -192,6 +192,8 @@ def stages(draw: Draw, world: World) -> Case:
 
     def check(result) -> str | None:
         one, other = result
+        if way == 0 and text is not world.embeddings:  # other words, given in a form that the pipeline takes
+            return None
         return None if np.mean(one != other) < 0.02 else f"{np.mean(one != other):.0%} of the labels differ"
 
     what = {"image": image, **options, **later} if way == 0 else {"image": image, "settings": given, "text": text}
