@@ -8,6 +8,7 @@
     python benchmarks/head.py --chunks 1 2 4 8 16 --classes 150    # how the size of chunks was chosen
     python benchmarks/head.py --device cuda --dtype bfloat16
     python benchmarks/head.py --classes 150 --cat-seg CAT-Seg --sed SED    # clones; they need einops and timm
+    python benchmarks/head.py --classes 24 --profile               # what the time of ours goes to
 
 The plain twin pads the map to whole windows and processes 64 classes at once, like the first release. Times are
 seconds of one thread (on a GPU: on the clock), medians of alternating runs. Memory is the peak above that of the
@@ -19,6 +20,7 @@ because its encoder, ConvNeXt, has a stride of 32 pixels, and upsamples once mor
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -56,11 +58,16 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--cat-seg", type=Path, metavar="CLONE", help="also measure the aggregator of CAT-Seg")
     parser.add_argument("--sed", type=Path, metavar="CLONE", help="also measure the aggregator of SED")
+    parser.add_argument("--profile", action="store_true", help="print the shares of operations in the time of ours")
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # in the process of a row
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.measure:
         print(json.dumps(cost(options, **json.loads(options.measure))))
+        return
+    if options.profile:
+        for num_classes in options.classes:
+            print_profile(options, num_classes)
         return
     twins = {name: TWINS[name] for name in options.twins}
     if options.chunks:
@@ -155,6 +162,17 @@ def sed(options: argparse.Namespace, num_classes: int) -> Callable[[], object]:
     return lambda: aggregator(guidance[0], text, guidance, logit_scale)
 
 
+# Parts of the names of operations and kernels, for the profile; an operation belongs to the first kind that has a part.
+KINDS = {
+    "attention": ("attention", "flash", "fmha", "softmax", "bmm", "baddbmm"),
+    "linear layers": ("addmm", "::mm", "linear", "gemm"),
+    "convolutions": ("conv",),
+    "normalization": ("norm", "var", "mean"),
+    "activations": ("gelu", "relu"),
+    "copies": ("copy", "clone", "cat", "contiguous", "roll", "index", "pad"),
+    "sums": ("::add", "::sub", "::mul", "::div"),
+}
+
 PEERS: dict[str | int, Callable] = {"CAT-Seg": cat_seg, "SED": sed}
 
 
@@ -196,6 +214,31 @@ def cost(options: argparse.Namespace, classes: int, **twin) -> tuple[float, floa
         torch.cuda.reset_peak_memory_stats()
         timed(head, options.device)
         return (torch.cuda.max_memory_allocated() - before) / 2**20, counter.get_total_flops()
+
+
+def print_profile(options: argparse.Namespace, classes: int) -> None:
+    """Prints the shares of kinds of operations in the time of ours, and of the system, which is mostly page faults."""
+    head = make_head(options, classes, **TWINS["ours"])
+    on_cpu = options.device == "cpu"
+    activity = torch.profiler.ProfilerActivity.CPU if on_cpu else torch.profiler.ProfilerActivity.CUDA
+    timed(head, options.device)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    with torch.profiler.profile(activities=[activity]) as profiler:
+        seconds = timed(head, options.device)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    times = {
+        event.key: event.self_cpu_time_total if on_cpu else event.self_device_time_total
+        for event in profiler.key_averages()
+    }
+    shares = dict.fromkeys([*KINDS, "other"], 0.0)
+    for name, spent in times.items():
+        kind = next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "other")
+        shares[kind] += spent / sum(times.values())
+    cells = ", ".join(f"{kind} {share:.0%}" for kind, share in sorted(shares.items(), key=lambda item: -item[1]))
+    print(f"{classes} classes, {options.dtype}, {seconds:.2f} s: {cells}")
+    if on_cpu:
+        system = (after.ru_stime - before.ru_stime) / seconds
+        print(f"time in the system, mostly page faults: {system:.0%} ({after.ru_minflt - before.ru_minflt} faults)")
 
 
 def peak_mib() -> float:
