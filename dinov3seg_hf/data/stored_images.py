@@ -40,6 +40,12 @@ def is_of_hub(dataset: Dataset) -> bool:
     return dataset in _FROM_HUB
 
 
+def first_rows(dataset: SomeDataset, number: int) -> SomeDataset:
+    """Returns the first rows of a data set; they are still of the Hub if the data set is."""
+    rows: SomeDataset = dataset.take(number)
+    return mark_as_of_hub(rows) if is_of_hub(dataset) else rows
+
+
 def is_stored_image(value: Any) -> bool:
     """Returns whether a value of a row is an image that is not decoded."""
     return isinstance(value, dict) and set(value) == {"bytes", "path"}

@@ -16,7 +16,7 @@ from dinov3seg_hf import Vocabulary
 from dinov3seg_hf.data.opening import open_dataset
 from dinov3seg_hf.data.parquet import encode_png, to_parquet
 from dinov3seg_hf.data.rows import RowError
-from dinov3seg_hf.data.stored_images import is_harmless, is_of_hub, mark_as_of_hub, source_of
+from dinov3seg_hf.data.stored_images import first_rows, is_harmless, is_of_hub, mark_as_of_hub, source_of
 from dinov3seg_hf.data.streamed import segmentation_dataset
 from dinov3seg_hf.dataset_labeling import ShardedRows
 from dinov3seg_hf.model.image_input import MAX_SCANS, ImageError
@@ -183,6 +183,9 @@ def test_a_data_set_from_the_hub_cannot_take_files_of_ours(column, streaming, tm
     assert is_of_hub(rows)
     with pytest.raises(RowError, match=rf"the {column} of a data set from the Hub is '.*secret.png', outside of what"):
         list(segmentation_dataset(rows, SIX))
+    with pytest.raises(RowError, match="of a data set from the Hub"):  # as with `--images` and `eval_images`
+        list(segmentation_dataset(first_rows(rows, 1), SIX))
+    assert not is_of_hub(first_rows(foreign, 1))
     assert ShardedRows(rows, "image").of_hub
     # folders of the user, as `dinov3seg label --no-copy-images` writes them, and data sets of the user's making
     for own in (open_dataset(tmp_path / "hub", "train", streaming=streaming), rows.take(1), foreign):
