@@ -349,6 +349,8 @@ def test_pickles_of_others_are_read_as_weights_only():
 def test_images_of_others_are_opened_in_safe_formats_only():
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
+            # the readers of `datasets` know no safe formats, and decode before anything is checked
+            assert not (isinstance(node, ast.Attribute) and node.attr == "decode_example"), relative(path)
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open":
                 formats = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "formats"]
                 assert formats in (["safe_formats()"], ["['JPEG']"]), f"{relative(path)}:{node.lineno}"

@@ -20,6 +20,7 @@ from ..data.looks import warn_of_a_single_class
 from ..data.opening import find_vocabulary, open_dataset
 from ..data.presets import drawn_world_vocabulary
 from ..data.segmentation import SegmentationDataset
+from ..data.stored_images import first_rows
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
 from ..distributed import PATIENCE, Processes, on_main_process, start_processes
 from ..drawn_world.names import DRAWN_WORLD, SEEN
@@ -107,7 +108,7 @@ class Task:
         )
         vocabulary = find_vocabulary(dataset, options.classes, card=place, revision=options.revision)
         if options.images is not None:
-            dataset = dataset.take(options.images)
+            dataset = first_rows(dataset, options.images)
         return dataset, vocabulary
 
     def training_classes(self) -> Vocabulary | tuple[str, ...] | None:

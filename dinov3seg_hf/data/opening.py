@@ -21,6 +21,7 @@ from .columns import Dataset, class_names_of
 from .dataset_names import check_dataset_path
 from .mask_folders import class_file, find_mask_folders, open_mask_folders
 from .presets import prepared_vocabulary, preset_vocabulary, protocol_of
+from .stored_images import mark_as_of_hub
 
 CARD_KEYS = ("class_names", "label_names", "id2label")
 
@@ -71,7 +72,7 @@ def open_dataset(
         if splits := find_mask_folders(folder):
             dataset = _choose_split(open_mask_folders(splits), split)
             return dataset.to_iterable_dataset() if streaming else dataset
-        return datasets.load_dataset(
+        opened = datasets.load_dataset(
             str(folder) if folder.is_dir() else name,
             config_name,
             split=split,
@@ -79,6 +80,7 @@ def open_dataset(
             streaming=streaming,
             token=token,
         )
+        return opened if folder.is_dir() else mark_as_of_hub(opened)
     except Exception as error:  # the library raises many types of errors for missing and unreadable data
         raise ValueError(
             f"The split {split!r} of the data set {name!r} cannot be opened: {plain_reason(error)}. Pass a folder with "

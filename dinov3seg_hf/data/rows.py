@@ -18,11 +18,12 @@ from PIL import Image
 
 from ..model.checks import checked_choice, checked_flag, checked_integer, quoted
 from ..model.fingerprints import sha256_of
-from ..model.image_input import ImageError, read_label_map, read_pixels, refuse_lossy
+from ..model.image_input import ImageError, decode_image, pil_labels, read_pixels, strip_rows, strips_of
 from ..model.loss import IGNORED
 from ..model.vocabulary import Vocabulary, word_key
 from .columns import Dataset, class_labels, class_names_of, find_columns
 from .presets import prepared_vocabulary, protocol_of
+from .stored_images import is_of_hub, is_stored_image, name_of, source_of
 
 MaskValues = Literal["labels", "raw_ids"]
 
@@ -44,7 +45,7 @@ class RowError(ValueError):
 class RowReader:
     """A reader that converts rows of a data set to images and labels.
 
-    The arguments and errors are described in `SegmentationRows`.
+    The arguments and errors are described in `SegmentationRows`; `of_hub` in `source_of`.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class RowReader:
         mask_column: str | None,
         mask_values: MaskValues | None,
         mask_coding: MaskCoding,
+        of_hub: bool = False,
     ):
         if mask_values is not None:
             checked_choice(mask_values, "mask_values", get_args(MaskValues))
         checked_choice(mask_coding, "mask_coding", get_args(MaskCoding))
         self.image_column, self.mask_column = find_columns(dataset, image_column, mask_column)
-        self.vocabulary, self.mask_coding = vocabulary, mask_coding
+        self.vocabulary, self.mask_coding, self.of_hub = vocabulary, mask_coding, of_hub
         self.num_labels = len(vocabulary.scored_names)
 
         self.protocol = protocol_of(dataset)
@@ -118,11 +120,12 @@ class RowReader:
             RowError: If the row cannot be read, or image and mask differ in size.
         """
         try:
-            pixels = read_pixels(decoded(row[self.image_column], "image"))  # (3, H, W)
+            # (3, H, W); the end of an error names the file
+            pixels = read_pixels(source_of(row[self.image_column], "image", self.of_hub), name="the image")
             image = pixels.permute(1, 2, 0).contiguous().numpy()
-            labels = self._labels(row[self.mask_column])
+            labels = self.read_mask(row[self.mask_column])
         except ValueError as error:
-            raise RowError(f"Row {name}: {error}{_place_of(row[self.image_column])}") from error
+            raise RowError(f"Row {name}: {error}{_place_of(row[self.image_column], str(error))}") from error
         if labels.shape != image.shape[:2]:
             raise RowError(
                 f"Row {name}: the mask is {labels.shape[0]} x {labels.shape[1]} and the image is {image.shape[0]} x "
@@ -131,14 +134,17 @@ class RowReader:
             )
         return image, labels
 
-    def _labels(self, value: Any) -> np.ndarray:
-        mask = decoded(value, "mask")
-        if isinstance(mask, Image.Image):
-            refuse_lossy(mask, "The mask")
-            raw = self._decode_colors(mask, value) if mask.mode in ("RGB", "RGBA") else read_label_map(mask).numpy()
-            if mask.mode == "1" and self.mask_values == "raw_ids":
-                raw_ids = self.vocabulary.raw_ids or {}
-                raw = raw * WHITE if WHITE in raw_ids and 1 not in raw_ids else raw
+    def read_mask(self, value: Any) -> np.ndarray:
+        """Reads a stored mask as labels, int64 `(H, W)`; ignored pixels are -1.
+
+        Raises:
+            ValueError: If the mask cannot be read, or contains other values.
+        """
+        mask = source_of(value, "mask", self.of_hub)
+        if is_stored_image(value) or isinstance(mask, Image.Image):
+            raw = decode_image(
+                mask, lambda image, name: self._values_of(image, name, mask), is_mask=True, name=name_of(mask, "mask")
+            )
         else:
             try:
                 raw = np.asarray(mask)
@@ -150,8 +156,18 @@ class RowReader:
                 )
             raw = raw.astype(np.int64)
         if self.mask_values == "raw_ids":
-            raw = self.vocabulary.labels_from_raw(raw).astype(np.int64)
+            for rows in strip_rows(*raw.shape):  # in place: a mask of a small file can have many pixels
+                raw[rows] = self.vocabulary.labels_from_raw(raw[rows])
         return self._checked_labels(raw)
+
+    def _values_of(self, mask: Image.Image, name: str, source: Any) -> np.ndarray:
+        if mask.mode in ("RGB", "RGBA"):
+            return self._decode_colors(mask, name, source)
+        values = pil_labels(mask, name).numpy()
+        raw_ids = self.vocabulary.raw_ids or {}
+        if mask.mode == "1" and self.mask_values == "raw_ids" and WHITE in raw_ids and 1 not in raw_ids:
+            values *= WHITE
+        return values
 
     def _checked_labels(self, labels: np.ndarray) -> np.ndarray:
         """Writes `IGNORED` into ignored pixels of labels, int64 `(H, W)`; makes no other map of numbers, for speed."""
@@ -159,7 +175,8 @@ class RowReader:
         if outside.any():
             strange = outside & (labels != self.vocabulary.ignore_label)
             if strange.any():
-                values = np.unique(labels[strange])
+                parts = [np.unique(labels[rows][strange[rows]]) for rows in strip_rows(*labels.shape)]
+                values = np.unique(np.concatenate(parts))
                 shown = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
                 raise ValueError(
                     f"the mask contains {shown}; expected labels from 0 to {self.num_labels - 1}, and "
@@ -169,21 +186,25 @@ class RowReader:
             labels[outside] = IGNORED
         return labels
 
-    def _decode_colors(self, mask: Image.Image, value: Any) -> np.ndarray:
-        if _bits_of_png(value) == 16:
-            raise ValueError(
-                "the mask is a PNG with several channels of 16 bits, of which only 8 can be read; expected one "
+    def _decode_colors(self, mask: Image.Image, name: str, source: Any) -> np.ndarray:
+        if _bits_of_png(source) == 16:
+            raise ImageError(
+                f"{name} is a PNG with several channels of 16 bits, of which only 8 can be read; expected one "
                 "integer per pixel. Save it with one channel (gray, 8 or 16 bits)."
             )
-        pixels = np.asarray(mask.convert("RGB")).astype(np.int64)
-        if self.mask_coding == "ade20k-rgb":
-            return ade20k_raw_ids(pixels)
-        if (pixels == pixels[..., :1]).all():
-            return pixels[..., 0]  # a gray image, stored as three equal channels
-        raise ValueError(
-            "the mask is a color image; expected one integer per pixel. Convert the colors to labels first, or set "
-            'mask_coding to "ade20k-rgb" for the colors of the full ADE20K annotation.'
-        )
+        values = np.empty((mask.height, mask.width), np.int64)
+        for rows, strip in strips_of(mask):
+            pixels = np.asarray(strip.convert("RGB"))
+            if self.mask_coding == "ade20k-rgb":
+                values[rows] = ade20k_raw_ids(pixels)
+            elif (pixels == pixels[..., :1]).all():
+                values[rows] = pixels[..., 0]  # a gray image, stored as three equal channels
+            else:
+                raise ImageError(
+                    f"{name} is a color image; expected one integer per pixel. Convert the colors to labels first, or "
+                    'set mask_coding to "ade20k-rgb" for the colors of the full ADE20K annotation.'
+                )
+        return values
 
 
 def moved_names(names: Sequence[str], vocabulary: Vocabulary) -> list[tuple[str, int, int]]:
@@ -203,43 +224,19 @@ def ade20k_raw_ids(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] // 10 * 256 + pixels[..., 1]
 
 
-def decoded(value: Any, what: str) -> Any:
-    """Decodes a stored image to a PIL image; returns any other value unchanged.
-
-    Raises:
-        ValueError: If there is no value, or the image cannot be decoded.
-    """
-    if value is None:
-        raise ValueError(f"the {what} is None; expected an image or an array.")
-    if not (isinstance(value, dict) and set(value) == {"bytes", "path"}):
-        return value
-    try:
-        return datasets.Image().decode_example(value)
-    except Image.UnidentifiedImageError as error:  # its message contains an address in memory
-        raise ImageError(
-            f"the {what} cannot be decoded: it does not have a known image format. Save it as PNG or JPEG."
-        ) from error
-    except Exception as error:  # damaged files raise OSError, SyntaxError, ValueError, struct.error and others
-        raise ImageError(
-            f"the {what} cannot be decoded ({error}). Check whether the file is truncated or damaged."
-        ) from error
-
-
-def _bits_of_png(value: Any) -> int | None:
+def _bits_of_png(source: Any) -> int | None:
     """The bits of a channel of a stored PNG; `None` for anything else. PIL opens 16 bits as 8, without a word."""
-    if not isinstance(value, dict):
-        return None
-    content = value.get("bytes") or b""
-    if not content and Path(value.get("path") or "").is_file():
-        with open(value["path"], "rb") as file:
+    content = source if isinstance(source, (bytes, bytearray)) else b""
+    if isinstance(source, Path) and source.is_file():
+        with source.open("rb") as file:
             content = file.read(_BITS_OF_PNG + 1)
     return content[_BITS_OF_PNG] if content.startswith(_PNG) and len(content) > _BITS_OF_PNG else None
 
 
-def _place_of(image: Any) -> str:
+def _place_of(image: Any, message: str = "") -> str:
     """Names the file of a stored image for the end of an error, if it is a file: a folder has no numbers of rows."""
     is_file = isinstance(image, dict) and image.get("bytes") is None and image.get("path")
-    return f" The image is {image['path']!r}." if is_file else ""
+    return f" The image is {image['path']!r}." if is_file and repr(image["path"]) not in message else ""
 
 
 class SegmentationRows:
@@ -278,9 +275,11 @@ class SegmentationRows:
         mask_values: MaskValues | None = None,
         mask_coding: MaskCoding = "integers",
     ):
-        dataset = self._checked(dataset)
-        self._reader = RowReader(dataset, vocabulary, image_column, mask_column, mask_values, mask_coding)
-        self._rows = self._reader.prepare(dataset)
+        checked = self._checked(dataset)
+        self._reader = RowReader(
+            checked, vocabulary, image_column, mask_column, mask_values, mask_coding, of_hub=is_of_hub(dataset)
+        )
+        self._rows = self._reader.prepare(checked)
         if transform is not None and not callable(transform):
             raise ValueError(f"transform is {quoted(transform)}; expected a function, such as a PairedTransform.")
         self.transform = transform

@@ -26,7 +26,7 @@ from ..annotations.parquet import parquet_features, parquet_row
 from ..annotations.writer import is_stored_upright
 from ..batches import IMAGE_ERRORS, segment_each
 from ..data.parquet import encode_png
-from ..data.rows import decoded
+from ..data.stored_images import name_of, source_of
 from ..distributed import Processes
 from ..model.checks import checked_integer, checked_path, quoted
 from ..model.fingerprints import weights_fingerprint
@@ -253,8 +253,8 @@ class _Worker:
 
     def _load(self, row: Row) -> _Loaded | _Failed:
         try:
-            stored = decoded(row.values[self._rows.image_column], "image")
-            image = open_image(stored, self._pipe.image_processor.max_image_pixels)
+            stored = source_of(row.values[self._rows.image_column], "image", self._rows.of_hub)
+            image = open_image(stored, self._pipe.image_processor.max_image_pixels, name_of(stored, "image"))
             return _Loaded(row, image, self._pipe.prepare(image, self._settings))
         except IMAGE_ERRORS as error:
             return _Failed(row, error)

@@ -15,6 +15,7 @@ import datasets
 
 from ..compat import with_features
 from ..data.columns import Dataset, find_image_column, images_in
+from ..data.stored_images import is_of_hub
 from ..data.streamed import read_stream
 from ..model.checks import checked_integer, first_line, quoted
 
@@ -85,6 +86,7 @@ class ShardedRows:
         if not is_list or len(set(keep)) < len(keep):
             raise ValueError(f"keep is {quoted(keep)}; expected a list of different columns. Pass ['caption'], say.")
         self.is_streamed = isinstance(dataset, datasets.IterableDataset)
+        self.of_hub = is_of_hub(dataset)
         if self.is_streamed:
             try:
                 dataset = with_features(dataset)

@@ -16,10 +16,10 @@ import base64
 import os
 import re
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ STRIP_PIXELS = 2**20  # converted at once
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 
 DOWNLOAD_TIMEOUT_SECONDS = 30
+
+Decoded = TypeVar("Decoded")
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray | torch.Tensor
 
@@ -61,13 +63,14 @@ class ImageError(ValueError):
     """Raised if an image cannot be used; the message contains the problem and the remedy."""
 
 
-def open_image(image: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+def open_image(image: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS, name: str | None = None) -> Image.Image:
     """Reads one image of any supported kind.
 
     Args:
         image: A path, an http(s) URL, a `data:image/...;base64,` string, the bytes of an image file, an open file, a
             PIL image, or an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 channels.
         max_pixels: Maximum number of pixels. Larger images raise an error; files are not decoded before this check.
+        name: What errors call the image. Default: by its file, or its kind.
 
     Returns:
         An upright RGB image, fully in memory.
@@ -76,7 +79,7 @@ def open_image(image: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.
         ImageError: If the image is missing, unreadable, truncated, empty or too large, or if its kind is not supported.
     """
     # the channels come last in a copy, and before PIL makes another one, the original is freed
-    pixels = read_pixels(image, max_pixels).permute(1, 2, 0).cpu().contiguous()
+    pixels = read_pixels(image, max_pixels, name=name).permute(1, 2, 0).cpu().contiguous()
     return Image.fromarray(pixels.numpy())
 
 
@@ -85,6 +88,7 @@ def read_pixels(
     max_pixels: int = MAX_IMAGE_PIXELS,
     convert_rgb: bool = True,
     channel_dim: Literal["channels_first", "channels_last"] | None = None,
+    name: str | None = None,
 ) -> torch.Tensor:
     """Reads one image as a tensor; see `open_image` for the supported images and the errors.
 
@@ -94,6 +98,7 @@ def read_pixels(
         convert_rgb: Whether to convert gray and RGBA images to three channels.
         channel_dim: The axis of the channels in an array. Default: the axis of length 3 or 4, else the axis of length
             1. If both axes match, the last one for numpy and the first one for torch.
+        name: See `open_image`. Errors of arrays name their shape.
 
     Returns:
         uint8 `(C, H, W)` on the device of the input; C is 3 if `convert_rgb` is set.
@@ -102,7 +107,7 @@ def read_pixels(
     if isinstance(image, (np.ndarray, torch.Tensor)):
         pixels = _array_pixels(image, max_pixels, channel_dim)
     else:
-        pixels = _decode(image, max_pixels, _pil_pixels)
+        pixels = decode_image(image, _pil_pixels, max_pixels, name=name)
     return _to_rgb(pixels) if convert_rgb else pixels
 
 
@@ -121,7 +126,7 @@ def read_label_map(label_map: ImageSource, max_pixels: int = MAX_IMAGE_PIXELS) -
     """
     checked_integer(max_pixels, "max_pixels", least=1)
     if not isinstance(label_map, (np.ndarray, torch.Tensor)):
-        return _decode(label_map, max_pixels, _pil_labels, is_mask=True)
+        return decode_image(label_map, pil_labels, max_pixels, is_mask=True)
     labels = _as_tensor(label_map)
     if labels.ndim != 2 or labels.is_floating_point() or labels.is_complex():
         raise ImageError(
@@ -146,14 +151,26 @@ def flatten_images(images: Any, num_dims: int = 3) -> list[Any]:
     return [images]
 
 
-def _decode(
+def decode_image(
     source: str | os.PathLike[str] | bytes | BinaryIO | Image.Image,
-    max_pixels: int,
-    convert: Callable[[Image.Image, str], torch.Tensor],
+    convert: Callable[[Image.Image, str], Decoded],
+    max_pixels: int = MAX_IMAGE_PIXELS,
     is_mask: bool = False,
-) -> torch.Tensor:
-    """Opens `source`, checks its size and passes the upright PIL image to `convert`."""
-    name = _name(source)
+    name: str | None = None,
+) -> Decoded:
+    """Opens an image, in safe formats only, and checks it before it is decoded; every file of a stranger passes here.
+
+    Args:
+        source: See `open_image`; not an array or a tensor.
+        convert: Called with the upright PIL image, in its own mode, and its name for errors; returns the result.
+        max_pixels: See `open_image`.
+        is_mask: Whether lossy formats are refused.
+        name: See `open_image`.
+
+    Raises:
+        ImageError: See `open_image` and `read_label_map`.
+    """
+    name = _name(source) if name is None else name
     try:
         if isinstance(source, Image.Image):
             if is_mask:
@@ -328,22 +345,40 @@ def _array_of(image: Image.Image) -> np.ndarray:
     """Returns an image of 8 bits as an array `(H, W)` or `(H, W, C)`. `np.array` would make three copies at once."""
     (width, height), bands = image.size, image.getbands()
     array = np.empty((height, width) if len(bands) == 1 else (height, width, len(bands)), np.uint8)
-    num_rows = max(1, STRIP_PIXELS // width)
-    for top in range(0, height, num_rows):
-        array[top : top + num_rows] = np.asarray(image.crop((0, top, width, min(height, top + num_rows))))
+    for rows, strip in strips_of(image):
+        array[rows] = np.asarray(strip)
     return array
+
+
+def strips_of(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yields an image in strips of `STRIP_PIXELS`, from the top: the rows of each strip, and its part of the image."""
+    width, height = image.size
+    for rows in strip_rows(height, width):
+        is_whole = rows.stop - rows.start == height
+        yield rows, image if is_whole else image.crop((0, rows.start, width, rows.stop))
+
+
+def strip_rows(height: int, width: int) -> Iterator[slice]:
+    """Yields the rows of strips of `STRIP_PIXELS`, which are converted at once."""
+    num_rows = max(1, STRIP_PIXELS // max(1, width))
+    for top in range(0, height, num_rows):
+        yield slice(top, min(height, top + num_rows))
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)  # which would be a copy
 
 
-def _pil_labels(image: Image.Image, name: str) -> torch.Tensor:
+def pil_labels(image: Image.Image, name: str) -> torch.Tensor:
+    """Returns the labels of a decoded label map as int64 `(H, W)`; see `read_label_map`."""
     if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
         raise ImageError(
             f"{name} has mode {image.mode}; expected one channel with labels. Decode the colors to labels first."
         )
-    return torch.from_numpy(np.array(image).astype(np.int64))
+    labels = np.empty((image.height, image.width), np.int64)
+    for rows, strip in strips_of(image):
+        labels[rows] = np.asarray(strip)
+    return torch.from_numpy(labels)
 
 
 def _array_pixels(image: np.ndarray | torch.Tensor, max_pixels: int, channel_dim: str | None) -> torch.Tensor:

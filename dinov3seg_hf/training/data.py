@@ -18,6 +18,7 @@ from ..data.opening import find_vocabulary, open_dataset
 from ..data.presets import drawn_world_vocabulary
 from ..data.rows import RowError
 from ..data.segmentation import SegmentationDataset
+from ..data.stored_images import first_rows
 from ..data.streamed import StreamedSegmentationDataset, segmentation_dataset
 from ..drawn_world.names import DRAWN_WORLD
 from ..model.vocabulary import Vocabulary, as_vocabulary
@@ -80,7 +81,7 @@ def open_training_data(config: TrainingConfig, is_main: bool = True) -> Training
     source = config.eval_vocabulary or (config.vocabulary if same else None)
     rows, eval_vocabulary = _open(config, name, config.eval_split, source, training=False)
     if config.eval_images is not None:
-        rows = rows.take(config.eval_images)
+        rows = first_rows(rows, config.eval_images)
     evaluation = segmentation_dataset(
         rows,
         eval_vocabulary,

@@ -285,7 +285,7 @@ def test_channels_of_16_bits_are_refused_because_they_would_be_cut_to_8(tmp_path
     content = wide_png(np.stack([labels] * num_channels, -1), color)
     (tmp_path / "mask.png").write_bytes(content)
     for mask in (stored(content), str(tmp_path / "mask.png")):
-        with pytest.raises(RowError, match="Row 0: the mask is a PNG with several channels of 16 bits"):
+        with pytest.raises(RowError, match=r"Row 0: the mask .*is a PNG with several channels of 16 bits"):
             SegmentationDataset(table([stored(encode_png(image))], [mask]), THREE)[0]
     gray = stored(wide_png(labels[..., None], 0))
     assert np.array_equal(SegmentationDataset(table([stored(encode_png(image))], [gray]), THREE)[0]["labels"], labels)
@@ -329,9 +329,9 @@ BAD = {
         (..., stored(encode_png(np.zeros((16, 12), np.uint8)))),
         "mask is 16 x 12 and the image is 12 x 16",
     ),
-    "truncated image": ((stored(GOOD_IMAGE[:200]), ...), "image cannot be decoded"),
-    "no image at all": ((stored(b"nonsense"), ...), "image cannot be decoded"),
-    "truncated mask": ((..., stored(encode_png(np.zeros((99, 99), np.uint8))[:60])), "mask cannot be decoded"),
+    "truncated image": ((stored(GOOD_IMAGE[:200]), ...), "image could not be decoded"),
+    "no image at all": ((stored(b"nonsense"), ...), "image does not have a known image format"),
+    "truncated mask": ((..., stored(encode_png(np.zeros((99, 99), np.uint8))[:60])), "mask could not be decoded"),
     "no mask": ((..., None), "the mask is None"),
     "colored mask": ((..., stored(GOOD_IMAGE)), "mask is a color image"),
 }

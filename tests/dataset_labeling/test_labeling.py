@@ -329,7 +329,7 @@ def test_a_folder_of_images_is_labeled_whole_whatever_its_names(command, photos,
     assert code == 2 and "Labeled 5 images (1 failed)" in out
     assert f"1 of 6 rows were not labeled; {tmp_path / 'out' / '.progress'} lists them with the reasons" in err
     assert (
-        "not labeled: row 1: the image cannot be decoded: it does not have a known image format" in err
+        f"not labeled: row 1: the image {str(photos / 'bad.png')!r} does not have a known image format" in err
         and "image/s" in err
     )
     rows = rows_in(tmp_path / "out")

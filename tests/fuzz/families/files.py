@@ -181,8 +181,18 @@ def published_file(draw: Draw, world: World, name: str):
 # --- data sets --------------------------------------------------------------------------------------------------------
 
 
+# Files of one mask: they give its labels, or are refused.
+MASK_FILES = (
+    *(("PNG", mode, {}) for mode in ("L", "RGB", "P", "I;16")),
+    *(("TIFF", mode, {"compression": "tiff_lzw"}) for mode in ("L", "RGB", "I")),
+    *(("WEBP", "RGB", {"lossless": True}), ("WEBP", "RGB", {"quality": 80}), ("WEBP", "RGBA", {"quality": 80})),
+    *(("JPEG", "L", {}), ("JPEG", "RGB", {"quality": 100}), ("BMP", "L", {}), ("ICO", "RGBA", {})),
+)
+
+
 def rows(draw: Draw, world: World) -> Case:
     good_mask = draw.label_map(4, 12, 10).clip(0).astype(np.uint8)
+    expected: np.ndarray | None = good_mask
     mask = io.BytesIO()
     Image.fromarray(good_mask).save(mask, "PNG")
     stored = {"bytes": mask.getvalue(), "path": None}
@@ -194,7 +204,10 @@ def rows(draw: Draw, world: World) -> Case:
         image = fitting.getvalue()
     if draw.chance(0.2):
         image = draw.mutated_bytes(image)
-    if draw.chance(0.4):
+    if draw.chance(0.3):
+        stored = {"bytes": mask_bytes(good_mask, *draw.choice(MASK_FILES)), "path": None}
+    elif draw.chance(0.4):
+        expected = None  # not known
         stored = draw.one_of(
             None,
             lambda: {"bytes": draw.mutated_bytes(mask.getvalue()), "path": None},
@@ -205,7 +218,8 @@ def rows(draw: Draw, world: World) -> Case:
     as_lists = draw.chance(0.2)
     if as_lists:
         strange = ([[1, 2], [3]], [], [[]], [[None, 1]], None, [[2**40, -1]])
-        stored = good_mask.tolist() if draw.chance(0.3) else draw.choice(strange)
+        expected = good_mask if draw.chance(0.3) else None
+        stored = draw.choice(strange) if expected is None else good_mask.tolist()
     maps = datasets.List(datasets.List(datasets.Value("int64"))) if as_lists else datasets.Image()
     features = datasets.Features({"image": datasets.Image(), "mask": maps})
     values = {"image": [{"bytes": image, "path": None}], "mask": [stored]}
@@ -230,6 +244,8 @@ def rows(draw: Draw, world: World) -> Case:
             return f"image {result['image'].shape} with labels {labels.shape}"
         if labels.size and not -1 <= labels.min() <= labels.max() < len(WORDS):
             return "a label is no class"
+        if expected is not None and not np.array_equal(labels, expected):
+            return f"{(labels != expected).mean():.0%} of the labels are not those of the mask"
         return None
 
     return Case(
@@ -237,6 +253,13 @@ def rows(draw: Draw, world: World) -> Case:
         lambda: SegmentationDataset(dataset, vocabulary, **options)[index],
         check,
     )
+
+
+def mask_bytes(mask: np.ndarray, kind: str, mode: str, options: dict) -> bytes:
+    image = Image.fromarray(mask.astype(np.uint16)) if mode == "I;16" else Image.fromarray(mask).convert(mode)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def data_folder(draw: Draw, world: World) -> Case:
