@@ -42,7 +42,7 @@ from .label_maps import ScoreFunction, label_and_score
 from .remote_code import attach_remote_code
 from .resizing import resized_strips
 from .strict_values import strict_errors_as_value_errors
-from .tensor_checks import check_finite_logits, checked_tensor
+from .tensor_checks import checked_tensor, is_finite
 from .windows import cut_windows, plan_windows, size_of
 
 MAX_SIDE = 2**20  # of a label map, in pixels
@@ -477,7 +477,11 @@ def _checked_logits(
         raise ValueError(f"`none_label` is {none_label}; expected a 32-bit integer, because label maps are int32.")
     if logits.ndim != 4 or 0 in logits.shape[1:]:
         raise ValueError(f"logits has shape {tuple(logits.shape)}; expected (B, C, h, w) with C, h, w >= 1.")
-    check_finite_logits(logits)
+    if not is_finite(logits):  # else they would get labels
+        raise ValueError(
+            "logits contain NaN or infinity; expected finite numbers. Load the model in float32 or bfloat16; "
+            "float16 overflows."
+        )
     return logits
 
 

@@ -36,19 +36,6 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
-def check_finite_logits(logits: torch.Tensor) -> None:
-    """Checks that logits are finite; others would get labels nevertheless.
-
-    Raises:
-        ValueError: If they contain NaN or infinity.
-    """
-    if not is_finite(logits):
-        raise ValueError(
-            "logits contain NaN or infinity; expected finite numbers. Load the model in float32 or bfloat16; "
-            "float16 overflows."
-        )
-
-
 def checked_device(value: Any) -> torch.device | None:
     """Returns a device of torch, or `None`.
 
