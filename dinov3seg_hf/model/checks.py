@@ -248,5 +248,9 @@ class SeamWarning(UserWarning):
     """Warns of tiles that overlap less than their labels look around."""
 
 
+class TokenizerWarning(UserWarning):
+    """Warns of a checkpoint whose tokenizer cannot be read."""
+
+
 class UnknownWordsWarning(UserWarning):
     """Warns of labels with words that a checkpoint was not trained with."""
