@@ -341,7 +341,7 @@ class Dinov3SegImageProcessor(Dinov3SegImageProcessing, TorchvisionBackend):
                 "Dinov3SegImageProcessor needs torchvision, which was not found. Install torchvision, or use "
                 "Dinov3SegImageProcessorPil, which gives the same results up to rounding."
             )
-        super().__init__(**kwargs)  # type: ignore[misc]  # its own options pass through **kwargs of transformers
+        super().__init__(**kwargs)
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> torch.Tensor:
         return tensor.to(device) if device is not None else tensor
