@@ -19,10 +19,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     running = True  # `dinov3seg_hf/__init__.py` looks here
 
     try:
-        from dinov3seg_hf.cli import main as run
+        from dinov3seg_hf.signals import terminated_like_ctrl_c
 
-        return run(arguments, prog)
-    except KeyboardInterrupt:  # Ctrl+C during the imports above
+        with terminated_like_ctrl_c():
+            from dinov3seg_hf.cli import main as run
+
+            return run(arguments, prog)
+    except KeyboardInterrupt:  # Ctrl+C or SIGTERM during the imports above
         if os.environ.get("RANK", "0") == "0":  # of several processes, one prints
             print(f"{prog or 'dinov3seg'}: interrupted; run the same command again", file=sys.stderr)
         return 130

@@ -28,6 +28,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("train", "accelerate", "datasets", "evaluate", "filelock")
+
 from dinov3seg_hf.data.drawn_world import drawn_world
 from dinov3seg_hf.drawn_world.names import NAMES
 from dinov3seg_hf.drawn_world.seeds import CARD

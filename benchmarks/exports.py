@@ -17,6 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("onnx", "onnx", "onnxscript", "onnxruntime")
+
 import numpy as np
 import torch
 from PIL import Image
@@ -38,6 +42,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=list(KINDS))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if "openvino" in options.kinds:
+        exit_without_extra("openvino", "openvino")
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     scenes = [draw_scene(FIRST_SEED + index, "all") for index in range(options.scenes)]

@@ -19,6 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("large", "rasterio")
+
 import numpy as np
 
 SCENE_SIDE = 96

@@ -95,6 +95,9 @@ def main() -> None:
         print(json.dumps(measure(args.formulation, args.images, size, args.classes)))
         return
 
+    from dinov3seg_hf.extras import exit_without_extra  # not above, for the memory of the child processes
+
+    exit_without_extra("train", "datasets", "evaluate")
     results = {}
     for name in FORMULATIONS:
         command = [sys.executable, __file__, *sys.argv[1:], "--formulation", name]

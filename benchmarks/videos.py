@@ -17,6 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("video", "av")
+
 import numpy as np
 
 SIDE, NUM_FRAMES, NOISE = 96, 10, 25.0

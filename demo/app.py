@@ -8,6 +8,10 @@ DINOV3SEG_EXAMPLES: folder of example images; default: drawn scenes if the model
 
 import os
 
+from dinov3seg_hf.extras import exit_without_extra
+
+exit_without_extra("demo", "gradio")
+
 from dinov3seg_hf.about import EMBEDDED
 from dinov3seg_hf.demo.clients import PRIVATE_NETWORKS
 from dinov3seg_hf.demo.server import serve

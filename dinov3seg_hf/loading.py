@@ -7,6 +7,7 @@ Pipelines, training and publishing use only this module to load checkpoints.
 
 import difflib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +15,13 @@ from typing import Any, cast
 import torch
 from huggingface_hub import hf_hub_download, is_offline_mode
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoProcessor, pipeline
 
 from .checkpoint_names import is_embedded, resolve_checkpoint
 from .file_names import CONVERSION_REPORT, LICENSES, PART_LICENSES
 from .hub_connection import at_hand
-from .model.checks import first_line, plain_reason
+from .model.checks import TokenizerWarning, first_line, load_json, plain_reason
 from .model.configuration_dinov3seg import Dinov3SegConfig
 from .model.files import is_of_full_disk
 from .model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
@@ -38,6 +40,8 @@ _HALVES = {
     "correlation_embedding.convolution.weight": 1,
     "decoder.correlation_weight": 0,
 }
+# The files of a tokenizer, its words first.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 # The values of the configuration that do not affect the encoders; a fresh head may have others than the checkpoint.
 HEAD_VALUES = (
     *("early_refinement_type", "early_hidden_size", "early_num_attention_heads", "early_refinement_scale"),
@@ -111,12 +115,36 @@ def load_processor(name: str | os.PathLike, **options: Any) -> Dinov3SegProcesso
         processor = AutoProcessor.from_pretrained(folder, **options)
     except Exception as error:
         raise _not_loaded(name, error) from error
-    if not isinstance(processor, Dinov3SegProcessor) or processor.tokenizer is None:
+    if not isinstance(processor, Dinov3SegProcessor) or not _has_words(processor):
         raise ValueError(
             f"{os.fspath(name)!r} does not contain a tokenizer, which is needed to encode class names. Convert the "
             "published weights again with --tokenizer."
         )
     return processor
+
+
+def _has_words(processor: Any) -> bool:
+    """Whether a processor has a tokenizer with more than special tokens, all that it has without its vocabulary."""
+    tokenizer = getattr(processor, "tokenizer", None)
+    return tokenizer is not None and len(tokenizer) > len(set(tokenizer.all_special_tokens))
+
+
+def _warn_of_damaged_tokenizer(name: str | os.PathLike, folder: str) -> None:
+    files = {file: path for file in TOKENIZER_FILES if (path := _find_in(folder, file)) is not None}
+    if not files:
+        return  # converted without a tokenizer
+    reason = f"{TOKENIZER_FILES[0]} is " + ("no tokenizer of this model" if TOKENIZER_FILES[0] in files else "missing")
+    for file, path in files.items():
+        try:
+            Tokenizer.from_file(str(path)) if file == TOKENIZER_FILES[0] else load_json(path.read_bytes())
+        except Exception as error:  # the library tokenizers has no class for its errors
+            reason = f"{file} is damaged: {first_line(error)}"
+    warnings.warn(
+        f"The tokenizer of {os.fspath(name)!r} cannot be read ({reason}), so the pipeline takes text embeddings, not "
+        "words. Download the checkpoint again, or convert it again with --tokenizer.",
+        TokenizerWarning,
+        stacklevel=3,
+    )
 
 
 def _at_hand(name: str | os.PathLike, options: dict[str, Any]) -> str:
@@ -243,7 +271,8 @@ def load_pipeline(
             the dtype of the checkpoint on other devices.
 
     Raises:
-        ValueError: If the checkpoint cannot be loaded.
+        ValueError: If the checkpoint cannot be loaded. Of a tokenizer that cannot be read, a `TokenizerWarning` tells:
+            the pipeline then takes text embeddings only, as without a tokenizer.
     """
     folder = _at_hand(name, {})
     model = _load_model(name, folder, "auto" if dtype is None else dtype, ("",), {})
@@ -254,6 +283,9 @@ def load_pipeline(
         )
     except Exception as error:
         raise _not_loaded(name, error) from error
+    if not _has_words(pipe.processor):
+        pipe.processor = pipe.tokenizer = None
+        _warn_of_damaged_tokenizer(name, folder)
     if dtype is None and pipe.device.type == "cpu":
         pipe.model.float()
     return pipe

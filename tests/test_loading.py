@@ -5,6 +5,7 @@
 import json
 import shutil
 import ssl
+import warnings
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +19,7 @@ from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation
 from dinov3seg_hf.about import EMBEDDED, EMBEDDED_TITLE
 from dinov3seg_hf.checkpoint_names import is_embedded, is_hub_id, resolve_checkpoint, title_of
 from dinov3seg_hf.loading import license_files, load_model, load_pipeline, load_processor, load_starting_point
+from dinov3seg_hf.model.checks import TokenizerWarning
 from dinov3seg_hf.training.config import SWITCHES
 
 PAPER = ("use_text_threshold", "use_correlation_residual")
@@ -144,6 +146,36 @@ def test_a_processor_without_a_tokenizer_is_refused(tmp_path, tiny_checkpoint):
         path.unlink()
     with pytest.raises(ValueError, match=r"tokenizer|cannot be loaded"):
         load_processor(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("tokenizer.json", "", "tokenizer.json is damaged"),
+        ("tokenizer.json", '{"model": 3}', "tokenizer.json is damaged"),
+        ("tokenizer_config.json", "{", "tokenizer_config.json is damaged"),
+        ("tokenizer.json", None, "tokenizer.json is missing"),  # transformers makes one without words
+    ],
+)
+def test_a_damaged_tokenizer_is_told_when_the_pipeline_is_loaded(tmp_path, tiny_checkpoint, file, content, reason):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "folder")
+    (folder / file).unlink() if content is None else (folder / file).write_text(content)
+    with pytest.warns(TokenizerWarning, match=rf"folder' cannot be read \({reason}.* text embeddings, .*--tokenizer\."):
+        pipe = load_pipeline(folder, "cpu")
+    with pytest.raises(ValueError, match="tokenizer cannot be read; labels need a tokenizer"):
+        pipe.encode_labels(["red circle"])
+    with pytest.raises(ValueError, match=r"tokenizer|cannot be loaded"):
+        load_processor(folder)
+
+
+def test_a_whole_tokenizer_and_none_are_no_reason_to_warn(tmp_path, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TokenizerWarning)
+        assert load_pipeline(folder, "cpu").processor is not None
+        for path in folder.glob("*token*"):
+            path.unlink()
+        assert load_pipeline(folder, "cpu").processor is None
 
 
 def test_all_parts_of_a_checkpoint_are_those_of_the_folder(tiny_checkpoint, tiny_model):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..model.files import write_atomically
+from ..model.files import read_text_up_to, write_atomically
 from ..model.yaml_text import load_yaml
 from .coco import ring_of
 from .image import Cleaned
@@ -63,7 +63,7 @@ class YoloWriter(FolderWriter):
 def _names_in(file: Path) -> list[str] | None:
     """Returns the names of the labels 0, 1, ... in a `data.yaml`; `None` if it has none."""
     try:
-        content = load_yaml(file.read_text(encoding="utf-8"))
+        content = load_yaml(read_text_up_to(file))
     except ValueError:
         return None
     names = content.get("names") if isinstance(content, dict) else None

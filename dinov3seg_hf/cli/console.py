@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn, Protocol
 
-from ..model.checks import CalibrationWarning, MaskWarning, SeamWarning, UnknownWordsWarning
+from ..model.checks import CalibrationWarning, MaskWarning, SeamWarning, TokenizerWarning, UnknownWordsWarning
 from ..process_errors import OtherProcessError, is_of_another_process
 from ..signals import terminated_like_ctrl_c
 
@@ -84,7 +84,7 @@ def execute(
         options = command.make_parser(prog).parse_args(arguments)
         with terminated_like_ctrl_c(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings of libraries are for programmers, not for users
-            for ours in (UnknownWordsWarning, CalibrationWarning, MaskWarning, SeamWarning):
+            for ours in (UnknownWordsWarning, CalibrationWarning, MaskWarning, SeamWarning, TokenizerWarning):
                 warnings.simplefilter("always", ours)
             # once each; the filter "once" forgets what it has shown when a library changes the filters
             show = functools.cache(lambda message: print_error(prog, f"warning: {message}"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoint_names import resolve_checkpoint
+from ..model.files import read_text_up_to
 from .console import EXIT_OK, Parser, port, positive
 from .model_options import add_model
 from .server_limits import add_limits, limits_of
@@ -80,10 +81,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def _users(file: Path) -> list[tuple[str, str]]:
-    try:
-        lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f"The file of passwords {str(file)!r} cannot be read ({error}). Check the path.") from error
+    lines = [line for line in read_text_up_to(file, "The file of passwords").splitlines() if line.strip()]
     users = [(name, password) for name, _, password in (line.partition(":") for line in lines)]
     if not users or not all(name and password for name, password in users):
         raise ValueError(f"{str(file)!r} is no file of passwords; expected a line name:password for each user.")

@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, DINOv3ViTConfig, DINOv3ViTModel, SamCon
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTRopePositionEmbedding
 
 from ..model.checks import load_json
+from ..model.files import read_text_up_to
 from ..model.tensor_checks import is_finite
 from .layouts import (
     PUBLISHED_ANYUP,
@@ -144,7 +145,7 @@ def _convert_transformers_backbone(name: str) -> Part:
             "patches."
         )
     preprocessing = Path(name).expanduser() / "preprocessor_config.json"
-    if preprocessing.is_file() and load_json(preprocessing.read_text()).get("image_mean") == SATELLITE_IMAGE_MEAN:
+    if preprocessing.is_file() and load_json(read_text_up_to(preprocessing)).get("image_mean") == SATELLITE_IMAGE_MEAN:
         raise ValueError(f"backbone {name} is the satellite backbone: its image mean differs. {SATELLITE}")
     tensors, unexpected = load_library_tensors(DINOv3ViTModel, name, config, "backbone")
     _refuse_satellite(unexpected, name)

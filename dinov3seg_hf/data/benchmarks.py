@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..model.checks import load_json, plain_reason, quoted
+from ..model.files import read_text_up_to
 from ..model.image_formats import safe_formats
 from ..model.vocabulary import Vocabulary
 
@@ -244,7 +245,7 @@ def _find_pascal_context_459(source: Path, split: str) -> list[Sample]:
     voc = images.parent
     listed = _file(voc, "ImageSets/SegmentationContext/val.txt", "pascalcontext_val.txt", "ImageSets/Main/val.txt")
     samples = []
-    for line in listed.read_text().splitlines():
+    for line in read_text_up_to(listed).splitlines():
         # one image of the list was never fully annotated and does not belong to the benchmark
         if line.strip() and (path := _inside(maps, f"{line.split()[0]}.mat")).is_file():
             photo = images / f"{path.stem}.jpg"
@@ -256,7 +257,7 @@ def _find_pascal_context_459(source: Path, split: str) -> list[Sample]:
 
 def _find_pascal_voc(source: Path, split: str) -> list[Sample]:
     root = _folder(source, "VOCdevkit/VOC2012", "VOC2012", ".")
-    names = _file(root, "ImageSets/Segmentation/val.txt").read_text().split()
+    names = read_text_up_to(_file(root, "ImageSets/Segmentation/val.txt")).split()
     photos = {name: _inside(root / "JPEGImages", f"{name}.jpg") for name in names}
     maps = {name: _inside(root / "SegmentationClass", f"{name}.png") for name in names}
     for path in (*photos.values(), *maps.values()):

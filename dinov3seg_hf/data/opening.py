@@ -16,6 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 
 from ..drawn_world.names import DRAWN_WORLD
 from ..model.checks import checked_flag, checked_path, load_json, plain_reason, quoted
+from ..model.files import read_text_up_to
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset, class_names_of
 from .dataset_names import check_dataset_path
@@ -160,17 +161,15 @@ def _names_in_card(card: str | os.PathLike, revision: str | None, token: str | b
     """
     folder, name = Path(card).expanduser(), os.fspath(card)
     try:
+        parts = ("README.md", ID2LABEL_FILE)
         if folder.is_dir():
-            readme, id2label = folder / "README.md", folder / ID2LABEL_FILE
-            content = DatasetCard.load(readme).data.to_dict() if readme.is_file() else {}
-            file = id2label if id2label.is_file() else None
+            readme, file = [folder / part if (folder / part).is_file() else None for part in parts]
         else:
-            downloaded = _downloaded(name, "README.md", revision, token)
-            content = {} if downloaded is None else DatasetCard(downloaded.read_text()).data.to_dict()
-            file = _downloaded(name, ID2LABEL_FILE, revision, token)
+            readme, file = [_downloaded(name, part, revision, token) for part in parts]
+        content = {} if readme is None else DatasetCard(read_text_up_to(readme)).data.to_dict()
         listed = next((content[key] for key in CARD_KEYS if content.get(key)), None)
         if listed is None and file is not None:
-            listed = load_json(file.read_text(encoding="utf-8"))
+            listed = load_json(read_text_up_to(file))
     except (RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError):
         return None
     except (ValueError, TypeError, AttributeError, RecursionError, OSError, yaml.YAMLError) as error:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..drawn_world.names import NAMES, factors_of
 from ..drawn_world.scenes import draw_scene
+from ..model.files import read_text_up_to
 from ..model.image_input import open_image
 from ..model.vocabulary import Vocabulary
 from ..visualization.files import IMAGE_SUFFIXES
@@ -111,7 +112,7 @@ def examples_in(folder: str | os.PathLike) -> list[Example]:
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 open_image(path)
                 words = path.with_suffix(".txt")
-                asked = words.read_text("utf-8").strip() if words.is_file() else PHOTO_WORDS
+                asked = read_text_up_to(words).strip() if words.is_file() else PHOTO_WORDS
                 examples.append(Example(str(path), asked, topic))
     if not examples:
         suffixes = ", ".join(IMAGE_SUFFIXES)

@@ -84,10 +84,19 @@ class Segmenter:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
     def segment(self, image: Image.Image, text_embeds: np.ndarray) -> np.ndarray:
-        """Returns the index of the label of each pixel of an RGB image, int32 `(H, W)`."""
+        """Returns the index of the label of each pixel of an RGB image, int32 `(H, W)`.
+
+        Raises:
+            ValueError: If the graphs give logits with NaN or infinity.
+        """
         features = self.image({"pixel_values": self.prepare(image)})
         del features["cls_embeds"]  # for retrieval; the head does not take it
         logits = self.head({"text_embeds": text_embeds, **features})["logits"]  # (1, C, h, w)
+        if not np.isfinite([logits.min(), logits.max()]).all():  # NaN is the minimum of all that it is among
+            raise ValueError(
+                "The logits contain NaN or infinity; expected finite numbers. Run the graphs on the device CPU; if "
+                "they give the same there, export the checkpoint again."
+            )
         labels = np.zeros((image.height, image.width), np.int32)
         best = np.full(labels.shape, -np.inf, np.float32)
         for label, logit_map in enumerate(logits[0]):  # one at a time, to save memory

@@ -19,6 +19,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..model.checks import load_json
+from ..model.files import read_text_up_to
 from .upload import PublishingError
 
 TAGS = ("open-vocabulary-segmentation", "semantic-segmentation", "zero-shot", "dinov3", "dino.txt", "dinov3seg")
@@ -138,7 +139,7 @@ def read_results(path: str | os.PathLike) -> list[MeasuredResult]:
         PublishingError: If the file cannot be read or does not contain results.
     """
     try:
-        content = load_json(Path(path).read_text(encoding="utf-8"))
+        content = load_json(read_text_up_to(path))
         splits = [split for split in ("unseen", "seen") if split in content]
         return [_of_drawn_world(content, split) for split in splits] or [_of_evaluation(content)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,6 +26,7 @@ from ..file_names import CONVERSION_REPORT, LICENSES, PART_LICENSES, RUN_DESCRIP
 from ..loading import leads_outside, licenses_of_copy, load_model, load_processor
 from ..model.checks import load_json
 from ..model.default_vocabulary import names_of
+from ..model.files import read_text_up_to
 from ..model.fingerprints import weights_fingerprint
 from ..model.image_input import open_image
 from ..model.pipeline import TASK, OpenVocabularySegmentationPipeline
@@ -337,7 +338,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return load_json(path.read_text(encoding="utf-8"))
+        return load_json(read_text_up_to(path))
     except (OSError, ValueError) as error:
         raise PublishingError(
             f"{str(path)!r} cannot be read ({error}); expected JSON. Correct this file, or move it to another folder."

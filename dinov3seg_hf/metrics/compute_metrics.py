@@ -72,11 +72,21 @@ class SegmentationMetrics:
 
         Returns:
             int64 `(B, H, W)`.
+
+        Raises:
+            ValueError: If the logits contain NaN or infinity in float32.
         """
         logits = logits[0] if isinstance(logits, (tuple, list)) else logits
-        # one image at a time, because all classes at full size need much memory
-        resized = (F.interpolate(one[None].float(), size=labels.shape[-2:], mode="bilinear") for one in logits)
-        return torch.cat([one.argmax(dim=1) for one in resized])
+        label_maps = []
+        for one in logits:  # one image at a time, because all classes at full size need much memory
+            one = one[None].float()
+            if not one.isfinite().all():  # else they would get labels
+                raise ValueError(
+                    "The logits contain NaN or infinity; expected finite numbers. Load the model in float32 or "
+                    "bfloat16; float16 overflows."
+                )
+            label_maps.append(F.interpolate(one, size=labels.shape[-2:], mode="bilinear").argmax(dim=1))
+        return torch.cat(label_maps)
 
     def __call__(self, eval_prediction: Any, compute_result: bool = True) -> dict[str, float]:
         """Adds predictions and returns the scores.
@@ -92,8 +102,8 @@ class SegmentationMetrics:
             `frequency_weighted_iou`; and `iou_NAME` and `accuracy_NAME` of each class. All between 0 and 1.
 
         Raises:
-            ValueError: If the shapes or the number of classes do not match, or images of different sizes were padded.
-                Nothing is counted then.
+            ValueError: If the shapes or the number of classes do not match, images of different sizes were padded, or
+                logits contain NaN or infinity. Nothing is counted then.
         """
         predictions = getattr(eval_prediction, "predictions", None)
         predictions = predictions[0] if isinstance(predictions, (tuple, list)) and predictions else predictions

@@ -5,12 +5,13 @@
 Imports neither numpy nor torch: commands check their arguments before they import them.
 """
 
+import difflib
 import json
 import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -158,6 +159,34 @@ def check_flags(**flags: Any) -> None:
             checked_flag(value, name)
 
 
+def check_option_names(
+    names: Iterable[str],
+    options: Collection[str],
+    owner: str,
+    arguments: Sequence[str] = (),
+    meant: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Checks that the names of options are known.
+
+    Args:
+        names: The names to check.
+        options: The known names.
+        owner: What has the options, for the error message.
+        arguments: Other names that a misspelt one may stand for.
+        meant: Words that other libraries use for an option or an argument.
+
+    Raises:
+        TypeError: If a name is unknown, as for arguments in Python. The message has the name that is meant.
+    """
+    for name in names:
+        if name in options:
+            continue
+        close = [option for option, others in (meant or {}).items() if str(name).lower() in others]
+        close = close or difflib.get_close_matches(str(name), [*arguments, *options], n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(options)}."
+        raise TypeError(f"Unknown option {quoted(name)} of {owner}. {hint}")
+
+
 SIZE_KEYS = ("height", "width", "shortest_edge", "longest_edge")
 
 
@@ -227,6 +256,10 @@ class MaskWarning(UserWarning):
 
 class SeamWarning(UserWarning):
     """Warns of tiles that overlap less than their labels look around."""
+
+
+class TokenizerWarning(UserWarning):
+    """Warns of a checkpoint whose tokenizer cannot be read."""
 
 
 class UnknownWordsWarning(UserWarning):

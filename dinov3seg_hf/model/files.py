@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""Atomic file writes, and one error message for disks that are full, missing or not writable.
+"""Atomic file writes, one error message for disks that are full, missing or not writable, and bounded reads of text.
 
 A process that is killed leaves its temporary files behind. The next process that writes to the folder removes them;
 those of running processes are locked.
@@ -9,6 +9,7 @@ those of running processes are locked.
 import contextlib
 import errno
 import glob
+import io
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ except ImportError:  # Windows: leftovers stay
     fcntl = None  # type: ignore[assignment]
 
 FREE_SPACE = "Free disk space, and run the same again; what was written before is complete."
+
+MAX_TEXT_BYTES = 64 * 2**20  # of a file that people write: class names, cards, configurations
 
 TEMPORARY_FILE = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _swept: set[str] = set()
@@ -70,6 +73,31 @@ def is_of_full_disk(error: BaseException | None) -> bool:
 def _is_of_a_disk(error: Exception) -> bool:
     # by name, because this folder does not import safetensors, whose writer reports a full disk with its own class
     return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+
+
+def read_text_up_to(path: str | os.PathLike[str], what: str = "The file", limit: int = MAX_TEXT_BYTES) -> str:
+    """Reads UTF-8 text, without a byte order mark and with the line ends of Python.
+
+    Args:
+        path: The file.
+        what: What it is, as the beginning of a sentence.
+        limit: The most bytes that are read.
+
+    Raises:
+        ValueError: If the file cannot be read, is larger, or is not UTF-8.
+    """
+    what = f"{what} {os.fspath(path)!r}"
+    try:
+        with open(path, "rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise ValueError(f"{what} cannot be read: {error.strerror}. Check the path.") from error
+    if len(content) > limit:
+        raise ValueError(f"{what} is larger than {limit / 2**20:.3g} MiB; expected a text file. Check the path.")
+    try:
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what} is not UTF-8 text ({error}). Save the file as UTF-8.") from error
 
 
 @contextmanager

@@ -27,7 +27,16 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import is_torchvision_available
 
-from .checks import check_flags, check_size, checked_choice, checked_integer, is_number, quoted
+from .checks import (
+    check_flags,
+    check_option_names,
+    check_size,
+    checked_choice,
+    checked_integer,
+    is_number,
+    load_json,
+    quoted,
+)
 from .image_input import MAX_IMAGE_PIXELS, flatten_images, read_label_map, read_pixels
 from .label_maps import ScoreFunction, label_and_score
 from .remote_code import attach_remote_code
@@ -39,6 +48,8 @@ from .windows import cut_windows, plan_windows, size_of
 MAX_SIDE = 2**20  # of a label map, in pixels
 
 STATISTICS = ("image_mean", "image_std")
+# What files of image processors contain besides options, and transformers passes to the constructor.
+FILE_KEYS = ("auto_map", "feature_extractor_type", "image_processor_type", "processor_class")
 
 
 class Dinov3SegImageProcessorKwargs(ImagesKwargs, total=False):
@@ -92,6 +103,32 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
     max_image_pixels = MAX_IMAGE_PIXELS
     do_reduce_labels = False
 
+    def __init__(self, **kwargs: Any):
+        """Checks the names of the options; `from_pretrained` and `from_dict` also take those of other versions.
+
+        Raises:
+            TypeError: If an option is unknown.
+        """
+        given = [name for name in kwargs if name not in FILE_KEYS and not name.startswith("_")]
+        check_option_names(given, self.valid_kwargs.__annotations__, "the image processor")
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Returns the image processor of a saved dictionary; keys that this version does not know become attributes."""
+        known = (*FILE_KEYS, *cls.valid_kwargs.__annotations__)
+        other = {name: value for name, value in image_processor_dict.items() if name not in known}
+        made = super().from_dict({k: v for k, v in image_processor_dict.items() if k not in other}, **kwargs)
+        for name, value in other.items():
+            setattr(made[0] if isinstance(made, tuple) else made, name, kwargs.get(name, value))
+        return made
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike[str]) -> Any:
+        """Returns the image processor of a JSON file; see `from_dict`."""
+        with open(json_file, encoding="utf-8") as file:
+            return cls.from_dict(load_json(file.read()))
+
     @property
     def model_input_names(self) -> list[str]:  # type: ignore[override]  # depends on the options
         windows = ["window_pixel_values", "window_boxes"] if self.do_windows else []
@@ -132,7 +169,9 @@ class Dinov3SegImageProcessing(BaseImageProcessor):
         Raises:
             ValueError: If an image cannot be read (see `open_image`), labels and image differ in size, or images of
                 different sizes would have to be stacked.
+            TypeError: If an option is unknown.
         """
+        check_option_names(kwargs, self.valid_kwargs.__annotations__, "the image processor")
         if kwargs.get("size") is not None and not isinstance(kwargs["size"], (int, SizeDict)):
             check_size(kwargs["size"])
         if kwargs.get("do_normalize", self.do_normalize):  # before transformers' own checks of the types
@@ -302,7 +341,7 @@ class Dinov3SegImageProcessor(Dinov3SegImageProcessing, TorchvisionBackend):
                 "Dinov3SegImageProcessor needs torchvision, which was not found. Install torchvision, or use "
                 "Dinov3SegImageProcessorPil, which gives the same results up to rounding."
             )
-        super().__init__(**kwargs)  # type: ignore[misc]  # its own options pass through **kwargs of transformers
+        super().__init__(**kwargs)
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> torch.Tensor:
         return tensor.to(device) if device is not None else tensor

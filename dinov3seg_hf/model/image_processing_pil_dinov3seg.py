@@ -17,7 +17,7 @@ class Dinov3SegImageProcessorPil(Dinov3SegImageProcessing, PilBackend):
     """Image processor of dinov3.seg on PIL. See `Dinov3SegImageProcessorKwargs` for the parameters."""
 
     def __init__(self, **kwargs: Unpack[Dinov3SegImageProcessorKwargs]):
-        super().__init__(**kwargs)  # type: ignore[misc]  # its own options pass through **kwargs of transformers
+        super().__init__(**kwargs)
 
     def _to_backend(self, tensor: torch.Tensor, device: Any) -> np.ndarray:
         return tensor.cpu().numpy()

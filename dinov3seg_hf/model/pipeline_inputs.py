@@ -5,7 +5,6 @@
 Does not open images and does not encode labels.
 """
 
-import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .checks import quoted
+from .checks import check_option_names, quoted
 from .inference_settings import InferenceSettings
 from .text_embeddings import TextEmbeddings
 from .vocabulary import Vocabulary
@@ -88,13 +87,7 @@ def check_options(names: Iterable[str]) -> None:
     Raises:
         TypeError: If one is not; the message has the one that is meant.
     """
-    for name in names:
-        if name in OPTIONS:
-            continue
-        meant = [option for option, others in MEANT.items() if name.lower() in others]
-        close = meant or difflib.get_close_matches(name, ("images", *OPTIONS), n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(OPTIONS)}."
-        raise TypeError(f"Unknown option {name!r} of the pipeline. {hint}")
+    check_option_names(names, OPTIONS, "the pipeline", ("images",), MEANT)
 
 
 def read_rows(images: Any) -> tuple[Any, bool]:

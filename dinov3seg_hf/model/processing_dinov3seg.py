@@ -7,7 +7,7 @@ tensors.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import IOBase
 from typing import Any
 
@@ -17,7 +17,7 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
-from .checks import checked_integer, quoted
+from .checks import check_option_names, checked_integer, quoted
 from .image_processing_dinov3seg import Dinov3SegImageProcessorKwargs
 from .prompts import DEFAULT_TEMPLATE, fill_templates, resolve_templates
 from .remote_code import attach_remote_code
@@ -164,12 +164,19 @@ class Dinov3SegProcessor(ProcessorMixin):
         )
         return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask}, tensor_type=return_tensors)
 
-    def _refuse_unknown(self, kwargs: Iterable[str]) -> None:
-        known = {"common_kwargs"}
-        for name, annotation in self.valid_processor_kwargs.__annotations__.items():
-            known |= {name} | set(getattr(annotation, "__annotations__", {}))
-        if unknown := sorted(set(kwargs) - known):
-            raise TypeError(f"Unknown options of the processor: {', '.join(map(repr, unknown))}. Check the spelling.")
+    def _refuse_unknown(self, kwargs: Mapping[str, Any]) -> None:
+        kinds = self.valid_processor_kwargs.__annotations__
+        groups = {name: dict(kind.__annotations__) for name, kind in kinds.items() if name.endswith("_kwargs")}
+        groups["images_kwargs"] |= getattr(getattr(self.image_processor, "valid_kwargs", None), "__annotations__", {})
+        groups["common_kwargs"] = groups["images_kwargs"] | groups["text_kwargs"]
+        unknown = sorted(set(kwargs).difference(kinds, groups, *groups.values()))
+        check_option_names(unknown, ("templates", *groups["common_kwargs"]), "the processor", tuple(groups))
+        for name in groups.keys() & kwargs.keys():
+            if not isinstance(kwargs[name], Mapping):
+                raise ValueError(
+                    f"{name} is {quoted(kwargs[name])}; expected a dictionary of options. Pass {{}} for the defaults."
+                )
+            check_option_names(kwargs[name], groups[name], name)
 
 
 def _check_text_options(options: Mapping[str, Any]) -> None:

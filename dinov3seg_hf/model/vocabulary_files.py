@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import checked_integer, checked_path, load_json, quoted
+from .files import read_text_up_to
 from .yaml_text import load_yaml
 
 Fields = dict[str, Any]  # arguments of `Vocabulary`
@@ -81,15 +82,7 @@ def read_vocabulary_file(path: str | os.PathLike[str]) -> Fields:
         raise ValueError(
             f"Vocabulary file {str(path)!r} ends in {path.suffix!r}; expected {', '.join(PARSERS)}. Rename the file."
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # removes a byte order mark from the first name
-    except OSError as error:
-        raise ValueError(f"Vocabulary file {str(path)!r} cannot be read: {error.strerror}. Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"Vocabulary file {str(path)!r} is not UTF-8 text ({error}). Save the file as UTF-8."
-        ) from error
-    return parse(text)
+    return parse(read_text_up_to(path, "Vocabulary file"))
 
 
 def parse_txt(text: str) -> Fields:

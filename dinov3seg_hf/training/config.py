@@ -20,6 +20,7 @@ from transformers.hf_argparser import DataClassType
 
 from ..compat import actions_of
 from ..model.checks import checked_path, quoted
+from ..model.files import read_text_up_to
 from ..model.strict_values import reason_of
 from ..model.yaml_text import load_yaml
 from ..resources import recipe_path
@@ -303,10 +304,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     where = f"Configuration {str(path)!r}"
     path = recipe_path(checked_path(path, "The path of the configuration"))
+    text = read_text_up_to(path, "Configuration")
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{where} cannot be read: {error.strerror}. Check the path.") from error
+        content = load_yaml(text)
     except ValueError as error:
         raise ValueError(f"{where} is not valid YAML ({' '.join(str(error).split())}). Correct the file.") from error
     if not isinstance(content, dict):

@@ -228,6 +228,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bare", action="store_true", help="the package is installed without extras")
     options = parser.parse_args()
+    if not options.bare:
+        from dinov3seg_hf.extras import exit_without_extra
+
+        exit_without_extra("dev", "av", "rasterio")
+        exit_without_extra("ray", "ray")
 
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "RAY_AUTH_MODE": "disabled"}
     environment.pop("PYTHONPATH", None)  # what runs is what was installed

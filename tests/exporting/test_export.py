@@ -209,6 +209,21 @@ def test_run_py_leaves_out_what_the_processor_leaves_out(run_file, tiny_processo
         export.settings_of(tiny_model, processor)
 
 
+@settings(max_examples=20, deadline=None)
+@given(bad=st.sampled_from([np.nan, np.inf, -np.inf]), place=st.integers(0, 3 * 4 * 5 - 1), everywhere=st.booleans())
+def test_run_py_gives_no_labels_to_logits_that_are_not_finite(run_file, bad, place, everywhere):
+    logits = np.random.default_rng(place).standard_normal((1, 3, 4, 5), dtype=np.float32)
+    segmenter, image = object.__new__(run_file.Segmenter), Image.new("RGB", (10, 8))
+    segmenter.prepare = lambda image: None
+    segmenter.image = lambda feeds: {"cls_embeds": None}
+    segmenter.head = lambda feeds: {"logits": logits}
+    expected = F.interpolate(torch.from_numpy(logits), (8, 10), mode="bilinear").argmax(1)[0]
+    assert np.array_equal(segmenter.segment(image, None), expected)
+    logits.reshape(-1)[slice(None) if everywhere else place] = bad
+    with pytest.raises(ValueError, match="NaN or infinity; expected finite"):
+        segmenter.segment(image, None)
+
+
 @pytest.mark.parametrize("kind", ["16 bits", "gray", "palette", "transparent"])
 def test_run_py_opens_images_like_the_package(run_file, tmp_path, kind):
     values = np.random.default_rng(0).integers(0, 2**16, (20, 30), dtype=np.uint16)

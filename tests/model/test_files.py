@@ -13,10 +13,23 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from dinov3seg_hf.data.opening import find_vocabulary
+from dinov3seg_hf.hub.model_card import read_results
 from dinov3seg_hf.model import files
-from dinov3seg_hf.model.files import open_atomically, open_folder_atomically, remove_leftovers, write_atomically
+from dinov3seg_hf.model.files import (
+    MAX_TEXT_BYTES,
+    open_atomically,
+    open_folder_atomically,
+    read_text_up_to,
+    remove_leftovers,
+    write_atomically,
+)
+from dinov3seg_hf.model.vocabulary import Vocabulary
 from dinov3seg_hf.model.workers import end_with_parent
+from dinov3seg_hf.training.config import TrainingConfig
 
 
 @pytest.fixture(autouse=True)
@@ -134,3 +147,41 @@ def _runs(pid):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+# --- bounded reads ----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40), limit=st.integers(0, 60), mark=st.booleans()
+)
+def test_text_up_to_a_limit_is_read_as_python_reads_it(tmp_path, text, limit, mark):
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode("utf-8-sig" if mark else "utf-8"))
+    if path.stat().st_size > limit:
+        with pytest.raises(ValueError, match=r"The file .*a\.txt' is larger than .* MiB; expected a text file"):
+            read_text_up_to(path, limit=limit)
+    else:
+        assert read_text_up_to(path, limit=limit) == path.read_text(encoding="utf-8-sig")
+
+
+def test_what_is_no_text_file_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    for path, message in (("a.txt", "is not UTF-8 text"), ("b.txt", "No such file"), (".", "Is a directory")):
+        with pytest.raises(ValueError, match=f"The list .*{message}"):
+            read_text_up_to(tmp_path / path, "The list")
+
+
+@pytest.mark.parametrize("name", ["names.txt", "names.tsv", "names.json", "names.yaml", "README.md", "id2label.json"])
+def test_the_files_of_people_have_a_limit(tmp_path, name):
+    with open(tmp_path / name, "wb") as file:
+        file.truncate(MAX_TEXT_BYTES + 1)  # takes no place on the disk
+    reads = {
+        "names.yaml": [Vocabulary.from_file, TrainingConfig.from_yaml],
+        "README.md": [lambda path: find_vocabulary(None, card=path.parent)],
+        "id2label.json": [lambda path: find_vocabulary(None, card=path.parent), read_results],
+    }
+    for read in reads.get(name, [Vocabulary.from_file]):
+        with pytest.raises(ValueError, match="is larger than 64 MiB"):
+            read(tmp_path / name)

@@ -571,6 +571,35 @@ def test_an_unknown_filter_is_refused(resample):
         assert processor(image, resample=known)["pixel_values"]
 
 
+@pytest.mark.parametrize(
+    "given, meant", [("siez", "size"), ("window_sise", "window_size"), ("do_window", "do_windows")]
+)
+def test_of_a_misspelt_option_the_right_one_is_named(backend, given, meant):
+    message = f"Unknown option '{given}' of the image processor. Did you mean '{meant}'"
+    with pytest.raises(TypeError, match=message):
+        backend(**{given: 3})
+    with pytest.raises(TypeError, match=message):
+        backend()(Image.new("RGB", (40, 40)), **{given: 3})
+    with pytest.raises(TypeError, match=r"The options are .*window_stride"):
+        backend(xyz=3)
+
+
+def test_files_with_options_of_other_versions_are_read(backend, tmp_path):
+    content = {**backend(window_size=48).to_dict(), "of_another_version": [1], "window_sise": 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**content, "processor_class": "Dinov3SegProcessor"}))
+    for read in (
+        backend.from_dict(content),
+        backend.from_json_file(tmp_path / "preprocessor_config.json"),
+        backend.from_pretrained(tmp_path),
+        backend.from_dict(content, return_unused_kwargs=True, foo=1)[0],
+    ):
+        assert read.window_size == 48 and read.of_another_version == [1]
+        assert json.loads(read.to_json_string()) == json.loads(json.dumps(content))  # and kept when it is saved
+    assert backend.from_pretrained(tmp_path, window_size=64).window_size == 64
+    known = {key: value for key, value in content.items() if key not in ("of_another_version", "window_sise")}
+    assert backend(**known).to_dict() == known  # a saved dictionary is also what the constructor takes
+
+
 @pytest.mark.parametrize("factor", [{}, [1.0, 2.0], float("nan"), "1/255"])
 def test_a_rescale_factor_that_is_no_number_is_refused(factor):
     processor = Dinov3SegImageProcessorPil(size={"height": 32, "width": 32}, do_windows=False)

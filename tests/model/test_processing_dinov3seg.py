@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
@@ -153,9 +153,41 @@ def test_bad_requests_are_refused(processor, arguments, words):
         processor(**arguments)
 
 
-def test_a_misspelt_option_is_refused(processor):
-    with pytest.raises(TypeError, match="do_window'"):
-        processor(text=["cat"], do_window=False)
+@pytest.mark.parametrize(
+    "options, given, meant",
+    [
+        ({"do_window": False}, "do_window", "do_windows"),
+        ({"tempaltes": ["{}"]}, "tempaltes", "templates"),
+        ({"siez": 3}, "siez", "size"),
+        ({"image_kwargs": {}}, "image_kwargs", "images_kwargs"),
+        ({"images_kwargs": {"siez": 3}}, "siez", "size"),
+        ({"text_kwargs": {"maxlength": 3}}, "maxlength", "max_length"),
+        ({"common_kwargs": {"retrun_tensors": "pt"}}, "retrun_tensors", "return_tensors"),
+    ],
+)
+def test_of_a_misspelt_option_the_right_one_is_named(processor, options, given, meant):
+    for inputs in ({"text": ["cat"]}, {"images": Image.new("RGB", (8, 8))}):
+        with pytest.raises(TypeError, match=f"Unknown option '{given}' of .*[.] Did you mean '{meant}'"):
+            processor(**inputs, **options)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12),
+    group=st.sampled_from([None, "images_kwargs", "text_kwargs", "common_kwargs"]),
+)
+def test_no_unknown_option_is_ignored(processor, name, group):
+    kinds = processor.valid_processor_kwargs.__annotations__
+    assume(name not in kinds and not any(name in getattr(kind, "__annotations__", {}) for kind in kinds.values()))
+    options = {name: 1} if group is None else {group: {name: 1}}
+    with pytest.raises(TypeError, match=f"Unknown option '{name}' of .*[.] (Did you mean|The options are) "):
+        processor(text=["cat"], **options)
+
+
+@pytest.mark.parametrize("options", [None, 3, ["size"], "size"])
+def test_options_of_a_part_are_a_dictionary(processor, options):
+    with pytest.raises(ValueError, match=r"images_kwargs is .*; expected a dictionary of options"):
+        processor(text=["cat"], images_kwargs=options)
 
 
 def test_a_saved_processor_gives_the_same_batch(processor, tmp_path):

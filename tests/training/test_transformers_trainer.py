@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import (
@@ -305,6 +307,27 @@ def test_metrics_refuse_logits_that_the_trainer_padded():
         ]
         == 0
     )
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    bad=st.sampled_from([math.nan, math.inf, -math.inf]),
+    place=st.integers(0, 2 * 3 * 4 * 5 - 1),
+    everywhere=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]),
+)
+def test_metrics_give_no_labels_to_logits_that_are_not_finite(bad, place, everywhere, dtype):
+    metrics = SegmentationMetrics(ID2LABEL)
+    logits, labels = torch.rand(2, 3, 4, 5, dtype=dtype), torch.zeros(2, 8, 9, dtype=torch.int64)
+    scores = metrics(EvalPrediction(logits, labels))
+    broken = logits.clone()
+    broken.view(-1)[slice(None) if everywhere else place] = bad
+    for given_logits in (broken, (broken, logits)):
+        with pytest.raises(ValueError, match="NaN or infinity; expected finite"):
+            metrics.preprocess_logits(given_logits, labels)
+        with pytest.raises(ValueError, match="NaN or infinity; expected finite"):
+            metrics(EvalPrediction(given_logits, labels))
+    assert metrics(EvalPrediction(logits, labels)) == pytest.approx(scores, nan_ok=True)  # nothing was counted
 
 
 def test_a_mask_that_only_some_rows_have_is_not_left_out(tiny_processor, dataset):

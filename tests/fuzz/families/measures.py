@@ -295,6 +295,11 @@ def trainer_metrics(draw: Draw, world: World) -> Case:
             return f"{len(result)} scores of {number} classes"
         if any(not isinstance(value, float) or not (math.isnan(value) or 0 <= value <= 1) for value in result.values()):
             return None if "nan_to_num" in options else f"scores {result}"
+        is_float = isinstance(predictions, np.ndarray) and predictions.dtype.kind == "f"
+        if isinstance(predictions, torch.Tensor):
+            is_float = predictions.is_floating_point()
+        if is_float and not torch.as_tensor(predictions.tolist()).isfinite().all():
+            return "scores of logits that are not finite"
         known = isinstance(predictions, np.ndarray) and predictions.ndim == 4 and predictions.dtype == np.float32
         if known and predictions.shape[1] != number:
             return f"scores of {number} classes from {predictions.shape[1]}"
