@@ -20,6 +20,7 @@ from typing import Literal, NoReturn, Protocol
 from ..model.checks import CalibrationWarning, MaskWarning, SeamWarning, TokenizerWarning, UnknownWordsWarning
 from ..process_errors import OtherProcessError, is_of_another_process
 from ..signals import terminated_like_ctrl_c
+from .allocator import keep_freed_memory
 
 # help of `--refine-features`
 REFINE_FEATURES = "zero-shot head on refined features (default: the setting of the checkpoint)"
@@ -93,6 +94,7 @@ def execute(
                 command.check(options)
             require()
             quiet_libraries()
+            keep_freed_memory()
             return command.run(options)
     except BrokenPipeError:  # for example in `dinov3seg ... | head`
         _discard_stdout()
