@@ -60,11 +60,11 @@ def main() -> None:
 def make_model(name: str, device: torch.device, dtype: torch.dtype) -> tuple[torch.nn.Module, int, int]:
     """Returns the model, and the sides of images and windows in pixels."""
     if name != FULL_SIZE:
-        return load_model(name, dtype).eval().to(device), 96, 48
+        return load_model(name, dtype).eval().requires_grad_(False).to(device), 96, 48
     torch.manual_seed(0)
     with device:
         model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig())
-    return model.eval().to(dtype), 640, 384
+    return model.eval().requires_grad_(False).to(dtype), 640, 384
 
 
 @torch.inference_mode()

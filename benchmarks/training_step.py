@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace, part: str, plain: bool) -> tuple[float,
             loss.segmentation_loss(logits, labels).backward()
     else:
         model, inputs = head_and_inputs(options, options.classes)
-        model.freeze_encoders().train()
+        model.requires_grad_(True).freeze_encoders().train()
         inputs = {name: clone(value) for name, value in inputs.items()}
         if part in RECOMPUTED and not plain:
             recompute(model, *RECOMPUTED[part])

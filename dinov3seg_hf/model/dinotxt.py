@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModelWithProjection, DINOv3ViTConfig, DINOv3ViTModel
 from transformers.models.dinov3_vit.modeling_dinov3_vit import DINOv3ViTLayer, DINOv3ViTPreTrainedModel
 from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from .chunking import map_chunks
 from .configuration_dinov3seg import Dinov3SegConfig
@@ -142,6 +143,8 @@ class Dinov3SegVisionTower(nn.Module):
             # has the interface of the linear patch embedding: `weight`, and (B, 3, H, W) -> (B, D, h, w)
             self.backbone.embeddings.patch_embeddings = Dinov3SegConvStem(config)
         self.head = Dinov3SegVisionHead._from_config(vision_head_config(config))
+        # otherwise the first forward pass installs them, under a lock, which `torch.compile` does not trace
+        maybe_install_capturing_hooks(self.backbone.model)
 
     def to_whole_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Stretches each side (bicubic) to the next multiple of the patch size, as in the reference code."""

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import SamVisionModel
 from transformers.utils import ModelOutput
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from .configuration_dinov3seg import Dinov3SegConfig
 
@@ -48,6 +49,7 @@ class Dinov3SegSemanticPrior(nn.Module):
             stem_widths = list(reversed(config.stem_channels or []))  # the coarsest map first, like the decoder steps
         else:
             self.encoder = SamVisionModel._from_config(config.prior_config)
+            maybe_install_capturing_hooks(self.encoder.vision_encoder)  # see `Dinov3SegVisionTower`
             width, guidance_width = config.prior_config.hidden_size, config.prior_config.output_channels
             num_layers = config.prior_config.num_hidden_layers
             stem_widths = []
