@@ -2,8 +2,8 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """`torch.compile` breaks no graph, and makes few for any sizes of images and numbers of classes.
 
-The aim is two. The maps of the tiny model lie around the numbers by which torch chooses a convolution (16 classes, 20,480
-values of an image), so it has up to four. The compiler's tracer alone, with a backend that counts graphs and runs them as they are.
+The aim is two. The maps of the tiny model lie around the numbers by which torch chooses a convolution (16 classes,
+20,480 values), so it has up to four. The compiler's tracer alone, with a backend that counts graphs and runs them as they are.
 """
 
 import pytest
