@@ -132,7 +132,7 @@ class Dinov3SegDataCollator:
 
 
 def _checked_rows(rows: Any) -> list[Mapping[str, Any]]:
-    listed = items_of(rows)
+    listed = items_of(rows) or []
     if not listed or not all(isinstance(row, Mapping) for row in listed):
         wrong = next((row for row in listed if not isinstance(row, Mapping)), None)
         found = f"a row of type {type(wrong).__name__}" if listed else f"no rows, but {type(rows).__name__}"

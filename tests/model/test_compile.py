@@ -3,7 +3,8 @@
 """`torch.compile` breaks no graph, and makes few for any sizes of images and numbers of classes.
 
 The aim is two. The maps of the tiny model lie around the numbers by which torch chooses a convolution (16 classes,
-20,480 values), so it has up to four. The compiler's tracer alone, with a backend that counts graphs and runs them as they are.
+20,480 values), so it has up to four. The tracer of the compiler alone, with a backend that counts graphs and runs them
+as they are.
 """
 
 import pytest
