@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The full head alone with `active_classes`, against all classes, at the sizes of the paper.
+"""The full head alone with `active_classes`, against all classes, at our default sizes (after CAT-Seg).
 
     python benchmarks/active_classes.py
     python benchmarks/active_classes.py --patches 20 --things 4 16 64

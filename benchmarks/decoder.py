@@ -4,8 +4,8 @@
 
     python benchmarks/decoder.py
 
-The steps have the widths of the paper's size and those of the embedded checkpoint. CPU seconds of one thread for the
-classes of a chunk, medians of alternating runs.
+The steps have our default widths (after CAT-Seg) and those of the embedded checkpoint. CPU seconds of one thread for
+the classes of a chunk, medians of alternating runs.
 """
 
 import argparse

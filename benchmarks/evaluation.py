@@ -10,7 +10,7 @@
 Both evaluate the same drawn scenes, from the same files, with the 192 names of the drawn world, enlarged to the shorter
 side of the first column. `--architecture own`: each release its own embedded checkpoint, whose architectures differ.
 `first`: both the embedded checkpoint of the first release, so that the mIoU must be equal. `paper`: both its encoders
-and a head of the paper's size (128 channels, windows of 12 x 12), untrained, which labels like the zero-shot head. Ours
+and a head of our default size (128 channels, windows of 12 x 12), untrained, which labels like the zero-shot head. Ours
 chooses the size of its chunks of classes itself; the configurations of the first release fix it.
 Processes have one thread each. A command with few images is subtracted from one with more, so that starting does not
 count; medians of alternating runs. A rate of nan: the difference is below the noise, so take more images.
@@ -39,7 +39,7 @@ from dinov3seg_hf.drawn_world.seeds import CARD
 HERE = Path(__file__).resolve().parents[1]
 EMBEDDED = Path("dinov3seg_hf", "checkpoints", "tiny")  # in both releases
 
-# Run by the first release, whose values both releases know: its defaults are the sizes of the paper.
+# Run by the first release, whose values both releases know: its defaults are the default sizes of ours.
 MAKE_PAPER_SIZE = """
 import shutil, sys
 import torch

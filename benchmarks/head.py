@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""The full head alone, at the sizes of the paper: 40 x 40 patches, 128 channels, two layers.
+"""The full head alone, at our default sizes (after CAT-Seg): 40 x 40 patches, 128 channels, two layers.
 
     python benchmarks/head.py
     python benchmarks/head.py --classes 847 --repeats 1 --dtype bfloat16
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def head_and_inputs(options: argparse.Namespace, num_classes: int) -> tuple[torch.nn.Module, dict]:
-    """A model with a head of the paper's size behind small encoders, and the inputs of this head."""
+    """A model with a head of our default size behind small encoders, and the inputs of this head."""
     torch.manual_seed(0)
     small = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
     words = {"projection_dim": 2 * WIDTH, "vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2}

@@ -6,7 +6,7 @@
     python benchmarks/matmul_rates.py --classes 1 5 20 --threads 2
     python benchmarks/matmul_rates.py --settings float32 bfloat16
 
-The head has the sizes of the paper: 40 x 40 patches and 128 channels per class. `--classes` are those of a chunk; the
+The head has our default sizes: 40 x 40 patches and 128 channels per class. `--classes` are those of a chunk; the
 default is the number that the model takes on a CPU in float32. The square product is that of the other benchmarks.
 Times are CPU seconds with one thread, and seconds on the clock with more; medians, after a run that does not count. "Of
 the best" is the share of the largest rate in the table. A setting that this torch does not have is left out. `medium`:

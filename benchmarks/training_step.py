@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A training step of the head at the sizes of the paper, behind small encoders: one image, 171 classes, 384 pixels.
+"""A training step of the head at our default sizes, behind small encoders: one image, 171 classes, 384 pixels.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --parts loss                # the loss alone

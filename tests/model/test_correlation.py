@@ -27,6 +27,22 @@ def test_a_correlation_is_the_cosine_whatever_the_length_of_the_patch_token(inpu
     torch.testing.assert_close(correlation, expected)
 
 
+def test_products_of_half_precision_keep_the_best_of_847_names():
+    """Names lie close together, as those of a language do: products in bfloat16 exchange the best of some patches."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(256, generator=generator)
+    texts = F.normalize(common + 0.5 * torch.randn(847, 1, 256, generator=generator), dim=-1).bfloat16()
+    patches = (common[:, None, None] + 0.5 * torch.randn(1, 256, 40, 40, generator=generator)).bfloat16()
+    units = F.normalize(patches.double(), dim=1)
+    expected = torch.einsum("bdhw,ckd->bckhw", units, texts.double()).argmax(1)
+    in_half = torch.einsum("bdhw,ckd->bckhw", F.normalize(patches.float(), dim=1).bfloat16(), texts).argmax(1)
+    assert (in_half != expected).float().mean() > 0.1
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            found = correlate(patches, texts).argmax(1)
+        assert (found != expected).float().mean() <= 0.001
+
+
 def test_thresholds_are_zero_until_they_are_trained(tiny_config, inputs):
     patches, texts = inputs
     model = Dinov3SegForSemanticSegmentation(tiny_config)

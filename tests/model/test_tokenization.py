@@ -9,11 +9,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import CLIPTextConfig
 
 from dinov3seg_hf import TINY
 from dinov3seg_hf.conversion.tokenizer import find_tokenizer
-from dinov3seg_hf.model.tokenization import clean_text, tokenize_prompts
+from dinov3seg_hf.model.text_embeddings import encode_classes
+from dinov3seg_hf.model.tokenization import clean_text, stack_prompts, tokenize_prompts
 from dinov3seg_hf.model.vocabulary import Vocabulary
 
 from places import FIXTURES
@@ -112,3 +114,17 @@ def test_special_tokens_in_a_name_are_text(tiny_tokenizer, word):
     assert not special.intersection(ids[1:-1]) and len(ids) > 3
     # the option of one call does not stay
     assert special.intersection(tiny_tokenizer(word)["input_ids"][1:-1])
+
+
+@torch.inference_mode()
+def test_names_have_the_embeddings_of_prompts_padded_to_the_limit(tiny_model, tiny_processor):
+    """Batches of similar lengths, against one table that is as wide as the text tower allows."""
+    tokenizer = tiny_processor.tokenizer
+    names = ["red circle", "blue", "a photo of a red striped circle", "star", "blue square"]
+    prompts = [[name, *([f"a {name}"] if number % 2 else [])] for number, name in enumerate(names)]
+    limit = tiny_model.config.text_config.max_position_embeddings
+    tables = stack_prompts(tokenize_prompts(tokenizer, prompts, limit), tokenizer.pad_token_id or 0, limit)
+    padded = tiny_model.get_text_features(*map(torch.from_numpy, tables))
+    assert tables[0].shape == (5, 2, limit)
+    for batch_size in (1, 2, 64):
+        torch.testing.assert_close(encode_classes(tiny_model, tokenizer, prompts, batch_size=batch_size), padded)
