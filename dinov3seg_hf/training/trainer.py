@@ -472,11 +472,11 @@ class Trainer:
             values["skipped_rows"] = skipped
         self._log(values)
 
-    def _log(self, values: dict[str, float]) -> None:
+    def _log(self, values: dict[str, float], texts: dict[str, str] | None = None) -> None:
         self.accelerator.log(values, step=self._step)
         if self.accelerator.is_main_process:
             with disk_errors_as_value_errors("The log", RESUME):
-                self.folder.append_log({"step": self._step, **values})
+                self.folder.append_log({"step": self._step, **values, **(texts or {})})
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
@@ -519,7 +519,7 @@ class Trainer:
         set_training_mode(model)
         accelerator.wait_for_everyone()
         scores = {key: value for key, value in result.scores.items() if math.isfinite(value)}
-        self._log({f"eval/{key}": value for key, value in scores.items()})
+        self._log({f"eval/{key}": value for key, value in scores.items()}, {"eval/view": result.view})
         return scores
 
     def _draw_overlays(self, model: torch.nn.Module, data: Rows, vocabulary: Vocabulary) -> None:
