@@ -191,6 +191,10 @@ class MeanIoU(evaluate.Metric):
         self._refuse(kwargs)
         if nan_to_num is not None and (isinstance(nan_to_num, bool) or not isinstance(nan_to_num, Real)):
             raise ValueError(f"nan_to_num is of type {type(nan_to_num).__name__}; expected a number. Pass a float.")
+        if not isinstance(return_confusion_matrix, (bool, np.bool_)):
+            raise ValueError(
+                f"return_confusion_matrix is of type {type(return_confusion_matrix).__name__}; expected true or false."
+            )
         new = (num_labels, ignore_index, label_names, label_map, reduce_labels)
         options = ReferenceOptions(
             self.options.label_map if label_map is None else label_map,

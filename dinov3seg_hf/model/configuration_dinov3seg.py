@@ -76,7 +76,8 @@ RANGES: dict[str, tuple[float, float]] = {
 PART_RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads", "patch_size"), (1, math.inf)),
     **dict.fromkeys(("image_size", "vocab_size", "max_position_embeddings", "projection_dim"), (1, math.inf)),
-    **dict.fromkeys(("num_hidden_layers", "num_register_tokens", "eos_token_id", "bos_token_id"), (0, math.inf)),
+    "num_hidden_layers": (1, math.inf),  # the prior and the decoder read hidden states
+    **dict.fromkeys(("num_register_tokens", "eos_token_id", "bos_token_id"), (0, math.inf)),
 }
 
 

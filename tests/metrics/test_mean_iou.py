@@ -263,5 +263,7 @@ def test_options_of_ground_truth_that_are_no_integers_are_refused(options, messa
         MeanIoU(num_labels=2, **options)
     with pytest.raises(ValueError, match="nan_to_num is of type str"):
         MeanIoU(num_labels=2).compute(nan_to_num="0")
+    with pytest.raises(ValueError, match="return_confusion_matrix is of type ndarray"):
+        MeanIoU(num_labels=2).compute(return_confusion_matrix=np.zeros(0))
     maps = {"predictions": [np.zeros((2, 2), int)], "references": [np.full((2, 2), 7)]}
     assert MeanIoU(num_labels=2, label_map={"7": np.int64(0)}).compute(**maps)["mean_iou"] == 1

@@ -529,6 +529,7 @@ def test_zero_shot_features_are_refused_by_the_full_head(tiny_model, words):
     "change, message",
     [
         ({"text_config": {"projection_dim": 63}}, "two halves of the vision width"),
+        ({"vision_config": {"num_hidden_layers": 0, "layer_types": None}}, "num_hidden_layers is 0"),
         ({"early_window_size": 4}, "odd size"),
         ({"early_num_attention_heads": 3}, "multiple of its number of attention heads"),
         ({"early_hidden_size": 12}, "multiple of 8"),
