@@ -28,6 +28,7 @@ FORMATS = {
 # run to run.
 OPTIONS = {"libx264": {"crf": "20", "threads": "1"}, "libvpx-vp9": {"crf": "30", "b": "0"}}
 PIXEL_FORMAT = "yuv420p"
+MAX_TICKS = 2**62  # a time is a number of ticks of 64 bits
 # Without the random numbers that Matroska and WebM give to a file.
 BIT_EXACT = {"fflags": "+bitexact"}
 
@@ -65,7 +66,7 @@ class VideoWriter:
                 f"A picture is {found}; expected uint8 {self._shape or '(H, W, 3)'}, of the size of the first one. "
                 "Convert or resize it."
             )
-        if not is_number(time):
+        if not is_number(time) or abs(time / self._time_base) > MAX_TICKS:
             raise ValueError(f"The time of a picture is {quoted(time)}; expected a number of seconds.")
         self._shape = picture.shape
         height, width = picture.shape[:2]

@@ -334,7 +334,7 @@ def test_pictures_and_times_that_are_none_leave_no_video(tmp_path):
         with pytest.raises(ValueError, match=r"A picture is .*; expected uint8"), new_video(path) as video:
             video.add(picture, 0)
             video.add(wrong, 0.1)
-    for time in (float("nan"), "0", None, True):
+    for time in (float("nan"), "0", None, True, 10**25, -(10**25)):
         with pytest.raises(ValueError, match="time of a picture is"), new_video(path) as video:
             video.add(picture, time)
     with pytest.raises(ValueError, match="The path of the video is"), new_video(b"a.mp4"):
