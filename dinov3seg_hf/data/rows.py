@@ -321,7 +321,9 @@ class SegmentationRows:
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch, from 0, which changes the random numbers of the augmentation, also in running workers."""
-        self._epoch.fill_(checked_integer(epoch, "epoch", least=0))
+        if checked_integer(epoch, "epoch", least=0) > torch.iinfo(self._epoch.dtype).max:
+            raise ValueError(f"epoch is {epoch}; expected an integer of {self._epoch.dtype}.")
+        self._epoch.fill_(int(epoch))
 
     def augmented(self, item: dict[str, Any], index: int) -> dict[str, Any]:
         """Transforms an item with the random numbers of row `index` in the current epoch."""

@@ -16,7 +16,7 @@ import datasets
 import torch
 
 from ..compat import with_features
-from ..model.checks import checked_integer, first_line
+from ..model.checks import checked_integer, first_line, quoted
 from ..model.vocabulary import Vocabulary
 from .columns import Dataset
 from .rows import RowError, SegmentationRows
@@ -91,6 +91,8 @@ class StreamedSegmentationDataset(SegmentationRows, torch.utils.data.IterableDat
         """
         if checked_integer(first, "first", least=0) >= checked_integer(step, "step", least=1):
             raise ValueError(f"first is {first} and step is {step}; expected a step greater than the first row.")
+        if not isinstance(without, Container) or isinstance(without, (str, bytes)):
+            raise ValueError(f"without is {quoted(without)}; expected numbers of rows. Pass a set of them.")
         num_rows = 0
         for row in self.stored_rows():
             num_rows += 1

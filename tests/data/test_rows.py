@@ -598,6 +598,11 @@ def test_functions_epochs_and_shares_of_a_stream_are_checked():
     for first, step in ((0, 0), (1, 1), (-1, 2), (0.0, 1), (0, True)):
         with pytest.raises(ValueError, match=r"first|step"):
             next(stream.rows(first, step))
+    for without in (float("inf"), None, "12"):
+        with pytest.raises(ValueError, match=r"without is .*; expected numbers of rows"):
+            next(stream.rows(without=without))
+    with pytest.raises(ValueError, match="epoch is 9223372036854775808; expected an integer of torch.int64"):
+        stream.set_epoch(2**63)
     for epoch in (-1, 0.5, "1"):
         with pytest.raises(ValueError, match="epoch is"):
             stream.set_epoch(epoch)
