@@ -601,9 +601,7 @@ def test_functions_epochs_and_shares_of_a_stream_are_checked():
     for without in (float("inf"), None, "12"):
         with pytest.raises(ValueError, match=r"without is .*; expected numbers of rows"):
             next(stream.rows(without=without))
-    with pytest.raises(ValueError, match="epoch is 9223372036854775808; expected an integer of torch.int64"):
-        stream.set_epoch(2**63)
-    for epoch in (-1, 0.5, "1"):
+    for epoch in (-1, 0.5, "1", 2**63):
         with pytest.raises(ValueError, match="epoch is"):
             stream.set_epoch(epoch)
     with pytest.raises(ValueError, match="transform is 3; expected a function"):
