@@ -4,10 +4,13 @@
 
 from dataclasses import dataclass
 
-from ..model.windows import Box
+from ..model.windows import Box, ceil_div
 
 # Blocks of a TIFF have sides that are multiples of 16 pixels; each tile writes one block.
 BLOCK_DIVISOR = 16
+
+# Tiles are planned in memory, a second and some hundred MiB for a million. A damaged file can name any size.
+MAX_TILES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,18 @@ def plan_tiles(image_size: tuple[int, int], core_size: int, overlap: int) -> lis
         overlap: How many pixels a region has beyond its core, on each side, at least 0.
 
     Raises:
-        ValueError: If a size is invalid.
+        ValueError: If a size is invalid, or there are more than a million tiles.
     """
     if core_size < BLOCK_DIVISOR or core_size % BLOCK_DIVISOR or overlap < 0:
         raise ValueError(
             f"The tiles have {core_size} pixels and an overlap of {overlap}; expected a positive multiple of "
             f"{BLOCK_DIVISOR} and an overlap of at least 0."
+        )
+    height, width = image_size
+    if (count := ceil_div(height, core_size) * ceil_div(width, core_size)) > MAX_TILES:
+        raise ValueError(
+            f"The image is {height} x {width} pixels, which are {count} tiles; expected at most {MAX_TILES}. Choose "
+            "larger tiles, or check the size of the image."
         )
     rows, columns = (_axis(length, core_size, overlap) for length in image_size)
     return [

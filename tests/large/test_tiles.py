@@ -59,6 +59,11 @@ def test_tiles_that_a_file_cannot_have_are_refused(core, overlap):
         plan_tiles((100, 100), core, overlap)
 
 
+def test_a_size_that_only_a_damaged_file_has_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"The image is 2147483647 x 9 pixels, which are 134217728 tiles; expected at"):
+        plan_tiles((2**31 - 1, 9), 16, 0)
+
+
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 60), st.integers(1, 60))
 def test_the_context_of_the_whole_image_is_the_whole_image(height, width, tall, wide):
     features = torch.randn(1, 3, height, width)
