@@ -132,8 +132,10 @@ def after(page, action):
     """Does something and waits until another segmentation is shown."""
     page.evaluate(
         """() => { window.shown = 0; window.watcher?.disconnect();
-        window.watcher = new MutationObserver(() => window.shown++);
-        window.watcher.observe(document.querySelector("#viewer .facts"), {childList: true}); }"""
+        // of the whole viewer: an update from the server can replace the element of the facts
+        window.watcher = new MutationObserver(changes =>
+            window.shown += changes.some(change => change.target.matches(".facts")));
+        window.watcher.observe(document.querySelector("#viewer"), {childList: true, subtree: true}); }"""
     )
     action()
     page.wait_for_function("() => window.shown > 0")
