@@ -9,9 +9,10 @@
 
 Both evaluate the same drawn scenes, from the same files, with the 192 names of the drawn world, enlarged to the shorter
 side of the first column. `--architecture own`: each release its own embedded checkpoint, whose architectures differ.
-`first`: both the embedded checkpoint of the first release, so that the mIoU must be equal. `paper`: both its encoders
-and a head of our default size (128 channels, windows of 12 x 12), untrained, which labels like the zero-shot head. Ours
-chooses the size of its chunks of classes itself; the configurations of the first release fix it.
+`first`: both the embedded checkpoint of the first release without its early refinement, which ours no longer has, so
+that the mIoU must be equal. `paper`: both its encoders and a head of our default size (128 channels, windows of
+12 x 12), untrained, which labels like the zero-shot head, and again no early refinement. Ours chooses the size of its
+chunks of classes itself; the configurations of the first release fix it.
 Processes have one thread each. A command with few images is subtracted from one with more, so that starting does not
 count; medians of alternating runs. A rate of nan: the difference is below the noise, so take more images.
 """
@@ -40,22 +41,27 @@ HERE = Path(__file__).resolve().parents[1]
 EMBEDDED = Path("dinov3seg_hf", "checkpoints", "tiny")  # in both releases
 
 # Run by the first release, whose values both releases know: its defaults are the default sizes of ours.
-MAKE_PAPER_SIZE = """
+MAKE_CHECKPOINT = """
 import shutil, sys
 import torch
 from dinov3seg_hf import TINY, Dinov3SegConfig, Dinov3SegForSemanticSegmentation
 torch.manual_seed(0)
+architecture, folder = sys.argv[1:]
 embedded = Dinov3SegForSemanticSegmentation.from_pretrained(TINY)
 encoders = ("stem_channels", "vision_head_num_layers", "vision_head_intermediate_size")
 parts = {name: getattr(embedded.config, name).to_dict() for name in ("vision_config", "text_config")}
 for generated in ("stage_names", "out_features", "out_indices"):
     parts["vision_config"].pop(generated, None)
 values = {name: getattr(embedded.config, name) for name in encoders}
-model = Dinov3SegForSemanticSegmentation(Dinov3SegConfig(prior_config=None, **parts, **values))
 kept = ("vision_model.", "text_model.", "logit_scale")
+if architecture == "first":
+    config, kept = Dinov3SegConfig.from_dict({**embedded.config.to_dict(), "use_early_refinement": False}), ""
+else:
+    config = Dinov3SegConfig(prior_config=None, use_early_refinement=False, **parts, **values)
+model = Dinov3SegForSemanticSegmentation(config)
 model.load_state_dict({k: v for k, v in embedded.state_dict().items() if k.startswith(kept)}, strict=False)
-shutil.copytree(TINY, sys.argv[1], ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
-model.save_pretrained(sys.argv[1])
+shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
+model.save_pretrained(folder)
 """
 
 
@@ -103,12 +109,11 @@ def make_checkpoints(options: argparse.Namespace, scratch: Path) -> dict[str, Pa
     first = options.first_release.resolve() / EMBEDDED
     if options.architecture == "own":
         return {"first release": first, "ours": HERE / EMBEDDED}
-    if options.architecture == "paper":
-        command = [sys.executable, "-c", MAKE_PAPER_SIZE, str(scratch / "paper")]
-        run(command, options.first_release.resolve())
-        first = scratch / "paper"
+    first = scratch / "first"
+    run([sys.executable, "-c", MAKE_CHECKPOINT, options.architecture, str(first)], options.first_release.resolve())
     ours = Path(shutil.copytree(first, scratch / "ours"))
     config = json.loads((ours / "config.json").read_text())
+    del config["early_window_size"]  # of the early refinement, which is off
     (ours / "config.json").write_text(json.dumps({**config, "class_chunk_size": "auto"}))
     return {"first release": first, "ours": ours}
 

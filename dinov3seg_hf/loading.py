@@ -44,9 +44,9 @@ _HALVES = {
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 # The values of the configuration that do not affect the encoders; a fresh head may have others than the checkpoint.
 HEAD_VALUES = (
-    *("early_refinement_type", "early_hidden_size", "early_num_attention_heads", "early_refinement_scale"),
-    *("early_window_size", "refine_features", "correlation_hidden_size", "correlation_kernel_size"),
-    *("late_num_layers", "late_window_size", "late_num_attention_heads", "late_mlp_ratio", "guidance_hidden_size"),
+    *("early_hidden_size", "early_num_attention_heads", "early_refinement_scale", "refine_features"),
+    *("correlation_hidden_size", "correlation_kernel_size", "late_num_layers", "late_window_size"),
+    *("late_num_attention_heads", "late_mlp_ratio", "guidance_hidden_size"),
     *("decoder_hidden_sizes", "decoder_prior_sizes", "class_chunk_size", "initializer_range"),
 )
 

@@ -62,7 +62,7 @@ def test_every_contribution_can_be_ablated_and_the_rest_saved(refining, tmp_path
 
 
 def test_a_fresh_head_can_have_other_sizes(tiny_checkpoint):
-    overrides = ["early_refinement_type=anyup", "early_refinement_scale=2", "decoder_hidden_sizes=[16, 8]"]
+    overrides = ["early_refinement_scale=2", "decoder_hidden_sizes=[16, 8]"]
     model, _ = load_starting_point(str(tiny_checkpoint), "fresh", overrides=overrides)
     assert (model.config.early_refinement_scale, list(model.config.decoder_hidden_sizes)) == (2, [16, 8])
     assert model.early_refinement.scale == 2

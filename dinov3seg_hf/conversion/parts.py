@@ -307,7 +307,6 @@ def _convert_anyup_tensors(tensors: Tensors, path: Path) -> Part:
     keys.append(ConvertedKey("anyup", "", "constant", ("mixing_weight",), "the result is that of AnyUp alone"))
     # the number of heads is not in the file; all published files have that of the default configuration
     config = {
-        "early_refinement_type": "anyup",
         "early_hidden_size": converted["query.weight"].shape[0],
         "refine_features": True,
     }

@@ -66,7 +66,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("vision_head_num_layers", "late_num_layers"), (0, math.inf)),
     **dict.fromkeys(("vision_head_intermediate_size", "early_hidden_size", "early_num_attention_heads"), (1, math.inf)),
     **dict.fromkeys(("correlation_hidden_size", "late_num_attention_heads", "guidance_hidden_size"), (1, math.inf)),
-    **dict.fromkeys(("late_window_size", "early_window_size", "correlation_kernel_size"), (1, math.inf)),
+    **dict.fromkeys(("late_window_size", "correlation_kernel_size"), (1, math.inf)),
     **dict.fromkeys(("decoder_hidden_sizes", "decoder_prior_sizes"), (1, math.inf)),
     "stem_channels": (1, math.inf),
     "late_mlp_ratio": (1e-3, 1e3),
@@ -135,17 +135,11 @@ class Dinov3SegConfig(PreTrainedConfig):
             (ablation).
         use_early_refinement (`bool`, defaults to `True`):
             Whether to refine the patch features before the correlation with text (`False`: ablation).
-        early_refinement_type (`"anyup"` or `"window"`, defaults to `"anyup"`):
-            AnyUp (the paper), or the attention in small windows of our first release. A saved configuration without
-            this entry is of the first release and is read as `"window"`.
         early_hidden_size (`int`, defaults to 128), early_num_attention_heads (`int`, defaults to 4):
             Width of the queries and keys of the early refinement, and number of its attention heads; the defaults are
             those of AnyUp's published weights.
         early_refinement_scale (`1`, `2` or `4`, defaults to 1):
-            Size of the grid of refined features, in units of the patch grid. AnyUp only.
-        early_window_size (`int`, defaults to 7):
-            Side of the window around each patch, in patches, from which the patch is refined. Must be odd. `"window"`
-            only.
+            Size of the grid of refined features, in units of the patch grid.
         refine_features (`bool`, defaults to `False`):
             Whether the zero-shot head also uses the refined features: for AnyUp weights that were trained elsewhere.
         correlation_hidden_size (`int`, defaults to 128), correlation_kernel_size (`int`, defaults to 7):
@@ -211,11 +205,9 @@ class Dinov3SegConfig(PreTrainedConfig):
 
     use_global_text: bool = True
     use_early_refinement: bool = True
-    early_refinement_type: Literal["anyup", "window"] = "anyup"
     early_hidden_size: int = 128
     early_num_attention_heads: int = 4
     early_refinement_scale: Literal[1, 2, 4] = 1
-    early_window_size: int = 7
     refine_features: bool = False
 
     correlation_hidden_size: int = 128
@@ -239,6 +231,7 @@ class Dinov3SegConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _check_release(kwargs)
         for name in self.sub_configs_defaults:  # transformers divides by some of these sizes
             if isinstance(part := getattr(self, name), Mapping):
                 _check_ranges(part, PART_RANGES, f"{name}.")
@@ -262,29 +255,20 @@ class Dinov3SegConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Returns the configuration of a saved dictionary; see `PreTrainedConfig.from_dict`.
 
-        A dictionary without `early_refinement_type` was saved by the first release, whose values it gets. There, the
-        head "dinotxt" meant that the full head was not trained.
+        Raises:
+            ValueError: If it is no dictionary, or if release 0.1.0 saved it, whose early refinement no longer exists.
         """
         if not isinstance(config_dict, Mapping):
             raise ValueError(
                 f"The configuration is {quoted(config_dict)}; expected an object with names and values. Restore "
                 "config.json."
             )
-        if "early_refinement_type" not in config_dict:
-            earlier = {"early_refinement_type": "window", "early_hidden_size": 256}
-            if config_dict.get("head") == "dinotxt":
-                earlier["head_trained"] = False
-            config_dict = {**earlier, **config_dict}
         return super().from_dict(config_dict, **kwargs)
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> Any:
-        """Returns the configuration of a JSON file, with the rule of `from_dict` for the first release."""
+        """Returns the configuration of a JSON file, with the checks of `from_dict`."""
         return cls.from_dict(cls._dict_from_json_file(json_file))
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """Returns the values that differ from the defaults, and always `early_refinement_type`; see `from_dict`."""
-        return {**super().to_diff_dict(), "early_refinement_type": self.early_refinement_type}
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
         """Writes the JSON file and copies the model code next to it, for loading without this package.
@@ -320,12 +304,10 @@ class Dinov3SegConfig(PreTrainedConfig):
             if size % heads != 0:
                 raise ValueError(f"{name} is {size}; expected a multiple of its number of attention heads ({heads}).")
         self._validate_early_refinement()
-        for name, size in (
-            ("early_window_size", self.early_window_size),
-            ("correlation_kernel_size", self.correlation_kernel_size),
-        ):
-            if size < 1 or size % 2 == 0:
-                raise ValueError(f"{name} is {size}; expected an odd size of at least 1 to center the window.")
+        if self.correlation_kernel_size % 2 == 0:
+            raise ValueError(
+                f"correlation_kernel_size is {self.correlation_kernel_size}; expected an odd size to center the kernel."
+            )
         if len(self.decoder_hidden_sizes) != len(self.decoder_prior_sizes):
             raise ValueError(
                 f"decoder_hidden_sizes has {len(self.decoder_hidden_sizes)} values and decoder_prior_sizes has "
@@ -348,24 +330,29 @@ class Dinov3SegConfig(PreTrainedConfig):
             )
 
     def _validate_early_refinement(self) -> None:
-        width, heads = self.early_hidden_size, self.early_num_attention_heads
-        if self.early_refinement_type == "window" and (width // heads) % 4 != 0:
+        if self.early_hidden_size % 8 != 0:
             raise ValueError(
-                f"early_hidden_size / early_num_attention_heads is {width}/{heads}; "
-                "expected a multiple of 4, because RoPE encodes rows and columns in pairs of channels."
-            )
-        if self.early_refinement_type == "anyup" and width % 8 != 0:
-            raise ValueError(f"early_hidden_size is {width}; expected a multiple of 8, AnyUp's number of groups.")
-        if self.early_refinement_type == "window" and self.early_refinement_scale != 1:
-            raise ValueError(
-                f'early_refinement_scale is {self.early_refinement_scale}; expected 1 for "window", which keeps the '
-                'patch grid. Use early_refinement_type="anyup" for a finer grid.'
+                f"early_hidden_size is {self.early_hidden_size}; expected a multiple of 8, AnyUp's number of groups."
             )
         if self.refine_features and not self.use_early_refinement:
             raise ValueError(
                 "refine_features is true, but use_early_refinement is false; expected an early refinement. Set both, "
                 "or neither."
             )
+
+
+def _check_release(kwargs: dict[str, Any]) -> None:
+    """Removes the entries of early refinements that no longer exist; raises `ValueError` if one was used.
+
+    Release 0.1.0 saved an `early_window_size`; later states of the package also saved an `early_refinement_type`.
+    """
+    window_size, kind = kwargs.pop("early_window_size", None), kwargs.pop("early_refinement_type", None)
+    if kind not in ("anyup", None) or (kind is None and window_size is not None):
+        raise ValueError(
+            "The configuration is of release 0.1.0, whose early refinement (window attention) no longer exists; "
+            "expected one of a later release, with AnyUp. Load the folder with dinov3seg_hf 0.1.0, or convert the "
+            "weights and train the head again."
+        )
 
 
 def _check_heads(config: PreTrainedConfig, part: str) -> None:

@@ -43,12 +43,9 @@ from .late_refinement import Dinov3SegLateRefinement, Dinov3SegSpatialLayer
 from .loss import segmentation_loss
 from .semantic_prior import Dinov3SegPriorOutput, Dinov3SegSemanticPrior
 from .unit_length import unit_length
-from .window_refinement import Dinov3SegWindowRefinement
 from .windows import as_boxes, average_views, merge_windows, size_of
 
 logger = logging.get_logger(__name__)
-
-EARLY_REFINEMENTS = {"anyup": Dinov3SegEarlyRefinement, "window": Dinov3SegWindowRefinement}
 
 # Maximum number of windows that the vision tower encodes at once outside training mode; limits memory for large images.
 WINDOW_BATCH_SIZE = 16
@@ -149,9 +146,6 @@ class Dinov3SegPreTrainedModel(PreTrainedModel):
             init.constant_(module.mixing_weight, initial_mixing_weight(0.01))
         elif isinstance(module, Dinov3SegFeatureEncoder):
             init.normal_(module.basis)
-        elif isinstance(module, Dinov3SegWindowRefinement):
-            # the patch itself gets 99 % of the attention weight, its neighbors get the rest
-            init.constant_(module.self_bias, math.log(99 * max(module.window_size**2 - 1, 1)))
         elif isinstance(module, Dinov3SegTextThreshold):
             init.zeros_(module.weight)
         elif isinstance(module, Dinov3SegSpatialLayer):
@@ -191,9 +185,7 @@ class Dinov3SegForSemanticSegmentation(Dinov3SegPreTrainedModel, Dinov3SegDefaul
         # and, after `forward`, the cosine similarities of the zero-shot head.
         self.logit_scale = nn.Parameter(torch.empty(1))  # FSDP does not support scalars
 
-        self.early_refinement = (
-            EARLY_REFINEMENTS[config.early_refinement_type](config) if config.use_early_refinement else None
-        )
+        self.early_refinement = Dinov3SegEarlyRefinement(config) if config.use_early_refinement else None
         self.semantic_prior = Dinov3SegSemanticPrior(config)
         self.correlation_embedding = Dinov3SegCorrelationEmbedding(config)
         self.late_refinement = Dinov3SegLateRefinement(config)

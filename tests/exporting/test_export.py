@@ -333,10 +333,9 @@ def test_exports_that_do_not_exist_are_refused(format, int8, words, tmp_path, ca
         ("onnx", {"early_refinement_scale": 2}),
         ("onnx", {"head": "dinotxt"}),
         ("onnx", {"prior_config": SamVisionConfig(**SAM).to_dict(), "stem_channels": None}),
-        ("onnx", {"early_refinement_type": "window"}),
         ("torch", {}),
     ],
-    ids=["openvino", "scale", "zero-shot", "sam", "window", "torch"],
+    ids=["openvino", "scale", "zero-shot", "sam", "torch"],
 )
 def test_programs_compute_what_the_model_computes(tiny_config, tmp_path, format, changes):
     graphs = {graph.name: graph for graph in graphs_of(small(tiny_config, **changes))}

@@ -53,7 +53,6 @@ def tiny_config_values(tokenizer):
         "stem_channels": [8, 16],
         "early_hidden_size": 16,
         "early_num_attention_heads": 2,
-        "early_window_size": 3,
         "correlation_hidden_size": 16,
         "late_num_layers": 1,
         "late_window_size": 4,

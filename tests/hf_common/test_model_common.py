@@ -75,7 +75,6 @@ class ModelTester:
             vision_head_intermediate_size=48,
             early_hidden_size=16,
             early_num_attention_heads=2,
-            early_window_size=3,
             correlation_hidden_size=16,
             correlation_kernel_size=3,
             late_num_layers=1,

@@ -1,6 +1,6 @@
 # Copyright 2026 The dinov3seg_hf Authors.
 # Licensed under the Apache License, Version 2.0 (the "License").
-"""A folder that release 0.1.0 published still loads, and segments as that release did.
+"""A folder that release 0.1.0 published is refused; its own code still segments as that release did.
 
 `fixtures/published_0.1.0.zip` was made by that release's own code: `model/` by `scripts/publish.py` from tiny random
 weights, `expected.npz` by its pipeline, before publishing.
@@ -14,15 +14,17 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoModel, pipeline
 
 import dinov3seg_hf
+from dinov3seg_hf.cli import main
+from dinov3seg_hf.cli.console import EXIT_ERROR
 from dinov3seg_hf.hub import published_check
+from dinov3seg_hf.loading import load_model
 
 from places import FIXTURES
 
 LABELS = ["red circle", "blue square", "green ground"]
-MODES = [(inference, head) for inference in ("whole", "local-global", "slide") for head in ("full", "dinotxt")]
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +48,32 @@ def test_its_code_is_of_that_release(released):
     assert (folder / "inference.py").is_file() and not (folder / "inference_settings.py").exists()
 
 
-@pytest.mark.parametrize("inference, head", MODES)
-def test_with_the_package_it_loads_by_name_and_segments_as_before(released, inference, head):
+@pytest.mark.parametrize(
+    "load",
+    [
+        AutoConfig.from_pretrained,
+        AutoModel.from_pretrained,
+        dinov3seg_hf.Dinov3SegForSemanticSegmentation.from_pretrained,
+        lambda folder: pipeline(dinov3seg_hf.TASK, model=str(folder)),
+        load_model,
+    ],
+    ids=["AutoConfig", "AutoModel", "from_pretrained", "pipeline", "load_model"],
+)
+def test_with_the_package_it_is_refused_in_one_sentence(released, load):
+    folder, _ = released
+    with pytest.raises(ValueError, match=r"is of release 0\.1\.0, whose early refinement .* no longer exists"):
+        load(folder)
+
+
+def test_the_command_names_the_remedy(released, capsys):
     folder, expected = released
-    assert isinstance(AutoModel.from_pretrained(folder), dinov3seg_hf.Dinov3SegForSemanticSegmentation)
-    assert isinstance(AutoProcessor.from_pretrained(folder), dinov3seg_hf.Dinov3SegProcessor)
-    pipe = pipeline(dinov3seg_hf.TASK, model=str(folder), device="cpu")
-    options = {"inference": inference, "head": head, "return_label_map": True, "return_scores": True}
-    # windows of the full head: the sigmoid of the mean logit, where the release had the mean of the sigmoids
-    tolerance = 5e-2 if (inference, head) == ("slide", "full") else 1e-3
-    check(pipe(Image.fromarray(expected["image"]), LABELS, **options), expected, f"{inference}-{head}", tolerance)
+    Image.fromarray(expected["image"]).save(folder.parent / "image.png")
+    assert (
+        main(["segment", str(folder.parent / "image.png"), "--labels", ", ".join(LABELS), "--model", str(folder)])
+        == EXIT_ERROR
+    )
+    error = capsys.readouterr().err
+    assert "release 0.1.0" in error and "train the head again" in error and "Traceback" not in error
 
 
 @pytest.mark.multiprocess

@@ -3,6 +3,7 @@
 """The model as its users see it: one body of tests for every configuration."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -309,18 +310,25 @@ def test_features_that_are_all_zero_give_no_nan(tiny_config, words, dtype):
     assert model.early_refinement(features.patch_features, images(32, 32).to(dtype)).isfinite().all()
 
 
-def test_a_saved_configuration_without_a_type_is_of_the_first_release(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "dinov3seg"}')
-    for config in (
-        Dinov3SegConfig.from_dict({"model_type": "dinov3seg"}),
-        Dinov3SegConfig.from_json_file(tmp_path / "config.json"),
-        Dinov3SegConfig.from_pretrained(tmp_path),
-        AutoConfig.from_pretrained(tmp_path),
+@pytest.mark.parametrize(
+    "earlier", [{"early_window_size": 7}, {"early_window_size": 7, "early_refinement_type": "window"}]
+)
+def test_a_configuration_with_window_attention_is_refused(earlier, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov3seg", **earlier}))
+    for load in (
+        lambda: Dinov3SegConfig(**earlier),
+        lambda: Dinov3SegConfig.from_dict(earlier),
+        lambda: Dinov3SegConfig.from_json_file(tmp_path / "config.json"),
+        lambda: Dinov3SegConfig.from_pretrained(tmp_path),
+        lambda: AutoConfig.from_pretrained(tmp_path),
     ):
-        assert (config.early_refinement_type, config.early_hidden_size) == ("window", 256)
-    Dinov3SegConfig().save_pretrained(tmp_path)
-    config = AutoConfig.from_pretrained(tmp_path)
-    assert (config.early_refinement_type, config.early_hidden_size) == ("anyup", 128)
+        with pytest.raises(ValueError, match=r"is of release 0\.1\.0, whose early refinement"):
+            load()
+
+
+def test_a_configuration_that_named_anyup_loads_without_the_name():
+    config = Dinov3SegConfig.from_dict({"early_refinement_type": "anyup", "early_window_size": 7})
+    assert config.to_dict() == Dinov3SegConfig().to_dict()
 
 
 def test_gradient_checkpointing_changes_no_gradient(model, words):
@@ -530,11 +538,9 @@ def test_zero_shot_features_are_refused_by_the_full_head(tiny_model, words):
     [
         ({"text_config": {"projection_dim": 63}}, "two halves of the vision width"),
         ({"vision_config": {"num_hidden_layers": 0, "layer_types": None}}, "num_hidden_layers is 0"),
-        ({"early_window_size": 4}, "odd size"),
+        ({"correlation_kernel_size": 4}, "odd size"),
         ({"early_num_attention_heads": 3}, "multiple of its number of attention heads"),
         ({"early_hidden_size": 12}, "multiple of 8"),
-        ({"early_hidden_size": 12, "early_refinement_type": "window"}, "multiple of 4"),
-        ({"early_refinement_scale": 2, "early_refinement_type": "window"}, "keeps the patch grid"),
         ({"refine_features": True, "use_early_refinement": False}, "expected an early refinement"),
         ({"decoder_prior_sizes": [4]}, "the same length"),
         ({"class_chunk_size": 0}, "at least 1"),

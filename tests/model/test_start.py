@@ -16,21 +16,13 @@ from dinov3seg_hf.loading import load_starting_point
 from dinov3seg_hf.model.inference_settings import InferenceSettings
 from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegForSemanticSegmentation
 
-# A fresh head keeps the AnyUp of the checkpoint, which is trained. Window attention keeps the patch grid, and only
-# AnyUp refines features of the zero-shot head.
-EARLY_REFINEMENTS = {
-    "trained anyup": None,
-    "fresh anyup": {"refine_features": False},
-    "window": {"early_refinement_type": "window", "early_refinement_scale": 1, "refine_features": False},
-}
 
-
-@pytest.fixture(scope="module", params=EARLY_REFINEMENTS)
+@pytest.fixture(scope="module", params=["trained anyup", "fresh anyup"])
 def fresh(request):
     """(model, processor): the encoders of the embedded checkpoint and a fresh head."""
     model, processor = load_starting_point(TINY, "fresh")
-    if (changes := EARLY_REFINEMENTS[request.param]) is not None:
-        config = Dinov3SegConfig.from_dict({**model.config.to_dict(), **changes})
+    if request.param == "fresh anyup":  # a fresh head keeps the AnyUp of the checkpoint, which is trained
+        config = Dinov3SegConfig.from_dict({**model.config.to_dict(), "refine_features": False})
         torch.manual_seed(0)
         other = Dinov3SegForSemanticSegmentation(config)
         kept = ("vision_model.", "text_model.", "logit_scale")

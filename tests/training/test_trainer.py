@@ -165,7 +165,7 @@ def test_a_few_steps_on_few_images_lower_the_loss(tmp_path, data):
 
 
 def test_a_fresh_head_of_another_size_trains_and_is_saved(tiny_checkpoint, tmp_path, data):
-    overrides = ["early_refinement_type=anyup", "early_refinement_scale=2", "late_num_layers=1"]
+    overrides = ["early_refinement_scale=2", "late_num_layers=1"]
     config = small_config(init=str(tiny_checkpoint), output=str(tmp_path), head="fresh", config_overrides=overrides)
     Trainer(config, data=data).train()
     trained = Dinov3SegForSemanticSegmentation.from_pretrained(tmp_path / "model")

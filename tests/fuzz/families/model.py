@@ -111,8 +111,8 @@ PARTS = ("vision_config", "text_config")
 FIELDS = (
     *("stem_channels", "vision_head_num_layers", "vision_head_intermediate_size", "logit_scale_init_value", "head"),
     *("head_trained", "patch_source", "known_words", "use_global_text", "use_early_refinement", "refine_features"),
-    *("early_refinement_type", "early_hidden_size", "early_num_attention_heads", "early_refinement_scale"),
-    *("early_window_size", "correlation_hidden_size", "correlation_kernel_size", "late_num_layers"),
+    *("early_hidden_size", "early_num_attention_heads", "early_refinement_scale", "late_num_layers"),
+    *("early_refinement_type", "early_window_size", "correlation_hidden_size", "correlation_kernel_size"),
     *("use_text_threshold", "use_correlation_residual", "late_window_size", "late_num_attention_heads"),
     *("late_mlp_ratio", "guidance_hidden_size", "use_spatial_refinement", "use_class_refinement", "use_guidance"),
     *("decoder_hidden_sizes", "decoder_prior_sizes", "class_chunk_size", "initializer_range", "prior_config"),
@@ -129,7 +129,7 @@ def config(draw: Draw, world: World) -> Case:
     def call():
         if way == 1:
             path = world.folder / "config.json"
-            path.write_text(as_json({"early_refinement_type": "anyup", "model_type": "dinov3seg", **values}))
+            path.write_text(as_json({"model_type": "dinov3seg", **values}))
             made = Dinov3SegConfig.from_json_file(path)
         elif way == 2:
             made = Dinov3SegConfig(**copy.deepcopy(world.config_values))
@@ -186,8 +186,6 @@ def mutate_config(draw: Draw, values: dict) -> None:
         values[draw.misspelt(draw.choice(FIELDS))] = value()
     else:
         values[draw.choice(FIELDS)] = value()
-    if draw.chance(0.2):
-        values["early_refinement_type"] = "window"
 
 
 # --- forward ----------------------------------------------------------------------------------------------------------
