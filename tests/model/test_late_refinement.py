@@ -9,6 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dinov3seg_hf import TINY
+from dinov3seg_hf.data.drawn_world import drawn_world
+from dinov3seg_hf.drawn_world.names import NAMES
+from dinov3seg_hf.drawn_world.seeds import VALIDATION
+from dinov3seg_hf.loading import load_starting_point
 from dinov3seg_hf.model.chunking import resolve_chunk_size
 from dinov3seg_hf.model.late_refinement import (
     Dinov3SegClassLayer,
@@ -129,6 +134,35 @@ def test_guidance_joins_queries_and_keys_but_never_values(tiny_config):
     layer = build(Dinov3SegClassLayer, tiny_config)
     x = states(1, 1, 3, 16)  # a single class: whatever its query and key, attention returns its value
     torch.testing.assert_close(layer(x, states(1, 8)), layer(x, states(1, 8, seed=9)), atol=1e-6, rtol=1e-6)
+
+
+@given(repeats=st.lists(st.integers(1, 5), min_size=1, max_size=5))
+def test_a_class_that_is_repeated_counts_that_many_times(tiny_config, repeats):
+    module = build(Dinov3SegLateRefinement, tiny_config)
+    counts, classes = torch.tensor(repeats), len(repeats)
+    x, guidance, text = states(2, classes, 3, 4, 16), states(2, 8, 3, 4), states(classes, 2, 32)
+    once = module(x, guidance, text, class_counts=counts)
+    repeated = module(x.repeat_interleave(counts, 1), guidance, text.repeat_interleave(counts, 0))
+    torch.testing.assert_close(repeated, once.repeat_interleave(counts, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("repeats, changed", [(2, 0.003), (64, 0.03)])
+def test_the_names_of_the_embedded_checkpoint_keep_their_order_when_one_is_repeated(repeats, changed):
+    model, processor = load_starting_point(TINY)
+    data = drawn_world(8, "unseen", VALIDATION, 96)
+    names = list(NAMES)[::8]
+    with torch.no_grad():
+        features = model.eval().get_image_features(
+            processor(images=list(data["image"]), return_tensors="pt").pixel_values
+        )
+        text = model.get_text_features(**processor(text=names, return_tensors="pt"))
+        logits = model(image_features=features, text_embeds=text).logits
+        labels = logits.argmax(dim=1)
+        for index in range(0, len(names), 5):
+            more = torch.cat([text, text[index : index + 1].expand(repeats - 1, -1, -1)])
+            repeated = model(image_features=features, text_embeds=more).logits
+            torch.testing.assert_close(repeated[:, len(names) :], repeated[:, [index] * (repeats - 1)])
+            assert (repeated[:, : len(names)].argmax(dim=1) != labels).float().mean() <= changed
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 100])
