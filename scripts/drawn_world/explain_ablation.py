@@ -8,6 +8,7 @@ python explain_ablation.py noise --runs runs/ablation  # the trained heads with 
 python explain_ablation.py few --runs runs/ablation    # the trained heads with few names per image
 python explain_ablation.py one --runs runs/ablation    # the trained heads with a single name
 python explain_ablation.py slide --runs runs/ablation  # the trained heads on large scenes, in windows of 96 pixels
+python explain_ablation.py whole --runs runs/ablation  # the trained heads on large scenes, in one piece without windows
 """
 
 import argparse
@@ -37,11 +38,15 @@ from dinov3seg_hf.training.feature_noise import FeatureNoise
 
 SPLIT = "unseen"
 TRAINED, LARGE = 96, 192  # sides of the scenes of training, and of large scenes, with as large objects
+LARGE_SCENES = {
+    mode: InferenceSettings(inference=mode, head="full", size={"shortest_edge": LARGE}, window_size=window_size)
+    for mode, window_size in (("slide", TRAINED), ("whole", None))
+}
 
 
 def make_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["halves", "noise", "few", "one", "slide"])
+    parser.add_argument("what", choices=["halves", "noise", "few", "one", *LARGE_SCENES])
     parser.add_argument("--scenes", type=positive, default=40)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of ablation.py")
     parser.add_argument("--strength", type=float, default=4.0, help="strength of the noise; see feature_noise.py")
@@ -51,7 +56,7 @@ def make_parser(prog: str) -> Parser:
 
 
 def run(options: argparse.Namespace) -> int:
-    sides = (LARGE,) if options.what == "slide" else ()
+    sides = (LARGE,) if options.what in LARGE_SCENES else ()
     data = SegmentationDataset(drawn_world(options.scenes, SPLIT, ABLATION, *sides), drawn_world_vocabulary())
     if options.what == "halves":
         explain_halves(data)
@@ -70,11 +75,14 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_OK
     strength = options.strength if options.what == "noise" else 0.0
     num_names = options.names if options.what == "few" else None
-    what = {"noise": f"noise {strength:g}", "few": f"{num_names} names per image", "slide": "in windows"}[options.what]
+    what = {
+        "noise": f"noise {strength:g}",
+        "few": f"{num_names} names per image",
+        "slide": "large, in windows",
+        "whole": "large, in one piece",
+    }[options.what]
     print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; one score per seed, and the mean")
-    full = InferenceSettings(inference="whole", head="full")
-    if options.what == "slide":
-        full = InferenceSettings(inference="slide", head="full", size={"shortest_edge": LARGE}, window_size=TRAINED)
+    full = LARGE_SCENES.get(options.what, InferenceSettings(inference="whole", head="full"))
     for name, models in runs.items():
         report(name, [score(model, data, full, strength, num_names) for model in models])
     report("zero-shot head", [score(Path(TINY), data, full.updated(head="dinotxt"), strength, num_names)])

@@ -163,6 +163,9 @@ def test_a_single_name_is_found_where_it_is_and_hardly_elsewhere(explain, tmp_pa
         explain(*options[:-1], "another")
 
 
-def test_large_scenes_are_segmented_in_windows(explain, tmp_path):
-    _, full, zero_shot = explain("slide", "--scenes", 1, "--runs", tmp_path / "runs")
-    assert float(full.split()[-1]) > 50 and float(zero_shot.split()[-1]) > 50
+def test_large_scenes_are_segmented_in_windows_or_in_one_piece(explain, tmp_path):
+    def scores(mode: str) -> list[float]:
+        return [float(line.split()[-1]) for line in explain(mode, "--scenes", 1, "--runs", tmp_path / "runs")[1:]]
+
+    in_windows, in_one_piece = scores("slide"), scores("whole")
+    assert min(in_windows) > 50 and in_windows[0] > in_one_piece[0]  # the encoders know one size of image
