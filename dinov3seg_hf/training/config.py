@@ -93,6 +93,9 @@ class TrainingConfig:
         [], "vision, text: train the query and value projections of this encoder; all: train the whole of dino.txt"
     )
     encoder_learning_rate_multiplier: float = _option(0.01, "multiplier of the learning rate in the encoders")
+    encoder_layer_decay: float = _option(
+        1.0, "learning rate of a layer of an encoder, divided by that of the layer after it; 1: all the same"
+    )
     lora_rank: int = _option(0, "rank of adapters to train instead of query and value projections (needs peft); 0: off")
     ema_decay: float = _option(0.0, "decay of a moving average of the weights, evaluated and exported; 0: off")
 
@@ -202,6 +205,7 @@ class TrainingConfig:
             (("flip_probability", "left_out_classes"), 0, 1),
             (("color_jitter",), 0, 0.999999),
             (("ema_decay",), 0, 0.999999),
+            (("encoder_layer_decay",), 0.000001, 1),
             (("eval_images", "shortest_edge"), 1, None),
         ):
             for name in names:

@@ -25,6 +25,9 @@ _ENCODER_PREFIXES = {"vision": "vision_model", "text": "text_model"}
 _COSINE = "decoder.correlation_weight"
 COSINE_MULTIPLIER = 0.01
 
+# A layer of an encoder, such as `vision_model.backbone.model.layer.3`.
+_LAYER = re.compile(r"^.*\blayers?\.\d+(?=\.)")
+
 # The query and value projections of every attention layer.
 _QUERY_OR_VALUE = re.compile(r"\b(q_proj|v_proj)\b")
 
@@ -116,27 +119,53 @@ def enable_activation_checkpointing(model: Dinov3SegForSemanticSegmentation) -> 
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
+def layers_above(model: nn.Module) -> dict[str, int]:
+    """Returns a mapping from the name of each parameter of an encoder to the number of the encoder's layers after it.
+
+    The layers of the vision head come after those of the backbone. What is between layers, such as a norm, counts to
+    the layer before it; embeddings come before all layers.
+    """
+    above = {}
+    for prefix in _ENCODER_PREFIXES.values():
+        layers: list[str] = []  # so far; parameters have the order of their modules
+        place = {}
+        for name, _ in model.get_submodule(prefix).named_parameters(prefix=prefix):
+            if (layer := _LAYER.match(name)) and layer[0] not in layers:
+                layers.append(layer[0])
+            place[name] = len(layers)
+        above.update({name: len(layers) - number for name, number in place.items()})
+    return above
+
+
 def parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, encoder_multiplier: float
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    encoder_multiplier: float,
+    encoder_layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Makes the optimizer's parameter groups: head, cosine and encoders, each with and without weight decay.
+
+    With a layer decay below 1, each layer of an encoder has groups of its own. The rate of the last layer is that of
+    the encoders, and the rate of each other layer is this factor times the rate of the layer after it, as in BEiT.
 
     Matrices and kernels (`weight` with two or more dimensions) have weight decay. Norms, biases, scales and tables (of
     tokens, of positions, of relative positions) do not, as in CAT-Seg. The weights of the cosine in the decoder have
     their own low learning rate. Empty groups are left out.
     """
     tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    above = layers_above(model)
+    multipliers = {"head": 1.0, "cosine": COSINE_MULTIPLIER}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = "head"
-            if name.startswith(tuple(f"{prefix}." for prefix in _ENCODER_PREFIXES.values())):
-                part = "encoders"
-            elif name.endswith(_COSINE):
-                part = "cosine"
+            part = "cosine" if name.endswith(_COSINE) else "head"
+            if name in above:
+                number = above[name] if encoder_layer_decay != 1 else 0
+                part = f"encoders{f', {number} layers above' if number else ''}"
+                multipliers[part] = encoder_multiplier * encoder_layer_decay**number
             decays = name.endswith("weight") and parameter.ndim >= 2 and parameter not in tables
             groups.setdefault((part, decays), []).append(parameter)
-    multipliers = {"head": 1.0, "cosine": COSINE_MULTIPLIER, "encoders": encoder_multiplier}
     return [
         {
             "name": f"{part}{'' if decays else ', no decay'}",

@@ -173,9 +173,8 @@ class Trainer:
         near = bool(config.sampled_classes) and config.negatives == "near"
         self.text = prepare_text(model, self.processor, self.data.vocabulary, accelerator.device, near)
 
-        groups = parameter_groups(
-            model, config.learning_rate, config.weight_decay, config.encoder_learning_rate_multiplier
-        )
+        encoder_rate = (config.encoder_learning_rate_multiplier, config.encoder_layer_decay)
+        groups = parameter_groups(model, config.learning_rate, config.weight_decay, *encoder_rate)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
         if (deepspeed := accelerator.state.deepspeed_plugin) is not None:  # it reads these from its own config

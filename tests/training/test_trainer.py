@@ -265,6 +265,32 @@ def test_every_trainable_parameter_is_in_one_group_and_norms_biases_and_tables_d
             assert group["weight_decay"] == (0.1 if is_matrix else 0.0), name
 
 
+@pytest.mark.parametrize("parts, lora_rank", [(("all",), 0), (("vision", "text"), 0), (("vision", "text"), 2)])
+def test_layer_decay_slows_the_first_layers_of_an_encoder_most(model, parts, lora_rank):
+    if lora_rank:
+        pytest.importorskip("peft")
+    choose_trainable(model, parts, lora_rank)
+    groups = parameter_groups(model, 1.0, 0.1, encoder_multiplier=0.01, encoder_layer_decay=0.5)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert groups[0]["lr"] == 1.0 and len(rates) == sum(p.requires_grad for p in model.parameters())
+
+    def powers(module: nn.Module) -> set[float]:
+        return {round(math.log2(0.01 / rates[id(p)]), 6) for p in module.parameters() if p.requires_grad}
+
+    vision, text = model.vision_model, model.text_model.text_model
+    layers = [*vision.backbone.model.layer, *vision.head.layer]  # the layers of the vision head come after
+    for number, layer in enumerate(reversed(layers)):
+        assert powers(layer) == {number}
+    for number, layer in enumerate(reversed(text.encoder.layers)):
+        assert powers(layer) == {number}
+    if parts == ("all",):
+        assert powers(vision.backbone.embeddings) == {len(layers)}
+        assert powers(vision.backbone.norm) == {len(vision.head.layer)}
+        assert powers(text.embeddings) == {len(text.encoder.layers)}
+        assert powers(vision.head.norm) | powers(text.final_layer_norm) == {0}
+    assert {rates[id(p)] for p in model.late_refinement.parameters()} == {1.0}
+
+
 @pytest.mark.parametrize("encoders", [("vision",), ("vision", "text")])
 def test_adapters_start_as_nothing_train_alone_and_are_merged_without_a_trace(model, encoders):
     pytest.importorskip("peft")
