@@ -3,7 +3,7 @@
 """The time of the model, eager and compiled by `torch.compile`, with the embedded checkpoint on random pixels.
 
     python benchmarks/compile.py
-    python benchmarks/compile.py --static    # a graph for each row, compiled for its sizes alone
+    python benchmarks/compile.py --dynamic never    # a graph for each row, compiled for its sizes alone
     python benchmarks/compile.py --device cuda --dtype bfloat16 --sides 640
 
 Runs of both alternate in one process, and a row has their medians and the median of their ratios. "New graphs" are
@@ -21,6 +21,8 @@ import torch
 from dinov3seg_hf.about import EMBEDDED
 from dinov3seg_hf.loading import load_model
 
+DYNAMIC = {"auto": None, "always": True, "never": False}
+
 
 def main() -> None:
     """Measures the rows and prints them as a Markdown table."""
@@ -29,14 +31,19 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[96, 192], help="sides of images, in pixels")
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150], help="numbers of classes")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each row (default: 5)")
-    parser.add_argument("--static", action="store_true", help="a graph for each row (default: graphs for any sizes)")
+    parser.add_argument(
+        "--dynamic",
+        choices=DYNAMIC,
+        default="auto",
+        help="sizes that a graph leaves open: those that have changed (auto, the default of torch), all, or none",
+    )
     parser.add_argument("--backend", default="inductor", help="backend of torch.compile (default: inductor)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
 
     model = load_model(options.model, getattr(torch, options.dtype)).eval().to(options.device)
-    compiled = torch.compile(model, backend=options.backend, fullgraph=True, dynamic=not options.static)
+    compiled = torch.compile(model, backend=options.backend, fullgraph=True, dynamic=DYNAMIC[options.dynamic])
     print("| pixels | classes | new graphs | eager ms | compiled ms | eager / compiled | largest difference |")
     print("|---|---|---|---|---|---|---|")
     until_ready, graphs = 0.0, 0
