@@ -10,7 +10,7 @@ from ..checkpoint_names import resolve_checkpoint
 from ..data.benchmarks import BENCHMARKS, find_benchmark, prepared_folder
 from ..drawn_world.names import DRAWN_WORLD
 from .console import ACTIVE_CLASSES, REFINE, REFINE_FEATURES, Parser, auto_or_positive, positive
-from .model_options import refuse_options_of_other_head
+from .model_options import refuse_options_of_other_head, refuse_windows_without_windows
 
 EXAMPLES = """\
 examples:
@@ -173,21 +173,6 @@ def check(options: argparse.Namespace) -> None:
     if options.classes is not None and Path(options.classes).suffix and not Path(options.classes).is_file():
         raise ValueError(f"The file of class names {options.classes!r} was not found. Check the path.")
     resolve_checkpoint(options.model)
-
-
-def refuse_windows_without_windows(options: argparse.Namespace, inference: str | None) -> None:
-    """Checks that no size of windows is set if the inference mode, `None` if it is not known yet, has none.
-
-    Raises:
-        ValueError: If one is.
-    """
-    for name in ("window_size", "window_stride"):
-        if inference == "whole" and getattr(options, name) is not None:
-            flag = f"--{name}".replace("_", "-")
-            raise ValueError(
-                f"{flag} is for windows; the inference mode is whole. Add --inference local-global or slide, or leave "
-                f"{flag} out."
-            )
 
 
 def _check_data(name: str, options: argparse.Namespace) -> None:

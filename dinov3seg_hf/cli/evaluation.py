@@ -33,8 +33,7 @@ from ..model.files import write_atomically
 from ..model.inference_settings import Inference, InferenceSettings
 from ..model.vocabulary import Vocabulary
 from .console import EXIT_OK, print_result, printable
-from .evaluate import refuse_windows_without_windows
-from .model_options import refuse_options_of_other_head
+from .model_options import refuse_options_of_other_head, refuse_windows_without_windows
 
 PROGRESS = ".progress"
 NO_CLASSES = "none"

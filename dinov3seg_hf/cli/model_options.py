@@ -69,6 +69,21 @@ def refuse_options_of_other_head(options: argparse.Namespace, head: str | None) 
         )
 
 
+def refuse_windows_without_windows(options: argparse.Namespace, inference: str | None) -> None:
+    """Checks that no size of windows is set if the inference mode, `None` if it is not known yet, has none.
+
+    Raises:
+        ValueError: If one is.
+    """
+    for name in ("window_size", "window_stride"):
+        if inference == "whole" and getattr(options, name) is not None:
+            flag = f"--{name}".replace("_", "-")
+            raise ValueError(
+                f"{flag} is for windows; the inference mode is whole. Add --inference local-global or slide, or leave "
+                f"{flag} out."
+            )
+
+
 def settings_of(options: argparse.Namespace, head: str) -> "InferenceSettings":
     """Returns the settings of the flags of `add_model`.
 

@@ -14,7 +14,6 @@ from dinov3seg_hf import cli, export_annotations
 from dinov3seg_hf.annotations import AnnotatedImage
 from dinov3seg_hf.annotations.formats import FORMATS, FORMATS_WITH
 from dinov3seg_hf.cli import evaluation, model_options
-from dinov3seg_hf.cli.evaluate import refuse_windows_without_windows
 from dinov3seg_hf.resources import EXAMPLE_IMAGE, resource
 
 SCENE = resource(EXAMPLE_IMAGE)
@@ -106,9 +105,9 @@ def test_the_head_and_the_inference_of_the_checkpoint_count_too():
             model_options.refuse_options_of_other_head(given, "full")
     windows = Namespace(window_size=64, window_stride=None)
     for inference in (None, "slide", "local-global"):
-        refuse_windows_without_windows(windows, inference)
+        model_options.refuse_windows_without_windows(windows, inference)
     with pytest.raises(ValueError, match="--window-size is for windows; the inference mode is whole"):
-        refuse_windows_without_windows(windows, "whole")
+        model_options.refuse_windows_without_windows(windows, "whole")
 
 
 def test_a_checkpoint_with_the_full_head_refuses_what_is_for_the_other_one(tiny_checkpoint, capsys, monkeypatch):
