@@ -149,6 +149,9 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument("--batch-size", type=int, help="default: from the recipe")
     parser.add_argument("--learning-rate", type=float, help="default: from the recipe")
     parser.add_argument("--feature-noise", type=float, help="default: from the recipe")
+    parser.add_argument(
+        "--sampled-classes", type=positive, nargs="+", metavar="N", help="classes per step (default: from the recipe)"
+    )
     parser.add_argument("--head", choices=MARKS, default="fresh", help="initial head (default: fresh)")
     parser.add_argument("--scenes", type=positive, default=100, help="test scenes per column (default: 100)")
     parser.add_argument(
@@ -174,7 +177,7 @@ def run(options: argparse.Namespace) -> int:
 
 def configurations(options: argparse.Namespace) -> dict[tuple[str, int], TrainingConfig]:
     """Returns a mapping from variant and seed to the configuration of the run."""
-    keys = ("init", "steps", "batch_size", "learning_rate", "feature_noise", "num_workers")
+    keys = ("init", "steps", "batch_size", "learning_rate", "feature_noise", "num_workers", "sampled_classes")
     given = {key: getattr(options, key) for key in keys}
     given = {key: value for key, value in given.items() if value is not None}
     # no evaluation during training, because this script evaluates at the end
@@ -224,9 +227,8 @@ def notes_of(options: argparse.Namespace, config: TrainingConfig, outcomes: dict
     side = config.crop_size
     source = "the embedded checkpoint" if config.init == "embedded" else config.init
     seeds = f"{options.seeds} seed{'s' * (options.seeds > 1)}"
-    classes = (
-        f"{' or '.join(map(str, config.sampled_classes))} classes" if config.sampled_classes else "all seen classes"
-    )
+    *counts, last = config.sampled_classes or ["all seen"]
+    classes = f"{', '.join(map(str, counts))} or {last} classes" if counts else f"{last} classes"
     return [
         f"mIoU in % on {options.scenes} new scenes per column (a quarter of them for large scenes), with all 192 names "
         f"as the vocabulary: mean ± standard deviation over {seeds}, and the change from the full model with the same "

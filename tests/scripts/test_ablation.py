@@ -106,6 +106,18 @@ def test_runs_that_have_their_scores_are_not_repeated_and_the_table_is_theirs(
     assert "were computed with steps 2; expected 3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "sampled, words", [([1, 8, 24], "1, 8 or 24 classes"), ([8, 24], "8 or 24 classes"), ([3], "3 classes")]
+)
+def test_the_numbers_of_classes_of_a_step_can_be_set_and_are_named(sampled, words, ablation, recipe, tmp_path):
+    arguments = ["--recipe", str(recipe), "--output", str(tmp_path), "--sampled-classes", *map(str, sampled)]
+    options = ablation.make_parser("ablation").parse_args(arguments)
+    configs = ablation.configurations(options)
+    assert all(config.sampled_classes == sampled for config in configs.values())
+    (line,) = [line for line in ablation.notes_of(options, next(iter(configs.values())), {}) if "trained for" in line]
+    assert f"of 2 scenes, {words} per step" in line
+
+
 def test_a_table_without_a_place_is_not_written_over(table_module, tmp_path):
     (tmp_path / "notes.md").write_text("mine")
     with pytest.raises(ValueError, match="does not contain the marks of the table"):
