@@ -342,12 +342,14 @@ class Dinov3SegConfig(PreTrainedConfig):
 
 
 def _check_release(kwargs: dict[str, Any]) -> None:
-    """Removes the entries of early refinements that no longer exist; raises `ValueError` if one was used.
+    """Removes the entries of early refinements that no longer exist; raises `ValueError` unless they say AnyUp.
 
     Release 0.1.0 saved an `early_window_size`; later states of the package also saved an `early_refinement_type`.
     """
     window_size, kind = kwargs.pop("early_window_size", None), kwargs.pop("early_refinement_type", None)
-    if kind not in ("anyup", None) or (kind is None and window_size is not None):
+    if kind not in ("anyup", "window", None):
+        raise ValueError(f"early_refinement_type is {quoted(kind)}; the only one is AnyUp. Remove the entry.")
+    if kind == "window" or (kind is None and window_size is not None):
         raise ValueError(
             "The configuration is of release 0.1.0, whose early refinement (window attention) no longer exists; "
             "expected one of a later release, with AnyUp. Load the folder with dinov3seg_hf 0.1.0, or convert the "

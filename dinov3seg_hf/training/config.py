@@ -239,6 +239,11 @@ class TrainingConfig:
                 f"config_overrides is {self.config_overrides}, but head is {self.head!r}; expected head fresh, because "
                 "a trained head has the sizes that it was trained with. Set head to fresh, or remove config_overrides."
             )
+        if self.encoder_layer_decay != 1 and not self.trainable_encoders:
+            raise ValueError(
+                f"encoder_layer_decay is {self.encoder_layer_decay}, but trainable_encoders is empty. Set "
+                "trainable_encoders to vision, text, both or all, or set encoder_layer_decay to 1."
+            )
         if self.lora_rank and not self.trainable_encoders:
             raise ValueError(
                 f"lora_rank is {self.lora_rank}, but trainable_encoders is empty. Set trainable_encoders to vision, "

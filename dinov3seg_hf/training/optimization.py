@@ -120,17 +120,18 @@ def enable_activation_checkpointing(model: Dinov3SegForSemanticSegmentation) -> 
 
 
 def layers_above(model: nn.Module) -> dict[str, int]:
-    """Returns a mapping from the name of each parameter of an encoder to the number of the encoder's layers after it.
+    """Returns a mapping from the name of each parameter of an encoder to the number of its trained layers after it.
 
     The layers of the vision head come after those of the backbone. What is between layers, such as a norm, counts to
-    the layer before it; embeddings come before all layers.
+    the layer before it; embeddings come before all layers. Layers without a trained parameter, such as those of a
+    vision head that is not used, do not count.
     """
     above = {}
     for prefix in _ENCODER_PREFIXES.values():
         layers: list[str] = []  # so far; parameters have the order of their modules
         place = {}
-        for name, _ in model.get_submodule(prefix).named_parameters(prefix=prefix):
-            if (layer := _LAYER.match(name)) and layer[0] not in layers:
+        for name, parameter in model.get_submodule(prefix).named_parameters(prefix=prefix):
+            if parameter.requires_grad and (layer := _LAYER.match(name)) and layer[0] not in layers:
                 layers.append(layer[0])
             place[name] = len(layers)
         above.update({name: len(layers) - number for name, number in place.items()})

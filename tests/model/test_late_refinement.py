@@ -147,7 +147,7 @@ def test_a_class_that_is_repeated_counts_that_many_times(tiny_config, repeats):
 
 
 @pytest.mark.parametrize("repeats, changed", [(2, 0.003), (64, 0.03)])
-def test_the_names_of_the_embedded_checkpoint_keep_their_order_when_one_is_repeated(repeats, changed):
+def test_the_best_name_hardly_changes_when_a_name_is_repeated(repeats, changed):
     model, processor = load_starting_point(TINY)
     data = drawn_world(8, "unseen", VALIDATION, 96)
     names = list(NAMES)[::8]

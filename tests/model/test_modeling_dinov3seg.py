@@ -329,6 +329,8 @@ def test_a_configuration_with_window_attention_is_refused(earlier, tmp_path):
 def test_a_configuration_that_named_anyup_loads_without_the_name():
     config = Dinov3SegConfig.from_dict({"early_refinement_type": "anyup", "early_window_size": 7})
     assert config.to_dict() == Dinov3SegConfig().to_dict()
+    with pytest.raises(ValueError, match="early_refinement_type is 'anyupp'; the only one is AnyUp"):
+        Dinov3SegConfig(early_refinement_type="anyupp")
 
 
 def test_gradient_checkpointing_changes_no_gradient(model, words):

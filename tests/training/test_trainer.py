@@ -291,6 +291,21 @@ def test_layer_decay_slows_the_first_layers_of_an_encoder_most(model, parts, lor
     assert {rates[id(p)] for p in model.late_refinement.parameters()} == {1.0}
 
 
+def test_layer_decay_starts_at_the_last_layer_that_is_trained(tiny_config):
+    config = copy.deepcopy(tiny_config)
+    config.patch_source = "backbone"
+    model = choose_trainable(Dinov3SegForSemanticSegmentation(config), ("all",))
+    groups = parameter_groups(model, 1.0, 0.1, 0.01, encoder_layer_decay=0.5)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    last = model.vision_model.backbone.model.layer[-1]  # the vision head is not used
+    assert {rates[id(p)] for p in last.parameters()} == {0.01}
+
+
+def test_layer_decay_without_trained_encoders_is_refused():
+    with pytest.raises(ValueError, match=r"encoder_layer_decay is 0\.8, but trainable_encoders is empty"):
+        small_config(init="-", output="-", encoder_layer_decay=0.8)
+
+
 @pytest.mark.parametrize("encoders", [("vision",), ("vision", "text")])
 def test_adapters_start_as_nothing_train_alone_and_are_merged_without_a_trace(model, encoders):
     pytest.importorskip("peft")
