@@ -86,11 +86,12 @@ def test_two_graphs_serve_all_maps_of_late_refinement(tiny_config):
 
 @torch.no_grad()
 @pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [True, None], ids=["dynamic", "default"])
 @pytest.mark.parametrize("windows", [False, True], ids=["whole", "local-global"])
-def test_two_graphs_serve_all_sizes_and_numbers_of_classes(smallest_model, windows):
+def test_two_graphs_serve_all_sizes_and_numbers_of_classes(smallest_model, windows, dynamic):
     assert smallest_model._can_compile_fullgraph
     counter = Counter()
-    compiled = torch.compile(smallest_model, backend=counter, fullgraph=True, dynamic=True)
+    compiled = torch.compile(smallest_model, backend=counter, fullgraph=True, dynamic=dynamic)
     for size in SIZES[:3] if windows else SIZES:
         inputs = inputs_of(*size, windows)
         expected = smallest_model(**inputs).logits
