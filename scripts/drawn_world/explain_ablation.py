@@ -5,10 +5,12 @@
 cd scripts/drawn_world
 python explain_ablation.py halves                      # accuracy of each half of the text embeddings
 python explain_ablation.py noise --runs runs/ablation  # the trained heads with noisy patch features
+python explain_ablation.py noise --strength 0 --head dinotxt  # zero-shot heads with the AnyUp that training changed
 python explain_ablation.py few --runs runs/ablation    # the trained heads with few names per image
 python explain_ablation.py one --runs runs/ablation    # the trained heads with a single name
 python explain_ablation.py slide --runs runs/ablation  # the trained heads on large scenes, in windows of 96 pixels
 python explain_ablation.py whole --runs runs/ablation  # the trained heads on large scenes, in one piece without windows
+python explain_ablation.py merging --runs runs/ablation  # the parts of local-global inference on large scenes
 """
 
 import argparse
@@ -22,6 +24,7 @@ exit_without_extra("train", "datasets")
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from dinov3seg_hf import TINY, Dinov3SegForSemanticSegmentation, Dinov3SegProcessor, OpenVocabularySegmentationPipeline
@@ -33,21 +36,25 @@ from dinov3seg_hf.drawn_world.seeds import ABLATION
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.correlation import correlate
 from dinov3seg_hf.model.inference_settings import InferenceSettings
+from dinov3seg_hf.model.modeling_dinov3seg import Dinov3SegImageFeatures
+from dinov3seg_hf.model.windows import Box, merge_windows
 from dinov3seg_hf.training.batches import normalize
 from dinov3seg_hf.training.feature_noise import FeatureNoise
 
-SPLIT = "unseen"
 TRAINED, LARGE = 96, 192  # sides of the scenes of training, and of large scenes, with as large objects
+MERGING = "merging"
 LARGE_SCENES = {
-    mode: InferenceSettings(inference=mode, head="full", size={"shortest_edge": LARGE}, window_size=window_size)
+    mode: InferenceSettings(inference=mode, size={"shortest_edge": LARGE}, window_size=window_size)
     for mode, window_size in (("slide", TRAINED), ("whole", None))
 }
 
 
 def make_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["halves", "noise", "few", "one", *LARGE_SCENES])
+    parser.add_argument("what", choices=["halves", "noise", "few", "one", MERGING, *LARGE_SCENES])
     parser.add_argument("--scenes", type=positive, default=40)
+    parser.add_argument("--split", choices=["unseen", "seen"], default="unseen", help="default: %(default)s")
+    parser.add_argument("--head", choices=["full", "dinotxt"], default="full", help="head to score (default: full)")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of ablation.py")
     parser.add_argument("--strength", type=float, default=4.0, help="strength of the noise; see feature_noise.py")
     parser.add_argument("--names", type=positive, default=24, help="few: number of names per image")
@@ -56,8 +63,8 @@ def make_parser(prog: str) -> Parser:
 
 
 def run(options: argparse.Namespace) -> int:
-    sides = (LARGE,) if options.what in LARGE_SCENES else ()
-    data = SegmentationDataset(drawn_world(options.scenes, SPLIT, ABLATION, *sides), drawn_world_vocabulary())
+    sides = (LARGE,) if options.what in (MERGING, *LARGE_SCENES) else ()
+    data = SegmentationDataset(drawn_world(options.scenes, options.split, ABLATION, *sides), drawn_world_vocabulary())
     if options.what == "halves":
         explain_halves(data)
         return EXIT_OK
@@ -68,8 +75,13 @@ def run(options: argparse.Namespace) -> int:
             runs.setdefault(variant, []).append(model)
     if not runs:
         raise ValueError(f"No trained models of these variants are in {str(options.runs)!r}. Run ablation.py first.")
+    if options.what == MERGING:
+        print(f"mIoU in % on {options.scenes} large {options.split} scenes; one score per seed, and the mean")
+        for name, models in {**runs, "embedded head": [Path(TINY)]}.items():
+            explain_merging(name, models, data)
+        return EXIT_OK
     if options.what == "one":
-        print(f"a name alone on {options.scenes} {SPLIT} scenes: overlap in %, and % of pixels where it is not")
+        print(f"a name alone on {options.scenes} {options.split} scenes: overlap in %, and % of pixels where it is not")
         for name, models in runs.items():
             explain_one(name, models, data)
         return EXIT_OK
@@ -81,11 +93,12 @@ def run(options: argparse.Namespace) -> int:
         "slide": "large, in windows",
         "whole": "large, in one piece",
     }[options.what]
-    print(f"mIoU in % on {options.scenes} {SPLIT} scenes, {what}; one score per seed, and the mean")
-    full = LARGE_SCENES.get(options.what, InferenceSettings(inference="whole", head="full"))
+    print(f"mIoU in % on {options.scenes} {options.split} scenes, {what}; one score per seed, and the mean")
+    settings = LARGE_SCENES.get(options.what, InferenceSettings(inference="whole")).updated(head=options.head)
     for name, models in runs.items():
-        report(name, [score(model, data, full, strength, num_names) for model in models])
-    report("zero-shot head", [score(Path(TINY), data, full.updated(head="dinotxt"), strength, num_names)])
+        report(name, [score(model, data, settings, strength, num_names) for model in models])
+    zero_shot = score(Path(TINY), data, settings.updated(head="dinotxt"), strength, num_names)
+    report("zero-shot head, nothing trained", [zero_shot])
     return EXIT_OK
 
 
@@ -142,6 +155,73 @@ def explain_one(name: str, models: list[Path], data: SegmentationDataset) -> Non
         elsewhere.append(100 * np.mean(shares))
     report(name, found)
     report(f"{name}, where it is not", elsewhere)
+
+
+@torch.no_grad()
+def explain_merging(name: str, models: list[Path], data: SegmentationDataset) -> None:
+    """Prints the scores of large scenes by the features that the heads get, and by the size of map that they see.
+
+    Features are those of windows of the size of the training, merged and averaged with those of the whole image
+    ("merged"), or not ("windows"). Then early refinement follows, on the whole image. The head sees all of the
+    features at once ("in one"), or those of each window, with averaged logits ("in pieces").
+    """
+    scores: dict[str, list[float]] = {}
+    for folder in models:
+        model = Dinov3SegForSemanticSegmentation.from_pretrained(folder).eval()
+        pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
+        settings = LARGE_SCENES["whole"].updated(
+            inference="local-global", window_size=TRAINED, window_stride=TRAINED // 2
+        )
+        text_embeds = pipe.encode_labels(data.vocabulary).tensor
+        matrices: dict[str, ConfusionMatrix] = {}
+        for row in tqdm(range(len(data)), desc=folder.parent.name, leave=False):
+            item = data.read(row)
+            inputs = pipe.prepare(item["image"], settings).tensors
+            merged = model.get_image_features(**inputs, head="full")
+            windows = without_global_view(model, inputs, merged)
+            boxes = [tuple(box) for box in inputs["window_boxes"].tolist()]
+            for features, encoded in (("merged", merged), ("windows", windows)):
+                for how, pieces, head in (
+                    ("full head, in one", [(0, 0, LARGE, LARGE)], "full"),
+                    ("full head, in pieces", boxes, "full"),
+                    ("zero-shot head", [(0, 0, LARGE, LARGE)], "dinotxt"),
+                ):
+                    logits = [
+                        model(image_features=cut_features(encoded, box), text_embeds=text_embeds, head=head).logits
+                        for box in pieces
+                    ]
+                    logits = F.interpolate(torch.cat(logits), size=pieces[0][2:], mode="bilinear", align_corners=False)
+                    found = merge_windows(logits[None], pieces, (LARGE, LARGE), (LARGE, LARGE)).argmax(1)[0]
+                    matrix = matrices.setdefault(f"{features}, {how}", ConfusionMatrix(len(data.vocabulary)))
+                    matrix.update(found.numpy(), item["labels"])
+        for key, matrix in matrices.items():
+            scores.setdefault(key, []).append(100 * matrix.mean_iou())
+    for key, values in scores.items():
+        report(f"{name}: {key}", values)
+
+
+def without_global_view(
+    model: Dinov3SegForSemanticSegmentation, inputs: dict[str, torch.Tensor], merged: Dinov3SegImageFeatures
+) -> Dinov3SegImageFeatures:
+    """Returns the features of the windows alone, refined on the whole image, with the prior of the whole image."""
+    whole = model.get_image_features(inputs["pixel_values"], head="dinotxt", refine_features=False).patch_features
+    windows = 2 * merged.patch_features - whole  # the merged features are the average of both
+    refined = windows if model.early_refinement is None else model.early_refinement(windows, inputs["pixel_values"])
+    return Dinov3SegImageFeatures(**{**merged, "patch_features": windows, "refined_features": refined})
+
+
+def cut_features(features: Dinov3SegImageFeatures, box: Box) -> Dinov3SegImageFeatures:
+    """Returns the features of a box of a large scene, (top, left, height, width) in pixels."""
+
+    def cut(values):
+        if isinstance(values, tuple):
+            return tuple(map(cut, values))
+        if values.ndim < 4:
+            return values  # of the whole image
+        top, left, height, width = (side * values.shape[-1] // LARGE for side in box)
+        return values[..., top : top + height, left : left + width].contiguous()
+
+    return Dinov3SegImageFeatures(**{name: cut(values) for name, values in features.items()})
 
 
 def chosen_labels(labels: np.ndarray, num_classes: int, num_names: int | None, seed: int) -> np.ndarray:

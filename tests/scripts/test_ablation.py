@@ -181,3 +181,14 @@ def test_large_scenes_are_segmented_in_windows_or_in_one_piece(explain, tmp_path
 
     in_windows, in_one_piece = scores("slide"), scores("whole")
     assert min(in_windows) > 50 and in_windows[0] > in_one_piece[0]  # the encoders know one size of image
+
+
+def test_the_parts_of_local_global_inference_are_told_apart(explain, tmp_path):
+    lines = [line.split(": ")[1] for line in explain("merging", "--scenes", 1, "--runs", tmp_path / "runs")[1:]]
+    assert len(lines) == 12
+    scores = [[float(line.split()[-1]) for line in part] for part in (lines[:6], lines[6:])]
+    assert scores[0] == scores[1]  # the only run is the embedded checkpoint
+    (of_run, of_zero_shot) = explain(
+        "noise", "--strength", 0, "--head", "dinotxt", "--scenes", 1, "--runs", tmp_path / "runs"
+    )[1:]
+    assert of_run.split()[-1] == of_zero_shot.split()[-1]
