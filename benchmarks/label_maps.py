@@ -2,11 +2,11 @@
 # Licensed under the Apache License, Version 2.0 (the "License").
 """From logits to labels and scores: only classes that can win, against all classes in strips of rows.
 
-    python benchmarks/label_maps.py
+    python benchmarks/label_maps.py    # and --device cuda
 
 The logits are those of the embedded checkpoint for a drawn scene of 640 x 640 pixels, and the names are those of
 public data sets, which it does not know: many names come close to each other everywhere, which is the hard case.
-CPU seconds of one thread, medians of alternating runs.
+CPU seconds of one thread, or seconds of a GPU; medians of alternating runs.
 """
 
 import argparse
@@ -33,9 +33,10 @@ def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each twin (default: 3)")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipe = load_pipeline(TINY, "cpu")
+    pipe = load_pipeline(TINY, options.device)
     image = Image.fromarray(draw_scene(0).image).resize((640, 640), Image.Resampling.BICUBIC)
     print("| classes | pixels | head | all classes, s | can win, s | ratio |\n|---|---|---|---|---|---|")
     for preset in ("ade20k-150", "ade20k-847"):
@@ -46,7 +47,7 @@ def main() -> None:
                 times: list[list[float]] = [[], []]
                 for _ in range(options.repeats):
                     for row, twin in zip(times, (label_plainly, label_and_score)):
-                        row.append(seconds(partial(twin, logits, size, function, temperature)))
+                        row.append(seconds(partial(twin, logits, size, function, temperature), pipe.device))
                 plain, ours = map(statistics.median, times)
                 pixels = f"{size[1]} x {size[0]}"
                 print(
@@ -66,7 +67,8 @@ def label_plainly(
     logits: torch.Tensor, size: tuple[int, int], function: ScoreFunction, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The plain twin."""
-    labels, scores = torch.empty(size, dtype=torch.int32), torch.empty(size)
+    labels = torch.empty(size, dtype=torch.int32, device=logits.device)
+    scores = torch.empty(size, device=logits.device)
     for rows, strip in resized_strips(logits, size):
         strip /= temperature
         best, winners = strip.max(dim=0)
@@ -75,11 +77,17 @@ def label_plainly(
     return labels, scores
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """CPU seconds of a call."""
-    start = time.process_time()
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """CPU seconds of a call, or the seconds until a GPU has done it."""
+    if device.type == "cpu":
+        start = time.process_time()
+        function()
+        return time.process_time() - start
+    torch.accelerator.synchronize(device)
+    start = time.perf_counter()
     function()
-    return time.process_time() - start
+    torch.accelerator.synchronize(device)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 """The CPU time and the wall time of commands from their start to their end, each in a process of its own.
 
     python benchmarks/startup.py
+    git clone . FIRST && git -C FIRST checkout ddf6667    # the first release
+    python benchmarks/startup.py --first-release FIRST
 
 Beside them stand the imports that no command can avoid that runs a model. Times are the smallest of `--repeats` runs:
 other programs on the machine only add to them.
@@ -17,6 +19,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 COMMAND = "import sys; from dinov3seg_command import main; sys.exit(main())"
+COMMAND_OF_FIRST = "import sys; from dinov3seg_hf.cli import main; sys.exit(main())"
 SCENE = str(REPO / "examples" / "scene.png")
 ROWS = {
     "python -c pass": ["-c", "pass"],
@@ -35,19 +38,28 @@ def main() -> None:
     """Measures the rows and prints them as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each row (default: 3)")
-    repeats = parser.parse_args().repeats
-    print("| command | CPU s | wall s |\n|---|---|---|")
+    parser.add_argument("--first-release", type=Path, metavar="CLONE", help="compare with a clone of this release")
+    options = parser.parse_args()
+    releases = (
+        {"": REPO} if options.first_release is None else {" first release,": options.first_release, " ours,": REPO}
+    )
+    header = ["command", *(f"{name} {unit}".strip() for name in releases for unit in ("CPU s", "wall s"))]
+    print(f"| {' | '.join(header)} |", "|---" * len(header) + "|", sep="\n")
     for name, arguments in ROWS.items():
-        runs = [measure(arguments) for _ in range(repeats)]
-        cpu, wall = (min(column) for column in zip(*runs))
-        print(f"| `{name}` | {cpu:.2f} | {wall:.2f} |", flush=True)
+        cells = []
+        for release in releases.values():
+            runs = [measure(arguments, release.resolve()) for _ in range(options.repeats)]
+            cells += [f"{min(column):.2f}" for column in zip(*runs)]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 
-def measure(arguments: list[str]) -> tuple[float, float]:
-    """Runs Python with these arguments and returns its CPU time and wall time in seconds."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPO)}
+def measure(arguments: list[str], release: Path) -> tuple[float, float]:
+    """Runs Python with these arguments in a clone, and returns its CPU time and wall time in seconds."""
+    if release != REPO:
+        arguments = [COMMAND_OF_FIRST if argument == COMMAND else argument for argument in arguments]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(release)}
     start, before = time.perf_counter(), os.times()
-    subprocess.run([sys.executable, *arguments], env=environment, cwd=REPO, capture_output=True)
+    subprocess.run([sys.executable, *arguments], env=environment, cwd=release, capture_output=True)
     wall, after = time.perf_counter() - start, os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system, wall
 

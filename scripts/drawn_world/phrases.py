@@ -9,6 +9,10 @@ import torch
 
 from dinov3seg_hf.drawn_world.names import NAMES, SEEN, factors_of, phrases_of
 
+# Shares of the groups among phrases that are asked alone, in the order of `Phrases.groups`. The last one are the kinds,
+# such as "circle". They are the hardest: as one phrase in ten, their scores stayed too low (docs/decisions.md).
+ALONE = (0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4)
+
 
 class Phrases:
     """All phrases that are true of a seen name, in seven groups. One phrase of each group is true of a seen name."""
@@ -65,6 +69,8 @@ class Phrases:
 def sample_pool(phrases: Phrases, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     """Samples the phrases that a vocabulary is chosen from: the full names, one other group, or some of every group.
 
+    A phrase alone is one of a single group.
+
     Args:
         phrases: All phrases.
         num_classes: Number of phrases of the vocabulary; users who type few words rarely type full names.
@@ -73,8 +79,10 @@ def sample_pool(phrases: Phrases, num_classes: int, rng: np.random.Generator) ->
     Returns:
         Indices of phrases, int64, ascending.
     """
-    kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2] if num_classes > 3 else [0.25, 0.5, 0.25])
     everything = np.arange(len(phrases.phrases))
+    if num_classes == 1:
+        return everything[phrases.groups[rng.choice(len(phrases.groups), p=ALONE)]]
+    kind = rng.choice(["names", "group", "mixed"], p=[0.5, 0.3, 0.2] if num_classes > 3 else [0.25, 0.5, 0.25])
     if kind == "mixed":  # as many of each group, because the groups of single words are small
         smallest = min(group.stop - group.start for group in phrases.groups)
         each = max(smallest, -(-num_classes // len(phrases.groups)))

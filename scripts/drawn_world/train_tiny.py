@@ -371,7 +371,7 @@ def refine(args: argparse.Namespace) -> None:
     for step, images, labels in run.steps(Scenes(args.seed, 16, SIZES)):
         rng = choices_of_step(args.seed, step)
         # users type few words, benchmarks have many
-        num_classes = int(rng.choice([1, 3, 8, 24, 64, 140], p=[0.15, 0.1, 0.2, 0.3, 0.15, 0.1]))
+        num_classes = int(rng.choice([1, 3, 8, 24, 64, 140], p=[0.3, 0.1, 0.15, 0.25, 0.1, 0.1]))
         pool = sample_pool(phrases, num_classes, rng)
         batch_size = min(16, max(1, round(args.maps_per_step / num_classes * 96 * 96 / labels[0].numel())))
         images, labels = images[:batch_size].to(args.device), labels[:batch_size]
