@@ -78,10 +78,6 @@ def test_phrases_of_fewer_words_mean_what_they_say(pipe, scenes, group):
     assert right / total > 0.7
 
 
-# "circle", not "red circle": scored too low (0.30 where it is true), though far higher than elsewhere
-SHAPES_ALONE_FAIL = pytest.mark.xfail(strict=True, reason="the scores of a shape alone are too low")
-
-
 @pytest.fixture(scope="module", params=phrase_groups())
 def scores_alone(request, pipe, scenes):
     """(group, mean score of a phrase as the only label where it is true, and elsewhere)."""
@@ -99,10 +95,8 @@ def scores_alone(request, pipe, scenes):
     return request.param, np.mean(inside), np.nanmean(outside)
 
 
-def test_a_phrase_alone_scores_high_where_it_is_true(request, scores_alone):
-    group, inside, _ = scores_alone
-    if group == "kind":
-        request.applymarker(SHAPES_ALONE_FAIL)
+def test_a_phrase_alone_scores_high_where_it_is_true(scores_alone):
+    _, inside, _ = scores_alone
     assert inside > 0.5
 
 
