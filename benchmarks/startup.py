@@ -6,8 +6,8 @@
     git clone . FIRST && git -C FIRST checkout ddf6667    # the first release
     python benchmarks/startup.py --first-release FIRST
 
-Beside them stand the imports that no command can avoid that runs a model. Times are the smallest of `--repeats` runs:
-other programs on the machine only add to them.
+Beside them stand the imports that no command can avoid that runs a model. Times are the smallest of `--repeats` runs,
+of which each release has one in turn: other programs on the machine only add to them.
 """
 
 import argparse
@@ -46,21 +46,23 @@ def main() -> None:
     header = ["command", *(f"{name} {unit}".strip() for name in releases for unit in ("CPU s", "wall s"))]
     print(f"| {' | '.join(header)} |", "|---" * len(header) + "|", sep="\n")
     for name, arguments in ROWS.items():
-        cells = []
-        for release in releases.values():
-            runs = [measure(arguments, release.resolve()) for _ in range(options.repeats)]
-            cells += [f"{min(column):.2f}" for column in zip(*runs)]
+        runs = [
+            [measure(name, arguments, clone.resolve()) for clone in releases.values()] for _ in range(options.repeats)
+        ]
+        cells = [f"{min(values):.2f}" for of_release in zip(*runs) for values in zip(*of_release)]
         print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 
-def measure(arguments: list[str], release: Path) -> tuple[float, float]:
+def measure(name: str, arguments: list[str], release: Path) -> tuple[float, float]:
     """Runs Python with these arguments in a clone, and returns its CPU time and wall time in seconds."""
     if release != REPO:
         arguments = [COMMAND_OF_FIRST if argument == COMMAND else argument for argument in arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(release)}
     start, before = time.perf_counter(), os.times()
-    subprocess.run([sys.executable, *arguments], env=environment, cwd=release, capture_output=True)
+    result = subprocess.run([sys.executable, *arguments], env=environment, cwd=release, capture_output=True, text=True)
     wall, after = time.perf_counter() - start, os.times()
+    if (result.returncode != 0) != name.endswith("(refused)"):
+        sys.exit(f"{name} in {str(release)!r} ended with {result.returncode}: {result.stderr[-500:]}")
     return after.children_user + after.children_system - before.children_user - before.children_system, wall
 
 

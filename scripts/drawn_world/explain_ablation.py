@@ -54,7 +54,12 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument("what", choices=["halves", "noise", "few", "one", MERGING, *LARGE_SCENES])
     parser.add_argument("--scenes", type=positive, default=40)
     parser.add_argument("--split", choices=["unseen", "seen"], default="unseen", help="default: %(default)s")
-    parser.add_argument("--head", choices=["full", "dinotxt"], default="full", help="head to score (default: full)")
+    parser.add_argument(
+        "--head",
+        choices=["full", "dinotxt"],
+        default="full",
+        help="head to score, of noise, few, slide and whole (default: full)",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="--output of ablation.py")
     parser.add_argument("--strength", type=float, default=4.0, help="strength of the noise; see feature_noise.py")
     parser.add_argument("--names", type=positive, default=24, help="few: number of names per image")
@@ -63,6 +68,8 @@ def make_parser(prog: str) -> Parser:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.head != "full" and options.what in ("halves", "one", MERGING):
+        raise ValueError(f"--head is {options.head!r}, but {options.what!r} has heads of its own. Leave it out.")
     sides = (LARGE,) if options.what in (MERGING, *LARGE_SCENES) else ()
     data = SegmentationDataset(drawn_world(options.scenes, options.split, ABLATION, *sides), drawn_world_vocabulary())
     if options.what == "halves":

@@ -9,8 +9,8 @@ import torch
 
 from dinov3seg_hf.drawn_world.names import NAMES, SEEN, factors_of, phrases_of
 
-# Shares of the groups among phrases that are asked alone, in the order of `Phrases.groups`. The last one are the kinds,
-# such as "circle". They are the hardest: as one phrase in ten, their scores stayed too low (docs/decisions.md).
+# Shares of the groups among phrases that are asked alone, in the order of `Phrases.groups`. The last is that of the
+# kinds, such as "circle", which are the hardest: with a share of a tenth, their scores were low (docs/decisions.md).
 ALONE = (0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4)
 
 
@@ -69,7 +69,7 @@ class Phrases:
 def sample_pool(phrases: Phrases, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     """Samples the phrases that a vocabulary is chosen from: the full names, one other group, or some of every group.
 
-    A phrase alone is one of a single group.
+    For one class, the pool is a whole group, drawn by `ALONE`.
 
     Args:
         phrases: All phrases.

@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import pipeline
 
 import dinov3seg_hf
-from dinov3seg_hf.drawn_world.names import NAMES, phrase_groups, true_phrase
+from dinov3seg_hf.drawn_world.names import NAMES, SHAPES, phrase_groups, true_phrase
 from dinov3seg_hf.drawn_world.scenes import draw_scene
 from dinov3seg_hf.metrics.scoring import ConfusionMatrix
 from dinov3seg_hf.model.fingerprints import weights_fingerprint
@@ -98,6 +98,19 @@ def scores_alone(request, pipe, scenes):
 def test_a_phrase_alone_scores_high_where_it_is_true(scores_alone):
     _, inside, _ = scores_alone
     assert inside > 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_shape_alone_is_found(pipe, scenes, shape):
+    inside, outside = [], []
+    for scene in scenes["unseen"]:
+        true = np.isin(scene.labels, [label for label, name in enumerate(NAMES) if name.endswith(shape)])
+        if true.any():
+            (scores,) = pipe(Image.fromarray(scene.image), candidate_labels=[shape], return_scores=True)["scores"]
+            scores = np.asarray(Image.fromarray(scores.astype(np.float32)).resize((96, 96)))
+            inside.append(scores[true].mean())
+            outside.append(scores[~true].mean())
+    assert np.mean(inside) > 0.35 and np.mean(outside) < 0.05
 
 
 def test_a_phrase_alone_scores_low_elsewhere(scores_alone):

@@ -9,7 +9,13 @@ import pytest
 
 from dinov3seg_hf import TINY
 from dinov3seg_hf.cli.console import execute
+from dinov3seg_hf.data.drawn_world import drawn_world
+from dinov3seg_hf.data.presets import drawn_world_vocabulary
+from dinov3seg_hf.data.segmentation import SegmentationDataset
+from dinov3seg_hf.drawn_world.seeds import ABLATION
+from dinov3seg_hf.loading import load_model, load_processor
 from dinov3seg_hf.model.configuration_dinov3seg import Dinov3SegConfig
+from dinov3seg_hf.model.inference_settings import InferenceSettings
 from dinov3seg_hf.training.config import SWITCHES
 
 from places import SCRIPTS, load_script
@@ -183,12 +189,26 @@ def test_large_scenes_are_segmented_in_windows_or_in_one_piece(explain, tmp_path
     assert min(in_windows) > 50 and in_windows[0] > in_one_piece[0]  # the encoders know one size of image
 
 
-def test_the_parts_of_local_global_inference_are_told_apart(explain, tmp_path):
+def test_the_parts_of_local_global_inference_are_told_apart(ablation, explain, tmp_path):
     lines = [line.split(": ")[1] for line in explain("merging", "--scenes", 1, "--runs", tmp_path / "runs")[1:]]
     assert len(lines) == 12
-    scores = [[float(line.split()[-1]) for line in part] for part in (lines[:6], lines[6:])]
-    assert scores[0] == scores[1]  # the only run is the embedded checkpoint
-    (of_run, of_zero_shot) = explain(
-        "noise", "--strength", 0, "--head", "dinotxt", "--scenes", 1, "--runs", tmp_path / "runs"
-    )[1:]
-    assert of_run.split()[-1] == of_zero_shot.split()[-1]
+    scores, of_embedded = ([float(line.split()[-1]) for line in part] for part in (lines[:6], lines[6:]))
+    assert scores == of_embedded  # the only run is the embedded checkpoint
+    assert min(scores[3:]) > 60 and scores[3] > scores[0]  # the encoders know the windows, not the whole image
+
+    data = SegmentationDataset(drawn_world(1, "unseen", ABLATION, 192), drawn_world_vocabulary())
+    settings = InferenceSettings(inference="local-global", size={"shortest_edge": 192})
+    sets = {"large": (data, settings)}
+    for head, mine in (("full", scores[0]), ("dinotxt", scores[2])):
+        expected = ablation.score(load_model(TINY).eval(), load_processor(TINY), sets, head=head)["large"]
+        assert mine == pytest.approx(100 * expected, abs=0.051)
+
+
+def test_the_zero_shot_heads_of_runs_are_scored_on_either_split(explain, tmp_path):
+    options = ("noise", "--strength", 0, "--head", "dinotxt", "--scenes", 1, "--runs", tmp_path / "runs")
+    seen, unseen = explain(*options, "--split", "seen"), explain(*options)
+    assert seen[1:] != unseen[1:]
+    for lines in (seen, unseen):
+        assert lines[1].split()[-1] == lines[2].split()[-1]  # the only run is the embedded checkpoint
+    with pytest.raises(AssertionError):  # the command ends with an error
+        explain("one", *options[3:])
