@@ -153,3 +153,18 @@ def test_card_and_readme_have_the_scores_that_were_measured(pipe):
     readme = (REPO / "README.md").read_text()
     for row, name in ROWS_OF_THE_README.items():
         assert numbers_of(readme, row) == pytest.approx(measured(name, ("miou",)), abs=0.051)
+
+
+def test_the_card_has_the_measured_scores_of_phrases():
+    phrases = json.loads((Path(dinov3seg_hf.TINY) / "results.json").read_text())["phrases"]
+    card = (Path(dinov3seg_hf.TINY) / "README.md").read_text()
+    for name, group in phrase_groups().items():
+        (cells,) = re.findall(rf"^\| {name} \({len(group)}\) \|(.*)\|$", card, re.MULTILINE)
+        of_card = [float(number) for number in re.findall(r"[\d.]+", cells)]
+        shares = [
+            phrases[split][head][name] for split in ("unseen", "seen") for head in ("full model", "zero-shot head")
+        ]
+        assert of_card[:4] == pytest.approx(shares, abs=0.051)
+        inside, outside, overlap = phrases["unseen"]["alone"][name]
+        assert of_card[4:6] == pytest.approx([inside, outside], abs=0.0051)
+        assert of_card[6] == pytest.approx(overlap, abs=0.051)
