@@ -11,7 +11,7 @@ The plain twins of "loss" and "step" resize the logits of all classes at once. "
 the backward pass; "checkpointing" all layers of `gradient_checkpointing`, those of late refinement, too;
 "checkpointing, decoder kept" all of them but the decoder. The plain twins of these three keep everything, with the same
 loss. Seconds are of one thread (on a GPU: on the clock), of one forward and backward pass. Memory is the peak above
-that of the inputs, each in a process of its own.
+that of the inputs, on a CPU each in a process of its own.
 """
 
 import argparse
@@ -56,9 +56,13 @@ def main() -> None:
     for part in options.parts:
         cells = []
         for plain in (True, False):
-            command = [sys.executable, __file__, *sys.argv[1:], "--measure", json.dumps({"part": part, "plain": plain})]
+            row = {"part": part, "plain": plain}
+            if options.device != "cpu":
+                cells.append(measure(options, **row))
+                continue
+            command = [sys.executable, __file__, *sys.argv[1:], "--measure", json.dumps(row)]
             cells.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
-        texts = [f"{seconds:.1f} s, {mib:.0f} MiB" for seconds, mib in cells]
+        texts = [f"{seconds:.3g} s, {mib:.0f} MiB" for seconds, mib in cells]
         ratio = cells[0][1] / cells[1][1]
         print(f"| {part} | {options.classes} | {options.crop} | {' | '.join(texts)} | {ratio:.1f} |", flush=True)
 

@@ -376,8 +376,10 @@ class Dinov3SegEarlyRefinement(nn.Module):
         """Computes queries `(B, E, h', w')` and keys `(B, E, h, w)`."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._project(patch_features, pixel_values, output_size)
-        # The channels of a pixel side by side: a 1x1 convolution is then a product of matrices, and nothing is copied.
-        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        if pixel_values.device.type == "cpu":
+            # The channels of a pixel side by side: a 1x1 convolution is then a product of matrices, and nothing is
+            # copied. Elsewhere, the group norm of torch returns maps of the usual order, and both would be mixed.
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         num_values = pixel_values[0, 0].numel() * len(self.frequencies[0])
         few = max(1, MAX_MAPS * elsewhere("maps", pixel_values.device) // num_values)
         parts = [
