@@ -48,8 +48,9 @@ from dinov3seg_hf.training.optimization import parameter_groups
 
 PATCH_SIZE = 8
 TEMPLATES = ("A photo of a {} in the scene", "{}")
-STEPS = {"align": 8000, "refine": 2000}
-SIZES = ((96, 96), (96, 96), (96, 96), (80, 112), (112, 80), (128, 128))
+STEPS = {"align": 10000, "refine": 2000}
+# without the last, the encoders do not know the view of a whole large image: docs/decisions.md
+SIZES = ((96, 96), (96, 96), (80, 112), (112, 80), (128, 128), (192, 192))
 
 
 def tiny_config(tokenizer) -> Dinov3SegConfig:
@@ -132,16 +133,20 @@ class Scenes(Dataset):
         run: The run.
         batch_size: Scenes per step and process, B.
         sizes: Heights and widths, of which each step has one.
+        equal_pixels: Whether a step of larger scenes has fewer of them, with the pixels of B scenes of 96 x 96.
     """
 
-    def __init__(self, run: int, batch_size: int, sizes: tuple[tuple[int, int], ...]):
-        self.run, self.batch_size, self.sizes = run, batch_size, sizes
+    def __init__(self, run: int, batch_size: int, sizes: tuple[tuple[int, int], ...], equal_pixels: bool = False):
+        self.run, self.batch_size, self.sizes, self.equal_pixels = run, batch_size, sizes, equal_pixels
         self.rank, self.world = rank_and_world()
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         size = self.sizes[choices_of_step(self.run, step, purpose=1).integers(len(self.sizes))]
         start = TRAINING + SEEDS_OF_A_RUN * self.run + (step * self.world + self.rank) * self.batch_size
-        images, labels = batch(range(start, start + self.batch_size), "seen", size)
+        num_scenes = self.batch_size
+        if self.equal_pixels:
+            num_scenes = min(num_scenes, max(1, round(num_scenes * 96 * 96 / math.prod(size))))
+        images, labels = batch(range(start, start + num_scenes), "seen", size)
         return normalized(images), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -262,9 +267,8 @@ def align(args: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, args.steps, 200))
     run = Run(args, model, optimizer, schedule, "align")
 
-    for step, images, labels in run.steps(Scenes(args.seed, args.batch_size, SIZES)):
-        batch_size = max(1, round(args.batch_size * 96 * 96 / labels[0].numel()))
-        images, labels = images[:batch_size].to(args.device), labels[:batch_size].to(args.device)
+    for step, images, labels in run.steps(Scenes(args.seed, args.batch_size, SIZES, equal_pixels=True)):
+        images, labels = images.to(args.device), labels.to(args.device)
         input_ids = inputs[choices_of_step(args.seed, step).integers(len(inputs))]
         with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
             loss, parts = alignment_loss(model, phrases, images, labels, input_ids)
