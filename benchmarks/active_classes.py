@@ -54,7 +54,7 @@ def main() -> None:
         plain, ours = statistics.median(every), statistics.median(seconds)
         size = f"{options.patches} x {options.patches}"
         print(
-            f"| {options.classes} | {size} | {num_things} | {active} | {plain:.3g} | {ours:.3g} | {plain / ours:.1f} |",
+            f"| {options.classes} | {size} | {num_things} | {active} | {plain:.4g} | {ours:.3g} | {plain / ours:.1f} |",
             flush=True,
         )
 

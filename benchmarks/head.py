@@ -27,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +55,9 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[20, 150, 847])
     parser.add_argument("--patches", type=int, default=40, help="side of the patch grid (default: 40)")
     parser.add_argument("--chunks", type=int, nargs="+", help="compare these sizes of chunks")
-    parser.add_argument("--twins", nargs="+", default=["plain twin", "ours"], choices=TWINS)
+    parser.add_argument(
+        "--twins", nargs="+", default=["plain twin", "ours"], choices=TWINS, help="default: plain twin, ours"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -94,9 +97,9 @@ def main() -> None:
         del heads
         cells = []
         for name, twin in twins.items():
-            mib, flop = cost_alone(options, classes=num_classes, **twin)
+            mib, flop = alone(__file__, options.device, partial(cost, options), classes=num_classes, **twin)
             median = statistics.median(seconds[name])
-            cells.append(f"{median:.3g} | {flop / median / peak:.0%} | {mib:.0f}")
+            cells.append(f"{median:.4g} | {flop / median / peak:.0%} | {mib:.0f}")
         print(f"| {num_classes} | {options.dtype} |", " | ".join(cells), "|", flush=True)
 
 
@@ -198,12 +201,20 @@ def timed(head: Callable[[], object], device: str) -> float:
     return clock() - start
 
 
-def cost_alone(options: argparse.Namespace, **row) -> tuple[float, float]:
-    """`cost`, on a CPU in a process of its own: memory that a process has freed can stay with it."""
-    if options.device != "cpu":
-        return cost(options, **row)
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", json.dumps(row)]
-    return tuple(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+def alone(script: str, device: str, measure: Callable[..., tuple[float, float]], **row: object) -> tuple[float, float]:
+    """Measures the memory of a row, on a CPU in a process of its own: what a process has freed can stay with it.
+
+    Args:
+        script: The script, which calls `measure` with the row that it gets as `--measure`, in JSON.
+        device: The device that is measured.
+        measure: Returns two numbers.
+        row: Its arguments.
+    """
+    if device != "cpu":
+        return measure(**row)
+    command = [sys.executable, script, *sys.argv[1:], "--measure", json.dumps(row)]
+    first, second = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return first, second
 
 
 def cost(options: argparse.Namespace, classes: int, **twin) -> tuple[float, float]:

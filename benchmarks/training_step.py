@@ -16,14 +16,13 @@ that of the inputs, on a CPU each in a process of its own.
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from unittest.mock import patch
 
 import torch
-from head import head_and_inputs, peak_mib
+from head import alone, head_and_inputs, peak_mib
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -54,15 +53,11 @@ def main() -> None:
         return
     print("| part | classes | crop | plain twin | ours | memory, ratio |\n|---|---|---|---|---|---|")
     for part in options.parts:
-        cells = []
-        for plain in (True, False):
-            row = {"part": part, "plain": plain}
-            if options.device != "cpu":
-                cells.append(measure(options, **row))
-                continue
-            command = [sys.executable, __file__, *sys.argv[1:], "--measure", json.dumps(row)]
-            cells.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
-        texts = [f"{seconds:.3g} s, {mib:.0f} MiB" for seconds, mib in cells]
+        cells = [
+            alone(__file__, options.device, partial(measure, options), part=part, plain=plain)
+            for plain in (True, False)
+        ]
+        texts = [f"{seconds:.4g} s, {mib:.0f} MiB" for seconds, mib in cells]
         ratio = cells[0][1] / cells[1][1]
         print(f"| {part} | {options.classes} | {options.crop} | {' | '.join(texts)} | {ratio:.1f} |", flush=True)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TransportError", "actions_of", "product_counter", "with_features", "without_mixed_precision", "work_of"]
 
+NO_WORK = ("empty", "_unsafe_view")  # parts of the names of operations of torch that start no kernel
+
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The arguments of a parser; argparse does not have a public API for this."""
@@ -47,23 +49,46 @@ def without_mixed_precision(model: "nn.Module") -> Iterator[None]:
 def work_of() -> "Iterator[list[tuple[Any, int]]]":
     """Lists the operations of torch inside the context that are no views, each with the bytes that it reads and writes.
 
-    torch does not have a public API for this; its profiler does not know the sizes on the device "meta".
+    Attention is one operation, as the fused one of an accelerator, also where torch computes it in parts (as on the
+    device "meta"). torch does not have a public API for this; its profiler does not know the sizes on "meta".
     """
     import torch
+    from torch.nn import functional as F
+    from torch.overrides import TorchFunctionMode
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
     done: list[tuple[Any, int]] = []
+    in_attention = False
+
+    def add(function: Any, *values: Any) -> None:
+        tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+        done.append((function, sum(tensor.numel() * tensor.element_size() for tensor in tensors)))
 
     class Listing(TorchDispatchMode):
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
-            if not function.is_view and "empty" not in str(function):
-                tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
-                done.append((function, sum(tensor.numel() * tensor.element_size() for tensor in tensors)))
+            # "_unsafe_view" is a view that torch does not call one
+            if not in_attention and not function.is_view and not any(word in str(function) for word in NO_WORK):
+                add(function, args, kwargs, result)
             return result
 
-    with Listing():
+    class Attention(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal in_attention
+            if function is not F.scaled_dot_product_attention:
+                return function(*args, **(kwargs or {}))
+            in_attention = True
+            try:
+                result = function(*args, **(kwargs or {}))
+                # in memory like the result of the fused attention: the heads of a position side by side
+                result = result.transpose(1, 2).contiguous().transpose(1, 2)
+            finally:
+                in_attention = False
+            add(function, args, kwargs, result)
+            return result
+
+    with Listing(), Attention():
         yield done
 
 

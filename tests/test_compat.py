@@ -60,6 +60,15 @@ def test_work_is_what_reads_or_writes_memory():
     assert [(str(function), size) for function, size in operations] == [("aten.add.Tensor", 2 * 8 * 4)]
 
 
+def test_attention_is_one_operation_wherever_torch_computes_it():
+    query = torch.ones(2, 3, 5, 8, device="meta", dtype=torch.bfloat16)
+    bias = torch.zeros(1, 3, 5, 5, device="meta", dtype=torch.bfloat16)
+    with compat.work_of() as operations:
+        attended = nn.functional.scaled_dot_product_attention(query, query, query, attn_mask=bias)
+        attended.transpose(1, 2).reshape(2, 5, 24)  # a view, as on a GPU
+    assert [size for _, size in operations] == [2 * (4 * query.numel() + bias.numel())]
+
+
 @torch.inference_mode()
 def test_the_products_of_attention_on_a_cpu_are_counted():
     query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)

@@ -376,10 +376,11 @@ class Dinov3SegEarlyRefinement(nn.Module):
         """Computes queries `(B, E, h', w')` and keys `(B, E, h, w)`."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._project(patch_features, pixel_values, output_size)
-        if pixel_values.device.type == "cpu":
-            # The channels of a pixel side by side: a 1x1 convolution is then a product of matrices, and nothing is
-            # copied. Elsewhere, the group norm of torch returns maps of the usual order, and both would be mixed.
-            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        # On a CPU, the channels of a pixel are side by side: a 1x1 convolution is then a product of matrices, and
+        # nothing is copied. Elsewhere, the group norm of torch returns maps of the usual order, so all have it.
+        on_cpu = pixel_values.device.type == "cpu"
+        order = torch.channels_last if on_cpu else torch.contiguous_format
+        pixel_values = pixel_values.contiguous(memory_format=order)
         num_values = pixel_values[0, 0].numel() * len(self.frequencies[0])
         few = max(1, MAX_MAPS * elsewhere("maps", pixel_values.device) // num_values)
         parts = [

@@ -148,7 +148,7 @@ class Dinov3SegSpatialLayer(GradientCheckpointingLayer):
             if key not in known_biases:
                 if rows == columns == size:
                     known_biases[key] = self.position_bias(size, size)
-                else:  # a corner of the bias of a whole window: one operation in place of eight
+                else:  # a corner of the bias of a whole window: one copy in place of eleven operations
                     whole = known_bias(size, size).view(-1, *[size] * 4)  # (heads, row, column, row', column')
                     bias = whole[:, :rows, :columns, :rows, :columns].reshape(len(whole), rows * columns, -1)
                     known_biases[key] = bias

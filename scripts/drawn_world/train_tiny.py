@@ -127,13 +127,13 @@ def choices_of_step(seed: int, step: int, purpose: int = 0) -> np.random.Generat
 class Scenes(Dataset):
     """The scenes of each step of a run (`--seed`): no other step, process or run draws them.
 
-    An item is the normalized images `(B, 3, H, W)` and the labels `(B, H, W)` of a step.
+    An item is the normalized images `(B, 3, H, W)` and the labels `(B, H, W)` of a step, or fewer (`equal_pixels`).
 
     Args:
         run: The run.
         batch_size: Scenes per step and process, B.
         sizes: Heights and widths, of which each step has one.
-        equal_pixels: Whether a step of larger scenes has fewer of them, with the pixels of B scenes of 96 x 96.
+        equal_pixels: Whether a step of larger scenes has fewer of them, with about the pixels of B scenes of 96 x 96.
     """
 
     def __init__(self, run: int, batch_size: int, sizes: tuple[tuple[int, int], ...], equal_pixels: bool = False):

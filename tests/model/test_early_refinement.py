@@ -54,6 +54,17 @@ def make(tiny_config, share=1.0, scale=1):
     return module.eval()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("device, order", [("cpu", torch.channels_last), ("meta", torch.contiguous_format)])
+def test_maps_of_pixels_have_the_order_that_suits_the_device(tiny_config, device, order, given):
+    module, seen = make(tiny_config).to(device), []
+    module.image_encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    pixels = torch.ones(2, 3, 32, 48, device=device).contiguous(memory_format=given)
+    module(torch.ones(2, 32, 4, 6, device=device), pixels)
+    assert [pixels.is_contiguous(memory_format=order) for pixels in seen] == [True]
+
+
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_equals_the_published_code(published, output, grad):

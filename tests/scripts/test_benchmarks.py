@@ -11,26 +11,18 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HEAD = ("--classes", "3", "--patches", "8")
+DEVICE_WORK = ("--batch-size", "1", "--classes", "3")
 ARGUMENTS = {
     "active_classes": ("--classes", "20", "--patches", "8", "--things", "4"),
     "compile": ("--sides", "96", "--classes", "20", "--repeats", "1", "--backend", "aot_eager"),
     "decoder": ("--classes", "1", "--repeats", "1"),
     "determinism": ("--scenes", "1"),
-    "device_work": ("--batch-size", "1", "--classes", "3"),
-    "device_work, on a device": (
-        "--batch-size",
-        "1",
-        "--classes",
-        "3",
-        "--side",
-        "64",
-        "--device",
-        "cpu",
-        "--kernels",
-        "2",
-    ),
+    "device_work": DEVICE_WORK,
+    "device_work, padded": (*DEVICE_WORK, "--padded-windows"),
+    "device_work, on a device": (*DEVICE_WORK, "--side", "64", "--layers", "1", "--device", "cpu", "--kernels", "2"),
     "exports": ("--scenes", "1", "--kinds", "onnx"),
     "head": (*HEAD, "--repeats", "1"),
+    "head, padded": (*HEAD, "--repeats", "1", "--twins", "padded windows", "ours"),
     "head, profile": (*HEAD, "--profile"),
     "image_memory": ("--side", "200"),
     "label_maps": ("--repeats", "1"),
@@ -46,6 +38,8 @@ ARGUMENTS = {
     "videos": ("--scenes", "1", "--frames", "4", "8"),
 }
 NEEDS_ANOTHER_RELEASE = {"evaluation"}
+# What the output must have beside figures.
+PRINTS = {"device_work, on a device": (" ms |", "| kernel | calls | ms |", "aten::")}
 
 
 def test_every_benchmark_is_run():
@@ -62,3 +56,4 @@ def test_a_benchmark_prints_its_figures(name):
     assert "nan" not in run.stdout.lower()
     figures = [word for word in run.stdout.replace("|", " ").split() if word[0].isdigit()]
     assert len(figures) >= 3, run.stdout
+    assert all(text in run.stdout for text in PRINTS.get(name, ())), run.stdout

@@ -76,6 +76,17 @@ def test_a_run_keeps_its_curve(trained):
         assert (line["stage"], line["step"]) == (folder.name, 2)
 
 
+@pytest.mark.parametrize("size, expected", [((96, 96), 16), ((80, 112), 16), ((128, 128), 9), ((192, 192), 4)])
+def test_a_step_of_larger_scenes_has_the_first_of_them(size, expected):
+    module = load_script(SCRIPTS / "drawn_world" / "train_tiny.py")
+    assert size in module.SIZES
+    images, labels = module.Scenes(0, 16, (size,), equal_pixels=True)[3]
+    assert len(images) == len(labels) == expected
+    every_image, every_label = module.Scenes(0, 16, (size,))[3]
+    assert len(every_image) == 16
+    assert torch.equal(images, every_image[:expected]) and torch.equal(labels, every_label[:expected])
+
+
 @pytest.mark.multiprocess
 def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
     module = load_script(SCRIPTS / "drawn_world" / "train_tiny.py")
