@@ -6,10 +6,10 @@
     python benchmarks/device_work.py --batch-size 1 --classes 20 --padded-windows
     python benchmarks/device_work.py --device cuda --kernels 8    # and how long each part, and its kernels, take there
 
-The model is run on the device "meta", which has shapes and no values. An operation that
-returns a view starts no kernel; attention counts as one, as it is fused on an accelerator; an operation that torch
-splits up counts as its parts. Bytes are those of inputs and results of every operation, as if no cache held them. Times
-are medians of five runs.
+The model is run on the device "meta", which has shapes and no values. An operation that returns a view starts no
+kernel; attention counts as one, as it is fused on an accelerator; an operation that torch splits up counts as its
+parts. Bytes are those of inputs and results of every operation, as if no cache held them. Times are medians of five
+runs.
 """
 
 import argparse

@@ -4,10 +4,9 @@
 
     python scripts/drawn_world/explain_words.py
 
-The model is the embedded checkpoint. A word of a kind, such as "circle", is the only class of an image: its mean
-score over the pixels of all images where it is true, and over the others. Then 24 names are the classes, and half of
-the names that an image shows are left out. Their pixels should have no logit above 0 ("labeled"), and the pixels of
-the other names one ("rejected").
+A word of a kind, such as "circle", is the only class of an image: its mean score over the pixels of all images where it
+is true, and over the others. Then 24 names are the classes, and half of the names that an image shows are left out.
+Their pixels should have no logit above 0 ("labeled"), and the pixels of the other names one ("rejected").
 """
 
 import argparse
@@ -19,11 +18,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from dinov3seg_hf import TINY, Dinov3SegForSemanticSegmentation, Dinov3SegProcessor, OpenVocabularySegmentationPipeline
+from dinov3seg_hf import TINY
 from dinov3seg_hf.cli.console import EXIT_OK, Parser, execute, positive
 from dinov3seg_hf.drawn_world.names import KINDS, NAMES, true_phrase
 from dinov3seg_hf.drawn_world.scenes import batch
 from dinov3seg_hf.drawn_world.seeds import VALIDATION
+from dinov3seg_hf.loading import load_pipeline
 from dinov3seg_hf.training.batches import normalize
 
 SIDE, NUM_NAMES = 96, 24
@@ -31,14 +31,14 @@ SIDE, NUM_NAMES = 96, 24
 
 def make_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(TINY), metavar="DIR", help="checkpoint (default: embedded)")
     parser.add_argument("--scenes", type=positive, default=24, help="per split (default: 24)")
     parser.add_argument("--constants", type=float, nargs="+", default=[0, 1, 2, 3, 4, 5])
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    model = Dinov3SegForSemanticSegmentation.from_pretrained(TINY).eval()
-    pipe = OpenVocabularySegmentationPipeline(model=model, processor=Dinov3SegProcessor.from_pretrained(TINY))
+    pipe = load_pipeline(options.model, "cpu")
     columns = [f"{kind}, {where}" for kind in KINDS for where in ("true", "elsewhere")] + ["labeled", "rejected"]
     print("| split | constant | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|", sep="\n")
     for split in ("seen", "unseen"):

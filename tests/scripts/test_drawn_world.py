@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
+import dinov3seg_hf
 from dinov3seg_hf.about import EMBEDDED
 from dinov3seg_hf.cli.console import execute
 from dinov3seg_hf.drawn_world.names import COLORS, KINDS, NAMES, PATTERNS, SEEN, factors_of, phrases_of
@@ -256,6 +258,19 @@ def test_a_constant_finds_more_of_a_word_and_labels_more_of_what_no_name_is_for(
         lower, higher = np.array(cells)
         assert (higher[:-1] >= lower[:-1]).all() and higher[-2] > lower[-2] and higher[-1] <= lower[-1]
     assert columns[-2:] == ["labeled", "rejected |"]
+
+
+def test_words_of_another_checkpoint_are_explained(tmp_path, capsys):
+    module, tiny = load_script(SCRIPTS / "drawn_world" / "explain_words.py"), Path(dinov3seg_hf.TINY)
+    model = AutoModel.from_pretrained(tiny)
+    with torch.no_grad():
+        model.decoder.correlation_offset.add_(100.0)  # no class anywhere
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    options = ["--scenes", "1", "--constants", "0", "--model", str(tmp_path)]
+    assert execute(module, "explain_words", options) == 0
+    assert all(row.endswith("| 0.0 % | 100.0 % |") for row in capsys.readouterr().out.splitlines()[2:])
 
 
 @pytest.mark.multiprocess
